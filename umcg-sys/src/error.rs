@@ -1,0 +1,103 @@
+//! What can go wrong in a call, with the errno that a kernel would give.
+
+use core::fmt;
+
+/// The call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`Provider::register`](crate::Provider::register)
+    Register,
+    /// [`Provider::unregister`](crate::Provider::unregister)
+    Unregister,
+    /// [`Provider::wait`](crate::Provider::wait)
+    Wait,
+    /// [`Provider::preempt`](crate::Provider::preempt)
+    Preempt,
+    /// [`Provider::checkpoint`](crate::Provider::checkpoint)
+    Checkpoint,
+}
+
+/// A failed call: which one, the errno, and why in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error {
+    call: Call,
+    errno: i32,
+    why: &'static str,
+}
+
+impl Error {
+    /// An error of `call`.
+    #[must_use]
+    pub const fn new(call: Call, errno: i32, why: &'static str) -> Self {
+        Self { call, errno, why }
+    }
+
+    /// The call that failed.
+    #[must_use]
+    pub const fn call(&self) -> Call {
+        self.call
+    }
+
+    /// The errno: `EINVAL`, `ESRCH`, `EBUSY`, `EFAULT`, `ETIMEDOUT`, or what the operating
+    /// system said.
+    #[must_use]
+    pub const fn errno(&self) -> i32 {
+        self.errno
+    }
+
+    /// Whether this is the end of a deadline rather than a failure.
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        self.errno == libc::ETIMEDOUT
+    }
+
+    /// Whether the target, or the caller's server, does not exist (any more).
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        self.errno == libc::ESRCH
+    }
+
+    /// Whether the target could not be taken: pick again.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        self.errno == libc::EBUSY
+    }
+
+    const fn errno_name(&self) -> &'static str {
+        match self.errno {
+            libc::EINVAL => "EINVAL",
+            libc::ESRCH => "ESRCH",
+            libc::EBUSY => "EBUSY",
+            libc::EFAULT => "EFAULT",
+            libc::ETIMEDOUT => "ETIMEDOUT",
+            libc::ENOMEM => "ENOMEM",
+            libc::EAGAIN => "EAGAIN",
+            libc::EPERM => "EPERM",
+            libc::ENOSYS => "ENOSYS",
+            _ => "errno",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "umcg {:?}: {} ({}): {}",
+            self.call,
+            self.errno_name(),
+            self.errno,
+            self.why
+        )
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        let kind = std::io::Error::from_raw_os_error(error.errno).kind();
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,33 @@
+//! UMCG, User Managed Concurrency Groups, on stock kernels: the interface of the design mail of
+//! June 2021, and who plays the kernel behind it.
+#![doc = include_str!("../README.md")]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("umcg-sys works on Linux only: it needs futexes, CPU affinity and /proc");
+#[cfg(all(
+    target_os = "linux",
+    not(any(target_arch = "x86_64", target_arch = "aarch64"))
+))]
+compile_error!("umcg-sys supports x86-64 and aarch64 only");
+
+mod error;
+mod provider;
+pub mod state;
+mod sync;
+mod task;
+
+pub use crate::{
+    error::{Call, Error},
+    provider::{
+        Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK, REGISTER_WORKER,
+        Register, ServerCounters,
+    },
+    task::{Events, List, UmcgTask},
+};
+
+/// The calling thread's id, as `tid`, `server_tid` and `next_tid` hold it.
+#[must_use]
+pub fn gettid() -> u32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}

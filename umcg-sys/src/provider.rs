@@ -1,0 +1,299 @@
+//! Who plays the kernel: the contract.
+//!
+//! A *provider* carries out the calls of the mail and the two rules that only a kernel can
+//! keep by itself: a worker that blocks is reported, and an unblocked worker queues up behind
+//! its server's choice. This page is its safety manual; one conformance suite
+//! (`tests/conformance`) runs over every implementation.
+//!
+//! # Words and their owners
+//!
+//! Shared state is in user memory, in [`UmcgTask`]; what a provider keeps beside it (who holds
+//! which slot) is private to it. "Own" below means: may dispatch, re-home, or dispose of.
+//!
+//! * A RUNNABLE worker has exactly one owner: the list or queue it was put on, the idle pool,
+//!   or the `next_tid` it is armed in. The owner alone may name it in `wait`.
+//! * A RUNNING worker owns itself. A BLOCKED one is owned by nobody: only it can leave.
+//! * `server_tid` of a worker is written by the owner of a drained RUNNABLE worker.
+
+use std::{fmt, ptr::NonNull, sync::Arc, time::Duration};
+
+use crate::{Error, UmcgTask};
+
+/// `register` flag: the task is a worker. Without it, a server.
+pub const REGISTER_WORKER: u32 = 1;
+
+/// Bits 24 to 31 of the `register` flags: the version of the ABI that the caller speaks.
+/// This library speaks version 0.
+pub const REGISTER_VERSION_MASK: u32 = 0xff00_0000;
+
+/// Which implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProviderKind {
+    /// `/dev/umcg`: the kernel itself, by a loadable module.
+    Device,
+    /// Any Linux, no privilege: futexes and helper threads.
+    Emulated,
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "device",
+            Self::Emulated => "emulated",
+        })
+    }
+}
+
+/// The facts that may differ from provider to provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Facts {
+    /// An unblocked worker runs no user code before its server picks it. Without it: it runs
+    /// on, unmanaged, to its next [`Provider::checkpoint`].
+    pub exact_stop: bool,
+    /// Each block is reported. Without it: a block of an unmanaged worker is not, and a block
+    /// too short to be seen is not.
+    pub every_block: bool,
+    /// Within this time after a RUNNING worker went to sleep, with work waiting and a CPU to be
+    /// had, its server runs something else.
+    pub block_bound: Duration,
+}
+
+impl Facts {
+    /// The facts of a provider.
+    #[must_use]
+    pub const fn new(exact_stop: bool, every_block: bool, block_bound: Duration) -> Self {
+        Self {
+            exact_stop,
+            every_block,
+            block_bound,
+        }
+    }
+}
+
+/// Where a server and its workers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// What the provider prefers. Emulated: a CPU of the affinity mask, the one that fewest
+    /// servers of this process use. Device: not pinned.
+    #[default]
+    Auto,
+    /// This CPU. It must be in the affinity mask of the registering thread.
+    Cpu(usize),
+    /// Not pinned. Emulated: no sentinel, blocks are seen by the monitor alone.
+    Unpinned,
+}
+
+/// Asked by a provider, from a thread of its own, whether work waits for a server beyond what
+/// its lists show. It must not block, allocate, or panic.
+pub type HasWork = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What a task brings along when it registers. [`Default`] is right for a worker.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct Register {
+    /// [`REGISTER_WORKER`] and the version; other bits are refused.
+    pub flags: u32,
+    /// For a server: where it runs. A worker runs where its server does.
+    pub placement: Placement,
+    /// For a server: whether work waits for it. `None`: only its lists count.
+    pub has_work: Option<HasWork>,
+}
+
+impl Register {
+    /// A server at `placement`.
+    #[must_use]
+    pub fn server(placement: Placement) -> Self {
+        Self {
+            flags: 0,
+            placement,
+            has_work: None,
+        }
+    }
+
+    /// A worker of the server that its `server_tid` names.
+    #[must_use]
+    pub fn worker() -> Self {
+        Self {
+            flags: REGISTER_WORKER,
+            placement: Placement::Auto,
+            has_work: None,
+        }
+    }
+
+    /// With a way to ask whether work waits beyond the server's lists.
+    #[must_use]
+    pub fn has_work(mut self, has_work: HasWork) -> Self {
+        self.has_work = Some(has_work);
+        self
+    }
+}
+
+impl fmt::Debug for Register {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Register")
+            .field("flags", &self.flags)
+            .field("placement", &self.placement)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a provider counted for one server since it registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerCounters {
+    /// The CPU that the server is pinned to.
+    pub cpu: Option<usize>,
+    /// Dispatches: workers that were given the slot.
+    pub dispatches: u64,
+    /// Blocks reported by the kernel itself (device).
+    pub blocks_kernel: u64,
+    /// Blocks reported by the sentinel (emulated).
+    pub blocks_sentinel: u64,
+    /// Blocks reported by the monitor (emulated).
+    pub blocks_monitor: u64,
+    /// Times that a suspected block was not confirmed (emulated).
+    pub refused: u64,
+    /// Blocked workers found awake and put back into the slot instead of a new one (emulated).
+    pub adopted: u64,
+    /// Unblocked workers that took the idle server's slot without a switch (emulated).
+    pub self_dispatched: u64,
+    /// Preemptions that took effect.
+    pub preempted: u64,
+    /// The longest time from a reported block to the end of it, in nanoseconds.
+    pub longest_block_ns: u64,
+}
+
+/// The calls. See the module page for who owns what.
+///
+/// # Safety
+///
+/// An implementation keeps, for every registered task:
+///
+/// 1. At most one worker holds the slot of a server at any time, and only the holder's return
+///    from `wait`, `register` or `checkpoint` says RUNNING.
+/// 2. It reads and writes a [`UmcgTask`] only between `register` and the return of
+///    `unregister` (or the end of the thread).
+/// 3. No event is lost: a worker on a server's `runnable_ptr` list, or a server whose slot
+///    became free, is followed by a return of that server's `wait`.
+/// 4. `wait` returns `Ok` to a registered task only when its state is RUNNING.
+///
+/// None of the calls may be made from a signal handler or between `vfork` and `exec`. In a
+/// forked child every call of a task that its parent registered fails with ESRCH.
+pub unsafe trait Provider: fmt::Debug + Send + Sync {
+    /// Which implementation this is.
+    fn kind(&self) -> ProviderKind;
+
+    /// What this provider can promise.
+    fn facts(&self) -> Facts;
+
+    /// Makes the calling thread a UMCG task.
+    ///
+    /// A server registers as RUNNING and the call returns at once. For a worker registering is
+    /// admission and counts as an unblock: it is pushed on its server's `runnable_ptr`, and the
+    /// call returns when a server first runs it.
+    ///
+    /// # Errors
+    ///
+    /// * EINVAL: unknown flags or version; the thread is registered; `tid` is not the caller's;
+    ///   a server whose `server_tid` is not its own tid; a CPU outside the affinity mask.
+    /// * ESRCH: no such server, or it went away before it ran this worker; a forked child.
+    /// * ENOMEM, EAGAIN: no room for another task, or a helper thread could not be made.
+    ///
+    /// After an error the thread is not registered.
+    ///
+    /// # Safety
+    ///
+    /// `task` stays valid, and is not moved, until `unregister` returned or the thread ended.
+    unsafe fn register(&self, task: NonNull<UmcgTask>, how: &Register) -> Result<(), Error>;
+
+    /// Makes the calling thread an ordinary thread again; its `state` becomes NONE.
+    ///
+    /// A worker gives its slot back and its server is woken. It waits until the worker is on
+    /// no list, for which its server may have to drain. A server's workers become ordinary
+    /// threads: those asleep in a call return from it with ESRCH, the others see ESRCH at
+    /// their next call. Their events are dropped.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL: not registered, or with another task. EBUSY: state is not RUNNING.
+    fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error>;
+
+    /// Gives up the CPU: to `next_tid`, or else to the server; a server without a pick idles.
+    /// Returns when the caller is RUNNING.
+    ///
+    /// In order: (1) state RUNNING: `Ok` at once. (2) The target is `next_tid`, else
+    /// `server_tid`; a server whose target is itself idles until RUNNING or `deadline_ns`
+    /// (absolute CLOCK_MONOTONIC, 0 = none). (3) A server whose slot a worker still holds never
+    /// switches: with `next_tid` 0 or that worker it sleeps on, with another it gets EBUSY and
+    /// must [`preempt`](Self::preempt) first. (4) The target is claimed. (5) The target is
+    /// woken and the caller sleeps, on the same CPU; spurious wake-ups and signals do not end
+    /// the sleep.
+    ///
+    /// The `Ok` of a server does not say whether the switch was made: an event after the drain
+    /// makes it return at once. `next_tid` does: it is cleared when the switch commits, and a
+    /// pick that is still there goes back to the scheduler.
+    ///
+    /// A worker that does not hold a slot (it was judged meanwhile) wakes nobody and sleeps
+    /// until it is picked; a target that it chose is handed to its server by a runnable event,
+    /// so that the choice is not lost.
+    ///
+    /// # Errors
+    ///
+    /// The caller is RUNNING after each, and `next_tid` untouched.
+    ///
+    /// * EINVAL: not registered, unknown flags, a worker with a deadline, a worker that is its
+    ///   own target, state neither RUNNING nor RUNNABLE.
+    /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
+    /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
+    /// * ETIMEDOUT: the deadline, servers only.
+    fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error>;
+
+    /// Takes a RUNNING worker out of its slot, or wakes a server that sleeps in `wait`.
+    ///
+    /// A worker: device: it becomes RUNNABLE and is pushed on `runnable_ptr`. Emulated: it is
+    /// treated as blocked, runs on unmanaged, and stops at its next checkpoint. Either way its
+    /// server becomes RUNNING. A worker that is not RUNNING is left alone, and that is no
+    /// error: late and lost preemptions are harmless.
+    ///
+    /// A server: RUNNABLE becomes RUNNING, and its `wait` returns. This is how threads outside
+    /// tell a server of work.
+    ///
+    /// # Errors
+    ///
+    /// ESRCH: no such registered task in this process.
+    fn preempt(&self, tid: u32) -> Result<(), Error>;
+
+    /// To be called by a worker after whatever may have blocked, before it touches anything
+    /// that its server schedules: if it was judged it stops here until it is picked.
+    ///
+    /// Where the kernel stops an unblocked worker itself this is a no-op. Cheap (two loads)
+    /// when nothing happened. A server may call it: nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL: not registered. ESRCH: the server is gone, or this is a forked child; the
+    /// thread is an ordinary one from here on.
+    fn checkpoint(&self) -> Result<(), Error>;
+
+    /// Takes an armed worker back from `worker`, which the caller dispatches: its server, or
+    /// the worker itself. `Some(tid)`: the caller owns it again. `None`: nothing was armed, or
+    /// a block consumed it.
+    ///
+    /// Arming is a server's, at dispatch: it sets the `next_tid` of the worker it is about to
+    /// name in its own, to one of its idle workers, which from then on belongs to that worker
+    /// (trace A9).
+    fn disarm(&self, worker: &UmcgTask) -> Option<u32>;
+
+    /// Work has been queued for this server while one of its workers runs; `has_work` says so
+    /// too. A provider that watches instead of being told starts watching. Cheap when it
+    /// already does. Unknown servers are ignored.
+    fn work_waiting(&self, server_tid: u32);
+
+    /// What was counted for a server so far; `None` when there is no such server.
+    fn counters(&self, server_tid: u32) -> Option<ServerCounters>;
+
+    /// One sentence for the log: how this provider sees blocks here, and what it lacks.
+    fn describe(&self) -> String;
+}
