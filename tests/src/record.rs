@@ -39,6 +39,8 @@ pub struct Record {
     pub step: AtomicU32,
     /// What `register` answered: [`PENDING`], 0, or the errno.
     pub admission: AtomicI32,
+    /// The body is done; `unregister` comes next, and wakes the server.
+    pub finishing: AtomicBool,
     /// `unregister` returned, or the body ended as an ordinary thread.
     pub exited: AtomicBool,
     /// Returns of `wait`, for servers.
@@ -57,6 +59,7 @@ impl Record {
             parked: AtomicBool::new(false),
             step: AtomicU32::new(0),
             admission: AtomicI32::new(PENDING),
+            finishing: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             turns: AtomicU64::new(0),
         }

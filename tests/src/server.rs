@@ -314,6 +314,20 @@ impl Server {
         }
     }
 
+    /// The loop without any deadline, until the bodies of these workers are done: a lost
+    /// wake-up hangs here. Then until they have exited.
+    ///
+    /// # Panics
+    /// If another thread of the test failed.
+    #[track_caller]
+    pub fn run_without_deadline(&mut self, workers: &[&Worker]) {
+        while !workers.iter().all(|worker| worker.finishing()) {
+            self.stage.check();
+            self.turn(0);
+        }
+        self.run_to_exit(workers);
+    }
+
     /// The loop, until these workers have exited.
     ///
     /// # Panics
@@ -404,6 +418,8 @@ impl Server {
     /// If that fails.
     pub fn finish(mut self) {
         self.registered = false;
+        // After a drain without a wait.
+        let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
         self.provider()
             .unregister(std::ptr::NonNull::from(&self.record.task))
             .expect("unregister a server");
@@ -415,7 +431,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.registered {
-            // A test that ends early (a panic, mostly): let go of the workers.
+            // A test that ends early: let go of the workers.
+            if std::thread::panicking() {
+                self.stage.dump();
+            }
             let _ = self
                 .task()
                 .transition(state::RUNNABLE, state::RUNNING);

@@ -37,6 +37,7 @@ impl Stage {
     ) -> Worker {
         self.spawn_worker(name, server_tid, |me| {
             body(me);
+            me.record.finishing.store(true, SeqCst);
             me.unregister();
         })
     }
@@ -133,6 +134,13 @@ impl Worker {
     #[must_use]
     pub fn exited(&self) -> bool {
         self.record.exited.load(SeqCst)
+    }
+
+    /// Whether its body is done. Said before `unregister`, which wakes the server: a loop
+    /// without deadlines can end by this, and not by [`exited`](Self::exited).
+    #[must_use]
+    pub fn finishing(&self) -> bool {
+        self.record.finishing.load(SeqCst)
     }
 
     /// What `register` answered: `None` = nothing yet, 0 = admitted, or the errno.

@@ -303,10 +303,7 @@ fn c68_a_server_sleeps_while_its_worker_runs() {
             });
             server.collect(&worker);
             let before = stage.disturbances(server.tid());
-            while !worker.exited() {
-                stage.check();
-                server.turn(0);
-            }
+            server.run_without_deadline(&[&worker]);
             let quiet = stage.disturbances(server.tid()) == before;
             server.finish();
             if quiet {
@@ -334,10 +331,7 @@ fn c69_when_a_worker_blocks_its_server_runs_another() {
         server.ready.clear();
         server.ready.extend([first.tid(), second.tid()]);
         // No deadline: nothing but the block brings the server back.
-        while !(first.exited() && second.exited()) {
-            stage.check();
-            server.turn(0);
-        }
+        server.run_without_deadline(&[&first, &second]);
         server.finish();
     });
 }

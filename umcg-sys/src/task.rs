@@ -247,7 +247,7 @@ impl UmcgTask {
     pub unsafe fn push(&self, list: List, worker: &UmcgTask) -> bool {
         let link = worker.word(list);
         // SeqCst swap: claims the link. Pairs with the taker's store of 0.
-        if link.swap(LINKED, SeqCst) & LINKED != 0 {
+        if link.fetch_or(LINKED, SeqCst) & LINKED != 0 {
             return false;
         }
         let head = self.word(list);
