@@ -35,6 +35,9 @@ pub struct Record {
     pub offered: AtomicU32,
     /// The worker waits in a pool of the test. Whoever swaps it to false owns the worker.
     pub parked: AtomicBool,
+    /// The worker waits by a call that is expected to fail, so nobody owns it. If it lost its
+    /// slot before that call, it sleeps there: then its server may take it, by swap.
+    pub stranded: AtomicBool,
     /// How far the body came; only grows.
     pub step: AtomicU32,
     /// What `register` answered: [`PENDING`], 0, or the errno.
@@ -57,6 +60,7 @@ impl Record {
             role,
             offered: AtomicU32::new(0),
             parked: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
             step: AtomicU32::new(0),
             admission: AtomicI32::new(PENDING),
             finishing: AtomicBool::new(false),

@@ -79,7 +79,7 @@ fn c43_blocked_is_processed_before_runnable() {
         });
         server.hold(&worker);
         go.store(true, SeqCst);
-        stage.until("the block", || worker.task().is_linked(List::Blocked));
+        server.until_slot_is_free();
         data.set();
         stage.until("the unblock", || worker.task().is_linked(List::Runnable));
         server.task().begin_drain();

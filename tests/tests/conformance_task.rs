@@ -181,7 +181,7 @@ fn c08_a_worker_can_be_on_both_lists() {
         server.hold(&worker);
         // The server is awake, and does not drain.
         go.store(true, SeqCst);
-        stage.until("the block", || worker.task().is_linked(List::Blocked));
+        server.until_slot_is_free();
         data.set();
         stage.until("the unblock", || worker.task().is_linked(List::Runnable));
         assert!(worker.task().is_linked(List::Blocked), "on both");
@@ -250,7 +250,7 @@ fn c10_unblocked_is_runnable() {
         });
         server.hold(&worker);
         go.store(true, SeqCst);
-        stage.until("the block", || server.task().has_events(List::Blocked));
+        server.until_slot_is_free();
         data.set();
         stage.until("the event of the unblock", || {
             server.task().has_events(List::Runnable)

@@ -488,7 +488,7 @@ fn c33_no_retry_loop_in_user_space() {
     on_each(|stage| {
         let mut server = Server::start(stage);
         let worker = stage.worker("worker", server.tid(), |me| {
-            for _ in 0..200 {
+            for _ in 0..100 {
                 me.yield_now();
             }
         });
@@ -504,8 +504,8 @@ fn c33_no_retry_loop_in_user_space() {
                     for record in &records {
                         record.task.set_user_bits(bits);
                     }
-                    if bits % 64 == 0 {
-                        std::thread::yield_now();
+                    if bits % 16 == 0 {
+                        std::thread::sleep(Duration::from_micros(1));
                     }
                 }
             }
