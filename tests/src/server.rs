@@ -427,6 +427,11 @@ impl Server {
         }
     }
 
+    /// Lets the thread end without unregistering.
+    pub fn forget(mut self) {
+        self.registered = false;
+    }
+
     /// Ends the test's server: unregisters.
     ///
     /// # Panics
