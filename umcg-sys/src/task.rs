@@ -1,7 +1,7 @@
 //! `struct umcg_task`: the 32 bytes that a task shares with the kernel, or with whoever
 //! plays it.
 
-use core::{fmt, marker::PhantomData, mem::offset_of, ptr::NonNull};
+use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
     state,
@@ -39,6 +39,8 @@ pub struct UmcgTask {
 
 #[cfg(not(loom))]
 const _: () = {
+    use core::mem::offset_of;
+
     assert!(size_of::<Layout>() == 32);
     assert!(align_of::<UmcgTask>() == 64);
     assert!(offset_of!(Layout, state) == 0);

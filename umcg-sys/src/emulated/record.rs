@@ -120,7 +120,7 @@ impl Record {
             runnable_waiting: AtomicU32::new(0),
             contended: AtomicU32::new(0),
             blocked_since: Count::new(0),
-            recent: [const { AtomicU32::new(0) }; RECENT],
+            recent: core::array::from_fn(|_| AtomicU32::new(0)),
             recent_next: AtomicU32::new(0),
             counts: Counts::default(),
         }
