@@ -94,6 +94,27 @@ impl UmcgTask {
         task
     }
 
+    /// A task of a model, where thread ids are what the model says.
+    #[cfg(all(test, loom))]
+    pub(crate) fn of_model(tid: u32, server_tid: u32) -> Self {
+        let task = Self::new();
+        task.raw.tid.store(tid, Relaxed);
+        task.raw.server_tid.store(server_tid, Relaxed);
+        task
+    }
+
+    /// What the owner of the memory may do once nobody else uses it: loom fails if anybody may
+    /// still be reading or writing one of the words.
+    #[cfg(all(test, loom))]
+    pub(crate) fn scribble(&mut self) {
+        self.raw.state.with_mut(|word| *word = 0xdead);
+        self.raw.server_tid.with_mut(|word| *word = 0xdead);
+        self.raw.next_tid.with_mut(|word| *word = 0xdead);
+        self.raw.tid.with_mut(|word| *word = 0xdead);
+        self.raw.blocked_ptr.with_mut(|word| *word = 0xdead);
+        self.raw.runnable_ptr.with_mut(|word| *word = 0xdead);
+    }
+
     /// Fills `tid` with the calling thread's id and `server_tid` as
     /// [`for_current_thread`](Self::for_current_thread) does. For a task that is not
     /// registered.
@@ -248,8 +269,9 @@ impl UmcgTask {
     /// Both tasks stay registered until the event was taken.
     pub unsafe fn push(&self, list: List, worker: &UmcgTask) -> bool {
         let link = worker.word(list);
-        // SeqCst swap: claims the link. Pairs with the taker's store of 0.
-        if link.swap(LINKED, SeqCst) & LINKED != 0 {
+        // Claims the link, and leaves a pending event's pointer alone: a swap would cut the rest
+        // of the list off. Pairs with the taker's store of 0.
+        if link.fetch_or(LINKED, SeqCst) & LINKED != 0 {
             return false;
         }
         let head = self.word(list);
