@@ -53,7 +53,7 @@ const _: () = {
 
 /// Bit 0 of a *link*: this worker is on that list, or about to be.
 ///
-/// Swapped in by the pusher before anything else: if it was set already the event is pending
+/// Set by CAS by the pusher before anything else: if it was set already the event is pending
 /// and there is no second push (trace A3). Cleared by the taker as it unlinks the worker and
 /// before it reads the state. Heads never carry it.
 const LINKED: u64 = 1;
@@ -269,9 +269,10 @@ impl UmcgTask {
     /// Both tasks stay registered until the event was taken.
     pub unsafe fn push(&self, list: List, worker: &UmcgTask) -> bool {
         let link = worker.word(list);
-        // Claims the link, and leaves a pending event's pointer alone: a swap would cut the rest
-        // of the list off. Pairs with the taker's store of 0.
-        if link.fetch_or(LINKED, SeqCst) & LINKED != 0 {
+        // Claims the link, and leaves that of a pending event alone: a swap would cut the rest of
+        // the list off. SeqCst, on failure too: "state, then link"; pairs with the taker's "link,
+        // then state", so that a pending event's taker sees what a second one would have told.
+        if link.compare_exchange(0, LINKED, SeqCst, SeqCst).is_err() {
             return false;
         }
         let head = self.word(list);
