@@ -54,3 +54,77 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let _ = SEAT.try_with(|cell| *cell.borrow_mut() = Some(seat));
     output
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{poll_fn, ready},
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::mpsc,
+        thread,
+    };
+
+    use super::*;
+
+    /// Ready once another thread has woken it.
+    fn woken_by_another_thread() -> impl Future<Output = ()> {
+        let (send, receive) = mpsc::channel::<Waker>();
+        thread::spawn(move || receive.recv().unwrap().wake());
+        let mut polls = 0;
+        poll_fn(move |cx| {
+            polls += 1;
+            if polls == 1 {
+                send.send(cx.waker().clone()).unwrap();
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+    }
+
+    #[test]
+    fn ready_future_is_polled_once() {
+        assert_eq!(block_on(ready(7)), 7);
+    }
+
+    #[test]
+    fn sleeps_until_woken() {
+        for _ in 0..100 {
+            block_on(woken_by_another_thread());
+        }
+    }
+
+    #[test]
+    fn wake_inside_the_poll_is_not_lost() {
+        block_on(crate::task::yield_now());
+    }
+
+    #[test]
+    fn nested_one_does_not_eat_the_wake_of_the_outer_one() {
+        let mut polls = 0;
+        block_on(poll_fn(|cx| {
+            polls += 1;
+            if polls == 2 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            block_on(woken_by_another_thread());
+            block_on(woken_by_another_thread());
+            Poll::Pending
+        }));
+    }
+
+    #[test]
+    fn unpark_of_the_user_is_left_alone() {
+        thread::current().unpark();
+        block_on(woken_by_another_thread());
+        thread::park_timeout(std::time::Duration::from_secs(60));
+    }
+
+    #[test]
+    fn works_after_a_panic_in_the_future() {
+        let panicked = catch_unwind(AssertUnwindSafe(|| block_on(async { panic!("inside") })));
+        assert!(panicked.is_err());
+        block_on(woken_by_another_thread());
+    }
+}

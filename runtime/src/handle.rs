@@ -11,7 +11,6 @@ pub struct Handle {
 }
 
 impl Handle {
-    #[cfg(test)]
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

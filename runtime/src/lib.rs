@@ -3,14 +3,19 @@
 mod block_on;
 mod context;
 mod handle;
+mod join;
 mod parker;
 mod sched;
+mod scope;
 pub mod task;
 #[cfg(test)]
 mod test_sched;
+pub mod thread;
 
 pub use crate::{
     context::EnterGuard,
     handle::Handle,
+    join::join,
+    scope::{Scope, ScopedJoinHandle, scope},
     task::{AbortHandle, JoinError, JoinHandle, JoinSet},
 };

@@ -34,7 +34,7 @@ pub(crate) struct Parker {
     word: Arc<Unparker>,
 }
 
-/// The other side: sets the token, from any thread.
+/// The word itself, and the side that sets the token, from any thread.
 pub(crate) struct Unparker {
     /// [`EMPTY`], [`NOTIFIED`] or [`PARKED`].
     word: AtomicU32,
@@ -43,9 +43,7 @@ pub(crate) struct Unparker {
 impl Parker {
     pub(crate) fn new() -> Self {
         Self {
-            word: Arc::new(Unparker {
-                word: AtomicU32::new(EMPTY),
-            }),
+            word: Arc::new(Unparker::new()),
         }
     }
 
@@ -72,6 +70,12 @@ impl Parker {
 }
 
 impl Unparker {
+    pub(crate) const fn new() -> Self {
+        Self {
+            word: AtomicU32::new(EMPTY),
+        }
+    }
+
     /// Sets the token and wakes the owner if it sleeps.
     pub(crate) fn unpark(&self) {
         // Release: what was done before is seen by the owner; pairs with the Acquire of the
@@ -81,7 +85,8 @@ impl Unparker {
         }
     }
 
-    fn park(&self) {
+    /// Waits for the token and takes it. One thread at a time may call this.
+    pub(crate) fn park(&self) {
         // Acquire: pairs with the Release in `unpark`.
         if self.word.fetch_sub(1, Acquire) == NOTIFIED {
             return;
@@ -94,7 +99,8 @@ impl Unparker {
         }
     }
 
-    fn park_timeout(&self, timeout: Duration) -> bool {
+    /// Waits for the token at most that long; whether it was taken. One thread at a time.
+    pub(crate) fn park_timeout(&self, timeout: Duration) -> bool {
         // Acquire: pairs with the Release in `unpark`.
         if self.word.fetch_sub(1, Acquire) == NOTIFIED {
             return true;

@@ -1,11 +1,21 @@
-//! A scheduler for the unit tests of the task layer: nothing runs until the test says so.
+//! Schedulers for the unit tests of the task layer.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::task::{Origin, OwnedTasks, Runnable, Schedule};
+use crate::{
+    Handle,
+    sched::Shared,
+    task::{Origin, OwnedTasks, Runnable, Schedule},
+};
 
+/// A runtime for tests that need real workers, entered by the caller.
+pub(crate) fn runtime() -> Handle {
+    Handle::new(Shared::new())
+}
+
+/// A scheduler on which nothing runs until the test says so.
 #[derive(Debug)]
 pub(crate) struct ManualSched {
     /// `None`: shut down.

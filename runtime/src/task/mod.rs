@@ -118,6 +118,11 @@ impl Meta {
         self.name.as_deref()
     }
 
+    /// The task's name, shared.
+    pub(crate) fn clone_name(&self) -> Name {
+        self.name.clone()
+    }
+
     /// Whether the task was aborted. A task that has begun its last poll may finish regardless.
     pub(crate) fn is_aborted(&self) -> bool {
         // Relaxed: the aborter wakes the task after it set the flag, and async-task's wake
@@ -168,10 +173,10 @@ where
 ///
 /// # Safety
 ///
-/// `F` is Send, and whatever it or `R` borrows outlives the closure: the caller does not return
-/// before the closure has been dropped, run or not, and its result with it. A closure that is
-/// cancelled instead of run is dropped as well, so a drop guard inside it is what to wait for.
-/// The join handle may outlive the borrow only if its output was taken, or dropped, before.
+/// Whatever `F` or `R` borrows outlives every *value* of these types inside the task: the caller
+/// waits until the closure was called or dropped, and its result taken or dropped. A closure
+/// that is cancelled is dropped uncalled, on any thread, so a drop guard inside it is what to
+/// wait for. What may remain is the task's allocation, without such a value in it.
 pub(crate) unsafe fn spawn_closure_unchecked<S, F, R>(
     sched: &Arc<S>,
     name: Name,
