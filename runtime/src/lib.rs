@@ -11,6 +11,7 @@ pub mod task;
 #[cfg(test)]
 mod test_sched;
 pub mod thread;
+pub mod time;
 
 pub use crate::{
     context::EnterGuard,
