@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     future::Future,
     pin::pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -11,14 +12,14 @@ use crate::{context, parker::Parker};
 
 /// A parker and its waker, made together once and used over and over.
 struct Seat {
-    parker: Parker,
+    parker: Arc<Parker>,
     waker: Waker,
 }
 
 impl Seat {
     fn new() -> Self {
-        let parker = Parker::new();
-        let waker = parker.waker();
+        let parker = Arc::new(Parker::new());
+        let waker = Waker::from(Arc::clone(&parker));
         Self { parker, waker }
     }
 }
@@ -36,7 +37,7 @@ thread_local! {
 /// meanwhile, and the wait does not count against `max_workers`.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let mut seat = SEAT
+    let seat = SEAT
         .try_with(|seat| seat.borrow_mut().take())
         .ok()
         .flatten()

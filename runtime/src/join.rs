@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     Handle, context,
-    parker::{futex_wait, futex_wake_one},
+    parker::{futex_wait, futex_wake},
     task::{discard, spawn_closure_unchecked},
     thread,
 };
@@ -146,7 +146,7 @@ where
             unsafe { *self.result.get() = Some(result) };
             // Release: publishes the result; pairs with the Acquire in `wait`.
             self.state.store(DONE, Release);
-            futex_wake_one(&self.state);
+            futex_wake(&self.state, 1);
         }
     }
 

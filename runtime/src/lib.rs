@@ -4,6 +4,7 @@ mod block_on;
 mod context;
 mod handle;
 mod join;
+mod latch;
 mod parker;
 mod sched;
 mod scope;
@@ -11,6 +12,7 @@ pub mod task;
 #[cfg(test)]
 mod test_sched;
 pub mod thread;
+pub mod thread_pool;
 pub mod time;
 
 pub use crate::{
@@ -19,4 +21,5 @@ pub use crate::{
     join::join,
     scope::{Scope, ScopedJoinHandle, scope},
     task::{AbortHandle, JoinError, JoinHandle, JoinSet},
+    thread_pool::ThreadPool,
 };

@@ -11,16 +11,13 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU32,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
 use crate::{
     Handle, context,
-    parker::{futex_wait, futex_wake_one},
+    latch::CountLatch,
     task::{JoinHandle, Name, spawn_closure_unchecked},
     thread::{self, Thread, into_payload},
 };
@@ -68,7 +65,7 @@ where
     let scope = Scope {
         runtime,
         data: Arc::new(ScopeData {
-            running: AtomicU32::new(0),
+            running: CountLatch::default(),
             panicked: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
         }),
@@ -77,10 +74,10 @@ where
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // Whatever happened: nothing that was borrowed may be used by its owner before this.
-    scope.data.wait();
+    scope.data.running.wait();
     match result {
         Err(payload) => resume_unwind(payload),
-        // Relaxed: ordered by `wait`.
+        // Relaxed: ordered by the latch.
         Ok(_) if scope.data.panicked.load(Relaxed) => panic!("a scoped thread panicked"),
         Ok(_) if scope.data.cancelled.load(Relaxed) => {
             panic!("a scoped thread was cancelled before it began: the runtime shut down")
@@ -99,8 +96,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 }
 
 struct ScopeData {
-    /// Threads of which the closure or the result still exists; a futex word.
-    running: AtomicU32,
+    /// Threads of which the closure or the result still exists.
+    running: CountLatch,
     /// A thread's panic was not joined.
     panicked: AtomicBool,
     /// A thread's closure was dropped uncalled.
@@ -110,30 +107,10 @@ struct ScopeData {
 impl ScopeData {
     /// Counts a thread until the guard goes.
     fn begin(self: &Arc<Self>) -> Running {
-        // Relaxed: the count is given to the thread with the closure, which orders it.
-        if self.running.fetch_add(1, Relaxed) > u32::MAX / 2 {
-            self.running.fetch_sub(1, Relaxed);
-            panic!("too many running threads in a scope");
-        }
+        self.running.add();
         Running {
             data: Arc::clone(self),
             called: false,
-        }
-    }
-
-    /// Blocks until no thread is counted.
-    fn wait(&self) {
-        // Acquire: pairs with the Release of the last `Running`.
-        if self.running.load(Acquire) == 0 {
-            return;
-        }
-        let _wait = context::own_wait();
-        loop {
-            match self.running.load(Acquire) {
-                0 => return,
-                // Only the fall to 0 wakes.
-                running => futex_wait(&self.running, running, None),
-            }
         }
     }
 }
@@ -148,14 +125,10 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.called {
-            // Relaxed: ordered by the count below.
+            // Relaxed: ordered by the latch below.
             self.data.cancelled.store(true, Relaxed);
         }
-        // Release: what this thread did with the borrows comes before the end of the scope.
-        // Pairs with the Acquire in `wait`.
-        if self.data.running.fetch_sub(1, Release) == 1 {
-            futex_wake_one(&self.data.running);
-        }
+        self.data.running.done();
     }
 }
 
@@ -196,7 +169,7 @@ impl<T> Drop for Outcome<T> {
         let unseen = matches!(self.result, Some(Err(_)));
         let dropped = catch_unwind(AssertUnwindSafe(|| self.result = None));
         if unseen || dropped.is_err() {
-            // Relaxed: ordered by the count, which falls after this.
+            // Relaxed: ordered by the latch, which falls after this.
             self.running.data.panicked.store(true, Relaxed);
         }
         crate::task::discard(dropped);
@@ -248,7 +221,7 @@ impl<'scope> Scope<'scope, '_> {
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("running", &self.data.running.load(Relaxed))
+            .field("running", &self.data.running.count())
             .field("panicked", &self.data.panicked.load(Relaxed))
             .finish_non_exhaustive()
     }

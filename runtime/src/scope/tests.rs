@@ -91,11 +91,7 @@ fn joined_panic_is_the_joiners() {
     let runtime = runtime();
     let _entered = runtime.enter();
     scope(|s| {
-        let panic = s
-            .spawn(|| panic!("in a thread"))
-            .join()
-            .map(|()| ())
-            .unwrap_err();
+        let panic = s.spawn(|| panic!("in a thread")).join().unwrap_err();
         assert_eq!(message(&*panic), "in a thread");
     });
 }
@@ -133,7 +129,6 @@ fn panic_of_the_body_waits_for_the_threads_and_wins() {
             panic!("in the body");
         })
     }))
-    .map(|()| ())
     .unwrap_err();
     assert_eq!(message(&*panic), "in the body");
     assert_eq!(done.load(SeqCst), 1);
@@ -173,7 +168,7 @@ fn cancelled_closure_ends_the_scope_with_a_panic() {
     let sched = ManualSched::new();
     sched.shutdown();
     let data = Arc::new(ScopeData {
-        running: AtomicU32::new(0),
+        running: CountLatch::default(),
         panicked: AtomicBool::new(false),
         cancelled: AtomicBool::new(false),
     });
@@ -182,9 +177,9 @@ fn cancelled_closure_ends_the_scope_with_a_panic() {
         thread: Thread::new(None),
         running: data.begin(),
     };
-    assert_eq!(data.running.load(SeqCst), 1);
+    assert_eq!(data.running.count(), 1);
     drop(crate::task::spawn_closure(&sched, None, move || job.call()));
-    data.wait();
+    data.running.wait();
     assert!(data.cancelled.load(SeqCst));
 }
 

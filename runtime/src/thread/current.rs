@@ -4,7 +4,7 @@ use std::{cell::RefCell, fmt, sync::Arc};
 
 use crate::{
     context,
-    parker::Unparker,
+    parker::Parker,
     task::{Id, Meta, Name},
 };
 
@@ -18,7 +18,7 @@ struct Inner {
     id: ThreadId,
     name: Name,
     /// The token of `park`.
-    token: Unparker,
+    token: Parker,
 }
 
 /// A thread's id: unique in the process, never reused.
@@ -42,7 +42,7 @@ impl Thread {
             inner: Arc::new(Inner {
                 id: ThreadId(Id::next()),
                 name,
-                token: Unparker::new(),
+                token: Parker::new(),
             }),
         }
     }
@@ -84,7 +84,7 @@ impl Thread {
         self.inner.token.unpark();
     }
 
-    pub(super) fn token(&self) -> &Unparker {
+    pub(super) fn token(&self) -> &Parker {
         &self.inner.token
     }
 }

@@ -21,7 +21,7 @@ fn result_reaches_the_joiner() {
 fn panic_reaches_the_joiner_as_its_payload() {
     let runtime = runtime();
     let _entered = runtime.enter();
-    let payload = spawn(|| panic!("inside")).join().map(|()| ()).unwrap_err();
+    let payload = spawn(|| panic!("inside")).join().unwrap_err();
     assert_eq!(payload.downcast_ref::<&str>(), Some(&"inside"));
 }
 
