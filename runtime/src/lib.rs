@@ -8,6 +8,7 @@ mod latch;
 mod parker;
 mod sched;
 mod scope;
+mod spawn;
 pub mod task;
 #[cfg(test)]
 mod test_sched;
@@ -20,6 +21,7 @@ pub use crate::{
     handle::Handle,
     join::join,
     scope::{Scope, ScopedJoinHandle, scope},
+    spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
     task::{AbortHandle, JoinError, JoinHandle, JoinSet},
     thread_pool::ThreadPool,
 };

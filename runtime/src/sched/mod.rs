@@ -7,6 +7,7 @@ use std::sync::{
 
 use crate::{
     Handle,
+    spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
 };
 
@@ -30,6 +31,11 @@ impl Shared {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, SeqCst);
         self.owned.close();
+    }
+
+    /// Why this runtime takes no task just now, for `try_spawn`.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.stopped.load(SeqCst).then_some(Refusal::ShutDown)
     }
 
     pub(crate) fn thread_stack_size(&self) -> usize {

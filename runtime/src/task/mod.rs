@@ -19,6 +19,7 @@
 //! cancels itself.
 
 mod abort;
+mod builder;
 mod error;
 mod future;
 mod id;
@@ -41,6 +42,7 @@ use async_task::{ScheduleInfo, WithInfo};
 
 pub use self::{
     abort::AbortHandle,
+    builder::Builder,
     error::JoinError,
     id::Id,
     join::JoinHandle,
@@ -114,12 +116,7 @@ impl Meta {
     }
 
     /// The task's name, if it was given one.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// The task's name, shared.
-    pub(crate) fn clone_name(&self) -> Name {
+    pub(crate) fn name(&self) -> Name {
         self.name.clone()
     }
 
@@ -246,6 +243,12 @@ pub fn try_id() -> Option<Id> {
 #[track_caller]
 pub fn id() -> Id {
     try_id().expect("`umcg::task::id()` was called outside of a task")
+}
+
+/// The name of the task that runs on this thread. `None`: it has none, or there is no task.
+#[must_use]
+pub fn name() -> Option<Arc<str>> {
+    crate::context::with_task(Meta::name).flatten()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt, sync::Arc};
 use crate::{
     context,
     parker::Parker,
-    task::{Id, Meta, Name},
+    task::{self, Id, Meta, Name},
 };
 
 /// A thread of a runtime, or any other thread that asked for its [`current`] one.
@@ -110,7 +110,7 @@ pub fn current() -> Thread {
             match &*current {
                 Some(seen) if seen.task == task => seen.thread.clone(),
                 _ => {
-                    let thread = Thread::new(context::with_task(Meta::clone_name).flatten());
+                    let thread = Thread::new(task::name());
                     let stale = current.replace(Seen {
                         task,
                         thread: thread.clone(),
