@@ -25,6 +25,10 @@ pub(crate) trait WorkerHook {
 
     /// Lets others of this server run first; returns when this worker was picked again.
     fn yield_now(&self);
+
+    /// User code, or a sleep of ours, may have blocked: the place to stop until the server
+    /// picks this worker.
+    fn checkpoint(&self);
 }
 
 struct Context {
@@ -58,6 +62,21 @@ pub(crate) fn current_handle() -> Option<Handle> {
         .try_with(|context| context.handle.borrow().clone())
         .ok()
         .flatten()
+}
+
+/// The runtime that this thread is in, for a call that cannot do without.
+///
+/// # Panics
+/// Outside of a runtime, naming the call.
+#[track_caller]
+pub(crate) fn expect_handle(call: &str) -> Handle {
+    current_handle().unwrap_or_else(|| {
+        panic!(
+            "`{call}` was called outside of a runtime: call it from a task or from \
+             `Runtime::block_on`, enter a runtime on this thread with `Handle::enter`, or \
+             start the program with `#[umcg::main]`"
+        )
+    })
 }
 
 /// Makes `handle` the current runtime of this thread until the guard goes.

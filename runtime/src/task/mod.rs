@@ -24,6 +24,8 @@ mod future;
 mod id;
 mod join;
 mod owned;
+mod set;
+mod yield_now;
 
 use std::{
     cell::Cell,
@@ -37,7 +39,14 @@ use std::{
 
 use async_task::{ScheduleInfo, WithInfo};
 
-pub use self::{abort::AbortHandle, error::JoinError, id::Id, join::JoinHandle};
+pub use self::{
+    abort::AbortHandle,
+    error::JoinError,
+    id::Id,
+    join::JoinHandle,
+    set::JoinSet,
+    yield_now::{YieldNow, yield_now},
+};
 pub(crate) use self::{future::discard, owned::OwnedTasks};
 use self::{
     future::{ClosureFuture, TaskFuture},
@@ -233,3 +242,6 @@ pub fn try_id() -> Option<Id> {
 pub fn id() -> Id {
     try_id().expect("`umcg::task::id()` was called outside of a task")
 }
+
+#[cfg(test)]
+mod tests;
