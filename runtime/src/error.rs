@@ -1,4 +1,4 @@
-//! What can go wrong around a runtime.
+//! What can go wrong when a runtime is built.
 
 use std::{fmt, io};
 
@@ -79,63 +79,3 @@ impl From<BuildError> for io::Error {
         Self::new(kind, error)
     }
 }
-
-/// Why a task was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SpawnErrorKind {
-    /// As many tasks wait as [`Builder::queue_limit`](crate::Builder::queue_limit) allows. Wait,
-    /// or do the work here.
-    Full,
-    /// The runtime is shutting down.
-    ShutDown,
-}
-
-impl fmt::Display for SpawnErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "as many tasks wait as `Builder::queue_limit` allows",
-            Self::ShutDown => "the runtime is shutting down",
-        })
-    }
-}
-
-/// A task that was not taken, and why; see [`Handle::try_spawn`](crate::Handle::try_spawn).
-pub struct SpawnError<F> {
-    kind: SpawnErrorKind,
-    task: F,
-}
-
-impl<F> SpawnError<F> {
-    pub(crate) const fn new(kind: SpawnErrorKind, task: F) -> Self {
-        Self { kind, task }
-    }
-
-    /// Why.
-    #[must_use]
-    pub const fn kind(&self) -> SpawnErrorKind {
-        self.kind
-    }
-
-    /// The future or closure.
-    #[must_use]
-    pub fn into_inner(self) -> F {
-        self.task
-    }
-}
-
-impl<F> fmt::Debug for SpawnError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpawnError")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<F> fmt::Display for SpawnError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the task was not taken: {}", self.kind)
-    }
-}
-
-impl<F> std::error::Error for SpawnError<F> {}

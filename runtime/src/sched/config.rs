@@ -16,8 +16,8 @@ pub(crate) struct Config {
     pub(crate) keep_alive: Duration,
     /// No NUL in it.
     pub(crate) thread_name: String,
-    /// `None`: what std takes.
-    pub(crate) stack_size: Option<usize>,
+    /// Of a worker, in bytes.
+    pub(crate) stack_size: usize,
     pub(crate) pin: bool,
     /// For `try_spawn`. `None`: no limit.
     pub(crate) queue_limit: Option<usize>,

@@ -8,7 +8,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -21,7 +21,7 @@ use std::{
 use super::{Shared, server::Server, worker};
 use crate::{
     panic::AbortIfPanic,
-    parker::{Parker, Unparker},
+    parker::Parker,
     trace,
 };
 
@@ -47,8 +47,8 @@ pub(super) struct Grow {
     capped: AtomicBool,
     /// A worker that was made could not register.
     refused: AtomicBool,
-    /// Of the thread that makes workers. Set before anything runs.
-    maker: OnceLock<Arc<Unparker>>,
+    /// Of the thread that makes workers.
+    maker: Parker,
     /// Threads that could not be made, or could not register.
     failures: AtomicU64,
     /// Workers that were added although there were `max_workers` already.
@@ -75,7 +75,7 @@ impl Grow {
             own_waits: AtomicUsize::new(0),
             capped: AtomicBool::new(false),
             refused: AtomicBool::new(false),
-            maker: OnceLock::new(),
+            maker: Parker::new(),
             failures: AtomicU64::new(0),
             beyond_cap: AtomicU64::new(0),
             at_cap: AtomicU64::new(0),
@@ -92,9 +92,7 @@ impl Grow {
 
     /// Has the maker look at all the servers again.
     pub(super) fn rouse(&self) {
-        if let Some(maker) = self.maker.get() {
-            maker.unpark();
-        }
+        self.maker.unpark();
     }
 
     /// Whether another worker would be allowed.
@@ -198,6 +196,10 @@ impl fmt::Debug for Grow {
     }
 }
 
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 /// Why a worker was not added.
 #[derive(Debug)]
 pub(super) enum NoWorker {
@@ -219,11 +221,9 @@ impl Shared {
         self.life.thread_comes();
         let index = record.index();
         let shared = Arc::clone(self);
-        let mut builder =
-            std::thread::Builder::new().name(format!("{}-w{index}", self.config.thread_name));
-        if let Some(size) = self.config.stack_size {
-            builder = builder.stack_size(size);
-        }
+        let builder = std::thread::Builder::new()
+            .name(format!("{}-w{index}", self.config.thread_name))
+            .stack_size(self.config.stack_size);
         match builder.spawn(move || worker::main(shared, index)) {
             Ok(thread) => {
                 record.set_thread(thread);
@@ -242,18 +242,8 @@ impl Shared {
         }
     }
 
-    /// The parker of the thread that makes workers, which is not started yet.
-    pub(super) fn prepare_maker(&self) -> Parker {
-        let parker = Parker::new();
-        self.grow
-            .maker
-            .set(Arc::clone(parker.unparker()))
-            .expect("a runtime has one maker of workers");
-        parker
-    }
-
     /// The thread that makes workers.
-    pub(super) fn make_workers(self: Arc<Self>, mut parker: Parker) {
+    pub(super) fn make_workers(self: &Arc<Self>) {
         let guard = AbortIfPanic("the thread that makes workers");
         let mut retry = FIRST_RETRY;
         while !self.life.is_stopping() {
@@ -261,11 +251,11 @@ impl Shared {
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.life.is_stopping() && parker.park_until(until) {}
+                while !self.life.is_stopping() && self.grow.maker.park_timeout(left(until)) {}
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                parker.park();
+                self.grow.maker.park();
             }
         }
         guard.disarm();
@@ -330,13 +320,11 @@ mod tests {
     #[test]
     fn who_makes_room_rouses_the_maker_once() {
         let grow = Grow::new();
-        let mut parker = Parker::new();
-        grow.maker.set(Arc::clone(parker.unparker())).unwrap();
         assert!(grow.reserve(1) && !grow.reserve(1));
         grow.begin_own_wait();
-        assert!(parker.park_until(Instant::now()));
+        assert!(grow.maker.park_timeout(Duration::ZERO));
         grow.end_own_wait();
         grow.begin_own_wait();
-        assert!(!parker.park_until(Instant::now()));
+        assert!(!grow.maker.park_timeout(Duration::ZERO));
     }
 }

@@ -29,12 +29,15 @@ use std::{
 
 use umcg_sys::Provider;
 
-pub(crate) use self::config::Config;
+pub(crate) use self::{config::Config, start::Threads};
 use self::{
     arena::Arena, backlog::Backlog, counters::TaskCounts, grow::Grow, life::Life, server::Server,
     sleep::Sleep, worker::Worker,
 };
-use crate::task::{Origin, OwnedTasks, Runnable, Schedule};
+use crate::{
+    spawn::Refusal,
+    task::{Origin, OwnedTasks, Runnable, Schedule},
+};
 
 /// All that the threads of one runtime share.
 pub(crate) struct Shared {
@@ -42,6 +45,8 @@ pub(crate) struct Shared {
     provider: Arc<dyn Provider>,
     /// Why it is this provider, in a sentence.
     why: String,
+    /// What it says of itself, in a sentence.
+    description: String,
     backlog: Arc<Backlog>,
     servers: Box<[Server]>,
     sleep: Sleep,
@@ -56,6 +61,7 @@ impl Shared {
     fn new(config: Config, provider: Arc<dyn Provider>, why: String) -> Self {
         let servers = config.servers;
         Self {
+            description: provider.describe(),
             provider,
             why,
             backlog: Arc::new(Backlog::new(servers)),
@@ -70,20 +76,24 @@ impl Shared {
         }
     }
 
-    pub(crate) const fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Whether the runtime takes no more tasks.
     pub(crate) fn is_stopping(&self) -> bool {
         self.life.is_stopping()
     }
 
-    /// Whether as many tasks are queued as the builder's limit allows.
-    pub(crate) fn is_full(&self) -> bool {
-        self.config
-            .queue_limit
-            .is_some_and(|limit| self.backlog.len() >= limit)
+    /// Why this runtime takes no task just now, for `try_spawn`.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if self.is_stopping() {
+            return Some(Refusal::ShutDown);
+        }
+        let limit = self.config.queue_limit?;
+        let full = limit == 0 || self.backlog.exceeds(limit - 1);
+        full.then_some(Refusal::Full)
+    }
+
+    /// The stack of a worker, in bytes.
+    pub(crate) fn thread_stack_size(&self) -> usize {
+        self.config.stack_size
     }
 
     /// Whether the calling thread is a worker of this runtime.

@@ -5,9 +5,8 @@ use std::time::Instant;
 use umcg_sys::Error;
 
 use super::{
-    Shared,
+    Shared, Threads,
     server::Server,
-    start::Threads,
     worker::{Worker, seat},
 };
 use crate::trace;

@@ -71,10 +71,8 @@ impl Shared {
                 Err(mpsc::RecvError) => unreachable!("a server ended before it registered"),
             }
         }
-        let parker = self.prepare_maker();
         let shared = Arc::clone(self);
-        let maker =
-            self.start_thread(format!("{name}-maker"), move || shared.make_workers(parker))?;
+        let maker = self.start_thread(format!("{name}-maker"), move || shared.make_workers())?;
         threads.handles.push(maker);
         for server in &self.servers {
             match self.add_worker(server) {

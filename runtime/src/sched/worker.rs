@@ -256,7 +256,7 @@ impl WorkerThread {
             return;
         }
         record.set_seat(seat::BUSY);
-        let handle = Handle::from_shared(Arc::clone(&self.shared));
+        let handle = Handle::new(Arc::clone(&self.shared));
         let entered = context::enter(&handle);
         // SAFETY: `self` outlives the loop, and the hook is taken back below.
         unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
