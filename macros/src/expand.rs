@@ -92,9 +92,8 @@ fn parse_function(entry: Entry, item: &TokenStream) -> Result<ItemFn, Error> {
             format!("a function with {attribute} has Rust's own calling convention"),
         );
     }
-    if entry == Entry::Test
-        && let Some(second) = function.attrs.iter().find(|a| is_test_attribute(a.path()))
-    {
+    let second_test = function.attrs.iter().find(|a| is_test_attribute(a.path()));
+    if let (Entry::Test, Some(second)) = (entry, second_test) {
         return refuse(
             second,
             "this would make the test run twice: remove it, #[umcg::test] is enough".to_owned(),
