@@ -10,12 +10,23 @@ compile_error!("umcg-sys works on Linux only: it needs futexes, CPU affinity and
 ))]
 compile_error!("umcg-sys supports x86-64 and aarch64 only");
 
+#[cfg(not(loom))]
+mod child;
+mod emulated;
 mod error;
 mod provider;
+#[cfg(not(loom))]
+mod select;
 pub mod state;
 mod sync;
 mod task;
 
+#[cfg(not(loom))]
+pub use crate::{
+    child::CommandUnmanaged,
+    emulated::{Emulated, EmulatedOptions},
+    select::{Choice, PROVIDER_ENV, SelectError, Selected, select, select_with},
+};
 pub use crate::{
     error::{Call, Error},
     provider::{

@@ -286,6 +286,12 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// (trace A9).
     fn disarm(&self, worker: &UmcgTask) -> Option<u32>;
 
+    /// The worker that holds the slot of this server, by its tid; `None` while the server runs
+    /// or idles. A snapshot: it may be over when the call returns. A server that is awake with
+    /// a worker in its slot (a deadline, or a worker that took the slot while the server idled)
+    /// learns here whom to [`preempt`](Self::preempt).
+    fn current(&self, server_tid: u32) -> Option<u32>;
+
     /// Work has been queued for this server while one of its workers runs; `has_work` says so
     /// too. A provider that watches instead of being told starts watching. Cheap when it
     /// already does. Unknown servers are ignored.

@@ -42,8 +42,8 @@ pub const FLAG_MASK: u32 = 0xff00;
 /// Bit 8, emulated provider only: somebody won the CAS RUNNABLE to RUNNING on this worker
 /// and has not yet handed it a slot.
 ///
-/// Set in that CAS by the dispatcher, cleared by the same dispatcher when the private run
-/// word says DISPATCHED. A worker on its way into `wait` that reads RUNNING tells by this bit
+/// Set in that CAS by the dispatcher, cleared by the worker as it passes its gate, or by the
+/// dispatcher when it gives the claim up. A worker on its way into `wait` that reads RUNNING tells by this bit
 /// "somebody picked me already" (go to the gate) from "I never left" (return at once).
 pub const CLAIMED: u32 = 1 << 8;
 

@@ -5,7 +5,7 @@ use core::{fmt, marker::PhantomData, mem::offset_of, ptr::NonNull};
 
 use crate::{
     state,
-    sync::{AtomicU32, AtomicU64, Ordering::*},
+    sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release, SeqCst},
 };
 
 /// The 32 bytes of the mail, field by field.

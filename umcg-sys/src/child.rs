@@ -1,0 +1,45 @@
+//! Children of a worker: the original affinity and policy back.
+
+use std::{os::unix::process::CommandExt, process::Command};
+
+use crate::emulated::os;
+
+/// Lets a [`Command`] undo what it would inherit from a worker.
+///
+/// A worker of the emulated provider is pinned to its server's CPU and runs as SCHED_BATCH, and
+/// a child inherits both, through `exec`. Unprivileged processes may undo both.
+///
+/// # Examples
+///
+/// ```
+/// use std::process::Command;
+/// use umcg_sys::CommandUnmanaged;
+///
+/// let output = Command::new("true").unmanaged().output()?;
+/// assert!(output.status.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub trait CommandUnmanaged {
+    /// The child gets the affinity mask that the process had before anything was pinned, and
+    /// SCHED_OTHER with the default slice. What is refused stays as it is: the child starts all
+    /// the same.
+    ///
+    /// Costs `posix_spawn`: a command with a hook is started by fork and exec.
+    fn unmanaged(&mut self) -> &mut Self;
+}
+
+impl CommandUnmanaged for Command {
+    fn unmanaged(&mut self) -> &mut Self {
+        // Read here, in the parent: the hook may only make system calls.
+        let mask = os::original_mask();
+        // SAFETY: the hook makes two system calls on memory that exists already, both
+        // async-signal-safe; it neither allocates nor takes a lock.
+        unsafe {
+            self.pre_exec(move || {
+                let _ = mask.apply(0);
+                let _ = os::set_policy(0, libc::SCHED_OTHER);
+                Ok(())
+            })
+        }
+    }
+}

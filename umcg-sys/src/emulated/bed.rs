@@ -1,0 +1,52 @@
+//! Where a helper thread sleeps while it has nothing to watch.
+//!
+//! The pattern of Dekker: the helper stores ASLEEP, then looks for work; a waker makes work,
+//! then looks for ASLEEP. With a SeqCst fence between the two steps on both sides at least one
+//! of them sees the other.
+
+use crate::sync::{Futex32, SeqCst, fence};
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+
+/// One helper's bed.
+#[derive(Debug)]
+pub(crate) struct Bed(Futex32);
+
+impl Bed {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self(Futex32::new(AWAKE))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self(Futex32::new(AWAKE))
+    }
+
+    /// Sleeps while `idle` says that there is nothing to do. Returns awake.
+    ///
+    /// Who wakes: [`rouse`](Self::rouse).
+    pub(crate) fn lie_down(&self, mut idle: impl FnMut() -> bool) {
+        self.0.store(ASLEEP, SeqCst);
+        // ASLEEP, then look; pairs with the fence in `rouse`.
+        fence(SeqCst);
+        while self.0.load(SeqCst) == ASLEEP {
+            if !idle() {
+                break;
+            }
+            self.0.wait(ASLEEP, None);
+        }
+        self.0.store(AWAKE, SeqCst);
+    }
+
+    /// Wakes the helper if it is in bed. To be called after the work was made visible. One fence
+    /// and one load if it is not.
+    pub(crate) fn rouse(&self) {
+        // Work, then look; pairs with the fence in `lie_down`.
+        fence(SeqCst);
+        if self.0.load(SeqCst) == ASLEEP && self.0.swap(AWAKE, SeqCst) == ASLEEP {
+            self.0.wake();
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Wrong verdicts on purpose: a thread that judges workers which are running.
+//!
+//! Only with the feature `fault-injection`. A wrong verdict may cost a switch and nothing else;
+//! the whole test suite runs under `UMCG_FAULT=verdicts:N` to see that it does.
+
+use std::sync::Once;
+
+use super::{os, record::life, verdict::Judge, words::Phase, world::WORLD};
+
+/// Reads `UMCG_FAULT` once; with `verdicts:N` a thread judges some ACKED worker about every N
+/// microseconds, whatever it is doing.
+///
+/// # Panics
+/// If `UMCG_FAULT` is set to anything else: a test run must not go on without its faults.
+pub(crate) fn start_from_env() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        let Ok(what) = std::env::var("UMCG_FAULT") else {
+            return;
+        };
+        let period = what
+            .strip_prefix("verdicts:")
+            .and_then(|n| n.parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("UMCG_FAULT={what}: want verdicts:<microseconds>"));
+        os::start_helper("umcg-fault".into(), move || judge_at_random(period * 1_000))
+            .expect("a thread for the fault injection");
+    });
+}
+
+fn judge_at_random(period_ns: u64) -> ! {
+    os::sharp_timers();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    loop {
+        os::nap(period_ns);
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let end = WORLD.indices().count() as u64;
+        // The next ACKED worker from a random place on.
+        let victim = (0..end)
+            .map(|i| (1 + (random + i) % end.max(1)) as u32)
+            .find(|&index| {
+                WORLD.record(index).life.load(crate::sync::SeqCst) == life::WORKER
+                    && WORLD.record(index).run().phase() == Phase::Acked
+            });
+        if let Some(index) = victim {
+            let run = WORLD.record(index).run();
+            if run.phase() == Phase::Acked {
+                let judge = if random & 1 == 0 {
+                    Judge::Sentinel
+                } else {
+                    Judge::Monitor
+                };
+                WORLD.judge(index, run, judge);
+            }
+        }
+    }
+}

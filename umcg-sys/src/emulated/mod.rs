@@ -1,0 +1,31 @@
+//! The emulated provider: UMCG on any Linux, without privilege.
+#![doc = include_str!("README.md")]
+
+mod bed;
+mod checkpoint;
+#[cfg(not(loom))]
+mod fork;
+mod gate;
+#[cfg(not(loom))]
+mod monitor;
+#[cfg(not(loom))]
+pub(crate) mod os;
+#[cfg(not(loom))]
+mod place;
+mod record;
+#[cfg(not(loom))]
+mod registration;
+#[cfg(not(loom))]
+mod sentinel;
+mod switch;
+mod verdict;
+mod words;
+mod world;
+
+#[cfg(all(feature = "fault-injection", not(loom)))]
+pub(crate) mod fault;
+#[cfg(all(test, loom))]
+mod model;
+
+#[cfg(not(loom))]
+pub use registration::{Emulated, EmulatedOptions};

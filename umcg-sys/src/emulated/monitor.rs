@@ -1,0 +1,262 @@
+//! The monitor: one thread of normal priority for each process.
+//!
+//! It sees the blocks that the sentinel cannot, on CPUs that other processes keep busy, and it
+//! repeats what a judge that was stopped half-way may have left undone. It ticks only while
+//! work waits for some server; it sleeps when none did for 10 ms.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+};
+
+use super::{
+    bed::Bed,
+    os::{self, ThreadState},
+    record::{Counts, life},
+    verdict::{Judge, now},
+    words::{Index, Phase, Slot, Tag},
+    world::{Pin, WORLD},
+};
+use crate::{HasWork, List, state};
+
+/// Ticks go from 50 us, doubling while nothing is found, to 1 ms; back at each verdict.
+const FIRST_TICK_NS: u64 = 50_000;
+const LAST_TICK_NS: u64 = 1_000_000;
+
+/// It goes on ticking for so long after the last waiting work: a wake-up of a sleeping monitor
+/// on another CPU costs the waker 15 us (trace B7).
+const LINGER_NS: u64 = 10_000_000;
+
+/// Without `/proc`: a thread whose CPU clock stood still for so long is taken for asleep.
+const STILL_NS: u64 = 1_000_000;
+
+static BED: Bed = Bed::new();
+static SERVERS: Mutex<Vec<(Index, Option<HasWork>)>> = Mutex::new(Vec::new());
+/// Changes with `SERVERS`.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// 1 while a monitor thread exists, or is being made.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+/// What the monitor remembers of a server from tick to tick.
+struct Watched {
+    server: Index,
+    has_work: Option<HasWork>,
+    /// The slot at the last tick.
+    slot: Slot,
+    /// The holder's CPU time when it was last seen to change, and when that was.
+    cpu_time: u64,
+    since: u64,
+}
+
+/// What one look at a server brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Nothing waits.
+    NoWork,
+    /// Work waits, and something goes on.
+    Progress,
+    /// A verdict, or a repair.
+    Acted,
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Vec<(Index, Option<HasWork>)>> {
+    SERVERS.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+/// Watches a server from now on.
+pub(crate) fn attach(server: Index, has_work: Option<HasWork>) -> std::io::Result<()> {
+    lock().push((server, has_work));
+    GENERATION.fetch_add(1, SeqCst);
+    if RUNNING.swap(1, SeqCst) == 0 {
+        if let Err(error) = os::start_helper("umcg-monitor".into(), run) {
+            RUNNING.store(0, SeqCst);
+            lock().retain(|(index, _)| *index != server);
+            return Err(error);
+        }
+    }
+    BED.rouse();
+    Ok(())
+}
+
+/// Watches it no more. The last one ends the monitor.
+pub(crate) fn detach(server: Index) {
+    lock().retain(|(index, _)| *index != server);
+    GENERATION.fetch_add(1, SeqCst);
+    BED.rouse();
+}
+
+/// Work waits for some server whose slot a worker holds.
+pub(crate) fn rouse() {
+    BED.rouse();
+}
+
+fn run() {
+    os::sharp_timers();
+    let mut watched: Vec<Watched> = Vec::new();
+    let mut generation = u64::MAX;
+    let mut tick_ns = FIRST_TICK_NS;
+    let mut last_work = now();
+    loop {
+        let current = GENERATION.load(SeqCst);
+        if current != generation {
+            generation = current;
+            watched = lock()
+                .iter()
+                .map(|(server, has_work)| Watched {
+                    server: *server,
+                    has_work: has_work.clone(),
+                    slot: Slot::DEAD,
+                    cpu_time: 0,
+                    since: now(),
+                })
+                .collect();
+            if watched.is_empty() {
+                RUNNING.store(0, SeqCst);
+                // A server may have come between the two lines; whoever swaps goes on.
+                if lock().is_empty() || RUNNING.swap(1, SeqCst) != 0 {
+                    return;
+                }
+                generation = u64::MAX;
+                continue;
+            }
+        }
+        let mut seen = Seen::NoWork;
+        for server in &mut watched {
+            match server.look() {
+                Seen::NoWork => {}
+                Seen::Progress if seen == Seen::Acted => {}
+                other => seen = other,
+            }
+        }
+        match seen {
+            Seen::NoWork if now() - last_work > LINGER_NS => {
+                BED.lie_down(|| {
+                    GENERATION.load(SeqCst) == generation && watched.iter().all(|s| !s.waits())
+                });
+                tick_ns = FIRST_TICK_NS;
+                last_work = now();
+                continue;
+            }
+            Seen::NoWork => tick_ns = (tick_ns * 2).min(LAST_TICK_NS),
+            Seen::Progress => {
+                last_work = now();
+                tick_ns = (tick_ns * 2).min(LAST_TICK_NS);
+            }
+            Seen::Acted => {
+                last_work = now();
+                tick_ns = FIRST_TICK_NS;
+            }
+        }
+        os::nap(tick_ns);
+    }
+}
+
+impl Watched {
+    /// Whether work waits for this server while a worker holds its slot, or its list has events
+    /// that nobody looks at.
+    fn waits(&self) -> bool {
+        WORLD
+            .pin(self.server, life::SERVER)
+            .is_some_and(|server| self.work_for(&server))
+    }
+
+    fn work_for(&self, server: &Pin<'_>) -> bool {
+        // An idle server with queued tasks is the application's to wake; one with runnable
+        // workers is ours.
+        server.task().has_events(List::Runnable)
+            || server.slot().is_held() && self.has_work.as_ref().is_some_and(|ask| ask())
+    }
+
+    fn look(&mut self) -> Seen {
+        let Some(server) = WORLD.pin(self.server, life::SERVER) else {
+            return Seen::NoWork;
+        };
+        if !self.work_for(&server) {
+            return Seen::NoWork;
+        }
+        let slot = server.slot();
+        let same = slot == self.slot;
+        self.slot = slot;
+        if !same {
+            self.since = now();
+            self.cpu_time = 0;
+            return Seen::Progress;
+        }
+        match slot.tag() {
+            Tag::Dead => Seen::NoWork,
+            // The same for a tick: a judge gave the slot back and was stopped before it rang, or
+            // the server is draining. Idempotent.
+            Tag::Server | Tag::Idle => {
+                if server.task().state() == state::RUNNABLE {
+                    WORLD.poke(&server);
+                    return Seen::Acted;
+                }
+                Seen::Progress
+            }
+            Tag::Held => self.look_at_holder(&server, slot),
+        }
+    }
+
+    fn look_at_holder(&mut self, server: &Pin<'_>, slot: Slot) -> Seen {
+        let holder = WORLD.record(slot.index());
+        // Read before the confirmation (trace A1).
+        let run = holder.run();
+        match run.phase() {
+            // Named by the slot and not dispatched: a judge was stopped between the two.
+            Phase::Out => {
+                WORLD.complete(server, 0);
+                Seen::Acted
+            }
+            // Dispatched for a tick and not running: its wake-up may never have been made.
+            Phase::Dispatched | Phase::Relieving => {
+                holder.run.wake();
+                Seen::Progress
+            }
+            // The verdict was given, the slot not yet.
+            Phase::Judged | Phase::Switched => {
+                WORLD.settle(slot.index(), run);
+                WORLD.wake_after(slot.index(), run);
+                Seen::Acted
+            }
+            Phase::Acked if run.epoch() == slot.epoch() => {
+                let tid = holder.tid.load(SeqCst);
+                if !self.asleep(tid) {
+                    Counts::bump(&server.counts.refused);
+                    return Seen::Progress;
+                }
+                // It had its chance of being seen by the sentinel: the CPU is busy with others.
+                server.contended.store(1, SeqCst);
+                let awake = |worker: &Pin<'_>| {
+                    os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake
+                };
+                if WORLD.adopt(server, slot.index(), run, awake)
+                    || WORLD.judge(slot.index(), run, Judge::Monitor)
+                {
+                    return Seen::Acted;
+                }
+                Seen::Progress
+            }
+            Phase::Acked | Phase::Adopting | Phase::Plain => Seen::Progress,
+        }
+    }
+
+    /// Whether the thread sleeps, by `/proc`, or where that cannot be had by its CPU clock: one
+    /// that stood still may also be waiting for its CPU; that verdict is wrong, and harmless.
+    fn asleep(&mut self, tid: u32) -> bool {
+        match os::thread_state(tid) {
+            ThreadState::Asleep => true,
+            ThreadState::Awake => false,
+            ThreadState::Unknown => {
+                let Some(time) = os::cpu_time(tid) else {
+                    return false;
+                };
+                if time != self.cpu_time {
+                    self.cpu_time = time;
+                    self.since = now();
+                    return false;
+                }
+                now() - self.since > STILL_NS
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The operating system's part: affinity, policy, thread state. Thin wrappers, no protocol.
+
+use std::{io, mem, sync::OnceLock};
+
+/// Highest CPU number that is handled, plus one.
+pub(crate) const MAX_CPUS: usize = 4096;
+
+/// A CPU set of [`MAX_CPUS`] bits; `libc::cpu_set_t` ends at 1024.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CpuSet([u64; MAX_CPUS / 64]);
+
+impl CpuSet {
+    fn empty() -> Self {
+        Self([0; MAX_CPUS / 64])
+    }
+
+    pub(crate) fn only(cpu: usize) -> Self {
+        let mut set = Self::empty();
+        set.0[cpu / 64] |= 1 << (cpu % 64);
+        set
+    }
+
+    pub(crate) fn contains(&self, cpu: usize) -> bool {
+        cpu < MAX_CPUS && self.0[cpu / 64] & (1 << (cpu % 64)) != 0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..MAX_CPUS).filter(|&cpu| self.contains(cpu))
+    }
+
+    pub(crate) fn of(tid: u32) -> io::Result<Self> {
+        let mut set = Self::empty();
+        // SAFETY: a live buffer of the given size. The kernel writes no more than that.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_sched_getaffinity,
+                tid,
+                mem::size_of_val(&set.0),
+                &raw mut set.0,
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(set)
+        }
+    }
+
+    /// Async-signal-safe: one system call.
+    pub(crate) fn apply(&self, tid: u32) -> io::Result<()> {
+        // SAFETY: a live buffer of the given size, read only.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_sched_setaffinity,
+                tid,
+                mem::size_of_val(&self.0),
+                &raw const self.0,
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The affinity mask of the first thread that asked, before anything was pinned: what children
+/// and unpinned threads get back.
+pub(crate) fn original_mask() -> &'static CpuSet {
+    static MASK: OnceLock<CpuSet> = OnceLock::new();
+    MASK.get_or_init(|| CpuSet::of(0).unwrap_or_else(|_| CpuSet::only(0)))
+}
+
+/// The CPU that the caller runs on right now.
+pub(crate) fn this_cpu() -> usize {
+    // SAFETY: no arguments.
+    unsafe { libc::sched_getcpu() }.max(0) as usize
+}
+
+/// `sched_setscheduler(tid, policy)` with priority 0; 0 = the caller.
+pub(crate) fn set_policy(tid: u32, policy: i32) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a live parameter block.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, tid, policy, &raw const param) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// `struct sched_attr`, first version (sched_setattr(2)).
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// A worker's time slice, nanoseconds: 1 ms gives it its turn beside a foreign busy process
+/// within 0.1 ms where the default of SCHED_BATCH takes 4 ms.
+const SLICE_NS: u64 = 1_000_000;
+
+/// Makes the calling thread SCHED_BATCH with a 1 ms slice: workers do not preempt each other,
+/// do preempt the sentinel, and still get their turn. Keeps the nice value.
+///
+/// `Ok(false)`: SCHED_BATCH, but the kernel (before 6.12) or a sandbox took no slice.
+pub(crate) fn become_worker() -> io::Result<bool> {
+    // SAFETY: the calling thread's nice value.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let attr = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        policy: libc::SCHED_BATCH as u32,
+        flags: 0,
+        nice,
+        priority: 0,
+        runtime: SLICE_NS,
+        deadline: 0,
+        period: 0,
+    };
+    // SAFETY: a live attribute block of the size that it names.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    if result == 0 {
+        return Ok(slices_work());
+    }
+    set_policy(0, libc::SCHED_BATCH).map(|()| false)
+}
+
+/// Whether the kernel takes a fair task's slice from `sched_runtime`: since 6.12. Older ones
+/// ignore it without an error; asked once.
+fn slices_work() -> bool {
+    static WORK: OnceLock<bool> = OnceLock::new();
+    *WORK.get_or_init(|| {
+        // SAFETY: an all-zero attribute block is valid, and the call fills it.
+        let mut attr: SchedAttr = unsafe { mem::zeroed() };
+        let size = size_of::<SchedAttr>();
+        // SAFETY: a live buffer of the given size.
+        let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
+        result == 0 && attr.runtime == SLICE_NS
+    })
+}
+
+/// Blocks all signals of the calling thread and returns the old set: helpers are started so.
+pub(crate) fn block_signals() -> libc::sigset_t {
+    // SAFETY: plain signal-set calls on live sets.
+    unsafe {
+        let mut all: libc::sigset_t = mem::zeroed();
+        let mut old: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+        old
+    }
+}
+
+/// Gives the signal mask back.
+pub(crate) fn restore_signals(old: &libc::sigset_t) {
+    // SAFETY: a set from `block_signals`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, core::ptr::null_mut()) };
+}
+
+/// Starts a helper thread with all signals blocked, from its first instruction on: a handler of
+/// the application must not run at a sentinel's priority.
+pub(crate) fn start_helper(
+    name: String,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    let old = block_signals();
+    let handle = std::thread::Builder::new()
+        .name(name)
+        .stack_size(64 * 1024)
+        .spawn(body);
+    restore_signals(&old);
+    handle
+}
+
+/// Sleeps for so many nanoseconds, or less.
+pub(crate) fn nap(ns: u64) {
+    let time = libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: a live timespec; the remainder is not wanted.
+    unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
+}
+
+/// Timers of the calling thread fire at most 1 ns late by coalescing instead of 50 us.
+pub(crate) fn sharp_timers() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
+}
+
+/// What another thread is doing, as `/proc` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ThreadState {
+    /// S, D, T or t: not on a run queue.
+    Asleep,
+    /// Anything else.
+    Awake,
+    /// It could not be asked: no `/proc`, no free descriptor, or no such thread.
+    Unknown,
+}
+
+/// Reads `/proc/self/task/TID/stat`: open, read, close, 2.7 us. Allocates nothing.
+pub(crate) fn thread_state(tid: u32) -> ThreadState {
+    let mut path = [0_u8; 48];
+    {
+        use std::io::Write;
+        let mut rest = &mut path[..47];
+        if write!(rest, "/proc/self/task/{tid}/stat").is_err() {
+            return ThreadState::Unknown;
+        }
+    }
+    // SAFETY: a NUL-terminated path.
+    let fd = unsafe { libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return ThreadState::Unknown;
+    }
+    let mut text = [0_u8; 128];
+    // SAFETY: an open descriptor and a live buffer.
+    let length = unsafe { libc::read(fd, text.as_mut_ptr().cast(), text.len()) };
+    // SAFETY: ours.
+    unsafe { libc::close(fd) };
+    // "TID (name) STATE ...": the name may hold anything, also ')', so the last one counts; a
+    // name has at most 15 bytes, so it is in the buffer.
+    let text = &text[..length.max(0) as usize];
+    let Some(end) = text.iter().rposition(|&byte| byte == b')') else {
+        return ThreadState::Unknown;
+    };
+    match text.get(end + 2) {
+        Some(b'S' | b'D' | b'T' | b't') => ThreadState::Asleep,
+        Some(_) => ThreadState::Awake,
+        None => ThreadState::Unknown,
+    }
+}
+
+/// CPU time of another thread of this process, nanoseconds. Needs neither `/proc` nor a
+/// descriptor.
+pub(crate) fn cpu_time(tid: u32) -> Option<u64> {
+    // The encoding of a thread's CPU clock: ~tid << 3 | per-thread 4 | scheduler clock 2.
+    let clock = ((!(tid as i32)) << 3) | 6;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a live timespec; an unknown clock is an error.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (result == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_reads_asleep_and_a_spinner_awake() {
+        let (tids, told) = std::sync::mpsc::channel();
+        let (done, until) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            tids.send(crate::gettid()).unwrap();
+            let _ = until.recv();
+        });
+        let tid = told.recv().unwrap();
+        let begin = std::time::Instant::now();
+        while thread_state(tid) != ThreadState::Asleep {
+            assert!(
+                begin.elapsed().as_secs() < 10,
+                "a thread in recv never reads asleep"
+            );
+            std::thread::yield_now();
+        }
+        drop(done);
+        sleeper.join().unwrap();
+        assert_eq!(thread_state(crate::gettid()), ThreadState::Awake);
+        assert_eq!(thread_state(0x3f_fffe), ThreadState::Unknown);
+    }
+
+    #[test]
+    fn cpu_time_of_this_thread_advances() {
+        let before = cpu_time(crate::gettid()).unwrap();
+        let mut after = before;
+        while after == before {
+            after = cpu_time(crate::gettid()).unwrap();
+        }
+        assert!(after > before);
+    }
+
+    #[test]
+    fn the_mask_holds_the_cpu_we_run_on() {
+        let mask = CpuSet::of(0).unwrap();
+        assert!(mask.contains(this_cpu()) || mask.iter().count() > 1);
+        assert!(CpuSet::only(63).contains(63) && !CpuSet::only(63).contains(64));
+    }
+}

@@ -1,0 +1,154 @@
+//! CPUs: which server gets which, and workers follow their server.
+
+use std::{
+    io,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use super::{
+    monitor, os,
+    record::Record,
+    sentinel,
+    words::Index,
+    world::{Pin, World},
+};
+use crate::Placement;
+
+/// Serialises choosing a CPU, so that two runtimes of one process spread over the machine.
+static TABLE: Mutex<()> = Mutex::new(());
+
+fn table() -> MutexGuard<'static, ()> {
+    TABLE.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+/// Puts a server on its CPU: its thread is pinned there and a sentinel watches. `None`: not
+/// pinned, the monitor alone watches.
+///
+/// # Errors
+/// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: no thread for the sentinel, or
+/// 64 servers on that CPU.
+pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<usize>> {
+    let _table = table();
+    let mask = os::CpuSet::of(0).unwrap_or_else(|_| os::original_mask().clone());
+    let number = match placement {
+        Placement::Unpinned => return Ok(None),
+        Placement::Cpu(number) if mask.contains(number) => number,
+        Placement::Cpu(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        Placement::Auto => choose(&mask),
+    };
+    // Refused by a sandbox: then unpinned is what is left, and `describe` says so.
+    if let Err(error) = os::CpuSet::only(number).apply(0) {
+        return if placement == Placement::Auto {
+            Ok(None)
+        } else {
+            Err(error)
+        };
+    }
+    if let sentinel::Confirmation::None(_) = sentinel::self_test(number) {
+        return Ok(Some(number));
+    }
+    sentinel::cpu(number).attach(number, server)?;
+    Ok(Some(number))
+}
+
+/// The CPU of the mask that has the fewest servers of this process; among equals not always the
+/// first one, where many containers on one host would meet.
+fn choose(mask: &os::CpuSet) -> usize {
+    let cpus: Vec<usize> = mask.iter().collect();
+    let start = process_offset() % cpus.len().max(1);
+    (0..cpus.len())
+        .map(|i| cpus[(start + i) % cpus.len()])
+        .min_by_key(|&number| sentinel::cpu(number).users())
+        .unwrap_or(0)
+}
+
+/// A number that differs from process to process and stays the same in one.
+fn process_offset() -> usize {
+    use std::{
+        collections::hash_map::RandomState,
+        hash::{BuildHasher, Hasher},
+        sync::OnceLock,
+    };
+    static OFFSET: OnceLock<usize> = OnceLock::new();
+    *OFFSET.get_or_init(|| RandomState::new().build_hasher().finish() as usize)
+}
+
+/// The server leaves its CPU; its thread gets the original mask back.
+pub(crate) fn leave(server: Index, cpu: Option<usize>) {
+    let Some(number) = cpu else { return };
+    {
+        let _table = table();
+        sentinel::cpu(number).detach(server);
+    }
+    // A cpuset may have changed meanwhile; then the thread stays where it is.
+    let _ = os::original_mask().apply(0);
+}
+
+impl World {
+    /// Moves a worker that sleeps in its gate to its server's CPU, before it is woken: 0.4 us,
+    /// where moving a running thread costs 50 us. Also for the calling worker itself.
+    pub(crate) fn take_place(&self, worker: &Record, server: &Pin<'_>) {
+        let tid = worker.tid.load(Relaxed);
+        let cpu = server.cpu.load(Relaxed);
+        if worker.cpu.load(Relaxed) != cpu {
+            let moved = if cpu >= 0 {
+                os::CpuSet::only(cpu as usize).apply(tid)
+            } else {
+                os::original_mask().apply(tid)
+            };
+            match moved {
+                Ok(()) => worker.cpu.store(cpu, Relaxed),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => lose(server, cpu),
+                // The thread just ended, or a sandbox refuses: it runs where it may.
+                Err(_) => {}
+            }
+        }
+        let contended = server.contended.load(Relaxed) != 0;
+        if contended && NO_SLICES.load(Relaxed) != 0 && worker.plain_policy.swap(1, Relaxed) == 0 {
+            // SCHED_BATCH without the slice waits 4 ms for its turn beside a busy process,
+            // SCHED_OTHER 0.1 ms.
+            let _ = os::set_policy(tid, libc::SCHED_OTHER);
+        }
+    }
+
+    /// A worker that was judged although it was awake may have moved itself, or been moved, to
+    /// another CPU: back to its server's.
+    pub(crate) fn check_place(&self, worker: &Record, server: &Pin<'_>) {
+        let cpu = server.cpu.load(Relaxed);
+        if cpu >= 0 && os::this_cpu() != cpu as usize {
+            worker.cpu.store(-1, Relaxed);
+            self.take_place(worker, server);
+        }
+    }
+
+    /// A slot on this server's CPU was given away: its sentinel looks.
+    pub(crate) fn rouse(&self, server: &Record) {
+        let cpu = server.cpu.load(Relaxed);
+        if cpu >= 0 {
+            sentinel::cpu(cpu as usize).rouse();
+        }
+    }
+
+    /// Work waits for a server whose slot is held.
+    pub(crate) fn watch(&self, _server: &Record) {
+        monitor::rouse();
+    }
+}
+
+/// The CPU is not in the cpuset any more: the server goes on unpinned, seen by the monitor.
+fn lose(server: &Pin<'_>, cpu: i32) {
+    if server
+        .cpu
+        .compare_exchange(cpu, -1, Relaxed, Relaxed)
+        .is_ok()
+    {
+        sentinel::cpu(cpu as usize).detach(server.index());
+        let _ = os::original_mask().apply(server.tid.load(Relaxed));
+    }
+}
+
+/// 1: the kernel takes no slice for SCHED_BATCH threads.
+pub(crate) static NO_SLICES: AtomicU32 = AtomicU32::new(0);

@@ -1,0 +1,488 @@
+//! `Emulated`: the trait's face of the protocol, and how threads come and go.
+
+use std::{
+    cell::Cell,
+    ptr::NonNull,
+    sync::atomic::Ordering::{Relaxed, SeqCst},
+    time::Duration,
+};
+
+use super::{
+    fork, monitor, os, place,
+    record::{life, pause},
+    sentinel::{self, Confirmation},
+    words::{Index, Phase, Slot, Tag},
+    world::WORLD,
+};
+use crate::{
+    Call, Error, Facts, List, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
+    REGISTER_WORKER, Register, ServerCounters, UmcgTask, state, sync::fence,
+};
+
+/// How an [`Emulated`] provider behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EmulatedOptions {
+    /// Whether servers that do not say where ([`Placement::Auto`]) are pinned to a CPU each.
+    /// Default true. Without pins there are no sentinels: blocks are seen by the monitor, within
+    /// 50 us to 1 ms, and each hand-over may cross CPUs.
+    pub pin: bool,
+}
+
+impl Default for EmulatedOptions {
+    fn default() -> Self {
+        Self { pin: true }
+    }
+}
+
+/// UMCG by futexes and helper threads, on any Linux and without privilege.
+///
+/// Threads of one process share it whatever object they call, since thread ids are per process.
+///
+/// # Examples
+///
+/// ```
+/// use umcg_sys::{Emulated, EmulatedOptions, Provider};
+///
+/// let provider = Emulated::new(EmulatedOptions::default())?;
+/// println!("{}", provider.describe());
+/// assert!(!provider.facts().exact_stop);
+/// # Ok::<(), umcg_sys::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Emulated {
+    options: EmulatedOptions,
+}
+
+thread_local! {
+    /// The record of this thread, 0 = not registered.
+    static CURRENT: Cell<Index> = const { Cell::new(0) };
+    /// Unregisters a thread that ends without doing so.
+    static AT_EXIT: AtExit = const { AtExit };
+}
+
+struct AtExit;
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        let index = CURRENT.replace(0);
+        if index != 0 && !fork::in_child() {
+            // A worker that ends while judged is an ordinary thread already, more or less.
+            if WORLD.record(index).life.load(SeqCst) == life::WORKER {
+                leave_worker(index);
+            } else {
+                leave_server(index);
+            }
+        }
+    }
+}
+
+impl Emulated {
+    /// The provider. Nothing is started before the first server registers.
+    ///
+    /// # Errors
+    /// ENOSYS: the kernel has no MADV_WIPEONFORK (Linux before 4.14).
+    pub fn new(options: EmulatedOptions) -> Result<Self, Error> {
+        if !fork::mark_parent() {
+            return Err(Error::new(
+                Call::Register,
+                libc::ENOSYS,
+                "the kernel has no MADV_WIPEONFORK: Linux 4.14 or later is needed",
+            ));
+        }
+        // Before anything is pinned.
+        os::original_mask();
+        Ok(Self { options })
+    }
+
+    /// The record of the calling thread.
+    fn current(&self, call: Call) -> Result<Index, Error> {
+        let index = CURRENT.get();
+        if index == 0 {
+            return Err(Error::new(
+                call,
+                libc::EINVAL,
+                "the calling thread is not registered",
+            ));
+        }
+        if fork::in_child() {
+            return Err(Error::new(
+                call,
+                libc::ESRCH,
+                "this is a forked child: the registration is its parent's",
+            ));
+        }
+        Ok(index)
+    }
+}
+
+fn checked_flags(how: &Register, call: Call) -> Result<(), Error> {
+    if how.flags & REGISTER_VERSION_MASK != 0 {
+        return Err(Error::new(
+            call,
+            libc::EINVAL,
+            "unknown version of the interface",
+        ));
+    }
+    if how.flags & !(REGISTER_WORKER | REGISTER_VERSION_MASK) != 0 {
+        return Err(Error::new(call, libc::EINVAL, "unknown flags"));
+    }
+    Ok(())
+}
+
+// SAFETY: the four promises of the trait: (1) the slot word and the run word, see README; (2)
+// pins, and `unregister` waits for pins and links; (3) the fences named at `poke`, `sleep_server`
+// and `lie_down`; (4) `gate` and `sleep_server` return Ok only after the state is RUNNING.
+unsafe impl Provider for Emulated {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Emulated
+    }
+
+    fn facts(&self) -> Facts {
+        // 100 ms: what the monitor needs beside a machine full of other processes; alone it is
+        // microseconds.
+        Facts::new(false, false, Duration::from_millis(100))
+    }
+
+    unsafe fn register(&self, task: NonNull<UmcgTask>, how: &Register) -> Result<(), Error> {
+        let call = Call::Register;
+        checked_flags(how, call)?;
+        if CURRENT.get() != 0 && !fork::in_child() {
+            return Err(Error::new(
+                call,
+                libc::EINVAL,
+                "the thread is registered already",
+            ));
+        }
+        if fork::in_child() {
+            return Err(Error::new(
+                call,
+                libc::ESRCH,
+                "a forked child cannot register: the helper threads are its parent's",
+            ));
+        }
+        // SAFETY: valid by the caller's promise.
+        let user = unsafe { task.as_ref() };
+        let tid = crate::gettid();
+        if user.tid() != tid {
+            return Err(Error::new(
+                call,
+                libc::EINVAL,
+                "tid is not the calling thread's",
+            ));
+        }
+        if user.state() != state::NONE {
+            return Err(Error::new(
+                call,
+                libc::EINVAL,
+                "the task's state is not NONE",
+            ));
+        }
+        if user.next_tid() != 0 {
+            return Err(Error::new(call, libc::EINVAL, "next_tid is not 0"));
+        }
+        if how.flags & REGISTER_WORKER == 0 {
+            self.register_server(task, tid, how)
+        } else {
+            register_worker(task, tid)
+        }
+    }
+
+    fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error> {
+        let call = Call::Unregister;
+        let index = self.current(call)?;
+        let record = WORLD.record(index);
+        // SAFETY: own record, alive.
+        let user = unsafe { record.user() };
+        if !core::ptr::eq(user, task.as_ptr()) {
+            return Err(Error::new(
+                call,
+                libc::EINVAL,
+                "another task than the registered one",
+            ));
+        }
+        let worker = record.life.load(SeqCst) == life::WORKER;
+        if worker {
+            // An ordinary thread already, or stopped until picked: both are fine here.
+            let _ = WORLD.checkpoint(index);
+        }
+        if user.state() != state::RUNNING {
+            return Err(Error::new(call, libc::EBUSY, "the state is not RUNNING"));
+        }
+        CURRENT.set(0);
+        if worker {
+            leave_worker(index)
+        } else {
+            leave_server(index)
+        }
+        Ok(())
+    }
+
+    fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
+        let call = Call::Wait;
+        let index = self.current(call)?;
+        if flags != 0 {
+            let user = WORLD.record(index);
+            // SAFETY: own record, alive. A caller that had left is RUNNING again after an error.
+            let _ = unsafe { user.user() }.transition(state::RUNNABLE, state::RUNNING);
+            return Err(Error::new(call, libc::EINVAL, "unknown flags"));
+        }
+        let deadline = (deadline_ns != 0).then_some(deadline_ns);
+        let outcome = if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+            WORLD.wait_server(index, deadline)
+        } else {
+            WORLD.wait_worker(index, deadline)
+        };
+        outcome.map_err(|(errno, why)| Error::new(call, errno, why))
+    }
+
+    fn preempt(&self, tid: u32) -> Result<(), Error> {
+        if fork::in_child() {
+            return Err(Error::new(
+                Call::Preempt,
+                libc::ESRCH,
+                "this is a forked child",
+            ));
+        }
+        WORLD
+            .preempt(tid)
+            .map_err(|(errno, why)| Error::new(Call::Preempt, errno, why))
+    }
+
+    fn checkpoint(&self) -> Result<(), Error> {
+        let index = self.current(Call::Checkpoint)?;
+        if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+            return Ok(());
+        }
+        WORLD
+            .checkpoint(index)
+            .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
+    }
+
+    fn disarm(&self, worker: &UmcgTask) -> Option<u32> {
+        WORLD.disarm(worker.tid())
+    }
+
+    fn current(&self, server_tid: u32) -> Option<u32> {
+        WORLD.current(server_tid)
+    }
+
+    fn work_waiting(&self, _server_tid: u32) {
+        monitor::rouse();
+    }
+
+    fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
+        let server = WORLD.server(server_tid)?;
+        let counts = &server.counts;
+        Some(ServerCounters {
+            cpu: usize::try_from(server.cpu.load(Relaxed)).ok(),
+            dispatches: counts.dispatches.load(Relaxed),
+            blocks_kernel: 0,
+            blocks_sentinel: counts.sentinel.load(Relaxed),
+            blocks_monitor: counts.monitor.load(Relaxed),
+            refused: counts.refused.load(Relaxed),
+            adopted: counts.adopted.load(Relaxed),
+            self_dispatched: counts.self_dispatched.load(Relaxed),
+            preempted: counts.preempted.load(Relaxed),
+            longest_block_ns: counts.longest_block_ns.load(Relaxed),
+        })
+    }
+
+    fn describe(&self) -> String {
+        if !self.options.pin {
+            return "emulated, not pinned: blocks are seen by the monitor thread (50 us to 1 ms)"
+                .into();
+        }
+        let number = os::original_mask().iter().next().unwrap_or(0);
+        match sentinel::self_test(number) {
+            Confirmation::Yield { alone_ns, quick_ns } => format!(
+                "emulated: blocks are seen by an idle-priority sentinel on each server's CPU, \
+                 confirmed by sched_yield ({alone_ns} ns when the CPU is free, at most \
+                 {quick_ns} ns), and by the monitor thread on busy CPUs"
+            ),
+            Confirmation::None(why) => format!(
+                "emulated, without sentinels ({why}): blocks are seen by the monitor thread \
+                 (50 us to 1 ms)"
+            ),
+        }
+    }
+}
+
+impl Emulated {
+    fn register_server(
+        &self,
+        task: NonNull<UmcgTask>,
+        tid: u32,
+        how: &Register,
+    ) -> Result<(), Error> {
+        let call = Call::Register;
+        // SAFETY: valid by the caller's promise.
+        let user = unsafe { task.as_ref() };
+        if user.server_tid() != tid {
+            return Err(Error::new(
+                call,
+                libc::EINVAL,
+                "server_tid of a server is its own tid",
+            ));
+        }
+        let placement = match how.placement {
+            Placement::Auto if !self.options.pin => Placement::Unpinned,
+            placement => placement,
+        };
+        let index = WORLD
+            .open(task.as_ptr(), tid, life::SERVER)
+            .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
+        let undo = |why: &'static str, error: &std::io::Error| {
+            WORLD.close(index);
+            WORLD.release(index);
+            Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
+        };
+        let cpu = place::settle(index, placement)
+            .map_err(|error| undo("the CPU, or a sentinel on it, cannot be had", &error))?;
+        let record = WORLD.record(index);
+        record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
+        if let Err(error) = monitor::attach(index, how.has_work.clone()) {
+            place::leave(index, cpu);
+            return Err(undo("no thread for the monitor", &error));
+        }
+        let _ = user.transition(state::NONE, state::RUNNING);
+        enter(index);
+        #[cfg(feature = "fault-injection")]
+        super::fault::start_from_env();
+        Ok(())
+    }
+}
+
+fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
+    let call = Call::Register;
+    // SAFETY: valid by the caller's promise.
+    let user = unsafe { task.as_ref() };
+    let Some(server) = WORLD.server(user.server_tid()) else {
+        return Err(Error::new(
+            call,
+            libc::ESRCH,
+            "no registered server has the tid in server_tid",
+        ));
+    };
+    let index = WORLD
+        .open(task.as_ptr(), tid, life::WORKER)
+        .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
+    // Refused by a sandbox: the worker keeps its policy, hand-overs are slower.
+    if !os::become_worker().unwrap_or(false) {
+        place::NO_SLICES.store(1, Relaxed);
+    }
+    let record = WORLD.record(index);
+    record.cpu.store(-1, Relaxed);
+    WORLD.take_place(record, &server);
+    drop(server);
+    enter(index);
+    // Admission is an unblock: queue up, and through the gate when picked.
+    let picked = WORLD.queue_up(index).and_then(|()| WORLD.gate(index));
+    picked.map_err(|(errno, why)| {
+        CURRENT.set(0);
+        leave_worker(index);
+        Error::new(call, errno, why)
+    })
+}
+
+fn enter(index: Index) {
+    CURRENT.set(index);
+    // First use registers the destructor. At the end of a thread, when it is gone already, the
+    // thread must unregister by itself.
+    let _ = AT_EXIT.try_with(|_| ());
+}
+
+/// The worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
+fn leave_worker(index: Index) {
+    let record = WORLD.record(index);
+    // SAFETY: own record, alive.
+    let user = unsafe { record.user() };
+    // Out of the slot as its own dispatcher would take it. An error is an ordinary thread.
+    let _ = WORLD.pull(index);
+    let run = record.run();
+    if run.phase() == Phase::Out {
+        let _ = record.step(run, run.to(Phase::Plain));
+    }
+    WORLD.close(index);
+    // Late events: the server unlinks them when it drains (trace A11). A server that is gone
+    // took all of its own.
+    let mut turns = 0;
+    while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
+        if let Some(server) = WORLD.server(user.server_tid()) {
+            WORLD.wake_server(&server);
+        }
+        pause(&mut turns);
+    }
+    clear_state(user);
+    if record.cpu.load(Relaxed) >= 0 {
+        let _ = os::original_mask().apply(0);
+    }
+    WORLD.release(index);
+}
+
+/// The server goes: its workers become ordinary threads, their events are dropped.
+fn leave_server(index: Index) {
+    let record = WORLD.record(index);
+    // SAFETY: own record, alive.
+    let user = unsafe { record.user() };
+    let tid = record.tid.load(SeqCst);
+    monitor::detach(index);
+    let cpu = usize::try_from(record.cpu.load(Relaxed)).ok();
+    place::leave(index, cpu);
+    // From here on no pins, so no new events; those who had one are done.
+    WORLD.close(index);
+    // The holder of the slot.
+    let slot = Slot(record.slot.swap(Slot::DEAD.0, SeqCst));
+    if slot.tag() == Tag::Held {
+        make_plain(slot.index(), slot.epoch());
+    }
+    // Not alive, then look for workers that are OUT; pairs with the fence in `gate`.
+    fence(SeqCst);
+    for worker in WORLD.indices() {
+        let Some(worker) = WORLD.pin(worker, life::WORKER) else {
+            continue;
+        };
+        if worker.task().server_tid() != tid {
+            continue;
+        }
+        let run = worker.run();
+        if run.phase() == Phase::Out && worker.step(run, run.to(Phase::Plain)).is_ok() {
+            worker.run.wake();
+        }
+    }
+    // Unlinks what was pushed.
+    drop(user.take(List::Runnable));
+    drop(user.take(List::Blocked));
+    clear_state(user);
+    WORLD.release(index);
+}
+
+/// The worker that held a dead server's slot by that epoch is an ordinary thread.
+fn make_plain(index: Index, epoch: u64) {
+    let record = WORLD.record(index);
+    loop {
+        let run = record.run();
+        let here = run.epoch() == epoch
+            && matches!(
+                run.phase(),
+                Phase::Acked | Phase::Dispatched | Phase::Relieving
+            )
+            || run.phase() == Phase::Out && Slot::held(index, run.epoch() + 1).epoch() == epoch;
+        if !here {
+            return;
+        }
+        if record.step(run, run.naming(0).to(Phase::Plain)).is_ok() {
+            record.run.wake();
+            return;
+        }
+    }
+}
+
+/// State NONE, whatever it was; the user's bits stay.
+fn clear_state(user: &UmcgTask) {
+    let word = user.state_word();
+    let mut seen = word.load(Relaxed);
+    while let Err(found) = word.compare_exchange(seen, seen & state::USER_MASK, SeqCst, Relaxed) {
+        seen = found;
+    }
+}

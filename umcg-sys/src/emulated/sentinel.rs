@@ -1,0 +1,348 @@
+//! The sentinel: one SCHED_IDLE thread for each CPU that servers are pinned to.
+//!
+//! The kernel runs it when nothing else (in its cgroup) wants that CPU. If a slot there is held
+//! by a worker, that worker most likely blocked: this is the mail's "view the server more like
+//! the idle thread", taken literally. It confirms, judges, and wakes whoever is next.
+//!
+//! One for each CPU and not for each server: two idle-priority threads on one CPU would take
+//! turns in `sched_yield`, and neither would see the CPU free.
+//!
+//! It may be stopped at any instruction for ever (an idle-priority thread beside a busy process
+//! waits 7 ms in the median). So it takes no lock, allocates nothing, logs nothing, creates
+//! nothing, holds no pin, touches no user memory, and blocks all signals (trace A5).
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use super::{
+    bed::Bed,
+    os,
+    record::Counts,
+    verdict::{Judge, now},
+    words::{Index, Phase, Run},
+    world::WORLD,
+};
+
+/// Servers that one CPU can have.
+const SERVERS: usize = 64;
+
+/// A refused verdict is repeated after a yield this many times before the sentinel naps: it
+/// would burn the CPU of, say, a worker that moved itself to another one (trace B2).
+const REFUSALS: u32 = 32;
+
+/// Naps go from 50 us, doubling, to 1 ms.
+const FIRST_NAP_NS: u64 = 50_000;
+const LAST_NAP_NS: u64 = 1_000_000;
+
+/// One CPU and its sentinel.
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    bed: Bed,
+    /// Records of the servers pinned here, 0 = free place. Places are taken and freed by
+    /// registering servers under the table's lock, read by the sentinel without.
+    servers: [AtomicU32; SERVERS],
+    /// Servers in `servers`.
+    users: AtomicU32,
+    /// 1 while a sentinel thread exists, or is being made.
+    running: AtomicU32,
+}
+
+static CPUS: OnceLock<Box<[Cpu]>> = OnceLock::new();
+
+/// The record of a CPU.
+pub(crate) fn cpu(number: usize) -> &'static Cpu {
+    let cpus = CPUS.get_or_init(|| {
+        // SAFETY: no pointers.
+        let configured = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }.max(1) as usize;
+        let highest = os::original_mask().iter().last().unwrap_or(0);
+        (0..configured.max(highest + 1))
+            .map(|_| Cpu::new())
+            .collect()
+    });
+    &cpus[number]
+}
+
+impl Cpu {
+    fn new() -> Self {
+        Self {
+            bed: Bed::new(),
+            servers: [const { AtomicU32::new(0) }; SERVERS],
+            users: AtomicU32::new(0),
+            running: AtomicU32::new(0),
+        }
+    }
+
+    /// Servers here right now.
+    pub(crate) fn users(&self) -> u32 {
+        self.users.load(SeqCst)
+    }
+
+    /// Puts a server on this CPU and makes sure of a sentinel. The caller holds the lock of the
+    /// CPU table.
+    pub(crate) fn attach(&self, number: usize, server: Index) -> std::io::Result<()> {
+        let Some(place) = self.servers.iter().find(|place| place.load(SeqCst) == 0) else {
+            return Err(std::io::Error::from_raw_os_error(libc::EAGAIN));
+        };
+        place.store(server, SeqCst);
+        self.users.fetch_add(1, SeqCst);
+        if self.running.swap(1, SeqCst) == 0 {
+            if let Err(error) = self.start(number) {
+                self.running.store(0, SeqCst);
+                self.detach(server);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a server off this CPU. The last one ends the sentinel.
+    pub(crate) fn detach(&self, server: Index) {
+        for place in &self.servers {
+            if place.load(SeqCst) == server {
+                place.store(0, SeqCst);
+                self.users.fetch_sub(1, SeqCst);
+                break;
+            }
+        }
+        self.bed.rouse();
+    }
+
+    /// A slot here was given to a worker.
+    pub(crate) fn rouse(&self) {
+        self.bed.rouse();
+    }
+
+    /// Starts the sentinel and waits until it is what it must be.
+    fn start(&self, number: usize) -> std::io::Result<()> {
+        let (tell, told) = std::sync::mpsc::channel();
+        os::start_helper(format!("umcg-sentinel{number}"), move || {
+            let ready = os::CpuSet::only(number)
+                .apply(0)
+                .and_then(|()| os::set_policy(0, libc::SCHED_IDLE));
+            os::sharp_timers();
+            let ok = ready.is_ok();
+            let _ = tell.send(ready);
+            drop(tell);
+            if ok {
+                cpu(number).watch(number);
+            }
+        })?;
+        told.recv()
+            .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EAGAIN)))
+    }
+
+    /// The sentinel's life.
+    fn watch(&self, number: usize) {
+        let mut refusals = Refusals::default();
+        loop {
+            if self.users() == 0 {
+                self.running.store(0, SeqCst);
+                // A server may have come between the two lines; whoever swaps goes on.
+                if self.users() == 0 || self.running.swap(1, SeqCst) != 0 {
+                    return;
+                }
+            }
+            if os::this_cpu() != number && os::CpuSet::only(number).apply(0).is_err() {
+                // Not our CPU any more (a cpuset changed): what looks idle here says nothing about
+                // the slots there. The monitor sees their blocks.
+                self.bed.lie_down(|| self.users() != 0);
+                continue;
+            }
+            // What is judged below is what was read here, before the confirmation (trace A1).
+            let mut seen = [(0, Run(0)); SERVERS];
+            let mut candidates = 0;
+            let mut held = false;
+            let mut signature = 0_u64;
+            for place in &self.servers {
+                let server = place.load(SeqCst);
+                if server == 0 {
+                    continue;
+                }
+                let slot = WORLD.record(server).slot();
+                if !slot.is_held() {
+                    continue;
+                }
+                held = true;
+                signature = signature.wrapping_mul(31).wrapping_add(slot.0);
+                let run = WORLD.record(slot.index()).run();
+                if run.phase() == Phase::Acked && run.epoch() == slot.epoch() {
+                    seen[candidates] = (slot.index(), run);
+                    candidates += 1;
+                }
+            }
+            if !held {
+                self.bed.lie_down(|| self.nothing_held());
+                refusals.reset();
+                continue;
+            }
+            if refusals.signature != signature {
+                refusals.reset();
+                refusals.signature = signature;
+            }
+            let free = cpu_is_free();
+            if candidates > 0 && free {
+                for &(index, run) in &seen[..candidates] {
+                    WORLD.judge(index, run, Judge::Sentinel);
+                }
+                refusals.reset();
+            } else {
+                if candidates > 0 {
+                    let host = WORLD.record(seen[0].0).host.load(crate::sync::Relaxed);
+                    Counts::bump(&WORLD.record(host).counts.refused);
+                }
+                refusals.another();
+            }
+        }
+    }
+
+    fn nothing_held(&self) -> bool {
+        self.users() != 0
+            && self.servers.iter().all(|place| {
+                let server = place.load(SeqCst);
+                server == 0 || !WORLD.record(server).slot().is_held()
+            })
+    }
+}
+
+/// Refused verdicts in a row, for the same slots.
+#[derive(Default)]
+struct Refusals {
+    signature: u64,
+    count: u32,
+    nap_ns: u64,
+}
+
+impl Refusals {
+    fn reset(&mut self) {
+        self.count = 0;
+        self.nap_ns = FIRST_NAP_NS;
+    }
+
+    fn another(&mut self) {
+        self.count += 1;
+        if self.count > REFUSALS {
+            os::nap(self.nap_ns);
+            self.nap_ns = (self.nap_ns * 2).min(LAST_NAP_NS);
+        }
+    }
+}
+
+/// A yield that comes back within this time did not let anybody else run. Set by the self-test.
+static QUICK_NS: AtomicU64 = AtomicU64::new(1_500);
+
+/// The confirmation: `sched_yield` comes back at once when nobody else wants this CPU.
+fn cpu_is_free() -> bool {
+    let begin = now();
+    // SAFETY: no arguments.
+    unsafe { libc::sched_yield() };
+    now() - begin <= QUICK_NS.load(Relaxed)
+}
+
+/// Whether the confirmation can tell a free CPU from a busy one here, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Confirmation {
+    /// A yield on a free CPU takes `alone_ns`, and is `quick` up to `quick_ns`.
+    Yield { alone_ns: u64, quick_ns: u64 },
+    /// No sentinel verdicts; why.
+    None(String),
+}
+
+/// Tries the confirmation once in this process, on a free and on a busy CPU: a few ms.
+pub(crate) fn self_test(number: usize) -> &'static Confirmation {
+    static RESULT: OnceLock<Confirmation> = OnceLock::new();
+    RESULT.get_or_init(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let started = os::start_helper("umcg-selftest".into(), move || {
+            let _ = tell.send(probe(number));
+        });
+        match started {
+            Err(error) => Confirmation::None(format!("no thread for the self-test: {error}")),
+            Ok(thread) => {
+                let result = told
+                    .recv()
+                    .unwrap_or_else(|_| Confirmation::None("the self-test died".into()));
+                let _ = thread.join();
+                if let Confirmation::Yield { quick_ns, .. } = result {
+                    QUICK_NS.store(quick_ns, Relaxed);
+                }
+                result
+            }
+        }
+    })
+}
+
+/// Samples of a yield on a free CPU.
+const SAMPLES: usize = 64;
+
+/// How long the spinner of the self-test spins, at most.
+const SPIN: Duration = Duration::from_millis(2);
+
+fn probe(number: usize) -> Confirmation {
+    if let Err(error) = os::CpuSet::only(number).apply(0) {
+        return Confirmation::None(format!("sched_setaffinity is refused: {error}"));
+    }
+    // The spinner is made before this thread becomes SCHED_IDLE: policy is inherited, and an
+    // unprivileged thread cannot leave SCHED_IDLE again.
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let (tell, spinning) = std::sync::mpsc::channel();
+    let spinner = std::thread::Builder::new()
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            if gone.recv().is_ok() {
+                let begin = std::time::Instant::now();
+                let _ = tell.send(());
+                while begin.elapsed() < SPIN {
+                    core::hint::spin_loop();
+                }
+            }
+        });
+    let spinner = match spinner {
+        Ok(spinner) => spinner,
+        Err(error) => return Confirmation::None(format!("no thread for the self-test: {error}")),
+    };
+    if let Err(error) = os::set_policy(0, libc::SCHED_IDLE) {
+        drop(go);
+        let _ = spinner.join();
+        return Confirmation::None(format!("SCHED_IDLE is refused: {error}"));
+    }
+    let mut samples = [0_u64; SAMPLES];
+    for sample in &mut samples {
+        let begin = now();
+        // SAFETY: no arguments.
+        unsafe { libc::sched_yield() };
+        *sample = now() - begin;
+    }
+    samples.sort_unstable();
+    let alone_ns = samples[SAMPLES / 2];
+    // Twice to four times the median, but never under the 1.5 us that worked on every machine
+    // tried, and never so long that a hand-over and back would pass.
+    let quick_ns = (alone_ns * 4).clamp(1_500, 3_000);
+    if alone_ns > quick_ns {
+        let _ = go.send(());
+        let _ = spinner.join();
+        return Confirmation::None(format!("sched_yield takes {alone_ns} ns on a free CPU"));
+    }
+    let _ = go.send(());
+    let _ = spinning.recv();
+    // The spinner spins: a yield must let it run.
+    let begin = now();
+    // SAFETY: no arguments.
+    unsafe { libc::sched_yield() };
+    let busy_ns = now() - begin;
+    let still = !spinner.is_finished();
+    let _ = spinner.join();
+    // If the spinner was done before we came back from `recv` the CPU was ours in between, and
+    // the sample says nothing; then the kernel clearly ran the spinner first, which is what the
+    // test is about.
+    if still && busy_ns <= quick_ns {
+        return Confirmation::None(format!(
+            "sched_yield comes back after {busy_ns} ns from a busy CPU"
+        ));
+    }
+    Confirmation::Yield { alone_ns, quick_ns }
+}

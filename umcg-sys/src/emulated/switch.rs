@@ -1,0 +1,373 @@
+//! `wait`: the hand-over, for servers and for workers; `preempt` and `disarm` beside it.
+
+use super::{
+    gate::{Failure, set_running},
+    record::life,
+    verdict::{Judge, now},
+    words::{Index, Phase, Slot, Tag},
+    world::{Pin, World},
+};
+use crate::{
+    List, state,
+    sync::{Deadline, SeqCst, fence},
+};
+
+const INVALID_STATE: Failure = (libc::EINVAL, "the state is neither RUNNING nor RUNNABLE");
+const NO_TARGET: Failure = (libc::ESRCH, "no registered worker has the tid in next_tid");
+
+impl World {
+    /// `wait` of a server.
+    pub(crate) fn wait_server(&self, index: Index, deadline: Deadline) -> Result<(), Failure> {
+        // Own record, alive.
+        let Some(server) = self.pin(index, life::SERVER) else {
+            return Err((libc::EINVAL, "not registered"));
+        };
+        let task = server.task();
+        match task.state() {
+            state::RUNNING => return Ok(()),
+            state::RUNNABLE => {}
+            _ => return Err(INVALID_STATE),
+        }
+        // Clear, then look: pairs with push-then-set in `push_runnable`.
+        server.runnable_waiting.store(0, SeqCst);
+        fence(SeqCst);
+        if task.has_events(List::Runnable) {
+            server.runnable_waiting.store(1, SeqCst);
+        }
+
+        let own = server.tid.load(SeqCst);
+        let next = task.next_tid();
+        let slot = server.slot();
+        let outcome = match slot.tag() {
+            // A worker is in the slot (a deadline passed, an outside waker, or it took the idle
+            // slot): never a second one (trace A7).
+            Tag::Held => {
+                if next == 0 || next == own {
+                    Ok(())
+                } else if self.record(slot.index()).tid.load(SeqCst) == next {
+                    task.clear_next_tid(next);
+                    Ok(())
+                } else {
+                    Err((
+                        libc::EBUSY,
+                        "another worker runs in this server's slot: preempt it",
+                    ))
+                }
+            }
+            Tag::Server if next == 0 || next == own => {
+                // From here on an unblocked worker may take the slot by itself. Only the server
+                // leaves SERVER, so this cannot fail.
+                server.move_slot(slot, Slot::IDLE);
+                Ok(())
+            }
+            Tag::Server => self.dispatch(&server, slot, next),
+            Tag::Idle | Tag::Dead => unreachable!("a server that is awake has {slot:?}"),
+        };
+        if let Err(failure) = outcome {
+            // An event may have made it RUNNING meanwhile: the same.
+            let _ = task.transition(state::RUNNABLE, state::RUNNING);
+            return Err(failure);
+        }
+        self.sleep_server(&server, deadline)
+    }
+
+    /// Gives the slot to the worker that the server picked.
+    fn dispatch(&self, server: &Pin<'_>, from: Slot, next: u32) -> Result<(), Failure> {
+        let worker = self.worker(next).ok_or(NO_TARGET)?;
+        self.claim(&worker, server.tid.load(SeqCst))?;
+        let mut run = match self.pull(worker.index()) {
+            Ok(run) => run,
+            Err(failure) => {
+                self.unclaim(&worker);
+                return Err(failure);
+            }
+        };
+        if let Some(armed) = self.arm(server, &worker) {
+            // OUT and claimed by us. It fails only if the worker became an ordinary thread,
+            // and then `give` fails too.
+            if worker.step(run, run.naming(armed)).is_ok() {
+                run = run.naming(armed);
+            }
+        }
+        self.take_place(&worker, server);
+        if !self.give(server, from, &worker, run) {
+            self.unclaim(&worker);
+            return Err((libc::ESRCH, "the target became an ordinary thread"));
+        }
+        server.task().clear_next_tid(next);
+        self.rouse(server);
+        Ok(())
+    }
+
+    /// The worker that the server armed in the `next_tid` of `worker`, made ready to be
+    /// switched to by a judge: OUT, placed, and hosted here. `None`: nothing armed, or not one
+    /// that this server may arm.
+    fn arm(&self, server: &Pin<'_>, worker: &Pin<'_>) -> Option<Index> {
+        let tid = worker.task().next_tid();
+        if tid == 0 || tid == worker.tid.load(SeqCst) {
+            return None;
+        }
+        let armed = self.worker(tid)?;
+        let task = armed.task();
+        if task.server_tid() != server.tid.load(SeqCst) || task.state() != state::RUNNABLE {
+            return None;
+        }
+        self.pull(armed.index()).ok()?;
+        self.take_place(&armed, server);
+        armed.host.store(server.index(), SeqCst);
+        Some(armed.index())
+    }
+
+    /// Sleeps until the server is RUNNING: by a waker's CAS, by its slot having become its own,
+    /// or by the deadline.
+    fn sleep_server(&self, server: &Pin<'_>, deadline: Deadline) -> Result<(), Failure> {
+        let task = server.task();
+        let mut expired = false;
+        let result = loop {
+            let bell = server.bell.load(SeqCst);
+            // Bell, then what it is rung for; wakers change that first and ring afterwards.
+            fence(SeqCst);
+            if task.state() != state::RUNNABLE {
+                break Ok(());
+            }
+            if server.slot().tag() == Tag::Server {
+                // A sentinel gave the slot back and left the user word to us.
+                let _ = task.transition(state::RUNNABLE, state::RUNNING);
+                break Ok(());
+            }
+            if expired {
+                if task.transition(state::RUNNABLE, state::RUNNING).is_ok() {
+                    break Err((libc::ETIMEDOUT, "the deadline passed"));
+                }
+                break Ok(());
+            }
+            // Who rings: whoever makes the state RUNNING, whoever makes the slot SERVER.
+            expired = server.bell.wait(bell, deadline)
+                || deadline.is_some_and(|deadline| now() >= deadline);
+        };
+        // Awake: the slot is ours again unless a worker holds it.
+        server.move_slot(Slot::IDLE, Slot::SERVER);
+        let slot = server.slot();
+        if slot.tag() == Tag::Server {
+            self.book_after(slot);
+        }
+        result
+    }
+
+    /// `wait` of a worker: to its server, or to the worker in its `next_tid`.
+    pub(crate) fn wait_worker(&self, index: Index, deadline: Deadline) -> Result<(), Failure> {
+        let Some(worker) = self.pin(index, life::WORKER) else {
+            return Err((libc::EINVAL, "not registered"));
+        };
+        let task = worker.task();
+        let next = task.next_tid();
+        let own = worker.tid.load(SeqCst);
+        if deadline.is_some() {
+            return self.refuse(&worker, (libc::EINVAL, "a worker waits without a deadline"));
+        }
+        if next == own || (next == 0 && task.server_tid() == own) {
+            return self.refuse(&worker, (libc::EINVAL, "a worker cannot be its own target"));
+        }
+        let word = task.state_word().load(SeqCst);
+        match word & state::STATE_MASK {
+            // Never left RUNNING, unless somebody picked us already.
+            state::RUNNING if word & state::CLAIMED == 0 => return Ok(()),
+            // Claimed by a dispatcher that has not pulled us out of our slot yet, perhaps: do it
+            // ourselves, the gate wants us OUT.
+            state::RUNNING => {
+                let _ = self.pull(index);
+                return self.sleep_worker(worker);
+            }
+            state::RUNNABLE => {}
+            _ => {
+                let failure = self.checkpoint(index).err().unwrap_or(INVALID_STATE);
+                return Err(failure);
+            }
+        }
+        loop {
+            let run = worker.run();
+            match run.phase() {
+                Phase::Acked => {
+                    let host = worker.host.load(SeqCst);
+                    let Some(server) = self.pin(host, life::SERVER) else {
+                        return self.orphan(&worker);
+                    };
+                    if next == 0 || next == server.tid.load(SeqCst) {
+                        let out = run.naming(0).to(Phase::Out);
+                        if worker.step(run, out).is_ok() {
+                            task.clear_next_tid(next);
+                            self.vacate(index, run);
+                            drop(server);
+                            return self.sleep_worker(worker);
+                        }
+                        continue;
+                    }
+                    match self.switch(&worker, &server, run, next) {
+                        Ok(true) => {
+                            drop(server);
+                            return self.sleep_worker(worker);
+                        }
+                        Ok(false) => {}
+                        Err(failure) => return self.refuse(&worker, failure),
+                    }
+                }
+                Phase::Judged | Phase::Switched => {
+                    // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
+                    self.settle(index, run);
+                    self.wake_after(index, run);
+                    self.forget_armed(index, run);
+                    if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
+                        self.hand_to_server(&worker, next);
+                        return self.sleep_worker(worker);
+                    }
+                }
+                Phase::Adopting => {
+                    let _ = worker.step(run, run.to(Phase::Out));
+                }
+                // Pulled out by the dispatcher that picked us meanwhile, or picked.
+                Phase::Out | Phase::Dispatched | Phase::Relieving => {
+                    return self.sleep_worker(worker);
+                }
+                Phase::Plain => return self.orphan(&worker),
+            }
+        }
+    }
+
+    /// From the slot's holder straight to another worker. `Ok(false)`: the caller was judged
+    /// meanwhile, nothing was switched.
+    fn switch(
+        &self,
+        worker: &Pin<'_>,
+        server: &Pin<'_>,
+        run: super::words::Run,
+        next: u32,
+    ) -> Result<bool, Failure> {
+        let target = self.worker(next).ok_or(NO_TARGET)?;
+        self.claim(&target, server.tid.load(SeqCst))?;
+        let target_run = match self.pull(target.index()) {
+            Ok(run) => run,
+            Err(failure) => {
+                self.unclaim(&target);
+                return Err(failure);
+            }
+        };
+        self.take_place(&target, server);
+        if worker.step(run, run.naming(0).to(Phase::Out)).is_err() {
+            self.unclaim(&target);
+            return Ok(false);
+        }
+        worker.task().clear_next_tid(next);
+        let from = Slot::held(worker.index(), run.epoch());
+        if !self.give(server, from, &target, target_run) {
+            // The server is going away, or the target's: both threads become ordinary ones.
+            self.unclaim(&target);
+            self.wake_server(server);
+        }
+        Ok(true)
+    }
+
+    /// A target that a worker chose and could not switch to, because it lost its slot, becomes
+    /// a runnable event of its server: the choice is not lost.
+    fn hand_to_server(&self, worker: &Pin<'_>, next: u32) {
+        if next == 0 || !worker.task().clear_next_tid(next) {
+            return;
+        }
+        let Some(target) = self.worker(next) else {
+            return;
+        };
+        let Some(server) = self.server(target.task().server_tid()) else {
+            return;
+        };
+        if target.task().state() == state::RUNNABLE && self.push_runnable(&server, &target) {
+            self.watch(&server);
+        }
+    }
+
+    /// Through the gate. The pin on the own record is not kept while asleep.
+    fn sleep_worker(&self, worker: Pin<'_>) -> Result<(), Failure> {
+        let index = worker.index();
+        drop(worker);
+        self.gate(index)
+    }
+
+    /// Back to RUNNING with an error; if somebody picked the worker meanwhile, through the gate.
+    fn refuse(&self, worker: &Pin<'_>, failure: Failure) -> Result<(), Failure> {
+        let task = worker.task();
+        if task.transition(state::RUNNABLE, state::RUNNING).is_err()
+            && task.state_word().load(SeqCst) & state::CLAIMED != 0
+        {
+            let _ = self.pull(worker.index());
+            self.gate(worker.index())?;
+        }
+        Err(failure)
+    }
+
+    /// The slot's server is gone: the worker is an ordinary thread from here on.
+    fn orphan(&self, worker: &Pin<'_>) -> Result<(), Failure> {
+        loop {
+            let run = worker.run();
+            match run.phase() {
+                Phase::Dispatched | Phase::Relieving => return self.gate(worker.index()),
+                _ if worker.step(run, run.naming(0).to(Phase::Plain)).is_ok() => break,
+                _ => {}
+            }
+        }
+        set_running(worker.task());
+        Err((libc::ESRCH, "the server of this worker is gone"))
+    }
+
+    /// `preempt`: a deliberate verdict on a worker; a wake-up for a server.
+    pub(crate) fn preempt(&self, tid: u32) -> Result<(), Failure> {
+        if let Some(worker) = self.worker(tid) {
+            let run = worker.run();
+            // In any other phase there is nothing to end, or it has not begun.
+            if run.phase() == Phase::Acked {
+                self.judge(worker.index(), run, Judge::Preempter);
+            }
+            return Ok(());
+        }
+        let Some(server) = self.server(tid) else {
+            return Err((libc::ESRCH, "no registered task has this tid"));
+        };
+        // Before the state, so that no worker takes the slot of a server that is on its way.
+        server.move_slot(Slot::IDLE, Slot::SERVER);
+        self.wake_server(&server);
+        Ok(())
+    }
+
+    /// The worker that holds the slot of a server.
+    pub(crate) fn current(&self, server_tid: u32) -> Option<u32> {
+        let slot = self.server(server_tid)?.slot();
+        if !slot.is_held() {
+            return None;
+        }
+        let tid = self.record(slot.index()).tid.load(SeqCst);
+        (tid != 0).then_some(tid)
+    }
+
+    /// Takes the armed worker back, by the CAS that a verdict would consume it with.
+    pub(crate) fn disarm(&self, tid: u32) -> Option<u32> {
+        let worker = self.worker(tid)?;
+        loop {
+            let run = worker.run();
+            match run.phase() {
+                // The index of RELIEVING is not an armed worker, SWITCHED has consumed it.
+                Phase::Relieving | Phase::Switched => return None,
+                _ if run.index() != 0 => {
+                    if worker.step(run, run.naming(0)).is_ok() {
+                        let armed = self.record(run.index()).tid.load(SeqCst);
+                        worker.task().clear_next_tid(armed);
+                        return Some(armed);
+                    }
+                }
+                _ => {
+                    // Set, and not yet dispatched with; or left over from a verdict that did not
+                    // consume it.
+                    let armed = worker.task().next_tid();
+                    let taken = armed != 0 && worker.task().clear_next_tid(armed);
+                    return taken.then_some(armed);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Which provider, and why.
+
+use std::{fmt, sync::Arc};
+
+use crate::{Emulated, EmulatedOptions, Error, Provider};
+
+/// The environment variable that chooses a provider.
+pub const PROVIDER_ENV: &str = "UMCG_PROVIDER";
+
+/// What the application, or its user, asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Choice {
+    /// The best there is: `device` when it can be had, else `emulated`.
+    #[default]
+    Auto,
+    /// The emulated provider, also where the device is there.
+    Emulated,
+    /// The device, or an error.
+    Device,
+}
+
+impl Choice {
+    /// The choice of `UMCG_PROVIDER`: `auto`, `emulated` or `device`. `None`: not set, or empty.
+    ///
+    /// # Errors
+    /// Any other value.
+    pub fn from_env() -> Result<Option<Self>, SelectError> {
+        match std::env::var_os(PROVIDER_ENV) {
+            None => Ok(None),
+            Some(value) if value.is_empty() => Ok(None),
+            Some(value) => value
+                .to_str()
+                .ok_or_else(|| SelectError::Unknown(value.to_string_lossy().into_owned()))?
+                .parse()
+                .map(Some),
+        }
+    }
+}
+
+impl std::str::FromStr for Choice {
+    type Err = SelectError;
+
+    fn from_str(text: &str) -> Result<Self, SelectError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "emulated" => Ok(Self::Emulated),
+            "device" => Ok(Self::Device),
+            other => Err(SelectError::Unknown(other.to_owned())),
+        }
+    }
+}
+
+/// A provider, and the reason for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Selected {
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+    /// One sentence: why this one. For the log.
+    pub why: String,
+}
+
+/// No provider as asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SelectError {
+    /// A name that is none of `auto`, `emulated`, `device`.
+    Unknown(String),
+    /// The device was asked for by name and cannot be had.
+    NoDevice(&'static str),
+    /// The emulated provider does not work on this kernel.
+    Emulated(Error),
+}
+
+impl fmt::Display for SelectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(name) => write!(
+                f,
+                "unknown UMCG provider {name:?}: {PROVIDER_ENV} and the builder take auto, \
+                 emulated or device"
+            ),
+            Self::NoDevice(why) => write!(
+                f,
+                "the UMCG provider `device` was asked for and cannot be had: {why}; use \
+                 {PROVIDER_ENV}=auto or emulated to run without it"
+            ),
+            Self::Emulated(error) => write!(f, "the emulated UMCG provider cannot work: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SelectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Emulated(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Why this version of the library has no device provider.
+const NO_DEVICE: &str = "this version of the library has no support for /dev/umcg";
+
+/// The provider for a choice.
+///
+/// # Errors
+/// The choice cannot be had. Nothing is replaced silently: only [`Choice::Auto`] may end with
+/// another provider than the device, and `why` says so.
+///
+/// # Examples
+///
+/// ```
+/// use umcg_sys::{Choice, ProviderKind, select};
+///
+/// let selected = select(Choice::Emulated)?;
+/// assert_eq!(selected.provider.kind(), ProviderKind::Emulated);
+/// println!("{}", selected.why);
+/// # Ok::<(), umcg_sys::SelectError>(())
+/// ```
+pub fn select(choice: Choice) -> Result<Selected, SelectError> {
+    select_with(choice, EmulatedOptions::default())
+}
+
+/// The provider for a choice, with options for the emulated one.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_with(choice: Choice, options: EmulatedOptions) -> Result<Selected, SelectError> {
+    let why = match choice {
+        Choice::Device => return Err(SelectError::NoDevice(NO_DEVICE)),
+        Choice::Emulated => "emulated was asked for".to_owned(),
+        Choice::Auto => format!("auto took emulated: {NO_DEVICE}"),
+    };
+    let provider = Emulated::new(options).map_err(SelectError::Emulated)?;
+    Ok(Selected {
+        provider: Arc::new(provider),
+        why,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_and_others_refused() {
+        assert_eq!("auto".parse(), Ok(Choice::Auto));
+        assert_eq!("emulated".parse(), Ok(Choice::Emulated));
+        assert_eq!("device".parse(), Ok(Choice::Device));
+        let error = "kernel".parse::<Choice>().unwrap_err();
+        assert!(
+            error.to_string().contains("auto, emulated or device"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_missing_device_is_an_error_by_name_and_a_reason_by_auto() {
+        let error = select(Choice::Device).unwrap_err();
+        assert!(error.to_string().contains("UMCG_PROVIDER=auto"), "{error}");
+        let selected = select(Choice::Auto).unwrap();
+        assert!(
+            selected.why.contains("auto took emulated"),
+            "{}",
+            selected.why
+        );
+    }
+}
