@@ -49,8 +49,7 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
             server.collect(&runner);
             let next = server.remove(&runner);
             let before = stage.disturbances(server.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("until the runner leaves");
+            server.dispatch(next, 0).expect("until the runner leaves");
             let quiet = stage.disturbances(server.tid()) == before && runner.exited();
             server.run_to_exit(&[&runner, &sleeper]);
             server.finish();
@@ -69,8 +68,7 @@ fn g02_errors_leave_the_caller_running() {
     // errors is in `errors.rs`.
     on_each(|stage| {
         let mut server = Server::start(stage);
-        server.drain();
-        assert_errno(server.wait(NO_SUCH_TID, 0), libc::ESRCH, "server");
+        assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
         assert_eq!(server.task().state(), state::RUNNING);
         let worker = stage.worker("worker", server.tid(), |me| {
             let error = me.failing_wait("worker", NO_SUCH_TID, 0, 0);
@@ -93,10 +91,9 @@ fn g03_an_explicit_wait_is_pushed_on_no_list() {
             server.collect(&worker);
             let next = server.remove(&worker);
             let before = stage.disturbances(server.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("until the worker waits");
-            let listed = server.task().has_events(List::Runnable)
-                || server.task().has_events(List::Blocked);
+            server.dispatch(next, 0).expect("until the worker waits");
+            let listed =
+                server.task().has_events(List::Runnable) || server.task().has_events(List::Blocked);
             let quiet = stage.disturbances(server.tid()) == before;
             server.run_until("the worker in the pool", |_| worker.unpark());
             server.ready.push_back(worker.tid());
@@ -119,9 +116,7 @@ fn g04_a_signal_between_leave_and_wait() {
                 let before = proc::signals();
                 proc::signal(me.task().tid(), libc::SIGUSR1);
                 assert!(proc::signals() > before, "the handler ran in the window");
-                me.record()
-                    .offered
-                    .store(me.task().server_tid(), SeqCst);
+                me.record().offered.store(me.task().server_tid(), SeqCst);
                 me.wait();
             }
         });
@@ -146,8 +141,7 @@ fn g05_a_block_consumes_the_armed_next_tid() {
             server.collect(&sleeper);
             let next = server.remove(&sleeper);
             sleeper.task().set_next_tid(spare.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("an event");
+            server.dispatch(next, 0).expect("an event");
             // Either the block consumed it, and then it runs or ran; or a verdict came at a
             // time when something was on the runnable list, and it is still armed.
             let left = stage.provider().disarm(sleeper.task());
@@ -181,8 +175,7 @@ fn g06_next_tid_is_cleared_when_the_switch_commits() {
         });
         server.collect(&worker);
         let next = server.remove(&worker);
-        server.task().begin_drain();
-        let _ = server.wait(next, in_ms(1000));
+        let _ = server.dispatch(next, in_ms(1000));
         assert_eq!(server.task().next_tid(), 0);
         server.run_to_exit(&[&worker]);
         assert!(worker.reached(1));
@@ -217,8 +210,7 @@ fn g07_the_link_is_read_before_the_worker_is_handed_out() {
                 .expect("a worker of this test");
             walked.push(worker.tid());
             loop {
-                server.task().begin_drain();
-                let result = server.wait(worker.tid(), in_ms(1000));
+                let result = server.dispatch(worker.tid(), in_ms(1000));
                 if server.task().next_tid() == 0 {
                     break;
                 }
@@ -250,10 +242,7 @@ fn g10_the_lists_are_those_of_server_tid() {
             move |me| {
                 me.park();
                 // The mail's first sketch pushed the blocker on the woken task's list.
-                seen.store(
-                    Record::raw_list(me.task(), List::Blocked) & !1,
-                    SeqCst,
-                );
+                seen.store(Record::raw_list(me.task(), List::Blocked) & !1, SeqCst);
                 me.spin_until(|| stop.load(SeqCst));
             }
         });
@@ -265,8 +254,7 @@ fn g10_the_lists_are_those_of_server_tid() {
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
         sleeper.task().set_next_tid(spare.tid());
-        server.task().begin_drain();
-        let _ = server.wait(next, in_ms(200));
+        let _ = server.dispatch(next, in_ms(200));
         server.run_until("sleeper reported", |server| {
             server
                 .log
@@ -301,9 +289,7 @@ fn g04_a_handler_that_blocks_between_leave_and_wait() {
             for _ in 0..20 {
                 me.leave();
                 proc::signal(me.task().tid(), libc::SIGUSR2);
-                me.record()
-                    .offered
-                    .store(me.task().server_tid(), SeqCst);
+                me.record().offered.store(me.task().server_tid(), SeqCst);
                 // And once more when it is queued already (trap a): one token, one list entry.
                 proc::signal(me.task().tid(), libc::SIGUSR2);
                 me.wait();

@@ -374,8 +374,7 @@ fn trace_once(pid: i32) -> u32 {
             }
             libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none);
             let mut status = 0;
-            if libc::waitpid(tid, &raw mut status, libc::__WALL) == tid
-                && libc::WIFSTOPPED(status)
+            if libc::waitpid(tid, &raw mut status, libc::__WALL) == tid && libc::WIFSTOPPED(status)
             {
                 stops += 1;
                 libc::ptrace(libc::PTRACE_DETACH, tid, none, none);

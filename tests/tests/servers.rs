@@ -50,7 +50,11 @@ fn two_servers_pick_one_worker_and_one_wins() {
                         worker
                     } else {
                         barrier.wait();
-                        picked.lock().expect("the worker").clone().expect("the worker")
+                        picked
+                            .lock()
+                            .expect("the worker")
+                            .clone()
+                            .expect("the worker")
                     };
                     for round in 0..ROUNDS {
                         let home = round % 2;
@@ -133,9 +137,7 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
                     let looker = worker.clone();
                     let stage_of_looker = Arc::clone(&stage);
                     stage.thread("looker", move || {
-                        stage_of_looker.until("the theft", || {
-                            looker.state() == state::RUNNING
-                        });
+                        stage_of_looker.until("the theft", || looker.state() == state::RUNNING);
                         stolen.store(true, SeqCst);
                     });
                     thief.ready.push_back(worker.tid());
@@ -145,8 +147,7 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
             }
         });
         // No deadline: the old server must be told that its slot is free.
-        first.task().begin_drain();
-        first.wait(tid, 0).expect("the slot is free again");
+        first.dispatch(tid, 0).expect("the slot is free again");
         assert_eq!(first.current(), None);
         stage.until("the worker's exit", || worker.exited());
         assert!(worker.reached(1));
@@ -253,9 +254,7 @@ fn a_server_ends_with_workers_in_every_state() {
         });
         server.hold(&running);
         // In register, asleep, never run. Its event is on the list.
-        let admitted = stage.worker("admitted", server.tid(), |_| {
-            unreachable!("nobody runs it")
-        });
+        let admitted = stage.worker("admitted", server.tid(), |_| unreachable!("nobody runs it"));
         stage.until("admitted is queued", || {
             admitted.state() == state::RUNNABLE && admitted.task().is_linked(List::Runnable)
         });
@@ -267,7 +266,10 @@ fn a_server_ends_with_workers_in_every_state() {
             let what = format!("{} is told", worker.name());
             stage.until(&what, || worker.reached(1));
         }
-        assert!(!asleep.reached(1), "nothing is killed, nothing is interrupted");
+        assert!(
+            !asleep.reached(1),
+            "nothing is killed, nothing is interrupted"
+        );
         data.set();
         stage.until("the late one is told", || asleep.reached(1));
         stop.store(true, SeqCst);
@@ -345,8 +347,7 @@ fn a_worker_thread_ends_without_unregister() {
         let holder = stage.worker_that_just_ends("holder", server.tid(), |_| {});
         server.collect(&holder);
         let next = server.remove(&holder);
-        server.task().begin_drain();
-        server.wait(next, 0).expect("the slot is free again");
+        server.dispatch(next, 0).expect("the slot is free again");
         server.run_to_exit(&[&holder]);
         // After a block, without a checkpoint, so perhaps without a slot.
         let data = Futex::default();
@@ -384,8 +385,7 @@ fn a_worker_that_unregisters_wakes_its_server() {
         let worker = stage.worker("worker", server.tid(), |_| {});
         server.collect(&worker);
         let next = server.remove(&worker);
-        server.task().begin_drain();
-        server.wait(next, 0).expect("woken by the unregister");
+        server.dispatch(next, 0).expect("woken by the unregister");
         server.run_to_exit(&[&worker]);
         server.finish();
     });
@@ -403,9 +403,7 @@ fn a11_unregister_waits_until_the_worker_is_on_no_list() {
             .provider()
             .preempt(worker.tid())
             .expect("preempt the worker");
-        stage.until("both events", || {
-            worker.task().is_linked(List::Runnable)
-        });
+        stage.until("both events", || worker.task().is_linked(List::Runnable));
         let linked = worker.task().is_linked(List::Blocked);
         // The server takes the token only, and runs the worker while it is on the other list.
         server.task().begin_drain();
@@ -474,7 +472,11 @@ fn an_ordinary_thread_again() {
         let own = *everywhere.last().expect("a CPU");
         let check = move || {
             assert_eq!(proc::affinity(), [own], "the thread's own affinity");
-            assert_eq!(proc::policy(0), libc::SCHED_OTHER, "the thread's own policy");
+            assert_eq!(
+                proc::policy(0),
+                libc::SCHED_OTHER,
+                "the thread's own policy"
+            );
         };
         stage.thread("server", {
             let stage = Arc::clone(stage);

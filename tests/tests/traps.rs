@@ -66,10 +66,12 @@ fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
                 });
             }
         });
-        first.task().begin_drain();
-        first.wait(tid, 0).expect("the slot is free again");
+        first.dispatch(tid, 0).expect("the slot is free again");
         first.run_to_exit(&[&worker, &other]);
-        assert!(other.reached(1), "the choice of the stolen worker is not lost");
+        assert!(
+            other.reached(1),
+            "the choice of the stolen worker is not lost"
+        );
         first.finish();
     });
 }
@@ -102,8 +104,7 @@ fn t06_a_block_between_leave_and_a_switch() {
         });
         server.collect(&worker);
         let next = server.remove(&worker);
-        server.task().begin_drain();
-        server.wait(next, 0).expect("the slot is free again");
+        server.dispatch(next, 0).expect("the slot is free again");
         data.set();
         server.run_to_exit(&[&worker, &other]);
         assert!(other.reached(1));
@@ -278,8 +279,7 @@ fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
             server.collect(&first);
             let before = stage.disturbances(server.tid());
             let next = server.remove(&first);
-            server.task().begin_drain();
-            let result = server.wait(next, in_ms(20));
+            let result = server.dispatch(next, in_ms(20));
             let named = server.task().next_tid();
             let current = server.current();
             let quiet = stage.disturbances(server.tid()) == before
@@ -420,8 +420,7 @@ fn tj_the_high_bits_of_a_tid_count() {
         let worker = stage.worker("worker", server.tid(), |_| {});
         server.collect(&worker);
         for bit in [1 << 30, 1 << 31] {
-            server.task().begin_drain();
-            let result = server.wait(worker.tid() | bit, 0);
+            let result = server.insist(worker.tid() | bit, 0);
             assert_errno(result, libc::ESRCH, "a tid with a high bit");
             let result = stage.provider().preempt(server.tid() | bit);
             assert_errno(result, libc::ESRCH, "a tid with a high bit");
@@ -447,8 +446,7 @@ fn te_a_signal_does_not_drop_the_deadline() {
             }
         });
         for _ in 0..5 {
-            server.drain();
-            assert_errno(server.wait(0, in_ms(10)), libc::ETIMEDOUT, "the deadline");
+            assert_errno(server.insist(0, in_ms(10)), libc::ETIMEDOUT, "the deadline");
         }
         stop.store(true, SeqCst);
         let worker = stage.worker("worker", server.tid(), Me::yield_now);
