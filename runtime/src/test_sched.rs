@@ -99,6 +99,8 @@ impl Schedule for ManualSched {
         }
     }
 
+    fn finished(&self) {}
+
     fn owned(&self) -> &OwnedTasks {
         &self.owned
     }

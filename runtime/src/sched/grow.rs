@@ -56,7 +56,6 @@ pub(super) struct Grow {
 /// A snapshot for metrics.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GrowCounts {
-    pub(super) total: usize,
     pub(super) peak: usize,
     pub(super) failures: u64,
     pub(super) beyond_cap: u64,
@@ -177,7 +176,6 @@ impl Grow {
 
     pub(super) fn counts(&self) -> GrowCounts {
         GrowCounts {
-            total: self.total.load(Relaxed),
             peak: self.peak.load(Relaxed),
             failures: self.failures.load(Relaxed),
             beyond_cap: self.beyond_cap.load(Relaxed),

@@ -193,6 +193,11 @@ impl Schedule for Shared {
         }
     }
 
+    fn finished(&self) {
+        let server = worker::with_current(self, |worker| worker.server().index());
+        self.tasks.count_finish(server);
+    }
+
     fn owned(&self) -> &OwnedTasks {
         &self.owned
     }

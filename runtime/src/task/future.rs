@@ -136,10 +136,12 @@ impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
                 discard(payload);
             }
         }
+        // SAFETY: see the field.
+        let sched = unsafe { &*self.sched };
         if let Some(key) = self.meta.owned.take() {
-            // SAFETY: see the field.
-            unsafe { &*self.sched }.owned().remove(key);
+            sched.owned().remove(key);
         }
+        sched.finished();
     }
 }
 
@@ -166,8 +168,11 @@ impl<R, F: FnOnce() -> R> Future for ClosureFuture<F> {
 
 /// Drops a value of the user's; a panic of its destructor ends here.
 pub(crate) fn discard<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // A payload whose destructor panics as well would come back here for ever.
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
+        return;
+    };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // This could go on for ever.
         std::mem::forget(payload);
     }
 }
