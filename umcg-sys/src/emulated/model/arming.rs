@@ -5,8 +5,8 @@ use loom::thread;
 use super::{Judge, Model, Phase, check, check_with_stops};
 use crate::{state, sync::SeqCst};
 
-/// Steps of a sentinel that judges twice: verdict, slot, spare's run word, wake.
-const STEPS: u32 = 8;
+/// Steps of a sentinel's verdict that consumes a spare: run word, slot, spare's run word, wake.
+const STEPS: u32 = 4;
 
 /// A block consumes the spare while the worker takes it back: one of the two has it.
 #[test]
@@ -94,7 +94,10 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
         };
         let judge = {
             let m = m.clone();
-            thread::spawn(move || m.sentinel(1, steps))
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                m.tick(1);
+            })
         };
         m.serve(1, &[], 2);
         worker.join().unwrap();
@@ -118,7 +121,7 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
         m.world.record(2).step(run, verdict).unwrap();
         let late = {
             let m = m.clone();
-            thread::spawn(move || m.world.settle(2, verdict))
+            thread::spawn(move || m.world.settle(1, 2, verdict))
         };
         let spare = {
             let m = m.clone();

@@ -20,6 +20,7 @@ use loom::thread;
 
 use super::{
     record::life,
+    repair::Repair,
     verdict::Judge,
     words::{Index, Phase, Run, Slot, Tag},
     world::World,
@@ -148,18 +149,11 @@ impl Model {
         self.task(server).begin_drain();
     }
 
-    /// Setting up: the server sleeps in `wait` without a pick.
-    fn idles(&self, server: Index) {
-        self.sleeps(server);
-        self.world.record(server).slot.store(Slot::IDLE.0, SeqCst);
-    }
-
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
         self.world.record(worker).run.store(run.0, SeqCst);
-        let slot = Slot::after(worker, run.epoch());
-        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.world.record(server).slot.store(Slot::SERVER.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNING, state::BLOCKED)
             .unwrap();
@@ -266,12 +260,16 @@ impl Model {
         while !self.all_done(workers) {
             self.drain(server, &mut ready);
             let Some(pick) = ready.pop_front() else {
-                let _ = self.task(server).transition(state::RUNNABLE, state::RUNNING);
+                let _ = self
+                    .task(server)
+                    .transition(state::RUNNABLE, state::RUNNING);
                 thread::yield_now();
                 continue;
             };
             self.task(server).set_next_tid(pick);
-            self.world.wait_server(server, None).expect("a worker that is ours");
+            self.world
+                .wait_server(server, None)
+                .expect("a worker that is ours");
             if self.task(server).next_tid() != 0 {
                 ready.push_front(pick);
             }
@@ -282,7 +280,10 @@ impl Model {
     fn all_out(&self) {
         for index in 1..self.tasks.len() as u32 {
             let slot = self.slot(index);
-            assert!(!slot.is_held(), "the slot of {index} is {slot:?} in the end");
+            assert!(
+                !slot.is_held(),
+                "the slot of {index} is {slot:?} in the end"
+            );
         }
     }
 
@@ -306,12 +307,7 @@ impl Model {
     }
 
     /// One look of a judge: read, confirm, judge. True: a verdict was given.
-    fn look_and(
-        &self,
-        server: Index,
-        judge: Judge,
-        confirm: impl FnOnce(Run) -> bool,
-    ) -> bool {
+    fn look_and(&self, server: Index, judge: Judge, confirm: impl FnOnce(Run) -> bool) -> bool {
         let slot = self.slot(server);
         if !slot.is_held() {
             return false;
@@ -328,11 +324,18 @@ impl Model {
         self.look_and(server, judge, |_| true)
     }
 
-    /// A sentinel that looks twice and is stopped for ever after that many steps.
+    /// A sentinel that looks once and is stopped for ever after that many steps.
     fn sentinel(&self, server: Index, steps: u32) {
         stop::after(steps, || {
             self.look(server, Judge::Sentinel);
-            self.look(server, Judge::Sentinel);
         });
+    }
+
+    /// The monitor's tick, at a time when work waits and the slot has not changed for long.
+    fn tick(&self, server: Index) -> Repair {
+        match self.world.pin(server, life::SERVER) {
+            Some(server) => self.world.repair(&server, server.slot()),
+            None => Repair::Gone,
+        }
     }
 }

@@ -138,7 +138,6 @@ fn a03_an_idle_slot_is_taken_by_one() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
-        m.idles(1);
         let returns = {
             let m = m.clone();
             thread::spawn(move || m.one_checkpoint(2))
@@ -164,7 +163,6 @@ fn a03_two_returning_workers_share_an_idle_slot() {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.judged_in(3, 1);
-        m.idles(1);
         let threads: Vec<_> = [2, 3]
             .map(|worker| {
                 let m = m.clone();
@@ -185,7 +183,6 @@ fn a03_a_slot_taken_by_its_worker_can_be_judged() {
     check(|| {
         let m = Model::new(1, &[1]);
         m.judged_in(2, 1);
-        m.idles(1);
         let returns = {
             let m = m.clone();
             thread::spawn(move || {
