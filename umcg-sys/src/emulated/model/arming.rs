@@ -2,7 +2,7 @@
 
 use loom::thread;
 
-use super::{Judge, Model, Phase, check, check_with_stops};
+use super::{Judge, Model, Phase, check, check_large, check_large_with_stops};
 use crate::{state, sync::SeqCst};
 
 /// Steps of a sentinel's verdict that consumes a spare: run word, slot, spare's run word, wake.
@@ -11,7 +11,7 @@ const STEPS: u32 = 4;
 /// A block consumes the spare while the worker takes it back: one of the two has it.
 #[test]
 fn a09_a_spare_is_consumed_or_taken_back() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -72,7 +72,7 @@ fn a09_a_spare_is_taken_back_once() {
 /// A sentinel consumes the spare and is stopped for ever, anywhere, while the worker returns.
 #[test]
 fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
-    check_with_stops(STEPS, |steps| {
+    check_large_with_stops(STEPS, |steps| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -112,7 +112,7 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
 /// server, and holds the slot again: it finishes nothing that is not its own.
 #[test]
 fn a09_a_late_switch_completes_no_other_dispatch() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -143,7 +143,7 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
 /// and the worker is not told that it still owns it.
 #[test]
 fn a09_a_wait_for_ones_own_spare_that_was_consumed_keeps_nothing() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);

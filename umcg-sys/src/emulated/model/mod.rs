@@ -5,6 +5,7 @@ mod adoption;
 mod arming;
 mod beds;
 mod lists;
+mod lives;
 mod slots;
 mod verdicts;
 
@@ -30,16 +31,40 @@ use crate::{
     sync::{AtomicU32, SeqCst, stop},
 };
 
-/// All interleavings of one small scenario.
+/// All interleavings of one small scenario, up to the number of preemptions in
+/// LOOM_MAX_PREEMPTIONS.
 fn check(scenario: impl Fn() + Sync + Send + 'static) {
-    loom::model(scenario);
+    builder().check(scenario);
+}
+
+/// For scenarios of four threads: those with at most one preemption.
+fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
+    let mut builder = builder();
+    builder.preemption_bound = builder
+        .preemption_bound
+        .map(|bound| bound.saturating_sub(1));
+    builder.check(scenario);
 }
 
 /// The same with a judge that is stopped for ever before its first step, after it, and so on.
 fn check_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
     for stop in 0..=steps {
-        loom::model(move || scenario(stop));
+        check(move || scenario(stop));
     }
+}
+
+/// Both.
+fn check_large_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
+    for stop in 0..=steps {
+        check_large(move || scenario(stop));
+    }
+}
+
+fn builder() -> loom::model::Builder {
+    let mut builder = loom::model::Builder::new();
+    // A server may come round its loop several times in one execution.
+    builder.max_branches = 10_000;
+    builder
 }
 
 /// A world of tasks whose thread ids are their indices: servers first, from 1, then workers.
@@ -177,6 +202,19 @@ impl Model {
         }
     }
 
+    /// The memory of a task that has left is its owner's: loom fails if anybody may use it.
+    fn scribble(&self, index: Index) {
+        let task = self.tasks[index as usize];
+        // SAFETY: the task has unregistered, so nobody uses it; if that is wrong, loom says so.
+        unsafe { &mut *task }.scribble();
+    }
+
+    /// The end of a worker that has left; the application tells its servers.
+    fn end(&self, _worker: Index) {
+        self.done.fetch_add(1, Plain);
+        self.wake_servers();
+    }
+
     /// The end of a worker: out of its slot as it leaves at the end of its thread.
     fn finish(&self, worker: Index) {
         self.done.fetch_add(1, Plain);
@@ -187,7 +225,11 @@ impl Model {
             Phase::Out,
             "{worker} was dispatched as it ended"
         );
-        // The application tells its servers of the end.
+        self.wake_servers();
+    }
+
+    /// The application tells its servers of an end.
+    fn wake_servers(&self) {
         for index in 1..self.tasks.len() as u32 {
             if self.world.record(index).life.load(SeqCst) == life::SERVER {
                 self.world.preempt(index).unwrap();

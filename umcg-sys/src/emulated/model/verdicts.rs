@@ -2,7 +2,7 @@
 
 use loom::{sync::atomic::AtomicBool, thread};
 
-use super::{Judge, Model, Repair, check, check_with_stops};
+use super::{Judge, Model, Repair, check, check_large, check_large_with_stops, check_with_stops};
 use crate::{state, sync::SeqCst};
 
 /// Steps of a sentinel's verdict: run word, slot, bell, wake.
@@ -89,7 +89,7 @@ fn a04_a_verdict_that_stops_anywhere_is_finished_by_the_worker() {
 /// The same while another worker waits to be picked, and is judged too.
 #[test]
 fn a04_an_overtaken_verdict_touches_no_later_dispatch() {
-    check_with_stops(STEPS, |steps| {
+    check_large_with_stops(STEPS, |steps| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -145,7 +145,7 @@ fn a05_a_verdict_that_stops_anywhere_is_finished_by_the_monitor() {
 /// Two judges at once, one of them of normal priority: one verdict.
 #[test]
 fn a04_two_judges_give_one_verdict() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -198,7 +198,7 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
 /// The same beside another worker that takes the slot meanwhile: never two in it.
 #[test]
 fn a08_wait_without_the_slot_takes_it_from_nobody() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -233,7 +233,7 @@ fn a08_wait_without_the_slot_takes_it_from_nobody() {
 /// server's deadline and `preempt` end it.
 #[test]
 fn a13_a_preempted_spinner_lets_the_owner_of_the_lock_run() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
