@@ -36,23 +36,18 @@ thread_local! {
 /// the stack goes. On a worker the sleep is an ordinary block: the server runs other tasks
 /// meanwhile, and the wait does not count against `max_workers`.
 ///
-/// Outside of any runtime the future finds none either; [`Handle::block_on`] gives it one.
+/// Does not enter a runtime: [`spawn`](crate::spawn) inside of it needs one that was entered,
+/// see [`Handle::enter`](crate::Handle::enter) or [`Runtime::block_on`](crate::Runtime::block_on).
 ///
 /// # Panics
 ///
-/// With the panic of `future`.
+/// With the future's own panic.
 ///
 /// # Examples
 ///
 /// ```
-/// let runtime = umcg::Runtime::new()?;
-/// // A closure waits for a future: an ordinary block.
-/// let closure = runtime.spawn_blocking(|| umcg::block_on(umcg::spawn(async { 1 })));
-/// assert_eq!(closure.join().unwrap().unwrap(), 1);
-/// # Ok::<(), umcg::BuildError>(())
+/// assert_eq!(umcg::block_on(async { 6 * 7 }), 42);
 /// ```
-///
-/// [`Handle::block_on`]: crate::Handle::block_on
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let seat = SEAT
