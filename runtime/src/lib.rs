@@ -59,9 +59,6 @@
 //! * Children of a worker inherit its CPU pin and policy; [`CommandUnmanaged`] undoes that.
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
 
-#[doc(hidden)]
-#[path = "macros_support.rs"]
-pub mod __private;
 mod block_on;
 mod builder;
 mod context;
