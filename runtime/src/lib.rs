@@ -67,6 +67,7 @@ mod handle;
 mod hooks;
 mod join;
 mod latch;
+mod macros_support;
 mod metrics;
 mod panic;
 mod parker;
@@ -102,7 +103,13 @@ pub use crate::{
     thread_pool::ThreadPool,
 };
 
-/// The code on the project's front page compiles and runs.
+/// For the code that the attributes make; see `macros_support.rs`.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::macros_support::*;
+}
+
+/// The code in the project's first page compiles and runs.
 #[cfg(all(doctest, feature = "macros"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
