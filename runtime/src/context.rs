@@ -150,11 +150,6 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
     Some(f(unsafe { hook.as_ref() }))
 }
 
-/// Whether this thread is a worker of some runtime.
-pub(crate) fn on_worker() -> bool {
-    with_worker(|_| ()).is_some()
-}
-
 /// Marks a wait of the runtime's own (join, scope, park, sleep, nested `block_on`) from here to
 /// the guard's end. To be held around every blocking wait of ours; nothing but the wait itself
 /// may happen under it. Off-worker, and inside another one, it does nothing.

@@ -17,7 +17,7 @@ use std::{
             Ordering::{Acquire, Release},
         },
     },
-    task::{Wake, Waker},
+    task::Wake,
     time::{Duration, Instant},
 };
 
@@ -29,59 +29,31 @@ const NOTIFIED: u32 = 1;
 /// token or announces the sleeper.
 const PARKED: u32 = u32::MAX;
 
-/// The owner's side. Exactly one thread parks on it at a time, which `&mut self` says.
+/// The token of one thread, or of one wait of it. As a waker it is an `Arc`.
 pub(crate) struct Parker {
-    word: Arc<Unparker>,
-}
-
-/// The other side: sets the token, from any thread.
-pub(crate) struct Unparker {
     /// [`EMPTY`], [`NOTIFIED`] or [`PARKED`].
     word: AtomicU32,
 }
 
 impl Parker {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
-            word: Arc::new(Unparker {
-                word: AtomicU32::new(EMPTY),
-            }),
+            word: AtomicU32::new(EMPTY),
         }
     }
 
-    /// The side that unparks.
-    pub(crate) fn unparker(&self) -> &Arc<Unparker> {
-        &self.word
-    }
-
-    /// A waker that unparks.
-    pub(crate) fn waker(&self) -> Waker {
-        Waker::from(Arc::clone(&self.word))
-    }
-
-    /// Waits for the token and takes it. Never returns without it.
-    pub(crate) fn park(&mut self) {
-        self.word.park();
-    }
-
-    /// Waits for the token until `deadline` and takes it; false: the deadline came first.
-    pub(crate) fn park_until(&mut self, deadline: Instant) -> bool {
-        self.word
-            .park_timeout(deadline.saturating_duration_since(Instant::now()))
-    }
-}
-
-impl Unparker {
     /// Sets the token and wakes the owner if it sleeps.
     pub(crate) fn unpark(&self) {
         // Release: what was done before is seen by the owner; pairs with the Acquire of the
         // owner's `fetch_sub` and compare-exchange.
         if self.word.swap(NOTIFIED, Release) == PARKED {
-            futex_wake_one(&self.word);
+            futex_wake(&self.word, 1);
         }
     }
 
-    fn park(&self) {
+    /// Waits for the token and takes it; never returns without. One thread at a time, the
+    /// owner, may call this.
+    pub(crate) fn park(&self) {
         // Acquire: pairs with the Release in `unpark`.
         if self.word.fetch_sub(1, Acquire) == NOTIFIED {
             return;
@@ -94,7 +66,8 @@ impl Unparker {
         }
     }
 
-    fn park_timeout(&self, timeout: Duration) -> bool {
+    /// Waits for the token at most that long; whether it was taken. For the owner.
+    pub(crate) fn park_timeout(&self, timeout: Duration) -> bool {
         // Acquire: pairs with the Release in `unpark`.
         if self.word.fetch_sub(1, Acquire) == NOTIFIED {
             return true;
@@ -121,7 +94,7 @@ impl Unparker {
     }
 }
 
-impl Wake for Unparker {
+impl Wake for Parker {
     fn wake(self: Arc<Self>) {
         self.unpark();
     }
@@ -134,12 +107,6 @@ impl Wake for Unparker {
 impl fmt::Debug for Parker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parker").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Unparker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unparker").finish_non_exhaustive()
     }
 }
 
@@ -164,15 +131,15 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Durati
     }
 }
 
-/// Wakes one thread that sleeps on `word`.
-pub(crate) fn futex_wake_one(word: &AtomicU32) {
+/// Wakes up to `count` threads that sleep on `word`.
+pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     // SAFETY: a wake does not touch the memory; an address without sleepers is no error.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
             word.as_ptr(),
             libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            1,
+            count,
         );
     }
 }
@@ -183,43 +150,51 @@ mod tests {
 
     #[test]
     fn token_before_park_returns_at_once() {
-        let mut parker = Parker::new();
-        parker.unparker().unpark();
+        let parker = Parker::new();
+        parker.unpark();
         parker.park();
     }
 
     #[test]
     fn tokens_do_not_add_up() {
-        let mut parker = Parker::new();
-        parker.unparker().unpark();
-        parker.unparker().unpark();
+        let parker = Parker::new();
+        parker.unpark();
+        parker.unpark();
         parker.park();
-        assert!(!parker.park_until(Instant::now()));
+        assert!(!parker.park_timeout(Duration::ZERO));
     }
 
     #[test]
-    fn deadline_ends_the_wait_and_leaves_no_trace() {
-        let mut parker = Parker::new();
+    fn timeout_ends_the_wait_and_leaves_no_trace() {
+        let parker = Parker::new();
         let start = Instant::now();
-        assert!(!parker.park_until(start + Duration::from_millis(5)));
+        assert!(!parker.park_timeout(Duration::from_millis(5)));
         assert!(start.elapsed() >= Duration::from_millis(5));
-        parker.waker().wake();
-        assert!(parker.park_until(Instant::now() + Duration::from_secs(10)));
+        parker.unpark();
+        assert!(parker.park_timeout(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn endless_timeout_is_no_timeout() {
+        let parker = Arc::new(Parker::new());
+        let other = Arc::clone(&parker);
+        let thread = std::thread::spawn(move || other.unpark());
+        assert!(parker.park_timeout(Duration::MAX));
+        thread.join().unwrap();
     }
 
     #[test]
     fn two_threads_ping_pong() {
-        let mut here = Parker::new();
-        let mut there = Parker::new();
-        let (to_here, to_there) = (Arc::clone(here.unparker()), Arc::clone(there.unparker()));
+        let (here, there) = (Arc::new(Parker::new()), Arc::new(Parker::new()));
+        let (to_here, wait) = (Arc::clone(&here), Arc::clone(&there));
         let other = std::thread::spawn(move || {
             for _ in 0..2_000 {
-                there.park();
+                wait.park();
                 to_here.unpark();
             }
         });
         for _ in 0..2_000 {
-            to_there.unpark();
+            there.unpark();
             here.park();
         }
         other.join().unwrap();

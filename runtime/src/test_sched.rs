@@ -1,11 +1,41 @@
-//! A scheduler for the unit tests of the task layer: nothing runs until the test says so.
+//! Schedulers for the unit tests of the task layer.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::task::{Origin, OwnedTasks, Runnable, Schedule};
+use crate::{
+    Builder, Handle, Runtime,
+    task::{Origin, OwnedTasks, Runnable, Schedule},
+};
 
+/// A runtime as a handle to it, and shut down in the end. A test that leaves a task blocked for
+/// ever does not wait for it.
+#[derive(Debug)]
+pub(crate) struct TestRuntime(Option<Runtime>);
+
+impl std::ops::Deref for TestRuntime {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        self.0.as_ref().expect("until it is dropped").handle()
+    }
+}
+
+impl Drop for TestRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A runtime for tests that need real workers, entered by the caller.
+pub(crate) fn runtime() -> TestRuntime {
+    TestRuntime(Some(Builder::new().build().expect("a runtime can be built")))
+}
+
+/// A scheduler on which nothing runs until the test says so.
 #[derive(Debug)]
 pub(crate) struct ManualSched {
     /// `None`: shut down.

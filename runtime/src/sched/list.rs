@@ -138,9 +138,9 @@ impl Fifo {
         self.len
     }
 
-    /// Puts a chain, which comes newest first, at the back, oldest first.
-    pub(super) fn append_reversed(&mut self, links: &impl Links, mut newest_first: Lifo) {
-        while let Some(index) = newest_first.pop(links) {
+    /// Puts the workers of a stack at the back, its top first.
+    pub(super) fn append(&mut self, links: &impl Links, mut stack: Lifo) {
+        while let Some(index) = stack.pop(links) {
             self.push(links, index);
         }
     }
@@ -218,26 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn inbox_gives_newest_first_and_reversing_gives_arrival_order() {
+    fn a_stack_in_between_restores_the_order_of_arrival() {
         let words = Words::new(3);
         let inbox = Inbox::new();
         for index in 0..3 {
             inbox.push(&words, index);
         }
         let mut chain = inbox.take();
-        let mut reversed = Lifo::new();
-        let mut order = Vec::new();
+        let mut stack = Lifo::new();
         while let Some(index) = chain.pop(&words) {
-            order.push(index);
+            stack.push(&words, index);
         }
-        assert_eq!(order, [2, 1, 0]);
-        for index in [2, 1, 0].into_iter().rev() {
-            reversed.push(&words, index);
-        }
-        assert_eq!(reversed.len(), 3);
+        assert_eq!(stack.len(), 3);
         let mut fifo = Fifo::new();
-        fifo.append_reversed(&words, reversed);
-        assert_eq!(fifo.pop(&words), Some(2));
+        fifo.append(&words, stack);
+        let order: Vec<_> = std::iter::from_fn(|| fifo.pop(&words)).collect();
+        assert_eq!(order, [0, 1, 2]);
         assert!(inbox.take().pop(&words).is_none());
     }
 }

@@ -19,6 +19,7 @@
 //! cancels itself.
 
 mod abort;
+mod builder;
 mod error;
 mod future;
 mod id;
@@ -41,6 +42,7 @@ use async_task::{ScheduleInfo, WithInfo};
 
 pub use self::{
     abort::AbortHandle,
+    builder::Builder,
     error::JoinError,
     id::Id,
     join::JoinHandle,
@@ -114,8 +116,8 @@ impl Meta {
     }
 
     /// The task's name, if it was given one.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+    pub(crate) fn name(&self) -> Name {
+        self.name.clone()
     }
 
     /// Whether the task was aborted. A task that has begun its last poll may finish regardless.
@@ -168,10 +170,10 @@ where
 ///
 /// # Safety
 ///
-/// `F` is Send, and whatever it or `R` borrows outlives the closure: the caller does not return
-/// before the closure has been dropped, run or not, and its result with it. A closure that is
-/// cancelled instead of run is dropped as well, so a drop guard inside it is what to wait for.
-/// The join handle may outlive the borrow only if its output was taken, or dropped, before.
+/// Whatever `F` or `R` borrows outlives every *value* of these types inside the task: the caller
+/// waits until the closure was called or dropped, and its result taken or dropped. A closure
+/// that is cancelled is dropped uncalled, on any thread, so a drop guard inside it is what to
+/// wait for. What may remain is the task's allocation, without such a value in it.
 pub(crate) unsafe fn spawn_closure_unchecked<S, F, R>(
     sched: &Arc<S>,
     name: Name,
@@ -241,6 +243,12 @@ pub fn try_id() -> Option<Id> {
 #[track_caller]
 pub fn id() -> Id {
     try_id().expect("`umcg::task::id()` was called outside of a task")
+}
+
+/// The name of the task that runs on this thread. `None`: it has none, or there is no task.
+#[must_use]
+pub fn name() -> Option<Arc<str>> {
+    crate::context::with_task(Meta::name).flatten()
 }
 
 #[cfg(test)]

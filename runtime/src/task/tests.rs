@@ -579,10 +579,7 @@ fn id_and_name_are_seen_inside_the_task_and_in_its_destructors() {
     let check = Check(Arc::clone(&seen));
     let handle = spawn_future(&sched, Some("name".into()), async move {
         let _check = check;
-        assert_eq!(
-            crate::context::with_task(|meta| meta.name().map(str::to_owned)),
-            Some(Some("name".to_owned()))
-        );
+        assert_eq!(name().as_deref(), Some("name"));
         pending::<()>().await;
     });
     let dropped = Check(Arc::clone(&seen));

@@ -143,8 +143,12 @@ impl World {
             return;
         }
         if let Some(worker) = self.pin(index, life::WORKER) {
-            let armed = self.record(verdict.index()).tid.load(SeqCst);
-            worker.task().clear_next_tid(armed);
+            // While the verdict stands nobody arms it anew. Not by the spare's tid: it may have
+            // ended since.
+            let armed = worker.task().next_tid();
+            if worker.run() == verdict {
+                worker.task().clear_next_tid(armed);
+            }
         }
     }
 
