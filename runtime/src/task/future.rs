@@ -166,8 +166,11 @@ impl<R, F: FnOnce() -> R> Future for ClosureFuture<F> {
 
 /// Drops a value of the user's; a panic of its destructor ends here.
 pub(crate) fn discard<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // A payload whose destructor panics as well would come back here for ever.
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
+        return;
+    };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // This could go on for ever.
         std::mem::forget(payload);
     }
 }

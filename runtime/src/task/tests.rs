@@ -126,6 +126,7 @@ fn first_schedule_is_a_spawn_and_the_next_a_wake() {
     probe.waker().wake();
     assert_eq!(sched.run_one(), Some(Origin::Wake));
     drop(handle);
+    sched.shutdown();
 }
 
 #[test]
@@ -149,6 +150,7 @@ fn wakes_before_the_poll_are_one_poll() {
     assert_eq!(sched.run_all(), 1);
     assert_eq!(probe.polls(), 2);
     drop(handle);
+    sched.shutdown();
 }
 
 #[test]
