@@ -51,7 +51,7 @@ const _: () = {
 
 /// Bit 0 of a *link*: this worker is on that list, or about to be.
 ///
-/// Swapped in by the pusher before anything else: if it was set already the event is pending
+/// Set by the pusher before anything else: if it was set already the event is pending
 /// and there is no second push (trace A3). Cleared by the taker as it unlinks the worker and
 /// before it reads the state. Heads never carry it.
 const LINKED: u64 = 1;
@@ -246,8 +246,9 @@ impl UmcgTask {
     /// Both tasks stay registered until the event was taken.
     pub unsafe fn push(&self, list: List, worker: &UmcgTask) -> bool {
         let link = worker.word(list);
-        // SeqCst swap: claims the link. Pairs with the taker's store of 0.
-        if link.swap(LINKED, SeqCst) & LINKED != 0 {
+        // SeqCst: claims the link, and keeps what is in it: a pending event's link is part of a
+        // list. Pairs with the taker's store of 0.
+        if link.fetch_or(LINKED, SeqCst) & LINKED != 0 {
             return false;
         }
         let head = self.word(list);

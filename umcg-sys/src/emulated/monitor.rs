@@ -151,6 +151,21 @@ fn run() {
     }
 }
 
+/// The worker whose block consumed `armed`: its verdict still says so. A walk over all records,
+/// for the rare case of a judge that was stopped between the slot and the armed worker.
+fn relieved_by(server: &Pin<'_>, armed: Index) -> Index {
+    WORLD
+        .indices()
+        .find(|&index| {
+            let record = WORLD.record(index);
+            let run = record.run();
+            run.phase() == Phase::Switched
+                && run.index() == armed
+                && record.host.load(SeqCst) == server.index()
+        })
+        .unwrap_or(0)
+}
+
 impl Watched {
     /// Whether work waits for this server while a worker holds its slot, or its list has events
     /// that nobody looks at.
@@ -161,10 +176,11 @@ impl Watched {
     }
 
     fn work_for(&self, server: &Pin<'_>) -> bool {
-        // An idle server with queued tasks is the application's to wake; one with runnable
-        // workers is ours.
+        // An idle server with queued tasks is the application's to wake. One whose slot is its
+        // own may be owed a wake-up by a judge that was stopped.
         server.task().has_events(List::Runnable)
-            || server.slot().is_held() && self.has_work.as_ref().is_some_and(|ask| ask())
+            || matches!(server.slot().tag(), Tag::Held | Tag::Server)
+                && self.has_work.as_ref().is_some_and(|ask| ask())
     }
 
     fn look(&mut self) -> Seen {
@@ -204,7 +220,7 @@ impl Watched {
         match run.phase() {
             // Named by the slot and not dispatched: a judge was stopped between the two.
             Phase::Out => {
-                WORLD.complete(server, 0);
+                WORLD.complete(server, slot, relieved_by(server, slot.index()));
                 Seen::Acted
             }
             // Dispatched for a tick and not running: its wake-up may never have been made.
@@ -214,8 +230,8 @@ impl Watched {
             }
             // The verdict was given, the slot not yet.
             Phase::Judged | Phase::Switched => {
-                WORLD.settle(slot.index(), run);
-                WORLD.wake_after(slot.index(), run);
+                WORLD.settle(server.index(), slot.index(), run);
+                WORLD.wake_after(server.index(), slot.index(), run);
                 Seen::Acted
             }
             Phase::Acked if run.epoch() == slot.epoch() => {

@@ -397,6 +397,10 @@ fn leave_worker(index: Index) {
     let record = WORLD.record(index);
     // SAFETY: own record, alive.
     let user = unsafe { record.user() };
+    // A spare that nobody consumed goes to its server. A judge may still consume it up to here.
+    if let Some(armed) = WORLD.disarm(user.tid()) {
+        WORLD.hand_over(armed);
+    }
     // Out of the slot as its own dispatcher would take it. An error is an ordinary thread.
     let _ = WORLD.pull(index);
     let run = record.run();
@@ -410,6 +414,14 @@ fn leave_worker(index: Index) {
     while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
         if let Some(server) = WORLD.server(user.server_tid()) {
             WORLD.wake_server(&server);
+        }
+        // A late event may be on the list of a server that it belonged to before.
+        if turns > 32 {
+            for server in WORLD.indices() {
+                if let Some(server) = WORLD.pin(server, life::SERVER) {
+                    WORLD.wake_server(&server);
+                }
+            }
         }
         pause(&mut turns);
     }

@@ -37,7 +37,16 @@ impl World {
 
         let own = server.tid.load(SeqCst);
         let next = task.next_tid();
-        let slot = server.slot();
+        let mut slot = server.slot();
+        if slot.tag() == Tag::Server && slot.index() != 0 {
+            // News: a worker left the slot while this server was awake, and a sentinel that gave
+            // it back leaves the booking, and the state, to us.
+            slot = self.take_news(&server, slot);
+            if next == 0 || next == own {
+                let _ = task.transition(state::RUNNABLE, state::RUNNING);
+                return Ok(());
+            }
+        }
         let outcome = match slot.tag() {
             // A worker is in the slot (a deadline passed, an outside waker, or it took the idle
             // slot): never a second one (trace A7).
@@ -75,6 +84,8 @@ impl World {
     fn dispatch(&self, server: &Pin<'_>, from: Slot, next: u32) -> Result<(), Failure> {
         let worker = self.worker(next).ok_or(NO_TARGET)?;
         self.claim(&worker, server.tid.load(SeqCst))?;
+        // A worker that has not reached its gate yet may have set `next_tid` for its own `wait`.
+        let in_gate = worker.run().phase() == Phase::Out;
         let mut run = match self.pull(worker.index()) {
             Ok(run) => run,
             Err(failure) => {
@@ -82,7 +93,12 @@ impl World {
                 return Err(failure);
             }
         };
-        if let Some(armed) = self.arm(server, &worker) {
+        let armed = if in_gate {
+            self.arm(server, &worker)
+        } else {
+            None
+        };
+        if let Some(armed) = armed {
             // OUT and claimed by us. It fails only if the worker became an ordinary thread,
             // and then `give` fails too.
             if worker.step(run, run.naming(armed)).is_ok() {
@@ -148,10 +164,18 @@ impl World {
         // Awake: the slot is ours again unless a worker holds it.
         server.move_slot(Slot::IDLE, Slot::SERVER);
         let slot = server.slot();
-        if slot.tag() == Tag::Server {
-            self.book_after(slot);
+        if slot.tag() == Tag::Server && slot.index() != 0 {
+            self.take_news(server, slot);
         }
         result
+    }
+
+    /// Books the block, if it was one, by which the slot became the server's, once.
+    fn take_news(&self, server: &Pin<'_>, slot: Slot) -> Slot {
+        self.book_after(slot);
+        // Only the server leaves SERVER.
+        server.move_slot(slot, Slot::SERVER);
+        Slot::SERVER
     }
 
     /// `wait` of a worker: to its server, or to the worker in its `next_tid`.
@@ -196,7 +220,7 @@ impl World {
                         let out = run.naming(0).to(Phase::Out);
                         if worker.step(run, out).is_ok() {
                             task.clear_next_tid(next);
-                            self.vacate(index, run);
+                            self.vacate(host, index, run);
                             drop(server);
                             return self.sleep_worker(worker);
                         }
@@ -208,18 +232,21 @@ impl World {
                             return self.sleep_worker(worker);
                         }
                         Ok(false) => {}
-                        Err(failure) => return self.refuse(&worker, failure),
+                        Err(failure) => {
+                            drop(server);
+                            return self.refuse(&worker, failure);
+                        }
                     }
                 }
                 Phase::Judged | Phase::Switched => {
                     // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
-                    self.settle(index, run);
-                    self.wake_after(index, run);
+                    let host = worker.host.load(SeqCst);
+                    self.settle(host, index, run);
+                    self.wake_after(host, index, run);
                     self.forget_armed(index, run);
-                    if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
-                        self.hand_to_server(&worker, next);
-                        return self.sleep_worker(worker);
-                    }
+                    // While still judged: once OUT, a dispatcher may own us and arm us anew.
+                    self.hand_to_server(&worker, next);
+                    let _ = worker.step(run, run.naming(0).to(Phase::Out));
                 }
                 Phase::Adopting => {
                     let _ = worker.step(run, run.to(Phase::Out));
@@ -242,13 +269,26 @@ impl World {
         run: super::words::Run,
         next: u32,
     ) -> Result<bool, Failure> {
-        let target = self.worker(next).ok_or(NO_TARGET)?;
-        self.claim(&target, server.tid.load(SeqCst))?;
+        // Judged or picked meanwhile: then the target may have been consumed, and an error would
+        // say that the caller still owns it.
+        let or_moved_on = |failure| {
+            if worker.run() == run {
+                Err(failure)
+            } else {
+                Ok(false)
+            }
+        };
+        let Some(target) = self.worker(next) else {
+            return or_moved_on(NO_TARGET);
+        };
+        if let Err(failure) = self.claim(&target, server.tid.load(SeqCst)) {
+            return or_moved_on(failure);
+        }
         let target_run = match self.pull(target.index()) {
             Ok(run) => run,
             Err(failure) => {
                 self.unclaim(&target);
-                return Err(failure);
+                return or_moved_on(failure);
             }
         };
         self.take_place(&target, server);
@@ -272,7 +312,12 @@ impl World {
         if next == 0 || !worker.task().clear_next_tid(next) {
             return;
         }
-        let Some(target) = self.worker(next) else {
+        self.hand_over(next);
+    }
+
+    /// A runnable event for a worker that the caller owns, by its tid.
+    pub(crate) fn hand_over(&self, tid: u32) {
+        let Some(target) = self.worker(tid) else {
             return;
         };
         let Some(server) = self.server(target.task().server_tid()) else {

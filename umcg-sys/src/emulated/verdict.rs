@@ -32,7 +32,9 @@ impl World {
     pub(crate) fn judge(&self, index: Index, seen: Run, judge: Judge) -> bool {
         debug_assert_eq!(seen.phase(), Phase::Acked);
         let worker = self.record(index);
-        let host = self.record(worker.host.load(SeqCst));
+        // Stable while the run word is `seen`, which the step below makes sure of.
+        let host_index = worker.host.load(SeqCst);
+        let host = self.record(host_index);
         // A block consumes the armed worker, unless somebody who was here before waits. The
         // load may be overtaken by a push; then that push came after the switch.
         let switch = seen.index() != 0
@@ -54,7 +56,7 @@ impl World {
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
         });
-        self.settle(index, verdict);
+        self.settle(host_index, index, verdict);
         if judge == Judge::Sentinel {
             // The server makes itself RUNNING and books the block: its task is in user memory,
             // which a thread that may be stopped for ever must not touch.
@@ -63,15 +65,15 @@ impl World {
             }
         } else {
             self.book(index, verdict);
-            self.wake_after(index, verdict);
+            self.wake_after(host_index, index, verdict);
         }
         true
     }
 
     /// Carries a verdict out as far as the slot goes: to the server, or to the armed worker.
-    /// Touches no user memory.
-    pub(crate) fn settle(&self, index: Index, verdict: Run) {
-        let host = self.record(self.record(index).host.load(SeqCst));
+    /// Touches no user memory. `host` is the server whose slot the worker held by that epoch.
+    pub(crate) fn settle(&self, host: Index, index: Index, verdict: Run) {
+        let host = self.record(host);
         let held = Slot::held(index, verdict.epoch());
         match verdict.phase() {
             Phase::Judged => {
@@ -83,9 +85,10 @@ impl World {
                 // The armed worker belongs to this verdict and is OUT until the slot names it.
                 // If it is not, the slot named it before.
                 if run.phase() == Phase::Out {
-                    host.move_slot(held, Slot::held(next, run.epoch() + 1));
+                    let named = Slot::held(next, run.epoch() + 1);
+                    host.move_slot(held, named);
+                    self.complete(host, named, index);
                 }
-                self.complete(host, index);
             }
             _ => {}
         }
@@ -101,7 +104,9 @@ impl World {
         let Some(worker) = self.pin(index, life::WORKER) else {
             return;
         };
-        if worker.run() != verdict {
+        // Not the whole word: its armed worker may have been taken back.
+        let run = worker.run();
+        if !run.is_judged() || run.epoch() != verdict.epoch() {
             return;
         }
         let task = worker.task();
@@ -178,16 +183,18 @@ impl World {
             if before.phase() != Phase::Judged
                 || worker.task().state() != state::BLOCKED
                 || worker.task().server_tid() != server.tid.load(SeqCst)
+                // Its last slot was this one: `host` need not change, and must not, since a
+                // dispatcher may own the worker as soon as it called the adoption off.
+                || worker.host.load(SeqCst) != server.index()
                 || !awake(&worker)
             {
                 continue;
             }
-            self.settle(index, before);
+            self.settle(server.index(), index, before);
             let adopting = Run::new(before.epoch() + 1, 0, Phase::Adopting);
             if worker.step(before, adopting).is_err() {
                 continue;
             }
-            worker.host.store(server.index(), SeqCst);
             let verdict = seen.to(Phase::Judged);
             if self.record(holder).step(seen, verdict).is_err() {
                 // The holder left by itself; nothing to adopt into. If this fails the adopted
@@ -211,7 +218,7 @@ impl World {
                 self.wake_server(server);
             }
             self.book(holder, verdict);
-            self.wake_after(holder, verdict);
+            self.wake_after(server.index(), holder, verdict);
             return true;
         }
         false
