@@ -57,6 +57,22 @@ pub fn affinity() -> Vec<usize> {
         .collect()
 }
 
+/// Lets the calling thread run on these CPUs only.
+///
+/// # Panics
+/// If the system refuses.
+pub fn set_affinity(cpus: &[usize]) {
+    // SAFETY: an all-zero set is a valid set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for &cpu in cpus {
+        // SAFETY: a CPU that the system named is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: the set is valid and its size is given.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    assert_eq!(result, 0, "sched_setaffinity");
+}
+
 /// One line for a report: state, where it sleeps, in which system call.
 #[must_use]
 pub fn describe(tid: u32) -> String {

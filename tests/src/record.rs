@@ -35,10 +35,15 @@ pub struct Record {
     pub offered: AtomicU32,
     /// The worker waits in a pool of the test. Whoever swaps it to false owns the worker.
     pub parked: AtomicBool,
+    /// The worker waits by a call that is expected to fail, so nobody owns it. If it lost its
+    /// slot before that call, it sleeps there: then its server may take it, by swap.
+    pub stranded: AtomicBool,
     /// How far the body came; only grows.
     pub step: AtomicU32,
     /// What `register` answered: [`PENDING`], 0, or the errno.
     pub admission: AtomicI32,
+    /// The body is done; `unregister` comes next, and wakes the server.
+    pub finishing: AtomicBool,
     /// `unregister` returned, or the body ended as an ordinary thread.
     pub exited: AtomicBool,
     /// Returns of `wait`, for servers.
@@ -55,8 +60,10 @@ impl Record {
             role,
             offered: AtomicU32::new(0),
             parked: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
             step: AtomicU32::new(0),
             admission: AtomicI32::new(PENDING),
+            finishing: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             turns: AtomicU64::new(0),
         }

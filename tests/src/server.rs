@@ -148,6 +148,12 @@ impl Server {
         self.has_work.store(has_work, SeqCst);
     }
 
+    /// The flag behind [`set_has_work`](Self::set_has_work), for a worker that queues work.
+    #[must_use]
+    pub fn work_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.has_work)
+    }
+
     /// First half of the loop: say RUNNABLE, forget the pick, take both lists, process them.
     ///
     /// # Panics
@@ -174,6 +180,14 @@ impl Server {
                     .offered
                     .compare_exchange(self.tid(), 0, SeqCst, SeqCst)
                     .is_ok()
+            {
+                drained.offered.push(record.task.tid());
+            }
+            if record.stranded.load(SeqCst)
+                && record.task.server_tid() == self.tid()
+                && record.task.state() == state::RUNNABLE
+                && self.current().is_none()
+                && record.stranded.swap(false, SeqCst)
             {
                 drained.offered.push(record.task.tid());
             }
@@ -314,6 +328,20 @@ impl Server {
         }
     }
 
+    /// The loop without any deadline, until the bodies of these workers are done: a lost
+    /// wake-up hangs here. Then until they have exited.
+    ///
+    /// # Panics
+    /// If another thread of the test failed.
+    #[track_caller]
+    pub fn run_without_deadline(&mut self, workers: &[&Worker]) {
+        while !workers.iter().all(|worker| worker.finishing()) {
+            self.stage.check();
+            self.turn(0);
+        }
+        self.run_to_exit(workers);
+    }
+
     /// The loop, until these workers have exited.
     ///
     /// # Panics
@@ -331,28 +359,29 @@ impl Server {
         self.ready.contains(&worker.tid())
     }
 
-    /// The loop without picking, until the server owns the worker: its events are drained and
-    /// it is not run. Other workers are not run either.
+    /// Drains until the server owns the worker, and runs nobody. The server does not idle
+    /// meanwhile: where the stop is not exact, an unblocked worker may take the slot of an idle
+    /// server by itself, without a token.
     ///
     /// # Panics
-    /// As [`run_until`](Self::run_until).
+    /// If it takes longer than the time limit.
     #[track_caller]
     pub fn collect(&mut self, worker: &Worker) {
-        let policy = std::mem::replace(&mut self.policy, Box::new(|_| None));
-        let slice = std::mem::replace(&mut self.slice, Duration::from_secs(1));
-        let what = format!("the token of {}", worker.name());
-        let tid = worker.tid();
-        let end = self.stage.deadline();
-        while !self.ready.contains(&tid) {
-            self.stage.check();
-            assert!(
-                std::time::Instant::now() < end,
-                "time limit, waiting for: {what}"
-            );
-            self.turn(in_ms(5));
-        }
-        self.policy = policy;
-        self.slice = slice;
+        let stage = Arc::clone(&self.stage);
+        stage.until(&format!("the token of {}", worker.name()), || {
+            self.drain();
+            self.owns(worker)
+        });
+    }
+
+    /// Waits until no worker holds the slot, off the protocol: the server stays awake.
+    ///
+    /// # Panics
+    /// If it takes longer than the time limit.
+    #[track_caller]
+    pub fn until_slot_is_free(&self) {
+        self.stage
+            .until("the slot is free", || self.current().is_none());
     }
 
     /// Takes a worker out of the queue of this server: the caller owns it now.
@@ -398,12 +427,19 @@ impl Server {
         }
     }
 
+    /// Lets the thread end without unregistering.
+    pub fn forget(mut self) {
+        self.registered = false;
+    }
+
     /// Ends the test's server: unregisters.
     ///
     /// # Panics
     /// If that fails.
     pub fn finish(mut self) {
         self.registered = false;
+        // After a drain without a wait.
+        let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
         self.provider()
             .unregister(std::ptr::NonNull::from(&self.record.task))
             .expect("unregister a server");
@@ -415,7 +451,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.registered {
-            // A test that ends early (a panic, mostly): let go of the workers.
+            // A test that ends early: let go of the workers.
+            if std::thread::panicking() {
+                self.stage.dump();
+            }
             let _ = self
                 .task()
                 .transition(state::RUNNABLE, state::RUNNING);

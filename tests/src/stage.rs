@@ -64,8 +64,7 @@ where
         thread::sleep(Duration::from_millis(1));
     }
     if let Err(panic) = thread.join() {
-        eprintln!("on {}:", stage.subject.name);
-        stage.dump();
+        eprintln!("on {}", stage.subject.name);
         panic::resume_unwind(panic);
     }
     stage.check();

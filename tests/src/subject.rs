@@ -52,9 +52,8 @@ pub fn subjects() -> Vec<Subject> {
 
 fn choose() -> Vec<Subject> {
     let choice = Choice::from_env().expect("UMCG_PROVIDER");
-    let device = choice == Choice::Device;
-    if device {
-        let selected = select(choice).expect("the provider that UMCG_PROVIDER asks for");
+    if choice == Some(Choice::Device) {
+        let selected = select(Choice::Device).expect("the provider that UMCG_PROVIDER asks for");
         assert_eq!(selected.provider.kind(), ProviderKind::Device);
         return vec![Subject {
             name: "device",

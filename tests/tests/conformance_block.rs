@@ -113,6 +113,33 @@ fn c35_a_block_is_state_then_list_then_server() {
 }
 
 #[test]
+fn c35_a_block_while_the_server_is_awake_is_told_at_its_next_turns() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
+        let sleeper = stage.worker("sleeper", server.tid(), {
+            let (go, data) = (Arc::clone(&go), data.clone());
+            move |me| {
+                me.spin_until(|| go.load(SeqCst));
+                me.blocking(|| data.wait());
+            }
+        });
+        server.hold(&sleeper);
+        let drains = server.log.len();
+        go.store(true, SeqCst);
+        server.until_slot_is_free();
+        server.run_until("the event of a worker that still sleeps", |server| {
+            server.log[drains..]
+                .iter()
+                .any(|drained| drained.blocked.contains(&sleeper.tid()))
+        });
+        data.set();
+        server.run_to_exit(&[&sleeper]);
+        server.finish();
+    });
+}
+
+#[test]
 fn c36_leaving_running_switches_to_next_or_else_the_server() {
     on_each(|stage| {
         stage.attempt("a block that consumes the armed next_tid", || {

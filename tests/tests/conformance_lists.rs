@@ -79,7 +79,7 @@ fn c43_blocked_is_processed_before_runnable() {
         });
         server.hold(&worker);
         go.store(true, SeqCst);
-        stage.until("the block", || worker.task().is_linked(List::Blocked));
+        server.until_slot_is_free();
         data.set();
         stage.until("the unblock", || worker.task().is_linked(List::Runnable));
         server.task().begin_drain();
@@ -101,7 +101,7 @@ fn c43_blocked_is_processed_before_runnable() {
 #[test]
 fn c44_between_two_drains_at_most_one_of_each() {
     on_each(|stage| {
-        let mut server = Server::start(stage);
+        let server = Server::start(stage);
         let workers = crew(stage, &server, 4, |me, _| {
             for _ in 0..40 {
                 // Two blocks with no stop in between, where the stop is not exact: the second
@@ -342,10 +342,7 @@ fn c53_either_the_server_sees_the_push_or_it_is_woken() {
                 me.sleep(Duration::from_micros(time));
             }
         });
-        while !workers.iter().all(Worker::exited) {
-            stage.check();
-            server.turn(0);
-        }
+        server.run_without_deadline(&workers.iter().collect::<Vec<_>>());
         server.finish();
     });
 }

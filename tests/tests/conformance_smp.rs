@@ -235,22 +235,24 @@ fn c65_preemption_frees_the_slot_and_the_loop_is_the_same() {
         let stop = Arc::new(AtomicBool::new(false));
         let spinner = spinner(stage, "spinner", server.tid(), &stop);
         server.hold(&spinner);
-        let other = stage.worker("other", server.tid(), |me| me.step(1));
-        // Nobody yields: only the preemption in the loop's slice lets the other one run.
+        // Nobody yields: only the preemption in the loop's slice lets the other one run. And
+        // the preempted one comes back by the ordinary way: its token.
+        let other = stage.worker("other", server.tid(), {
+            let spinner = spinner.clone();
+            move |me| {
+                me.spin_until(|| spinner.task().is_linked(List::Runnable));
+                me.step(1);
+            }
+        });
         server.run_until("the other one ran", |_| other.reached(1));
-        // And the preempted one comes back by the ordinary way: its token.
         server.run_until("the spinner runs again", |server| {
             server.current() == Some(spinner.tid())
         });
-        assert!(
-            server
-                .log
-                .iter()
-                .filter(|drained| drained.runnable.contains(&spinner.tid()))
-                .count()
-                >= 2,
-            "admission, and after the preemption"
-        );
+        let tokens = server
+            .log
+            .iter()
+            .filter(|drained| drained.runnable.contains(&spinner.tid()));
+        assert!(tokens.count() >= 2, "admission, and after the preemption");
         stop.store(true, SeqCst);
         server.run_to_exit(&[&spinner, &other]);
         server.finish();
@@ -303,10 +305,7 @@ fn c68_a_server_sleeps_while_its_worker_runs() {
             });
             server.collect(&worker);
             let before = stage.disturbances(server.tid());
-            while !worker.exited() {
-                stage.check();
-                server.turn(0);
-            }
+            server.run_without_deadline(&[&worker]);
             let quiet = stage.disturbances(server.tid()) == before;
             server.finish();
             if quiet {
@@ -334,10 +333,56 @@ fn c69_when_a_worker_blocks_its_server_runs_another() {
         server.ready.clear();
         server.ready.extend([first.tid(), second.tid()]);
         // No deadline: nothing but the block brings the server back.
-        while !(first.exited() && second.exited()) {
-            stage.check();
-            server.turn(0);
-        }
+        server.run_without_deadline(&[&first, &second]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c69_work_that_waited_before_the_dispatch_counts() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let worker = stage.worker("worker", server.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        server.collect(&worker);
+        // Whoever watches may go to sleep meanwhile.
+        server.set_has_work(false);
+        std::thread::sleep(Duration::from_millis(50));
+        server.set_has_work(true);
+        let next = server.remove(&worker);
+        server.task().begin_drain();
+        server.wait(next, 0).expect("the block ends this wait");
+        data.set();
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c69_work_queued_beside_a_running_worker_counts() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        server.set_has_work(false);
+        let queued = server.work_flag();
+        let worker = stage.worker("worker", server.tid(), {
+            let (data, server) = (data.clone(), server.tid());
+            move |me| {
+                queued.store(true, SeqCst);
+                me.provider().work_waiting(server);
+                me.blocking(|| data.wait());
+            }
+        });
+        server.collect(&worker);
+        std::thread::sleep(Duration::from_millis(50));
+        let next = server.remove(&worker);
+        server.task().begin_drain();
+        server.wait(next, 0).expect("the block ends this wait");
+        data.set();
+        server.run_to_exit(&[&worker]);
         server.finish();
     });
 }

@@ -181,7 +181,7 @@ fn c08_a_worker_can_be_on_both_lists() {
         server.hold(&worker);
         // The server is awake, and does not drain.
         go.store(true, SeqCst);
-        stage.until("the block", || worker.task().is_linked(List::Blocked));
+        server.until_slot_is_free();
         data.set();
         stage.until("the unblock", || worker.task().is_linked(List::Runnable));
         assert!(worker.task().is_linked(List::Blocked), "on both");
@@ -250,7 +250,7 @@ fn c10_unblocked_is_runnable() {
         });
         server.hold(&worker);
         go.store(true, SeqCst);
-        stage.until("the block", || server.task().has_events(List::Blocked));
+        server.until_slot_is_free();
         data.set();
         stage.until("the event of the unblock", || {
             server.task().has_events(List::Runnable)
@@ -408,11 +408,9 @@ fn c17_register_wait_unregister_are_enough_for_cooperative_work() {
             server.turn(in_ms(100));
         }
         assert!(workers.iter().all(|worker| worker.reached(10)));
-        assert_errno(
-            server.wait(NO_SUCH_TID, 0),
-            libc::ESRCH,
-            "and nobody is left",
-        );
+        server.drain();
+        let nobody = server.wait(NO_SUCH_TID, 0);
+        assert_errno(nobody, libc::ESRCH, "and nobody is left");
         server.finish();
     });
 }

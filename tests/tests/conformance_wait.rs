@@ -109,7 +109,7 @@ fn c19_the_target_is_next_tid_or_else_the_server() {
             server.collect(&first);
             let before = stage.disturbances(server.tid());
             // No slices: a deadline would count as a turn.
-            while !second.reached(1) {
+            while !second.finishing() {
                 stage.check();
                 server.turn(0);
             }
@@ -265,10 +265,7 @@ fn c25_a_switch_puts_the_caller_to_sleep_and_runs_the_target() {
             }
         });
         server.collect(&worker);
-        while !worker.exited() {
-            stage.check();
-            server.turn(0);
-        }
+        server.run_without_deadline(&[&worker]);
         assert!(slept.load(SeqCst));
         server.finish();
     });
@@ -455,13 +452,14 @@ fn c31_time_is_nanoseconds_in_64_bits() {
         // The far end of the range is a deadline that does not come, not one in the past.
         for far in [u64::MAX, i64::MAX as u64, i64::MAX as u64 + 1] {
             let worker = stage.worker("worker", server.tid(), |_| {});
-            while !worker.exited() {
+            while !worker.finishing() {
                 stage.check();
                 assert!(
                     !matches!(server.turn(far), Turn::TimedOut),
                     "deadline {far} is far away"
                 );
             }
+            server.run_to_exit(&[&worker]);
         }
         server.finish();
     });
@@ -490,7 +488,7 @@ fn c33_no_retry_loop_in_user_space() {
     on_each(|stage| {
         let mut server = Server::start(stage);
         let worker = stage.worker("worker", server.tid(), |me| {
-            for _ in 0..200 {
+            for _ in 0..100 {
                 me.yield_now();
             }
         });
@@ -506,8 +504,8 @@ fn c33_no_retry_loop_in_user_space() {
                     for record in &records {
                         record.task.set_user_bits(bits);
                     }
-                    if bits % 64 == 0 {
-                        std::thread::yield_now();
+                    if bits % 16 == 0 {
+                        std::thread::sleep(Duration::from_micros(1));
                     }
                 }
             }
