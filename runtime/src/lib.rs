@@ -34,6 +34,6 @@ pub use crate::{
     runtime::Runtime,
     scope::{Scope, ScopedJoinHandle, scope},
     spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
-    task::{AbortHandle, JoinError, JoinHandle, JoinSet},
+    task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
     thread_pool::ThreadPool,
 };

@@ -24,12 +24,17 @@ use umcg_tests::{
     proc,
 };
 
+/// As many servers as `UMCG_SERVERS` says, or one a CPU.
+fn any_runtime() -> Runtime {
+    Runtime::new().expect("a runtime")
+}
+
 fn runtime(servers: usize) -> Runtime {
     Builder::new().servers(servers).build().expect("a runtime")
 }
 
 fn survives_a_storm(flags: i32) {
-    let runtime = runtime(2);
+    let runtime = any_runtime();
     overlap(&runtime, 50);
     let dam = Arc::new(Dam::new());
     let mutex = Arc::new(Mutex::new(0_u64));
@@ -98,7 +103,7 @@ fn a_storm_of_signals_while_runtimes_come_and_go() {
 #[test]
 fn fork_in_a_worker() {
     apart(60, || {
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let handles: Vec<_> = (0..10)
             .map(|code| {
                 runtime.spawn_blocking(move || {
@@ -131,7 +136,7 @@ fn fork_in_a_worker() {
 fn children_by_command_inherit_a_pin_or_are_given_the_original_mask() {
     apart(60, || {
         let before = proc::affinity();
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let handles: Vec<_> = (0..12)
             .map(|i| {
                 let before = before.clone();
@@ -320,7 +325,7 @@ impl Drop for Payload {
 #[test]
 fn panics_stay_in_their_tasks() {
     apart(60, || {
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let workers = runtime.metrics().workers.total;
         for _ in 0..20 {
             let error = runtime.spawn_blocking(|| panic!("in a closure")).join().unwrap_err();
@@ -366,7 +371,7 @@ fn panics_stay_in_their_tasks() {
 #[test]
 fn a_future_that_panics_when_it_is_cancelled() {
     apart(60, || {
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         for _ in 0..20 {
             let grenade = Grenade;
             let task = runtime.spawn(async move {

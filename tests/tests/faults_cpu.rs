@@ -22,6 +22,11 @@ use umcg_tests::{
     proc, skip,
 };
 
+/// As many servers as `UMCG_SERVERS` says, or one a CPU.
+fn any_runtime() -> Runtime {
+    Runtime::new().expect("a runtime")
+}
+
 fn runtime(servers: usize) -> Runtime {
     Builder::new().servers(servers).build().expect("a runtime")
 }
@@ -53,7 +58,7 @@ fn the_mask_shrinks_and_widens_while_work_goes_on() {
         if cpus.len() < 2 {
             skip!("a mask of one CPU cannot shrink");
         }
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         overlap(&runtime, 50);
         for mask in [&cpus[..1], &cpus[1..2], &cpus[..], &cpus[1..], &cpus[..1], &cpus[..]] {
             let handle = runtime.handle().clone();
@@ -77,7 +82,7 @@ fn a_mask_that_changes_under_load_loses_nothing() {
         if cpus.len() < 2 {
             skip!("a mask of one CPU cannot shrink");
         }
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let other = thread::spawn(move || {
@@ -101,14 +106,14 @@ fn a_mask_that_changes_under_load_loses_nothing() {
 
 /// These system calls are refused, before or after the runtime was built.
 fn refused(calls: &[i64]) {
-    let early = runtime(2);
+    let early = any_runtime();
     if let Err(error) = seccomp::refuse(calls) {
         skip!("no seccomp filter here: {error}");
     }
     overlap(&early, 100);
     blocks_are_seen(&early);
     // A second one, from under the filter, with the first one still there.
-    let late = runtime(2);
+    let late = any_runtime();
     overlap(&late, 100);
     blocks_are_seen(&late);
     drop(early);
@@ -237,7 +242,7 @@ fn thread_time() -> Duration {
 fn tasks_that_move_and_change_themselves_do_no_harm() {
     apart(60, || {
         let cpus = proc::affinity();
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let handles: Vec<_> = (0..120_usize)
             .map(|i| {
                 let cpus = cpus.clone();
@@ -299,7 +304,7 @@ fn a_busy_foreign_process_delays_and_stops_nothing() {
 #[test]
 fn stop_and_continue() {
     apart(60, || {
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let ticks = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&ticks);
         let ticker = runtime.spawn(async move {
@@ -379,7 +384,7 @@ fn a_cpu_quota_delays_and_stops_nothing() {
             Ok(group) => group,
             Err(error) => skip!("no cgroup with a CPU quota can be made here: {error}"),
         };
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         // Enough work to be throttled for several periods.
         let handles: Vec<_> = (0..60_u64)
             .map(|i| {

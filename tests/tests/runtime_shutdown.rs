@@ -14,6 +14,11 @@ use std::{
 use umcg::{Builder, JoinHandle, Runtime};
 use umcg_tests::fault::{Dam, apart, eventually, overlap, threads};
 
+/// As many servers as `UMCG_SERVERS` says, or one a CPU.
+fn any_runtime() -> Runtime {
+    Runtime::new().expect("a runtime")
+}
+
 fn runtime(servers: usize) -> Runtime {
     Builder::new().servers(servers).build().expect("a runtime")
 }
@@ -81,7 +86,7 @@ fn shutdown_timeout_returns_in_time_whatever_is_blocked() {
 #[test]
 fn shutdown_timeout_returns_as_soon_as_all_is_done() {
     apart(60, || {
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         overlap(&runtime, 40);
         let begun = Instant::now();
         runtime.shutdown_timeout(Duration::from_secs(30));
@@ -108,7 +113,7 @@ fn shutdown_background_returns_at_once_whatever_is_blocked() {
 fn drop_waits_for_what_runs_and_for_what_is_blocked() {
     apart(60, || {
         let before = threads::count();
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let (dam, handles) = blocked_for_ever(&runtime, 6);
         let over = Arc::new(AtomicBool::new(false));
         let tells = Arc::clone(&over);
@@ -175,7 +180,7 @@ fn queued_tasks_are_cancelled_in_the_background() {
 }
 
 fn suspended_tasks_are_cancelled(end: impl FnOnce(Runtime)) {
-    let runtime = runtime(2);
+    let runtime = any_runtime();
     let drops = Arc::new(AtomicUsize::new(0));
     let begun = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..100)
@@ -290,7 +295,7 @@ fn a_runtime_may_be_dropped_inside_another_one() {
 #[test]
 fn a_handle_outlives_its_runtime_and_says_so() {
     apart(60, || {
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let handle = runtime.handle().clone();
         drop(runtime);
         assert!(handle.spawn(async { 1 }).join().unwrap_err().is_cancelled());
@@ -334,7 +339,7 @@ fn destructors_of_cancelled_tasks_may_spawn_and_block() {
     }
     apart(60, || {
         let drops = Arc::new(AtomicUsize::new(0));
-        let runtime = runtime(2);
+        let runtime = any_runtime();
         let begun = Arc::new(AtomicUsize::new(0));
         for _ in 0..40 {
             let busy = Busy(runtime.handle().clone(), Arc::clone(&drops));
