@@ -2,9 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{
-    context, context::EnterGuard, metrics::RuntimeMetrics, sched::Shared,
-};
+use crate::{context, context::EnterGuard, metrics::RuntimeMetrics, sched::Shared};
 
 /// A reference to a runtime, cheap to clone, for any thread.
 ///

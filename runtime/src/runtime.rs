@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads,
-};
+use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
 
 /// Servers, workers, and the tasks on them.
 ///

@@ -32,7 +32,9 @@ impl Drop for TestRuntime {
 
 /// A runtime for tests that need real workers, entered by the caller.
 pub(crate) fn runtime() -> TestRuntime {
-    TestRuntime(Some(Builder::new().build().expect("a runtime can be built")))
+    TestRuntime(Some(
+        Builder::new().build().expect("a runtime can be built"),
+    ))
 }
 
 /// A scheduler on which nothing runs until the test says so.
@@ -96,6 +98,8 @@ impl Schedule for ManualSched {
             }
         }
     }
+
+    fn finished(&self) {}
 
     fn owned(&self) -> &OwnedTasks {
         &self.owned

@@ -61,9 +61,8 @@ impl Arena {
         let index = self.len.load(Acquire);
         let (chunk, place) = locate(index);
         if place == 0 {
-            let records: Box<[Worker]> = (index..index + (FIRST << chunk))
-                .map(Worker::new)
-                .collect();
+            let records: Box<[Worker]> =
+                (index..index + (FIRST << chunk)).map(Worker::new).collect();
             let first = Box::into_raw(records).cast::<Worker>();
             // A list event carries the address of a worker's first field; who gets it goes on
             // to the whole record, under this provenance.

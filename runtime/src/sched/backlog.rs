@@ -94,9 +94,11 @@ impl Backlog {
     /// looks at.
     pub(super) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
         self.any_queued()
-            || self.servers.iter().enumerate().any(|(index, other)| {
-                !other.lifo.is_empty() && lifo_is_open(index, server, sleep)
-            })
+            || self
+                .servers
+                .iter()
+                .enumerate()
+                .any(|(index, other)| !other.lifo.is_empty() && lifo_is_open(index, server, sleep))
     }
 
     /// How many tasks are queued, over all queues; LIFO slots count if filled.

@@ -1,9 +1,6 @@
 //! Counters that cost their writers one relaxed addition on a line of their own.
 
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 

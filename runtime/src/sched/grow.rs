@@ -19,11 +19,7 @@ use std::{
 };
 
 use super::{Shared, server::Server, worker};
-use crate::{
-    panic::AbortIfPanic,
-    parker::Parker,
-    trace,
-};
+use crate::{panic::AbortIfPanic, parker::Parker, trace};
 
 /// So many workers may be added beyond `max_workers` while others wait in the runtime's own
 /// waits (trace A12). Not infinite, so that a runaway recursion of joins ends in an event and a
@@ -60,7 +56,6 @@ pub(super) struct Grow {
 /// A snapshot for metrics.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GrowCounts {
-    pub(super) total: usize,
     pub(super) peak: usize,
     pub(super) failures: u64,
     pub(super) beyond_cap: u64,
@@ -181,7 +176,6 @@ impl Grow {
 
     pub(super) fn counts(&self) -> GrowCounts {
         GrowCounts {
-            total: self.total.load(Relaxed),
             peak: self.peak.load(Relaxed),
             failures: self.failures.load(Relaxed),
             beyond_cap: self.beyond_cap.load(Relaxed),

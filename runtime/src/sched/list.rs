@@ -41,10 +41,7 @@ impl Inbox {
             link.store(head, Relaxed);
             // AcqRel: publishes the link and all that the worker wrote; pairs with the swap in
             // `take`.
-            match self
-                .head
-                .compare_exchange(head, index + 1, AcqRel, Relaxed)
-            {
+            match self.head.compare_exchange(head, index + 1, AcqRel, Relaxed) {
                 Ok(_) => return,
                 Err(found) => head = found,
             }

@@ -29,11 +29,11 @@ use std::{
 
 use umcg_sys::Provider;
 
-pub(crate) use self::{config::Config, start::Threads};
 use self::{
     arena::Arena, backlog::Backlog, counters::TaskCounts, grow::Grow, life::Life, server::Server,
     sleep::Sleep, worker::Worker,
 };
+pub(crate) use self::{config::Config, start::Threads};
 use crate::{
     spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
@@ -126,9 +126,9 @@ impl Shared {
             return Some(armed);
         }
         // `armed` has been overwritten since: look for the tid.
-        self.arena.iter().find(|other| {
-            other.task().tid() == tid && other.seat() != worker::seat::FREE
-        })
+        self.arena
+            .iter()
+            .find(|other| other.task().tid() == tid && other.seat() != worker::seat::FREE)
     }
 
     /// Puts a task where it belongs. True: nobody may be looking at that place.
@@ -191,6 +191,11 @@ impl Schedule for Shared {
         } else if notify {
             self.wake_one();
         }
+    }
+
+    fn finished(&self) {
+        let server = worker::with_current(self, |worker| worker.server().index());
+        self.tasks.count_finish(server);
     }
 
     fn owned(&self) -> &OwnedTasks {

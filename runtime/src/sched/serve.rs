@@ -71,11 +71,7 @@ struct ServerThread<'a> {
 }
 
 /// The thread of server `index`. `registered` is told how that went, before anything else.
-pub(super) fn main(
-    shared: Arc<Shared>,
-    index: usize,
-    registered: impl FnOnce(Result<(), Error>),
-) {
+pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Result<(), Error>)) {
     let guard = AbortIfPanic("a server's loop");
     let me = &shared.servers[index];
     me.task().prepare(0);
@@ -296,14 +292,16 @@ impl ServerThread<'_> {
 
     /// An idle worker of another server, rather than a new one.
     fn steal_idle(&self) -> Option<u32> {
-        self.others().filter(|other| other.idle() > 0).find_map(|other| {
-            let mut lists = other.lists();
-            let worker = lists.idle.pop(&self.shared.arena)?;
-            other.publish(&lists, &self.shared.backlog);
-            drop(lists);
-            self.adopt(other, worker);
-            Some(worker)
-        })
+        self.others()
+            .filter(|other| other.idle() > 0)
+            .find_map(|other| {
+                let mut lists = other.lists();
+                let worker = lists.idle.pop(&self.shared.arena)?;
+                other.publish(&lists, &self.shared.backlog);
+                drop(lists);
+                self.adopt(other, worker);
+                Some(worker)
+            })
     }
 
     fn others(&self) -> impl Iterator<Item = &Server> {
@@ -383,7 +381,10 @@ impl ServerThread<'_> {
                 ..Slice::default()
             };
         }
-        let waiting = shared.backlog.servers[self.me.index()].workers.load(Relaxed) > 0;
+        let waiting = shared.backlog.servers[self.me.index()]
+            .workers
+            .load(Relaxed)
+            > 0;
         let mut end = now + SLICE_NS;
         if waiting {
             end = *self

@@ -250,8 +250,7 @@ mod model {
 
         fn push(&self) {
             // Release is what the queue gives; the fence in `claim` does the rest.
-            self.queued
-                .fetch_add(1, crate::sync::Ordering::Release);
+            self.queued.fetch_add(1, crate::sync::Ordering::Release);
             self.notify();
         }
 

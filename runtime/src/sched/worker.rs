@@ -29,7 +29,6 @@ use crate::{
     panic::{AbortIfPanic, contain},
     sync::AtomicU32,
     task::Runnable,
-    trace,
 };
 
 /// With somebody waiting, a worker hands over after so many tasks (B1) ...
@@ -340,7 +339,11 @@ impl WorkerThread {
     /// Has a spare worker made off the block path: tasks wait, a sibling is blocked, and if
     /// this worker blocks as well nobody could take over.
     fn spare(&self, server: &Server) {
-        if server.lacks_spare(&self.shared.backlog) && self.shared.config.min_idle > 0 {
+        let config = &self.shared.config;
+        if server.lacks_spare(&self.shared.backlog)
+            && config.min_idle > 0
+            && self.shared.grow.has_room(config.max_workers)
+        {
             self.shared.grow.want(server);
         }
     }

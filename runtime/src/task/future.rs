@@ -136,10 +136,12 @@ impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
                 discard(payload);
             }
         }
+        // SAFETY: see the field.
+        let sched = unsafe { &*self.sched };
         if let Some(key) = self.meta.owned.take() {
-            // SAFETY: see the field.
-            unsafe { &*self.sched }.owned().remove(key);
+            sched.owned().remove(key);
         }
+        sched.finished();
     }
 }
 

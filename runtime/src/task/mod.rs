@@ -80,6 +80,10 @@ pub(crate) trait Schedule: Send + Sync + 'static {
     /// the task, never unwinds. After shutdown it drops the task.
     fn schedule(&self, task: Runnable, origin: Origin);
 
+    /// A task came to its end: completed, panicked or cancelled. Called once for each, on the
+    /// thread where that happened; as quick and as quiet as `schedule`.
+    fn finished(&self);
+
     /// The suspended tasks of this scheduler.
     fn owned(&self) -> &OwnedTasks;
 }
