@@ -12,6 +12,9 @@ mod monitor;
 pub(crate) mod os;
 #[cfg(not(loom))]
 mod place;
+#[cfg(loom)]
+#[path = "place_model.rs"]
+mod place;
 mod record;
 #[cfg(not(loom))]
 mod registration;

@@ -1,0 +1,272 @@
+//! Model checks of the protocol: the code that runs in the product, on loom's atomics, in all
+//! interleavings of a few threads. README.md beside this says which rule each check holds.
+
+mod lists;
+mod verdicts;
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU32 as Plain32, Ordering::SeqCst as Plain},
+    },
+};
+
+use super::{
+    record::life,
+    verdict::Judge,
+    words::{Index, Phase, Run, Slot, Tag},
+    world::World,
+};
+use crate::{
+    List, UmcgTask, state,
+    sync::{SeqCst, stop},
+};
+
+/// All interleavings of one small scenario.
+fn check(scenario: impl Fn() + Sync + Send + 'static) {
+    loom::model(scenario);
+}
+
+/// The same with a judge that is stopped for ever before its first step, after it, and so on.
+fn check_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
+    for stop in 0..=steps {
+        loom::model(move || scenario(stop));
+    }
+}
+
+/// A world of tasks whose thread ids are their indices: servers first, from 1, then workers.
+struct Model {
+    world: World,
+    /// By index; 0 is nobody.
+    tasks: Vec<*mut UmcgTask>,
+    /// Workers that have finished. Not a loom atomic: it is no part of what is checked.
+    done: Plain32,
+}
+
+// SAFETY: the tasks are atomics, and are freed with the model.
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        for &task in &self.tasks {
+            // SAFETY: from `Box::into_raw`, used by nobody any more.
+            drop(unsafe { Box::from_raw(task) });
+        }
+    }
+}
+
+impl Model {
+    /// `servers` servers, all awake, and workers of the given servers, all asleep in the gate
+    /// and owned by whoever the scenario says.
+    fn new(servers: u32, workers: &[u32]) -> Arc<Self> {
+        let world = World::new(servers as usize + workers.len());
+        let mut tasks = vec![Box::into_raw(Box::new(UmcgTask::new()))];
+        for tid in 1..=servers {
+            let task = Box::into_raw(Box::new(UmcgTask::of_model(tid, tid)));
+            world.record(tid).open(task, tid, life::SERVER);
+            tasks.push(task);
+        }
+        for (i, &server) in workers.iter().enumerate() {
+            let tid = servers + 1 + i as u32;
+            let task = Box::into_raw(Box::new(UmcgTask::of_model(tid, server)));
+            world.record(tid).open(task, tid, life::WORKER);
+            world.record(tid).host.store(server, SeqCst);
+            tasks.push(task);
+        }
+        let model = Self {
+            world,
+            tasks,
+            done: Plain32::new(0),
+        };
+        for tid in 1..model.tasks.len() as u32 {
+            let first = if tid <= servers {
+                state::RUNNING
+            } else {
+                state::RUNNABLE
+            };
+            model.task(tid).transition(state::NONE, first).unwrap();
+        }
+        Arc::new(model)
+    }
+
+    fn task(&self, index: Index) -> &UmcgTask {
+        // SAFETY: alive as long as the model.
+        unsafe { &*self.tasks[index as usize] }
+    }
+
+    /// The tid of a worker that a list handed out.
+    fn tid_of(&self, worker: std::ptr::NonNull<UmcgTask>) -> u32 {
+        // SAFETY: tasks live as long as the model.
+        unsafe { worker.as_ref() }.tid()
+    }
+
+    fn run(&self, index: Index) -> Run {
+        self.world.record(index).run()
+    }
+
+    fn slot(&self, server: Index) -> Slot {
+        self.world.record(server).slot()
+    }
+
+    /// Setting up: the worker runs in the slot of the server, by its next epoch.
+    fn runs_in(&self, worker: Index, server: Index) -> Run {
+        let record = self.world.record(worker);
+        let run = Run::new(record.run().epoch() + 1, 0, Phase::Acked);
+        record.run.store(run.0, SeqCst);
+        record.host.store(server, SeqCst);
+        let slot = Slot::held(worker, run.epoch());
+        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.task(worker)
+            .transition(state::RUNNABLE, state::RUNNING)
+            .unwrap();
+        run
+    }
+
+    /// Setting up: the same, with `armed` for its next.
+    fn runs_armed(&self, worker: Index, server: Index, armed: Index) -> Run {
+        let run = self.runs_in(worker, server).naming(armed);
+        self.world.record(worker).run.store(run.0, SeqCst);
+        self.world.record(armed).host.store(server, SeqCst);
+        self.task(worker).set_next_tid(armed);
+        run
+    }
+
+    /// Setting up: the server sleeps, or is about to, and its slot stays as it is.
+    fn sleeps(&self, server: Index) {
+        self.task(server).begin_drain();
+    }
+
+    /// Setting up: the server sleeps in `wait` without a pick.
+    fn idles(&self, server: Index) {
+        self.sleeps(server);
+        self.world
+            .record(server)
+            .slot
+            .store(Slot::IDLE.0, SeqCst);
+    }
+
+    /// Setting up: the worker was judged in the slot of the server, which is its own again.
+    fn judged_in(&self, worker: Index, server: Index) -> Run {
+        let run = self.runs_in(worker, server).to(Phase::Judged);
+        self.world.record(worker).run.store(run.0, SeqCst);
+        let slot = Slot::after(worker, run.epoch());
+        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.task(worker)
+            .transition(state::RUNNING, state::BLOCKED)
+            .unwrap();
+        self.world.record(server).remember(worker);
+        run
+    }
+
+    /// What a worker that was just told RUNNING may rely on: as long as nobody has judged it, a
+    /// slot names it, by this dispatch. Slots name one worker each, so no two of them hold one.
+    fn holds(&self, worker: Index) {
+        let run = self.run(worker);
+        if run.phase() != Phase::Acked {
+            assert!(run.is_judged() || run.phase() == Phase::Adopting, "{run:?}");
+            return;
+        }
+        let host = self.world.record(worker).host.load(SeqCst);
+        let slot = self.slot(host);
+        if slot != Slot::held(worker, run.epoch()) {
+            let now = self.run(worker);
+            assert!(now != run, "{now:?} of {worker} while the slot is {slot:?}");
+        }
+    }
+
+    /// The end of a worker: out of its slot as it leaves at the end of its thread.
+    fn finish(&self, worker: Index) {
+        self.done.fetch_add(1, Plain);
+        self.world.pull(worker).expect("a worker that ends runs");
+        let run = self.run(worker);
+        assert_eq!(run.phase(), Phase::Out, "{worker} was dispatched as it ended");
+        // The application tells its servers of the end.
+        for index in 1..self.tasks.len() as u32 {
+            if self.world.record(index).life.load(SeqCst) == life::SERVER {
+                self.world.preempt(index).unwrap();
+            }
+        }
+    }
+
+    /// A worker from its gate to its end.
+    fn one_task(&self, worker: Index) {
+        self.world.gate(worker).expect("the server lives");
+        self.holds(worker);
+        self.finish(worker);
+    }
+
+    /// A worker that returns from the kernel, stops at its checkpoint, and ends.
+    fn one_checkpoint(&self, worker: Index) {
+        self.world.checkpoint(worker).expect("the server lives");
+        self.holds(worker);
+        self.finish(worker);
+    }
+
+    fn all_done(&self, workers: u32) -> bool {
+        self.done.load(Plain) >= workers
+    }
+
+    /// The mail's server loop until that many workers have finished. `ready`: workers that it
+    /// owns. Each dispatch that it owns the token for must succeed.
+    fn serve(&self, server: Index, ready: &[Index], workers: u32) {
+        let task = self.task(server);
+        let mut ready: VecDeque<Index> = ready.iter().copied().collect();
+        while !self.all_done(workers) {
+            self.drain(server, &mut ready);
+            if self.all_done(workers) {
+                return;
+            }
+            let held = self.slot(server).tag() == Tag::Held;
+            let pick = if held { None } else { ready.front().copied() };
+            task.set_next_tid(pick.unwrap_or(0));
+            match self.world.wait_server(server, None) {
+                Ok(()) => {
+                    assert_eq!(task.state(), state::RUNNING);
+                    if pick.is_some() && task.next_tid() == 0 {
+                        ready.pop_front();
+                    }
+                }
+                Err((errno, why)) => {
+                    assert_eq!(errno, libc::EBUSY, "{why}");
+                    assert!(why.contains("another worker"), "{pick:?}: {why}");
+                }
+            }
+        }
+    }
+
+    /// The first half of the server's loop: RUNNABLE, next_tid 0, take, process.
+    fn drain(&self, server: Index, ready: &mut VecDeque<Index>) {
+        let task = self.task(server);
+        task.begin_drain();
+        task.set_next_tid(0);
+        let runnable = task.take(List::Runnable);
+        let blocked = task.take(List::Blocked);
+        blocked.for_each(drop);
+        for worker in runnable {
+            ready.push_back(self.tid_of(worker));
+        }
+    }
+
+    /// One look of the sentinel: read, confirm (whatever the model does meanwhile), judge.
+    fn look(&self, server: Index, judge: Judge) -> bool {
+        let slot = self.slot(server);
+        if !slot.is_held() {
+            return false;
+        }
+        let run = self.run(slot.index());
+        run.phase() == Phase::Acked
+            && run.epoch() == slot.epoch()
+            && self.world.judge(slot.index(), run, judge)
+    }
+
+    /// A sentinel that looks twice and is stopped for ever after that many steps.
+    fn sentinel(&self, server: Index, steps: u32) {
+        stop::after(steps, || {
+            self.look(server, Judge::Sentinel);
+            self.look(server, Judge::Sentinel);
+        });
+    }
+}
