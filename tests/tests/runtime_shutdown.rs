@@ -281,10 +281,13 @@ fn a_runtime_may_be_dropped_inside_another_one() {
     apart(60, || {
         let outer = runtime(1);
         let inner = runtime(1);
-        let slow = inner.spawn_blocking(|| {
+        let (begins, begun) = mpsc::channel();
+        let slow = inner.spawn_blocking(move || {
+            begins.send(()).unwrap();
             thread::sleep(Duration::from_millis(100));
             3
         });
+        begun.recv().unwrap();
         let dropping = outer.spawn_blocking(move || drop(inner));
         overlap(&outer, 40);
         dropping.join().unwrap();
