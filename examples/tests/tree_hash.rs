@@ -95,11 +95,8 @@ fn what_cannot_be_read_is_said_and_is_a_failure() {
     for directory in [outside.path(), tree.path()] {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("a mode");
     }
-    fs::set_permissions(
-        tree.path().join("large"),
-        fs::Permissions::from_mode(0o000),
-    )
-    .expect("a mode");
+    fs::set_permissions(tree.path().join("large"), fs::Permissions::from_mode(0o000))
+        .expect("a mode");
     // Root reads everything; and where the program was built, others may not look.
     let program = outside.path().join("tree_hash");
     fs::copy(PROGRAM, &program).expect("a copy");
@@ -115,7 +112,10 @@ fn what_cannot_be_read_is_said_and_is_a_failure() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("not hashed: \"large\""), "{text}");
-    assert!(text.contains("not hashed: 1: 1 permission denied"), "{text}");
+    assert!(
+        text.contains("not hashed: 1: 1 permission denied"),
+        "{text}"
+    );
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("404 files"), "{text}");
 }

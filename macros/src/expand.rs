@@ -195,10 +195,10 @@ fn returns_unit(output: &ReturnType) -> bool {
 
 fn builder(entry: Entry, options: &Options) -> TokenStream {
     let krate = &options.krate;
-    let mut builder = quote!(#krate::Builder::new());
-    if entry == Entry::Test && !options.has("servers") {
-        builder.extend(quote!(.servers(1)));
-    }
+    let mut builder = match entry {
+        Entry::Main => quote!(#krate::Builder::new()),
+        Entry::Test => quote!(#krate::__private::test_builder()),
+    };
     for (method, value) in &options.calls {
         let value = if method == "provider" {
             quote!(#krate::__private::#value)
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_has_one_server_and_keeps_its_attributes() {
+    fn a_test_has_its_own_defaults_and_keeps_its_attributes() {
         let got = expanded(
             Entry::Test,
             quote!(),
@@ -304,7 +304,7 @@ mod tests {
             #[::core::prelude::v1::test]
             fn fails() {
                 fn fails() { panic!("no") }
-                ::umcg::__private::run_function(::umcg::Builder::new().servers(1), fails)
+                ::umcg::__private::run_function(::umcg::__private::test_builder(), fails)
             }
         };
         assert_eq!(got, want.to_string());
@@ -323,7 +323,7 @@ mod tests {
         );
         assert!(got.contains("-> :: std :: process :: ExitCode"), "{got}");
         assert!(got.contains("__private :: run_test"), "{got}");
-        assert!(got.contains("new () . servers (3)"), "{got}");
+        assert!(got.contains("test_builder () . servers (3)"), "{got}");
     }
 
     #[test]

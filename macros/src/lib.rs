@@ -58,7 +58,7 @@ use crate::expand::{Entry, expand};
 /// |---|---|---|
 /// | `servers` | `usize` | how many tasks run at the same time |
 /// | `max_workers` | `usize` | how many threads there may be, blocked ones included |
-/// | `min_idle_workers` | `usize` | how many idle threads are kept ready |
+/// | `min_idle_workers` | `u32` | how many idle threads each server keeps ready |
 /// | `keep_alive` | `Duration` | how long other idle threads are kept |
 /// | `name` or `thread_name` | text | how the threads' names begin |
 /// | `thread_stack_size` | `usize` | a worker's stack in bytes, and so that of `main` |
@@ -93,9 +93,9 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// As [`main`](macro@main), with the same options, but with one server if the test does not say
-/// otherwise: so no two tasks run at the same time, until one of them blocks. The test's own
-/// attributes (`#[ignore]`, `#[should_panic]`, `#[cfg]`) are kept; `#[test]` is added. A test
+/// As [`main`](macro@main), with the same options, but with one server if neither the test nor
+/// `UMCG_SERVERS` says otherwise: so no two tasks run at the same time, until one of them
+/// blocks. The test's own attributes (`#[ignore]`, `#[should_panic]`, `#[cfg]`) are kept; `#[test]` is added. A test
 /// fails when its body panics or returns an error; panics of its tasks are in their
 /// `JoinHandle`s.
 #[proc_macro_attribute]

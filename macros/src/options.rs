@@ -125,11 +125,6 @@ impl Options {
         (options, errors)
     }
 
-    /// Whether the option with this builder method was given.
-    pub(crate) fn has(&self, method: &str) -> bool {
-        self.calls.iter().any(|(name, _)| name == method)
-    }
-
     fn add(&mut self, meta: &Meta, seen: &mut Vec<&'static str>) -> Result<(), Error> {
         let name = match meta.path().get_ident() {
             Some(name) => name.to_string(),
@@ -209,8 +204,7 @@ impl Wants {
         if let Expr::Lit(ExprLit { lit, .. }) = value {
             let right = match (self, lit) {
                 (Self::Number(least), Lit::Int(number)) => {
-                    matches!(number.suffix(), "" | "usize")
-                        && number.base10_parse::<u64>().is_ok_and(|n| n >= least)
+                    number.base10_parse::<u64>().is_ok_and(|n| n >= least)
                 }
                 (Self::Text, Lit::Str(_)) | (Self::Bool, Lit::Bool(_)) => true,
                 _ => false,

@@ -12,6 +12,17 @@ pub use umcg_sys::Choice;
 
 use crate::{Builder, Runtime};
 
+/// What a test starts from: one server, unless the environment says how many.
+///
+/// An invalid value there is left for [`Builder::build`] to refuse.
+pub fn test_builder() -> Builder {
+    let builder = Builder::new();
+    match std::env::var_os("UMCG_SERVERS") {
+        Some(_) => builder,
+        None => builder.servers(1),
+    }
+}
+
 /// Runs `main`'s body. Its result is reported on the worker, so it need not be `Send`.
 #[must_use]
 pub fn run_main<R, F>(builder: Builder, body: F) -> ExitCode

@@ -350,12 +350,8 @@ struct AbsentPage {
 impl AbsentPage {
     fn new() -> io::Result<Self> {
         // SAFETY: plain call.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_userfaultfd,
-                libc::O_CLOEXEC | UFFD_USER_MODE_ONLY,
-            )
-        };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | UFFD_USER_MODE_ONLY) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -408,9 +404,8 @@ impl AbsentPage {
             0,
         ];
         // SAFETY: both ranges are mapped and PAGE long.
-        let result = unsafe {
-            libc::ioctl(self.uffd.as_raw_fd(), UFFDIO_COPY as _, copy.as_mut_ptr())
-        };
+        let result =
+            unsafe { libc::ioctl(self.uffd.as_raw_fd(), UFFDIO_COPY as _, copy.as_mut_ptr()) };
         assert_eq!(result, 0, "UFFDIO_COPY: {}", io::Error::last_os_error());
     }
 }

@@ -455,9 +455,7 @@ impl Drop for Server {
             if std::thread::panicking() {
                 self.stage.dump();
             }
-            let _ = self
-                .task()
-                .transition(state::RUNNABLE, state::RUNNING);
+            let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
             let _ = self
                 .provider()
                 .unregister(std::ptr::NonNull::from(&self.record.task));

@@ -3,11 +3,7 @@
 use std::{
     fmt,
     ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::Ordering::SeqCst,
-        mpsc,
-    },
+    sync::{Arc, atomic::Ordering::SeqCst, mpsc},
     time::{Duration, Instant},
 };
 
@@ -225,8 +221,8 @@ impl Me {
     #[track_caller]
     pub fn assert_passed(&self, call: &str) {
         let word = self.task().state_word().load(SeqCst);
-        let judged = !self.provider().facts().exact_stop
-            && word & state::STATE_MASK == state::BLOCKED;
+        let judged =
+            !self.provider().facts().exact_stop && word & state::STATE_MASK == state::BLOCKED;
         assert!(
             word & state::STATE_MASK == state::RUNNING || judged,
             "after {call} the caller is {} ({word:#x})",
@@ -381,10 +377,7 @@ impl Me {
     pub fn unregister(&self) {
         loop {
             self.checkpoint();
-            match self
-                .provider()
-                .unregister(NonNull::from(&self.record.task))
-            {
+            match self.provider().unregister(NonNull::from(&self.record.task)) {
                 Ok(()) => break,
                 // Judged since the checkpoint.
                 Err(error) if error.is_busy() => {}

@@ -43,7 +43,10 @@ fn block_one(stage: &Arc<Stage>, blocker: Blocker) {
         let result = call();
         me.step(1);
         me.checkpoint();
-        assert_eq!(result, expect, "{name}: the result is the system call's own");
+        assert_eq!(
+            result, expect,
+            "{name}: the result is the system call's own"
+        );
         me.step(2);
     });
     server.run_until("the call blocks and is reported", |_| {
@@ -261,7 +264,11 @@ fn c40_the_unblock_goes_to_the_current_server() {
             .log
             .iter()
             .filter(|drained| !drained.blocked.is_empty());
-        assert_eq!(strangers.count(), 0, "the first server has nothing to do with it");
+        assert_eq!(
+            strangers.count(),
+            0,
+            "the first server has nothing to do with it"
+        );
         first.finish();
     });
 }

@@ -95,8 +95,8 @@ fn g03_an_explicit_wait_is_pushed_on_no_list() {
             let before = stage.disturbances(server.tid());
             server.task().begin_drain();
             server.wait(next, 0).expect("until the worker waits");
-            let listed = server.task().has_events(List::Runnable)
-                || server.task().has_events(List::Blocked);
+            let listed =
+                server.task().has_events(List::Runnable) || server.task().has_events(List::Blocked);
             let quiet = stage.disturbances(server.tid()) == before;
             server.run_until("the worker in the pool", |_| worker.unpark());
             server.ready.push_back(worker.tid());
@@ -119,9 +119,7 @@ fn g04_a_signal_between_leave_and_wait() {
                 let before = proc::signals();
                 proc::signal(me.task().tid(), libc::SIGUSR1);
                 assert!(proc::signals() > before, "the handler ran in the window");
-                me.record()
-                    .offered
-                    .store(me.task().server_tid(), SeqCst);
+                me.record().offered.store(me.task().server_tid(), SeqCst);
                 me.wait();
             }
         });
@@ -250,10 +248,7 @@ fn g10_the_lists_are_those_of_server_tid() {
             move |me| {
                 me.park();
                 // The mail's first sketch pushed the blocker on the woken task's list.
-                seen.store(
-                    Record::raw_list(me.task(), List::Blocked) & !1,
-                    SeqCst,
-                );
+                seen.store(Record::raw_list(me.task(), List::Blocked) & !1, SeqCst);
                 me.spin_until(|| stop.load(SeqCst));
             }
         });
@@ -301,9 +296,7 @@ fn g04_a_handler_that_blocks_between_leave_and_wait() {
             for _ in 0..20 {
                 me.leave();
                 proc::signal(me.task().tid(), libc::SIGUSR2);
-                me.record()
-                    .offered
-                    .store(me.task().server_tid(), SeqCst);
+                me.record().offered.store(me.task().server_tid(), SeqCst);
                 // And once more when it is queued already (trap a): one token, one list entry.
                 proc::signal(me.task().tid(), libc::SIGUSR2);
                 me.wait();

@@ -365,7 +365,11 @@ fn c54_transitions_keep_the_users_bits() {
             assert_eq!(server.task().user_bits(), 0x1234);
             worker.exited()
         });
-        assert_eq!(worker.task().user_bits(), 0xabcd, "even unregister keeps them");
+        assert_eq!(
+            worker.task().user_bits(),
+            0xabcd,
+            "even unregister keeps them"
+        );
         server.finish();
     });
 }

@@ -70,7 +70,10 @@ fn c56_moving_a_worker_is_writing_its_server_tid() {
                     while !done.load(SeqCst) {
                         stage.check();
                         server.drain();
-                        boxes[1 - own].lock().expect("a box").extend(server.ready.drain(..));
+                        boxes[1 - own]
+                            .lock()
+                            .expect("a box")
+                            .extend(server.ready.drain(..));
                         let pick = boxes[own].lock().expect("a box").pop();
                         if let Some(tid) = pick {
                             let record = stage.by_tid(tid).expect("the worker");
@@ -88,7 +91,9 @@ fn c56_moving_a_worker_is_writing_its_server_tid() {
                 });
             });
         }
-        stage.until("both servers", || tids.iter().all(|tid| tid.load(SeqCst) != 0));
+        stage.until("both servers", || {
+            tids.iter().all(|tid| tid.load(SeqCst) != 0)
+        });
         let worker = stage.worker("worker", tids[0].load(SeqCst), |me| {
             let mut last = me.task().server_tid();
             for _ in 0..10 {
@@ -296,8 +301,7 @@ fn c68_a_server_sleeps_while_its_worker_runs() {
                     let tid = record.task.tid();
                     me.spin_until(|| proc::asleep(tid));
                     for _ in 0..20 {
-                        let sleeps =
-                            proc::asleep(tid) && record.task.state() == state::RUNNABLE;
+                        let sleeps = proc::asleep(tid) && record.task.state() == state::RUNNABLE;
                         (if sleeps { &asleep } else { &awake }).fetch_add(1, SeqCst);
                         me.checkpoint();
                     }
@@ -397,9 +401,7 @@ fn c70_blocking_and_preemption_in_one_loop() {
             .map(|index| spinner(stage, &format!("spinner {index}"), server.tid(), &stop))
             .collect();
         let mixed: Vec<_> = (0..3)
-            .map(|index| {
-                stage.worker(&format!("mixed {index}"), server.tid(), |me| mixed(me, 20))
-            })
+            .map(|index| stage.worker(&format!("mixed {index}"), server.tid(), |me| mixed(me, 20)))
             .collect();
         server.run_until("the others, between two that never stop", |_| {
             mixed.iter().all(Worker::exited)

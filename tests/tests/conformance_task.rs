@@ -198,12 +198,7 @@ fn c08_a_worker_can_be_on_both_lists() {
 #[test]
 fn c09_three_states_and_none() {
     assert_eq!(
-        [
-            state::NONE,
-            state::RUNNING,
-            state::RUNNABLE,
-            state::BLOCKED
-        ],
+        [state::NONE, state::RUNNING, state::RUNNABLE, state::BLOCKED],
         [0, 1, 2, 3]
     );
     on_each(|stage| {
@@ -255,7 +250,11 @@ fn c10_unblocked_is_runnable() {
         stage.until("the event of the unblock", || {
             server.task().has_events(List::Runnable)
         });
-        assert_eq!(worker.state(), state::RUNNABLE, "before the event is drained");
+        assert_eq!(
+            worker.state(),
+            state::RUNNABLE,
+            "before the event is drained"
+        );
         server.drain();
         assert_eq!(worker.state(), state::RUNNABLE, "and after");
         server.run_to_exit(&[&worker]);

@@ -50,7 +50,11 @@ fn two_servers_pick_one_worker_and_one_wins() {
                         worker
                     } else {
                         barrier.wait();
-                        picked.lock().expect("the worker").clone().expect("the worker")
+                        picked
+                            .lock()
+                            .expect("the worker")
+                            .clone()
+                            .expect("the worker")
                     };
                     for round in 0..ROUNDS {
                         let home = round % 2;
@@ -126,9 +130,7 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
                     let looker = worker.clone();
                     let stage_of_looker = Arc::clone(&stage);
                     stage.thread("looker", move || {
-                        stage_of_looker.until("the theft", || {
-                            looker.state() == state::RUNNING
-                        });
+                        stage_of_looker.until("the theft", || looker.state() == state::RUNNING);
                         stolen.store(true, SeqCst);
                     });
                     thief.ready.push_back(worker.tid());
@@ -246,9 +248,7 @@ fn a_server_ends_with_workers_in_every_state() {
         });
         server.hold(&running);
         // In register, asleep, never run. Its event is on the list.
-        let admitted = stage.worker("admitted", server.tid(), |_| {
-            unreachable!("nobody runs it")
-        });
+        let admitted = stage.worker("admitted", server.tid(), |_| unreachable!("nobody runs it"));
         stage.until("admitted is queued", || {
             admitted.state() == state::RUNNABLE && admitted.task().is_linked(List::Runnable)
         });
@@ -260,7 +260,10 @@ fn a_server_ends_with_workers_in_every_state() {
             let what = format!("{} is told", worker.name());
             stage.until(&what, || worker.reached(1));
         }
-        assert!(!asleep.reached(1), "nothing is killed, nothing is interrupted");
+        assert!(
+            !asleep.reached(1),
+            "nothing is killed, nothing is interrupted"
+        );
         data.set();
         stage.until("the late one is told", || asleep.reached(1));
         stop.store(true, SeqCst);
@@ -396,9 +399,7 @@ fn a11_unregister_waits_until_the_worker_is_on_no_list() {
             .provider()
             .preempt(worker.tid())
             .expect("preempt the worker");
-        stage.until("both events", || {
-            worker.task().is_linked(List::Runnable)
-        });
+        stage.until("both events", || worker.task().is_linked(List::Runnable));
         let linked = worker.task().is_linked(List::Blocked);
         // The server takes the token only, and runs the worker while it is on the other list.
         server.task().begin_drain();
@@ -467,7 +468,11 @@ fn an_ordinary_thread_again() {
         let own = *everywhere.last().expect("a CPU");
         let check = move || {
             assert_eq!(proc::affinity(), [own], "the thread's own affinity");
-            assert_eq!(proc::policy(0), libc::SCHED_OTHER, "the thread's own policy");
+            assert_eq!(
+                proc::policy(0),
+                libc::SCHED_OTHER,
+                "the thread's own policy"
+            );
         };
         stage.thread("server", {
             let stage = Arc::clone(stage);

@@ -165,7 +165,10 @@ fn a05_helper_threads_take_no_signals() {
 fn a08_a_worker_that_was_judged_does_not_leave() {
     on_each(|stage| {
         let mut server = Server::start(stage);
-        let (judged, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (judged, refused) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU32::new(0)),
+        );
         let worker = stage.worker("worker", server.tid(), {
             let (judged, refused) = (Arc::clone(&judged), Arc::clone(&refused));
             move |me| {
@@ -194,7 +197,11 @@ fn a08_a_worker_that_was_judged_does_not_leave() {
         judged.store(true, SeqCst);
         server.run_to_exit(&[&worker]);
         if !stage.provider().facts().exact_stop {
-            assert_eq!(refused.load(SeqCst), 1, "it published itself although judged");
+            assert_eq!(
+                refused.load(SeqCst),
+                1,
+                "it published itself although judged"
+            );
         }
         server.finish();
     });
@@ -242,58 +249,60 @@ fn a08_preemption_between_leave_and_wait_loses_nobody() {
 #[test]
 fn a08_wait_without_a_slot_wakes_nobody() {
     on_each(|stage| {
-        stage.attempt("a wait of a worker that lost its slot in the window", || {
-            let mut server = Server::start(stage);
-            let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-            // It sleeps in the window, which it should not: it is judged, and queued already.
-            let sleeper = stage.worker("sleeper", server.tid(), {
-                let data = data.clone();
-                move |me| {
-                    me.leave();
-                    data.wait();
-                    me.record().parked.store(true, SeqCst);
-                    me.wait();
-                }
-            });
-            server.collect(&sleeper);
-            let next = server.remove(&sleeper);
-            server.task().begin_drain();
-            server.wait(next, 0).expect("the slot is free again");
-            // Somebody else holds the slot now, and the server sleeps.
-            let woken = Arc::new(AtomicBool::new(true));
-            let runner = stage.worker("runner", server.tid(), {
-                let (record, sleeper) = (Arc::clone(server.record()), sleeper.clone());
-                let (woken, stop) = (Arc::clone(&woken), Arc::clone(&stop));
-                move |me| {
-                    let turns = record.turns.load(SeqCst);
-                    data.set();
-                    me.spin_until(|| sleeper.record().parked.load(SeqCst));
-                    for _ in 0..100 {
-                        std::thread::yield_now();
-                        me.checkpoint();
+        stage.attempt(
+            "a wait of a worker that lost its slot in the window",
+            || {
+                let mut server = Server::start(stage);
+                let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+                // It sleeps in the window, which it should not: it is judged, and queued already.
+                let sleeper = stage.worker("sleeper", server.tid(), {
+                    let data = data.clone();
+                    move |me| {
+                        me.leave();
+                        data.wait();
+                        me.record().parked.store(true, SeqCst);
+                        me.wait();
                     }
-                    woken.store(
-                        record.turns.load(SeqCst) != turns
-                            || record.task.state() != state::RUNNABLE,
-                        SeqCst,
-                    );
-                    stop.store(true, SeqCst);
-                }
-            });
-            server.collect(&runner);
-            let next = server.remove(&runner);
-            let before = stage.disturbances(server.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("until the runner leaves");
-            let quiet =
-                stop.load(SeqCst) && stage.disturbances(server.tid()) == before;
-            server.run_until("sleeper in the pool", |_| sleeper.unpark());
-            server.ready.push_back(sleeper.tid());
-            server.run_to_exit(&[&sleeper, &runner]);
-            server.finish();
-            assert!(!quiet || !woken.load(SeqCst), "it woke the server");
-            quiet
-        });
+                });
+                server.collect(&sleeper);
+                let next = server.remove(&sleeper);
+                server.task().begin_drain();
+                server.wait(next, 0).expect("the slot is free again");
+                // Somebody else holds the slot now, and the server sleeps.
+                let woken = Arc::new(AtomicBool::new(true));
+                let runner = stage.worker("runner", server.tid(), {
+                    let (record, sleeper) = (Arc::clone(server.record()), sleeper.clone());
+                    let (woken, stop) = (Arc::clone(&woken), Arc::clone(&stop));
+                    move |me| {
+                        let turns = record.turns.load(SeqCst);
+                        data.set();
+                        me.spin_until(|| sleeper.record().parked.load(SeqCst));
+                        for _ in 0..100 {
+                            std::thread::yield_now();
+                            me.checkpoint();
+                        }
+                        woken.store(
+                            record.turns.load(SeqCst) != turns
+                                || record.task.state() != state::RUNNABLE,
+                            SeqCst,
+                        );
+                        stop.store(true, SeqCst);
+                    }
+                });
+                server.collect(&runner);
+                let next = server.remove(&runner);
+                let before = stage.disturbances(server.tid());
+                server.task().begin_drain();
+                server.wait(next, 0).expect("until the runner leaves");
+                let quiet = stop.load(SeqCst) && stage.disturbances(server.tid()) == before;
+                server.run_until("sleeper in the pool", |_| sleeper.unpark());
+                server.ready.push_back(sleeper.tid());
+                server.run_to_exit(&[&sleeper, &runner]);
+                server.finish();
+                assert!(!quiet || !woken.load(SeqCst), "it woke the server");
+                quiet
+            },
+        );
     });
 }
 
@@ -413,10 +422,7 @@ fn a13_a_spin_lock_whose_holder_waits() {
         let spinner = stage.worker("spinner", server.tid(), {
             let lock = Arc::clone(&lock);
             move |me| {
-                while lock
-                    .compare_exchange(false, true, SeqCst, SeqCst)
-                    .is_err()
-                {
+                while lock.compare_exchange(false, true, SeqCst, SeqCst).is_err() {
                     std::thread::yield_now();
                 }
                 me.step(1);

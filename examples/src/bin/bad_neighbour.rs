@@ -76,15 +76,18 @@ fn run(arguments: &Arguments) -> Result<(), String> {
 
     report(gaps, arguments.neighbours);
     println!(
-        "{} servers, {} workers; blocks reported: {} by the kernel, {} by the sentinels, {} by \
+        "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the sentinels, {} by \
          the monitor",
-        metrics.servers,
-        metrics.workers,
+        metrics.servers.len(),
+        metrics.workers_peak,
         metrics.blocks_kernel,
         metrics.blocks_sentinel,
         metrics.blocks_monitor,
     );
-    println!("provider: {}: {}", metrics.provider, metrics.provider_why);
+    println!(
+        "provider: {} ({}): {}",
+        metrics.provider, metrics.provider_why, metrics.provider_description
+    );
     Ok(())
 }
 

@@ -22,7 +22,7 @@ impl Builder {
     pub fn max_workers(self, _: usize) -> Self {
         self
     }
-    pub fn min_idle_workers(self, _: usize) -> Self {
+    pub fn min_idle_workers(self, _: u32) -> Self {
         self
     }
     pub fn keep_alive(self, _: Duration) -> Self {
@@ -57,6 +57,10 @@ pub mod __private {
         Auto,
         Emulated,
         Device,
+    }
+
+    pub fn test_builder() -> Builder {
+        Builder::new()
     }
 
     pub fn run_main<R: Termination>(

@@ -222,6 +222,8 @@ impl World {
                     let armed = match run.phase() {
                         Phase::Relieving => {
                             self.book_relieved(run.index());
+                            // The sentinel woke nobody else.
+                            self.watch(self.record(worker.host.load(SeqCst)));
                             0
                         }
                         _ => run.index(),

@@ -31,6 +31,10 @@ impl World {
         self.beds().sentinel.rouse();
     }
 
+    pub(crate) fn watch_if_work(&self, server: &Pin<'_>) {
+        self.watch(server);
+    }
+
     pub(crate) fn watch(&self, _server: &Record) {
         self.beds().monitor.rouse();
     }

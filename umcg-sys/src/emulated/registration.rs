@@ -1,7 +1,7 @@
 //! `Emulated`: the trait's face of the protocol, and how threads come and go.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     ptr::NonNull,
     sync::atomic::Ordering::{Relaxed, SeqCst},
     time::Duration,
@@ -15,7 +15,7 @@ use super::{
     world::WORLD,
 };
 use crate::{
-    Call, Error, Facts, List, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
+    Call, Error, Facts, HasWork, List, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
     REGISTER_WORKER, Register, ServerCounters, UmcgTask, state, sync::fence,
 };
 
@@ -57,13 +57,58 @@ pub struct Emulated {
 thread_local! {
     /// The record of this thread, 0 = not registered.
     static CURRENT: Cell<Index> = const { Cell::new(0) };
-    /// Unregisters a thread that ends without doing so.
-    static AT_EXIT: AtExit = const { AtExit };
+    /// What the thread needs while it is registered; unregisters one that ends without doing so.
+    static REGISTERED: Registered = const {
+        Registered { before: RefCell::new(None), has_work: RefCell::new(None) }
+    };
 }
 
-struct AtExit;
+struct Registered {
+    /// How the thread was scheduled before, to be given back.
+    before: RefCell<Option<Before>>,
+    /// A server's question for more work.
+    has_work: RefCell<Option<HasWork>>,
+}
 
-impl Drop for AtExit {
+/// Affinity and policy of a thread before it registered.
+struct Before {
+    mask: Option<os::CpuSet>,
+    policy: i32,
+}
+
+impl Before {
+    fn of_this_thread() -> Self {
+        Self {
+            mask: os::CpuSet::of(0).ok(),
+            policy: os::policy(),
+        }
+    }
+
+    /// What is refused stays as it is: a cpuset may have changed meanwhile.
+    fn give_back(self) {
+        if let Some(mask) = self.mask {
+            let _ = mask.apply(0);
+        }
+        if os::policy() != self.policy {
+            let _ = os::set_policy(0, self.policy);
+        }
+    }
+}
+
+/// Whether the application has work for the calling server beyond its lists.
+pub(super) fn has_work() -> bool {
+    REGISTERED
+        .try_with(|registered| {
+            registered
+                .has_work
+                .borrow()
+                .as_ref()
+                .is_some_and(|ask| ask())
+        })
+        .unwrap_or(false)
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
         let index = CURRENT.replace(0);
         if index != 0 && !fork::in_child() {
@@ -73,6 +118,7 @@ impl Drop for AtExit {
             } else {
                 leave_server(index);
             }
+            // The thread ends: nothing to give back.
         }
     }
 }
@@ -211,10 +257,11 @@ unsafe impl Provider for Emulated {
         }
         CURRENT.set(0);
         if worker {
-            leave_worker(index)
+            leave_worker(index);
         } else {
-            leave_server(index)
+            leave_server(index);
         }
+        become_ordinary();
         Ok(())
     }
 
@@ -337,16 +384,18 @@ impl Emulated {
             WORLD.release(index);
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
+        let before = Before::of_this_thread();
         let cpu = place::settle(index, placement)
             .map_err(|error| undo("the CPU, or a sentinel on it, cannot be had", &error))?;
         let record = WORLD.record(index);
         record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
         if let Err(error) = monitor::attach(index, how.has_work.clone()) {
             place::leave(index, cpu);
+            before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
         let _ = user.transition(state::NONE, state::RUNNING);
-        enter(index);
+        enter(index, before, how.has_work.clone());
         #[cfg(feature = "fault-injection")]
         super::fault::start_from_env();
         Ok(())
@@ -367,6 +416,7 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     let index = WORLD
         .open(task.as_ptr(), tid, life::WORKER)
         .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
+    let before = Before::of_this_thread();
     // Refused by a sandbox: the worker keeps its policy, hand-overs are slower.
     if !os::become_worker().unwrap_or(false) {
         place::NO_SLICES.store(1, Relaxed);
@@ -375,21 +425,35 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     record.cpu.store(-1, Relaxed);
     WORLD.take_place(record, &server);
     drop(server);
-    enter(index);
+    enter(index, before, None);
     // Admission is an unblock: queue up, and through the gate when picked.
     let picked = WORLD.queue_up(index).and_then(|()| WORLD.gate(index));
     picked.map_err(|(errno, why)| {
         CURRENT.set(0);
         leave_worker(index);
+        become_ordinary();
         Error::new(call, errno, why)
     })
 }
 
-fn enter(index: Index) {
+fn enter(index: Index, before: Before, has_work: Option<HasWork>) {
     CURRENT.set(index);
     // First use registers the destructor. At the end of a thread, when it is gone already, the
     // thread must unregister by itself.
-    let _ = AT_EXIT.try_with(|_| ());
+    let _ = REGISTERED.try_with(|registered| {
+        registered.before.replace(Some(before));
+        registered.has_work.replace(has_work);
+    });
+}
+
+/// Affinity and policy back, for a thread that goes on.
+fn become_ordinary() {
+    let _ = REGISTERED.try_with(|registered| {
+        registered.has_work.replace(None);
+        if let Some(before) = registered.before.take() {
+            before.give_back();
+        }
+    });
 }
 
 /// The worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
@@ -426,9 +490,6 @@ fn leave_worker(index: Index) {
         pause(&mut turns);
     }
     clear_state(user);
-    if record.cpu.load(Relaxed) >= 0 {
-        let _ = os::original_mask().apply(0);
-    }
     WORLD.release(index);
 }
 

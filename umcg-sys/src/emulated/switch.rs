@@ -13,7 +13,8 @@ use crate::{
 };
 
 const INVALID_STATE: Failure = (libc::EINVAL, "the state is neither RUNNING nor RUNNABLE");
-const NO_TARGET: Failure = (libc::ESRCH, "no registered worker has the tid in next_tid");
+const NO_TARGET: Failure = (libc::ESRCH, "no registered task has the tid in next_tid");
+const A_SERVER: Failure = (libc::EBUSY, "the target is a server");
 
 impl World {
     /// `wait` of a server.
@@ -54,7 +55,15 @@ impl World {
                 if next == 0 || next == own {
                     Ok(())
                 } else if self.record(slot.index()).tid.load(SeqCst) == next {
-                    task.clear_next_tid(next);
+                    // It runs already: that is what was wanted. Or it has left, was published,
+                    // and has not reached its own `wait`: then the pick stays the caller's, and
+                    // that `wait` wakes us.
+                    let runs = self
+                        .worker(next)
+                        .is_some_and(|holder| holder.task().state() != state::RUNNABLE);
+                    if runs {
+                        task.clear_next_tid(next);
+                    }
                     Ok(())
                 } else {
                     Err((
@@ -80,9 +89,20 @@ impl World {
         self.sleep_server(&server, deadline)
     }
 
+    /// The worker that `next_tid` names.
+    fn target(&self, next: u32) -> Result<Pin<'_>, Failure> {
+        self.worker(next).ok_or_else(|| {
+            if self.server(next).is_some() {
+                A_SERVER
+            } else {
+                NO_TARGET
+            }
+        })
+    }
+
     /// Gives the slot to the worker that the server picked.
     fn dispatch(&self, server: &Pin<'_>, from: Slot, next: u32) -> Result<(), Failure> {
-        let worker = self.worker(next).ok_or(NO_TARGET)?;
+        let worker = self.target(next)?;
         self.claim(&worker, server.tid.load(SeqCst))?;
         // A worker that has not reached its gate yet may have set `next_tid` for its own `wait`.
         let in_gate = worker.run().phase() == Phase::Out;
@@ -112,6 +132,8 @@ impl World {
         }
         server.task().clear_next_tid(next);
         self.rouse(server);
+        // Work that waited before the slot was held has told nobody yet.
+        self.watch_if_work(server);
         Ok(())
     }
 
@@ -278,8 +300,9 @@ impl World {
                 Ok(false)
             }
         };
-        let Some(target) = self.worker(next) else {
-            return or_moved_on(NO_TARGET);
+        let target = match self.target(next) {
+            Ok(target) => target,
+            Err(failure) => return or_moved_on(failure),
         };
         if let Err(failure) = self.claim(&target, server.tid.load(SeqCst)) {
             return or_moved_on(failure);
@@ -303,6 +326,7 @@ impl World {
             self.unclaim(&target);
             self.wake_server(server);
         }
+        self.watch(server);
         Ok(true)
     }
 

@@ -127,6 +127,7 @@ impl World {
         let run = self.record(index).run();
         if run.is_judged() {
             self.book(index, run);
+            self.forget_armed(index, run);
         }
     }
 

@@ -83,13 +83,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("a right template"),
         )
     };
-    let mut most_workers = 0;
-    loop {
-        let ended = job.wait(Duration::from_millis(50));
-        most_workers = most_workers.max(runtime.metrics().workers);
-        if ended {
-            break;
-        }
+    while !job.wait(Duration::from_millis(50)) {
         let bytes = job.bytes.load(Ordering::Relaxed);
         bar.set_message(format!(
             "{} of {} files, {}, {}/s, {} workers",
@@ -97,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             HumanCount(job.found.load(Ordering::Relaxed)),
             HumanBytes(bytes),
             HumanBytes((bytes as f64 / begun.elapsed().as_secs_f64()) as u64),
-            runtime.metrics().workers,
+            runtime.metrics().workers.total,
         ));
         bar.tick();
     }
@@ -108,7 +102,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         path: &arguments.path,
         job: &job,
         took,
-        most_workers,
         metrics: runtime.metrics(),
     };
     print!("{summary}");

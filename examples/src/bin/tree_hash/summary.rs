@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{HumanBytes, HumanCount};
-use umcg::Metrics;
+use umcg::RuntimeMetrics;
 
 use crate::job::{Failures, Job};
 
@@ -17,8 +17,7 @@ pub(crate) struct Summary<'a> {
     pub(crate) path: &'a Path,
     pub(crate) job: &'a Job,
     pub(crate) took: Duration,
-    pub(crate) most_workers: usize,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: RuntimeMetrics,
 }
 
 impl Summary<'_> {
@@ -49,14 +48,18 @@ impl Display for Summary<'_> {
             f,
             "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the \
              sentinels, {} by the monitor; the longest took {:.1?}",
-            metrics.servers,
-            self.most_workers,
+            metrics.servers.len(),
+            metrics.workers_peak,
             HumanCount(metrics.blocks_kernel),
             HumanCount(metrics.blocks_sentinel),
             HumanCount(metrics.blocks_monitor),
             metrics.longest_block,
         )?;
-        writeln!(f, "provider: {}: {}", metrics.provider, metrics.provider_why)
+        writeln!(
+            f,
+            "provider: {} ({}): {}",
+            metrics.provider, metrics.provider_why, metrics.provider_description
+        )
     }
 }
 

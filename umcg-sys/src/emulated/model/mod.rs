@@ -142,10 +142,7 @@ impl Model {
     /// Setting up: the server sleeps in `wait` without a pick.
     fn idles(&self, server: Index) {
         self.sleeps(server);
-        self.world
-            .record(server)
-            .slot
-            .store(Slot::IDLE.0, SeqCst);
+        self.world.record(server).slot.store(Slot::IDLE.0, SeqCst);
     }
 
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
@@ -182,7 +179,11 @@ impl Model {
         self.done.fetch_add(1, Plain);
         self.world.pull(worker).expect("a worker that ends runs");
         let run = self.run(worker);
-        assert_eq!(run.phase(), Phase::Out, "{worker} was dispatched as it ended");
+        assert_eq!(
+            run.phase(),
+            Phase::Out,
+            "{worker} was dispatched as it ended"
+        );
         // The application tells its servers of the end.
         for index in 1..self.tasks.len() as u32 {
             if self.world.record(index).life.load(SeqCst) == life::SERVER {
