@@ -261,14 +261,21 @@ impl World {
                     }
                 }
                 Phase::Judged | Phase::Switched => {
-                    // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
+                    // Judged between `leave` and here: not a holder, switches nobody (trace A8).
                     let host = worker.host.load(SeqCst);
                     self.settle(host, index, run);
                     self.wake_after(host, index, run);
                     self.forget_armed(index, run);
                     // While still judged: once OUT, a dispatcher may own us and arm us anew.
                     self.hand_to_server(&worker, next);
-                    let _ = worker.step(run, run.naming(0).to(Phase::Out));
+                    if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
+                        // The wake-up of the verdict may have come before the worker published
+                        // itself in its server's queue: a server that went idle since then has
+                        // not seen it. One whose slot is held will.
+                        if let Some(server) = self.server(task.server_tid()) {
+                            self.poke(&server);
+                        }
+                    }
                 }
                 Phase::Adopting => {
                     let _ = worker.step(run, run.to(Phase::Out));
