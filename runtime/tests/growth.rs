@@ -24,6 +24,10 @@ fn spin(time: Duration) {
 
 #[test]
 fn work_for_the_cpu_alone_does_not_grow_the_pool() {
+    if std::env::var_os("UMCG_FAULT").is_some() {
+        eprintln!("SKIPPED: with wrong verdicts on purpose, running workers count as blocked");
+        return;
+    }
     for servers in [1, 2] {
         within(LIMIT, "spinning tasks", move || {
             let runtime = Builder::new().servers(servers).build().unwrap();

@@ -1,7 +1,11 @@
 //! Model checks of the protocol: the code that runs in the product, on loom's atomics, in all
 //! interleavings of a few threads. README.md beside this says which rule each check holds.
 
+mod adoption;
+mod arming;
+mod beds;
 mod lists;
+mod slots;
 mod verdicts;
 
 use std::{
@@ -12,6 +16,8 @@ use std::{
     },
 };
 
+use loom::thread;
+
 use super::{
     record::life,
     verdict::Judge,
@@ -20,7 +26,7 @@ use super::{
 };
 use crate::{
     List, UmcgTask, state,
-    sync::{SeqCst, stop},
+    sync::{AtomicU32, SeqCst, stop},
 };
 
 /// All interleavings of one small scenario.
@@ -40,6 +46,8 @@ struct Model {
     world: World,
     /// By index; 0 is nobody.
     tasks: Vec<*mut UmcgTask>,
+    /// By server: workers that queued themselves for it, a bit each. The application's.
+    inboxes: Vec<AtomicU32>,
     /// Workers that have finished. Not a loom atomic: it is no part of what is checked.
     done: Plain32,
 }
@@ -79,6 +87,7 @@ impl Model {
         let model = Self {
             world,
             tasks,
+            inboxes: (0..=servers).map(|_| AtomicU32::new(0)).collect(),
             done: Plain32::new(0),
         };
         for tid in 1..model.tasks.len() as u32 {
@@ -206,6 +215,18 @@ impl Model {
         self.finish(worker);
     }
 
+    /// A worker leaves RUNNING, queues itself for that server, and waits until it is picked.
+    fn hand_over(&self, worker: Index, server: Index) {
+        while !self.task(worker).leave() {
+            self.world.checkpoint(worker).expect("the server lives");
+        }
+        self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
+        self.world
+            .wait_worker(worker, None)
+            .expect("the server lives");
+        self.holds(worker);
+    }
+
     fn all_done(&self, workers: u32) -> bool {
         self.done.load(Plain) >= workers
     }
@@ -238,6 +259,33 @@ impl Model {
         }
     }
 
+    /// The loop of a server that polls its inbox instead of sleeping, until that many workers
+    /// have finished; it sleeps while a worker is in its slot.
+    fn serve_busily(&self, server: Index, workers: u32) {
+        let mut ready = VecDeque::new();
+        while !self.all_done(workers) {
+            self.drain(server, &mut ready);
+            let Some(pick) = ready.pop_front() else {
+                let _ = self.task(server).transition(state::RUNNABLE, state::RUNNING);
+                thread::yield_now();
+                continue;
+            };
+            self.task(server).set_next_tid(pick);
+            self.world.wait_server(server, None).expect("a worker that is ours");
+            if self.task(server).next_tid() != 0 {
+                ready.push_front(pick);
+            }
+        }
+    }
+
+    /// After all threads have ended: no worker is left in a slot.
+    fn all_out(&self) {
+        for index in 1..self.tasks.len() as u32 {
+            let slot = self.slot(index);
+            assert!(!slot.is_held(), "the slot of {index} is {slot:?} in the end");
+        }
+    }
+
     /// The first half of the server's loop: RUNNABLE, next_tid 0, take, process.
     fn drain(&self, server: Index, ready: &mut VecDeque<Index>) {
         let task = self.task(server);
@@ -249,10 +297,21 @@ impl Model {
         for worker in runnable {
             ready.push_back(self.tid_of(worker));
         }
+        let inbox = self.inboxes[server as usize].swap(0, SeqCst);
+        for worker in (1..self.tasks.len() as u32).filter(|tid| inbox & (1 << tid) != 0) {
+            // Whoever owns a worker may take it over from another server.
+            self.task(worker).set_server_tid(server);
+            ready.push_back(worker);
+        }
     }
 
-    /// One look of the sentinel: read, confirm (whatever the model does meanwhile), judge.
-    fn look(&self, server: Index, judge: Judge) -> bool {
+    /// One look of a judge: read, confirm, judge. True: a verdict was given.
+    fn look_and(
+        &self,
+        server: Index,
+        judge: Judge,
+        confirm: impl FnOnce(Run) -> bool,
+    ) -> bool {
         let slot = self.slot(server);
         if !slot.is_held() {
             return false;
@@ -260,7 +319,13 @@ impl Model {
         let run = self.run(slot.index());
         run.phase() == Phase::Acked
             && run.epoch() == slot.epoch()
+            && confirm(run)
             && self.world.judge(slot.index(), run, judge)
+    }
+
+    /// One look of a judge that takes everybody for asleep.
+    fn look(&self, server: Index, judge: Judge) -> bool {
+        self.look_and(server, judge, |_| true)
     }
 
     /// A sentinel that looks twice and is stopped for ever after that many steps.
