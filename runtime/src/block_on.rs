@@ -115,6 +115,8 @@ mod tests {
 
     #[test]
     fn nested_one_does_not_eat_the_wake_of_the_outer_one() {
+        // So that there is a seat to take.
+        block_on(ready(()));
         let mut polls = 0;
         block_on(poll_fn(|cx| {
             polls += 1;

@@ -1,7 +1,12 @@
 //! Model checks of the protocol: the code that runs in the product, on loom's atomics, in all
 //! interleavings of a few threads. README.md beside this says which rule each check holds.
 
+mod adoption;
+mod arming;
+mod beds;
 mod lists;
+mod lives;
+mod slots;
 mod verdicts;
 
 use std::{
@@ -12,27 +17,54 @@ use std::{
     },
 };
 
+use loom::thread;
+
 use super::{
     record::life,
+    repair::Repair,
     verdict::Judge,
     words::{Index, Phase, Run, Slot, Tag},
     world::World,
 };
 use crate::{
     List, UmcgTask, state,
-    sync::{SeqCst, stop},
+    sync::{AtomicU32, SeqCst, stop},
 };
 
-/// All interleavings of one small scenario.
+/// All interleavings of one small scenario, up to the number of preemptions in
+/// LOOM_MAX_PREEMPTIONS.
 fn check(scenario: impl Fn() + Sync + Send + 'static) {
-    loom::model(scenario);
+    builder().check(scenario);
+}
+
+/// For scenarios of four threads: those with at most one preemption.
+fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
+    let mut builder = builder();
+    builder.preemption_bound = builder
+        .preemption_bound
+        .map(|bound| bound.saturating_sub(1));
+    builder.check(scenario);
 }
 
 /// The same with a judge that is stopped for ever before its first step, after it, and so on.
 fn check_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
     for stop in 0..=steps {
-        loom::model(move || scenario(stop));
+        check(move || scenario(stop));
     }
+}
+
+/// Both.
+fn check_large_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
+    for stop in 0..=steps {
+        check_large(move || scenario(stop));
+    }
+}
+
+fn builder() -> loom::model::Builder {
+    let mut builder = loom::model::Builder::new();
+    // A server may come round its loop several times in one execution.
+    builder.max_branches = 10_000;
+    builder
 }
 
 /// A world of tasks whose thread ids are their indices: servers first, from 1, then workers.
@@ -40,6 +72,8 @@ struct Model {
     world: World,
     /// By index; 0 is nobody.
     tasks: Vec<*mut UmcgTask>,
+    /// By server: workers that queued themselves for it, a bit each. The application's.
+    inboxes: Vec<AtomicU32>,
     /// Workers that have finished. Not a loom atomic: it is no part of what is checked.
     done: Plain32,
 }
@@ -79,6 +113,7 @@ impl Model {
         let model = Self {
             world,
             tasks,
+            inboxes: (0..=servers).map(|_| AtomicU32::new(0)).collect(),
             done: Plain32::new(0),
         };
         for tid in 1..model.tasks.len() as u32 {
@@ -139,18 +174,11 @@ impl Model {
         self.task(server).begin_drain();
     }
 
-    /// Setting up: the server sleeps in `wait` without a pick.
-    fn idles(&self, server: Index) {
-        self.sleeps(server);
-        self.world.record(server).slot.store(Slot::IDLE.0, SeqCst);
-    }
-
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
         self.world.record(worker).run.store(run.0, SeqCst);
-        let slot = Slot::after(worker, run.epoch());
-        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.world.record(server).slot.store(Slot::SERVER.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNING, state::BLOCKED)
             .unwrap();
@@ -174,6 +202,19 @@ impl Model {
         }
     }
 
+    /// The memory of a task that has left is its owner's: loom fails if anybody may use it.
+    fn scribble(&self, index: Index) {
+        let task = self.tasks[index as usize];
+        // SAFETY: the task has unregistered, so nobody uses it; if that is wrong, loom says so.
+        unsafe { &mut *task }.scribble();
+    }
+
+    /// The end of a worker that has left; the application tells its servers.
+    fn end(&self, _worker: Index) {
+        self.done.fetch_add(1, Plain);
+        self.wake_servers();
+    }
+
     /// The end of a worker: out of its slot as it leaves at the end of its thread.
     fn finish(&self, worker: Index) {
         self.done.fetch_add(1, Plain);
@@ -184,7 +225,11 @@ impl Model {
             Phase::Out,
             "{worker} was dispatched as it ended"
         );
-        // The application tells its servers of the end.
+        self.wake_servers();
+    }
+
+    /// The application tells its servers of an end.
+    fn wake_servers(&self) {
         for index in 1..self.tasks.len() as u32 {
             if self.world.record(index).life.load(SeqCst) == life::SERVER {
                 self.world.preempt(index).unwrap();
@@ -204,6 +249,18 @@ impl Model {
         self.world.checkpoint(worker).expect("the server lives");
         self.holds(worker);
         self.finish(worker);
+    }
+
+    /// A worker leaves RUNNING, queues itself for that server, and waits until it is picked.
+    fn hand_over(&self, worker: Index, server: Index) {
+        while !self.task(worker).leave() {
+            self.world.checkpoint(worker).expect("the server lives");
+        }
+        self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
+        self.world
+            .wait_worker(worker, None)
+            .expect("the server lives");
+        self.holds(worker);
     }
 
     fn all_done(&self, workers: u32) -> bool {
@@ -238,6 +295,40 @@ impl Model {
         }
     }
 
+    /// The loop of a server that polls its inbox instead of sleeping, until that many workers
+    /// have finished; it sleeps while a worker is in its slot.
+    fn serve_busily(&self, server: Index, workers: u32) {
+        let mut ready = VecDeque::new();
+        while !self.all_done(workers) {
+            self.drain(server, &mut ready);
+            let Some(pick) = ready.pop_front() else {
+                let _ = self
+                    .task(server)
+                    .transition(state::RUNNABLE, state::RUNNING);
+                thread::yield_now();
+                continue;
+            };
+            self.task(server).set_next_tid(pick);
+            self.world
+                .wait_server(server, None)
+                .expect("a worker that is ours");
+            if self.task(server).next_tid() != 0 {
+                ready.push_front(pick);
+            }
+        }
+    }
+
+    /// After all threads have ended: no worker is left in a slot.
+    fn all_out(&self) {
+        for index in 1..self.tasks.len() as u32 {
+            let slot = self.slot(index);
+            assert!(
+                !slot.is_held(),
+                "the slot of {index} is {slot:?} in the end"
+            );
+        }
+    }
+
     /// The first half of the server's loop: RUNNABLE, next_tid 0, take, process.
     fn drain(&self, server: Index, ready: &mut VecDeque<Index>) {
         let task = self.task(server);
@@ -249,10 +340,16 @@ impl Model {
         for worker in runnable {
             ready.push_back(self.tid_of(worker));
         }
+        let inbox = self.inboxes[server as usize].swap(0, SeqCst);
+        for worker in (1..self.tasks.len() as u32).filter(|tid| inbox & (1 << tid) != 0) {
+            // Whoever owns a worker may take it over from another server.
+            self.task(worker).set_server_tid(server);
+            ready.push_back(worker);
+        }
     }
 
-    /// One look of the sentinel: read, confirm (whatever the model does meanwhile), judge.
-    fn look(&self, server: Index, judge: Judge) -> bool {
+    /// One look of a judge: read, confirm, judge. True: a verdict was given.
+    fn look_and(&self, server: Index, judge: Judge, confirm: impl FnOnce(Run) -> bool) -> bool {
         let slot = self.slot(server);
         if !slot.is_held() {
             return false;
@@ -260,14 +357,27 @@ impl Model {
         let run = self.run(slot.index());
         run.phase() == Phase::Acked
             && run.epoch() == slot.epoch()
+            && confirm(run)
             && self.world.judge(slot.index(), run, judge)
     }
 
-    /// A sentinel that looks twice and is stopped for ever after that many steps.
+    /// One look of a judge that takes everybody for asleep.
+    fn look(&self, server: Index, judge: Judge) -> bool {
+        self.look_and(server, judge, |_| true)
+    }
+
+    /// A sentinel that looks once and is stopped for ever after that many steps.
     fn sentinel(&self, server: Index, steps: u32) {
         stop::after(steps, || {
             self.look(server, Judge::Sentinel);
-            self.look(server, Judge::Sentinel);
         });
+    }
+
+    /// The monitor's tick, at a time when work waits and the slot has not changed for long.
+    fn tick(&self, server: Index) -> Repair {
+        match self.world.pin(server, life::SERVER) {
+            Some(server) => self.world.repair(&server, server.slot()),
+            None => Repair::Gone,
+        }
     }
 }
