@@ -59,9 +59,6 @@
 //! * Children of a worker inherit its CPU pin and policy; [`CommandUnmanaged`] undoes that.
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
 
-#[doc(hidden)]
-#[path = "macros_support.rs"]
-pub mod __private;
 mod block_on;
 mod builder;
 mod context;
@@ -70,6 +67,7 @@ mod handle;
 mod hooks;
 mod join;
 mod latch;
+mod macros_support;
 mod metrics;
 mod panic;
 mod parker;
@@ -104,3 +102,14 @@ pub use crate::{
     task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
     thread_pool::ThreadPool,
 };
+
+/// For the code that the attributes make; see `macros_support.rs`.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::macros_support::*;
+}
+
+/// The code in the project's first page compiles and runs.
+#[cfg(all(doctest, feature = "macros"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -37,7 +37,9 @@ impl World {
         let host = self.record(host_index);
         // A block consumes the armed worker, unless somebody who was here before waits. The
         // load may be overtaken by a push; then that push came after the switch.
+        // Naming itself: the armed one is being taken back, see `disarm`.
         let switch = seen.index() != 0
+            && seen.index() != index
             && judge != Judge::Preempter
             && host.runnable_waiting.load(SeqCst) == 0;
         let verdict = seen.to(if switch {
@@ -122,10 +124,11 @@ impl World {
         }
     }
 
-    /// The armed worker that took over books the block that brought it in.
-    pub(crate) fn book_relieved(&self, index: Index) {
+    /// The armed worker `relief`, about to run, books the block that brought it in, if that
+    /// still is how things are.
+    pub(crate) fn book_relieved(&self, index: Index, relief: Index) {
         let run = self.record(index).run();
-        if run.is_judged() {
+        if run.phase() == Phase::Switched && run.index() == relief {
             self.book(index, run);
             self.forget_armed(index, run);
         }

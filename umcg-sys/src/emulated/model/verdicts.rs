@@ -2,11 +2,11 @@
 
 use loom::{sync::atomic::AtomicBool, thread};
 
-use super::{Judge, Model, Phase, check, check_with_stops};
-use crate::sync::SeqCst;
+use super::{Judge, Model, Repair, check, check_large, check_large_with_stops, check_with_stops};
+use crate::{state, sync::SeqCst};
 
-/// Steps of a sentinel that judges twice: verdict, slot, bell, wake.
-const STEPS: u32 = 8;
+/// Steps of a sentinel's verdict: run word, slot, bell, wake.
+const STEPS: u32 = 4;
 
 /// The confirmation takes as long as it takes: what it says of one dispatch is never held
 /// against the next.
@@ -14,7 +14,7 @@ const STEPS: u32 = 8;
 fn a01_a_confirmation_is_good_for_one_dispatch() {
     check(|| {
         let m = Model::new(1, &[1]);
-        let first = m.runs_in(2, 1);
+        m.runs_in(2, 1);
         m.sleeps(1);
         let asleep = loom::sync::Arc::new(AtomicBool::new(true));
         let worker = {
@@ -89,7 +89,7 @@ fn a04_a_verdict_that_stops_anywhere_is_finished_by_the_worker() {
 /// The same while another worker waits to be picked, and is judged too.
 #[test]
 fn a04_an_overtaken_verdict_touches_no_later_dispatch() {
-    check_with_stops(STEPS, |steps| {
+    check_large_with_stops(STEPS, |steps| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -113,10 +113,39 @@ fn a04_an_overtaken_verdict_touches_no_later_dispatch() {
     });
 }
 
+/// The worker sleeps for ever, and so does its judge: a tick of the monitor, and the next worker
+/// runs, and the block is booked.
+#[test]
+fn a05_a_verdict_that_stops_anywhere_is_finished_by_the_monitor() {
+    check_with_stops(STEPS, |steps| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let next = {
+            let m = m.clone();
+            thread::spawn(move || m.one_task(3))
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                if let Repair::Runs(run) = m.tick(1) {
+                    m.world.judge(2, run, Judge::Monitor);
+                }
+            })
+        };
+        m.serve(1, &[3], 1);
+        next.join().unwrap();
+        judge.join().unwrap();
+        assert_eq!(m.task(2).state(), state::BLOCKED, "not booked");
+        m.all_out();
+    });
+}
+
 /// Two judges at once, one of them of normal priority: one verdict.
 #[test]
 fn a04_two_judges_give_one_verdict() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -169,7 +198,7 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
 /// The same beside another worker that takes the slot meanwhile: never two in it.
 #[test]
 fn a08_wait_without_the_slot_takes_it_from_nobody() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -204,7 +233,7 @@ fn a08_wait_without_the_slot_takes_it_from_nobody() {
 /// server's deadline and `preempt` end it.
 #[test]
 fn a13_a_preempted_spinner_lets_the_owner_of_the_lock_run() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
