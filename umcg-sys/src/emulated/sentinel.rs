@@ -19,8 +19,6 @@ use std::{
     time::Duration,
 };
 
-use crate::sync::Futex32;
-
 use super::{
     bed::Bed,
     os,
@@ -29,6 +27,7 @@ use super::{
     words::{Index, Phase, Run},
     world::WORLD,
 };
+use crate::sync::Futex32;
 
 /// Servers that one CPU can have.
 const SERVERS: usize = 64;
