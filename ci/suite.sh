@@ -25,6 +25,7 @@ else
     echo "not root: the tests run as $(id -un)"
 fi
 
+failed=()
 for servers in 1 2 5; do
     for binary in "${binaries[@]}"; do
         name=$(basename -- "$binary")
@@ -33,6 +34,10 @@ for servers in 1 2 5; do
             cd "$place/home"
             HOME=$PWD TMPDIR=$PWD UMCG_SERVERS=$servers RUST_BACKTRACE=1 \
                 timeout 300 "${as_nobody[@]}" "../$name" --quiet
-        )
+        ) || failed+=("UMCG_SERVERS=$servers ${name%-*}")
     done
 done
+if [[ ${#failed[@]} -gt 0 ]]; then
+    printf 'FAILED: %s\n' "${failed[@]}" >&2
+    exit 1
+fi

@@ -35,7 +35,20 @@ thread_local! {
 /// Works everywhere: outside of any runtime, and on a worker inside a task, nested as deep as
 /// the stack goes. On a worker the sleep is an ordinary block: the server runs other tasks
 /// meanwhile, and the wait does not count against `max_workers`.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+///
+/// Does not enter a runtime: [`spawn`](crate::spawn) inside of it needs one that was entered,
+/// see [`Handle::enter`](crate::Handle::enter) or [`Runtime::block_on`](crate::Runtime::block_on).
+///
+/// # Panics
+///
+/// With the future's own panic.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(umcg::block_on(async { 6 * 7 }), 42);
+/// ```
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let seat = SEAT
         .try_with(|seat| seat.borrow_mut().take())
@@ -102,6 +115,8 @@ mod tests {
 
     #[test]
     fn nested_one_does_not_eat_the_wake_of_the_outer_one() {
+        // So that there is a seat to take.
+        block_on(ready(()));
         let mut polls = 0;
         block_on(poll_fn(|cx| {
             polls += 1;

@@ -97,10 +97,10 @@ fn main_does_not_wait_for_a_task_that_is_blocked_for_ever() {
     let (mut silent, _never_written) = UnixStream::pair().unwrap();
     let (about_to_block, blocks) = mpsc::channel();
     let code = run_main(one_server(), move || {
-        umcg::spawn_blocking(move || {
+        drop(umcg::spawn_blocking(move || {
             about_to_block.send(()).unwrap();
             silent.read(&mut [0]).unwrap()
-        });
+        }));
         blocks.recv().unwrap();
     });
     assert!(same(code, ExitCode::SUCCESS));

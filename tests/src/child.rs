@@ -1,5 +1,6 @@
 //! A test body in a process of its own: the test binary runs itself again.
 
+use crate::Subject;
 use std::{
     env,
     process::{Child, Command, Output, Stdio},
@@ -39,6 +40,18 @@ pub fn command(test: &str, body: &str) -> Command {
 #[must_use]
 pub fn start(test: &str, body: &str) -> Child {
     command(test, body).spawn().expect("start the child")
+}
+
+/// Starts it, to test that subject alone.
+///
+/// # Panics
+/// If that fails.
+#[must_use]
+pub fn start_on(subject: &Subject, test: &str, body: &str) -> Child {
+    command(test, body)
+        .env("UMCG_TESTS_SUBJECT", subject.name)
+        .spawn()
+        .expect("start the child")
 }
 
 /// Waits for it and asserts that it succeeded.

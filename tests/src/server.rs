@@ -237,6 +237,46 @@ impl Server {
         result
     }
 
+    /// Dispatches a worker that the caller owns, without a drain, and comes back when `wait`
+    /// does: after the switch, or with an error. If an event comes in between it tries again.
+    ///
+    /// # Errors
+    /// What `wait` says.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    #[track_caller]
+    pub fn dispatch(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
+        for _ in 0..1000 {
+            self.task().begin_drain();
+            let result = self.wait(next, deadline_ns);
+            if result.is_err() || self.task().next_tid() == 0 {
+                return result;
+            }
+        }
+        panic!("a thousand waits for {next} came to nothing");
+    }
+
+    /// Drain and wait until `wait` says more than that an event came in between: an error, or
+    /// the switch. What the drains bring stays with the server.
+    ///
+    /// # Errors
+    /// What `wait` says.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    #[track_caller]
+    pub fn insist(&mut self, next: u32, deadline_ns: u64) -> Result<(), Error> {
+        for _ in 0..1000 {
+            self.drain();
+            let result = self.wait(next, deadline_ns);
+            if result.is_err() || next != 0 && self.task().next_tid() == 0 {
+                return result;
+            }
+        }
+        panic!("a thousand waits for {next} came to nothing");
+    }
+
     /// Drain, pick, wait.
     ///
     /// # Panics

@@ -100,9 +100,8 @@ fn c35_a_block_is_state_then_list_then_server() {
         });
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
-        server.task().begin_drain();
         // No deadline, and nothing else happens: the block itself makes the server RUNNING.
-        server.wait(next, 0).expect("the block ends this wait");
+        server.dispatch(next, 0).expect("the block ends this wait");
         assert!(
             server.task().has_events(List::Blocked),
             "on the list before the server was woken"
@@ -171,15 +170,13 @@ fn c36_leaving_running_switches_to_next_or_else_the_server() {
             });
             server.collect(&sleeper);
             // The pool's worker is the server's now; it arms it.
-            let turns = server.record().turns.load(SeqCst);
             let next = server.remove(&sleeper);
             let before = stage.disturbances(server.tid());
             sleeper.task().set_next_tid(spare.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("until the spare leaves");
+            server.dispatch(next, 0).expect("until the spare leaves");
             // One disturbance is the block itself.
             let quiet = stage.disturbances(server.tid()) == before + 1;
-            let direct = spare.reached(1) && server.record().turns.load(SeqCst) == turns + 1;
+            let direct = spare.reached(1);
             if let Some(left) = stage.provider().disarm(sleeper.task()) {
                 server.ready.push_back(left);
             }

@@ -49,8 +49,7 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
             server.collect(&runner);
             let next = server.remove(&runner);
             let before = stage.disturbances(server.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("until the runner leaves");
+            server.dispatch(next, 0).expect("until the runner leaves");
             let quiet = stage.disturbances(server.tid()) == before && runner.exited();
             server.run_to_exit(&[&runner, &sleeper]);
             server.finish();
@@ -69,8 +68,7 @@ fn g02_errors_leave_the_caller_running() {
     // errors is in `errors.rs`.
     on_each(|stage| {
         let mut server = Server::start(stage);
-        server.drain();
-        assert_errno(server.wait(NO_SUCH_TID, 0), libc::ESRCH, "server");
+        assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
         assert_eq!(server.task().state(), state::RUNNING);
         let worker = stage.worker("worker", server.tid(), |me| {
             let error = me.failing_wait("worker", NO_SUCH_TID, 0, 0);
@@ -93,8 +91,7 @@ fn g03_an_explicit_wait_is_pushed_on_no_list() {
             server.collect(&worker);
             let next = server.remove(&worker);
             let before = stage.disturbances(server.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("until the worker waits");
+            server.dispatch(next, 0).expect("until the worker waits");
             let listed =
                 server.task().has_events(List::Runnable) || server.task().has_events(List::Blocked);
             let quiet = stage.disturbances(server.tid()) == before;
@@ -144,8 +141,7 @@ fn g05_a_block_consumes_the_armed_next_tid() {
             server.collect(&sleeper);
             let next = server.remove(&sleeper);
             sleeper.task().set_next_tid(spare.tid());
-            server.task().begin_drain();
-            server.wait(next, 0).expect("an event");
+            server.dispatch(next, 0).expect("an event");
             // Either the block consumed it, and then it runs or ran; or a verdict came at a
             // time when something was on the runnable list, and it is still armed.
             let left = stage.provider().disarm(sleeper.task());
@@ -179,8 +175,7 @@ fn g06_next_tid_is_cleared_when_the_switch_commits() {
         });
         server.collect(&worker);
         let next = server.remove(&worker);
-        server.task().begin_drain();
-        let _ = server.wait(next, in_ms(1000));
+        let _ = server.dispatch(next, in_ms(1000));
         assert_eq!(server.task().next_tid(), 0);
         server.run_to_exit(&[&worker]);
         assert!(worker.reached(1));
@@ -215,8 +210,7 @@ fn g07_the_link_is_read_before_the_worker_is_handed_out() {
                 .expect("a worker of this test");
             walked.push(worker.tid());
             loop {
-                server.task().begin_drain();
-                let result = server.wait(worker.tid(), in_ms(1000));
+                let result = server.dispatch(worker.tid(), in_ms(1000));
                 if server.task().next_tid() == 0 {
                     break;
                 }
@@ -260,8 +254,7 @@ fn g10_the_lists_are_those_of_server_tid() {
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
         sleeper.task().set_next_tid(spare.tid());
-        server.task().begin_drain();
-        let _ = server.wait(next, in_ms(200));
+        let _ = server.dispatch(next, in_ms(200));
         server.run_until("sleeper reported", |server| {
             server
                 .log

@@ -128,8 +128,7 @@ fn c59_tasks_of_other_processes_do_not_exist() {
             .stdin(Stdio::null())
             .spawn()
             .expect("another process");
-        server.drain();
-        assert_errno(server.wait(child.id(), 0), libc::ESRCH, "wait");
+        assert_errno(server.insist(child.id(), 0), libc::ESRCH, "wait");
         assert_errno(stage.provider().preempt(child.id()), libc::ESRCH, "preempt");
         let worker = stage.worker("worker", child.id(), |_| {});
         stage.until("the answer", || worker.exited());
@@ -150,12 +149,10 @@ fn c61_bad_tid_and_wrong_state() {
     // The whole table is in `errors.rs`; this is the line of the mail.
     on_each(|stage| {
         let mut server = Server::start(stage);
-        server.drain();
-        let nobody = server.wait(umcg_tests::NO_SUCH_TID, 0);
+        let nobody = server.insist(umcg_tests::NO_SUCH_TID, 0);
         assert_errno(nobody, libc::ESRCH, "bad tid");
         let other = Fleet::start(stage, 1);
-        server.drain();
-        let wrong = server.wait(other.tid(0), 0);
+        let wrong = server.insist(other.tid(0), 0);
         assert_errno(wrong, libc::EBUSY, "a task that is not to be run here");
         other.finish();
         server.finish();
@@ -167,9 +164,8 @@ fn c62_after_a_failure_the_caller_goes_on() {
     on_each(|stage| {
         let mut server = Server::start(stage);
         for _ in 0..100 {
-            server.drain();
             assert_errno(
-                server.wait(umcg_tests::NO_SUCH_TID, 0),
+                server.insist(umcg_tests::NO_SUCH_TID, 0),
                 libc::ESRCH,
                 "again and again",
             );
@@ -357,8 +353,7 @@ fn c69_work_that_waited_before_the_dispatch_counts() {
         std::thread::sleep(Duration::from_millis(50));
         server.set_has_work(true);
         let next = server.remove(&worker);
-        server.task().begin_drain();
-        server.wait(next, 0).expect("the block ends this wait");
+        server.dispatch(next, 0).expect("the block ends this wait");
         data.set();
         server.run_to_exit(&[&worker]);
         server.finish();
@@ -383,8 +378,7 @@ fn c69_work_queued_beside_a_running_worker_counts() {
         server.collect(&worker);
         std::thread::sleep(Duration::from_millis(50));
         let next = server.remove(&worker);
-        server.task().begin_drain();
-        server.wait(next, 0).expect("the block ends this wait");
+        server.dispatch(next, 0).expect("the block ends this wait");
         data.set();
         server.run_to_exit(&[&worker]);
         server.finish();

@@ -282,8 +282,7 @@ fn c12_a_server_is_a_task_whose_work_is_idling() {
     on_each(|stage| {
         let mut server = Server::start(stage);
         // The same struct, the same calls; nothing to do: it waits like any task.
-        server.drain();
-        let error = server.wait(0, in_ms(2)).expect_err("nothing comes");
+        let error = server.insist(0, in_ms(2)).expect_err("nothing comes");
         assert!(error.is_timeout(), "{error}");
         stage.provider().checkpoint().expect("and may checkpoint");
         assert_eq!(server.task().state(), state::RUNNING);
@@ -407,8 +406,7 @@ fn c17_register_wait_unregister_are_enough_for_cooperative_work() {
             server.turn(in_ms(100));
         }
         assert!(workers.iter().all(|worker| worker.reached(10)));
-        server.drain();
-        let nobody = server.wait(NO_SUCH_TID, 0);
+        let nobody = server.insist(NO_SUCH_TID, 0);
         assert_errno(nobody, libc::ESRCH, "and nobody is left");
         server.finish();
     });

@@ -19,7 +19,6 @@ use crate::block_on::block_on;
 /// task, which runs on; its output is then dropped when it is done.
 ///
 /// A join that says cancelled or done means that the task's future has been dropped.
-#[must_use = "the task runs on when its handle is dropped; `drop` it, or join it"]
 pub struct JoinHandle<T> {
     /// `None`: detached, in `drop`.
     task: Option<FallibleTask<Output<T>, Meta>>,

@@ -132,3 +132,19 @@ impl fmt::Debug for Thread {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{task::spawn_closure, test_sched::ManualSched};
+
+    #[test]
+    fn worker_keeps_nothing_of_a_thread_that_is_done() {
+        let sched = ManualSched::new();
+        let thread = Thread::new(None);
+        let theirs = thread.clone();
+        drop(spawn_closure(&sched, None, move || theirs.run(|| ())));
+        sched.run_all();
+        assert_eq!(Arc::strong_count(&thread.inner), 1);
+    }
+}

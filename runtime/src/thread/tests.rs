@@ -86,18 +86,6 @@ fn current_is_the_same_until_the_task_changes() {
 }
 
 #[test]
-fn thread_is_not_kept_by_the_worker_that_ran_it() {
-    let sched = crate::test_sched::ManualSched::new();
-    let thread = Thread::new(None);
-    let theirs = thread.clone();
-    drop(crate::task::spawn_closure(&sched, None, move || {
-        theirs.run(|| ())
-    }));
-    sched.run_all();
-    assert_ne!(current().id(), thread.id());
-}
-
-#[test]
 fn unpark_before_park_is_kept() {
     let runtime = runtime();
     let _entered = runtime.enter();

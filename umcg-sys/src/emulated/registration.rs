@@ -344,8 +344,8 @@ unsafe impl Provider for Emulated {
         match sentinel::self_test(number) {
             Confirmation::Yield { alone_ns, quick_ns } => format!(
                 "emulated: blocks are seen by an idle-priority sentinel on each server's CPU, \
-                 confirmed by sched_yield ({alone_ns} ns when the CPU is free, at most \
-                 {quick_ns} ns), and by the monitor thread on busy CPUs"
+                 confirmed by sched_yield ({alone_ns} ns at best, quick up to {quick_ns} ns), and by \
+                 the monitor thread on busy CPUs"
             ),
             Confirmation::None(why) => format!(
                 "emulated, without sentinels ({why}): blocks are seen by the monitor thread \

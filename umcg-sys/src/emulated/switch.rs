@@ -261,7 +261,7 @@ impl World {
                     }
                 }
                 Phase::Judged | Phase::Switched => {
-                    // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
+                    // Judged between `leave` and here: not a holder, switches nobody (trace A8).
                     let host = worker.host.load(SeqCst);
                     self.settle(host, index, run);
                     self.wake_after(host, index, run);

@@ -88,8 +88,8 @@ impl Job {
         });
         for _ in 0..WALKERS {
             let walker = Pending::enter(&job, usize::MAX);
-            job.runtime
-                .spawn_blocking(move || walker.job.walk.run(&Found { job: &walker.job }));
+            let walk = move || walker.job.walk.run(&Found { job: &walker.job });
+            drop(job.runtime.spawn_blocking(walk));
         }
         Ok(job)
     }
@@ -157,9 +157,8 @@ impl Visitor for Found<'_> {
     fn found(&self, path: PathBuf, kind: FileType) {
         self.job.found.fetch_add(1, Ordering::Relaxed);
         let task = Pending::enter(self.job, self.job.in_flight + WALKERS);
-        self.job
-            .runtime
-            .spawn_blocking(move || task.job.hash(&path, kind));
+        let hash = move || task.job.hash(&path, kind);
+        drop(self.job.runtime.spawn_blocking(hash));
     }
 
     fn directory(&self, path: &Path) {

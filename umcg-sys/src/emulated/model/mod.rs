@@ -210,7 +210,7 @@ impl Model {
     }
 
     /// The end of a worker that has left; the application tells its servers.
-    fn end(&self, _worker: Index) {
+    fn end(&self) {
         self.done.fetch_add(1, Plain);
         self.wake_servers();
     }
