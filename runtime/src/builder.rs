@@ -13,7 +13,7 @@ use crate::{
 /// How many servers, unless the builder says.
 const SERVERS_ENV: &str = "UMCG_SERVERS";
 /// How many workers at most, unless the builder says.
-const MAX_WORKERS_ENV: &str = "UMCG_MAX_WORKERS";
+pub(crate) const MAX_WORKERS_ENV: &str = "UMCG_MAX_WORKERS";
 
 /// Default of [`Builder::max_workers`]; the reasons are there.
 const MAX_WORKERS: usize = 4096;
@@ -91,7 +91,7 @@ impl Builder {
     }
 
     /// How many workers, which are threads, there may be. Those that wait in one of the
-    /// runtime's own waits (join, scope, nested `block_on`, sleep) do not count.
+    /// runtime's own waits (join, scope, park, nested `block_on`) do not count.
     ///
     /// Where the limit is reached with all workers blocked, tasks stay queued until one
     /// unblocks; an event and [`RuntimeMetrics::at_cap`](crate::RuntimeMetrics::at_cap) say so.

@@ -9,7 +9,7 @@ use std::{
 use umcg::Builder;
 
 mod common;
-use common::eventually;
+use common::{eventually, pipe};
 
 /// Context switches of each thread so far, but for the caller's.
 fn switches() -> BTreeMap<String, u64> {
@@ -52,7 +52,7 @@ fn no_thread_wakes_up_while_nothing_is_to_be_done() {
         task.join().unwrap();
     }
     let suspended = runtime.spawn(std::future::pending::<()>());
-    let (mut read, write) = std::io::pipe().unwrap();
+    let (mut read, write) = pipe();
     let blocked = runtime.spawn_blocking(move || std::io::Read::read(&mut read, &mut [0]).unwrap());
     let handle = runtime.handle().clone();
     eventually("idle workers leave", || handle.metrics().workers.total <= 3);

@@ -1,7 +1,7 @@
 //! Everything at once, for `UMCG_STRESS_SECS` seconds (default 2) with each count of servers.
 
 use std::{
-    io::{Read, Write, pipe},
+    io::{Read, Write},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -13,7 +13,7 @@ use std::{
 use umcg::{Builder, Handle};
 
 mod common;
-use common::{SERVERS, within};
+use common::{SERVERS, pipe, within};
 
 /// xorshift; each task has its own.
 struct Random(u64);
@@ -56,7 +56,7 @@ fn act(handle: &Handle, world: &Arc<World>, random: &mut Random, depth: u32) {
         }
         2 => umcg::thread::yield_now(),
         3 if !world.low_cap => {
-            let (mut read, mut write) = pipe().unwrap();
+            let (mut read, mut write) = pipe();
             let writer = handle.spawn_blocking(move || write.write_all(b"x").unwrap());
             read.read_exact(&mut [0]).unwrap();
             writer.join().unwrap();

@@ -126,9 +126,14 @@ impl Shared {
             return Some(armed);
         }
         // `armed` has been overwritten since: look for the tid.
+        self.worker_by_tid(tid)
+    }
+
+    /// The worker with this thread id, by a walk over all records.
+    fn worker_by_tid(&self, tid: u32) -> Option<&Worker> {
         self.arena
             .iter()
-            .find(|other| other.task().tid() == tid && other.seat() != worker::seat::FREE)
+            .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
     }
 
     /// Puts a task where it belongs. True: nobody may be looking at that place.

@@ -140,21 +140,26 @@ impl ServerThread<'_> {
         let runnable = me.task().take(List::Runnable);
         let blocked = me.task().take(List::Blocked);
 
-        let mut unarmed = Lifo::new();
+        let mut lists = me.lists();
         for task in blocked {
             // SAFETY: a worker of this runtime, whose arena outlives this loop.
             let worker = unsafe { Worker::of_task(task) };
             // Information only, and it may be old. What matters here: a worker that blocked
-            // without switching to its armed one must not keep it for as long as it sleeps.
-            self.take_back(worker, &mut unarmed);
+            // without switching to its armed one must not keep it for as long as it sleeps. If
+            // the event is so old that the worker has moved on, its arming is another server's
+            // business; under this lock nobody can move it away.
+            if worker.server() == me.index() {
+                self.take_back(worker, &mut lists.idle);
+            }
         }
         let mut unblocked = Lifo::new();
         for task in runnable {
             // SAFETY: as above; the event is the token of ownership.
             let worker = unsafe { Worker::of_task(task) };
-            self.take_back(worker, &mut unarmed);
+            self.take_back(worker, &mut lists.idle);
             unblocked.push(&shared.arena, worker.index());
         }
+        lists.ready.append(&shared.arena, unblocked);
         let (mut yielded, mut idle) = (Lifo::new(), Lifo::new());
         let mut inbox = me.inbox().take();
         while let Some(index) = inbox.pop(&shared.arena) {
@@ -164,32 +169,19 @@ impl ServerThread<'_> {
                 idle.push(&shared.arena, index);
             }
         }
-
-        let mut lists = me.lists();
-        lists.ready.append(&shared.arena, unblocked);
         lists.yielded.append(&shared.arena, yielded);
-        for mut stack in [unarmed, idle] {
-            while let Some(index) = stack.pop(&shared.arena) {
-                lists.idle.push(&shared.arena, index);
-            }
+        while let Some(index) = idle.pop(&shared.arena) {
+            lists.idle.push(&shared.arena, index);
         }
         self.watch_idle(&lists);
         me.publish(&lists, &shared.backlog);
     }
 
-    /// Takes the worker back that is armed in `worker`, if one is.
+    /// Takes the worker back that is armed in `worker`, one of this server's, if one is.
     fn take_back(&self, worker: &Worker, idle: &mut Lifo) {
-        if worker.task().next_tid() == 0 {
-            return;
-        }
-        if let Some(armed) = self.shared.disarm(worker) {
-            if armed.server() == self.me.index() {
+        if worker.task().next_tid() != 0 {
+            if let Some(armed) = self.shared.disarm(worker) {
                 idle.push(&self.shared.arena, armed.index());
-            } else {
-                // The event was so late that the worker has moved on and was armed elsewhere.
-                self.shared.servers[armed.server()]
-                    .inbox()
-                    .push(&self.shared.arena, armed.index());
             }
         }
     }
@@ -275,7 +267,6 @@ impl ServerThread<'_> {
                     .pop(links)
                     .or_else(|| lists.yielded.pop(links))?;
                 other.publish(&lists, &self.shared.backlog);
-                drop(lists);
                 self.adopt(other, worker);
                 self.me.counters.count_worker_steal();
                 Some(worker)
@@ -298,7 +289,6 @@ impl ServerThread<'_> {
                 let mut lists = other.lists();
                 let worker = lists.idle.pop(&self.shared.arena)?;
                 other.publish(&lists, &self.shared.backlog);
-                drop(lists);
                 self.adopt(other, worker);
                 Some(worker)
             })
@@ -310,7 +300,8 @@ impl ServerThread<'_> {
         (1..count).map(move |step| &self.shared.servers[(own + step) % count])
     }
 
-    /// Makes a worker that was taken from `other`, and that we own, one of ours.
+    /// Makes a worker that was taken from `other`, and that we own, one of ours. Under the lock
+    /// of `other`'s lists.
     fn adopt(&self, other: &Server, worker: u32) {
         self.shared.arena.get(worker).set_server(self.me);
         self.me.gain_worker();
@@ -340,12 +331,8 @@ impl ServerThread<'_> {
             return;
         }
         self.me.task().set_next_tid(0);
-        let mut unarmed = Lifo::new();
-        self.take_back(worker, &mut unarmed);
         let mut lists = self.me.lists();
-        while let Some(index) = unarmed.pop(&shared.arena) {
-            lists.idle.push(&shared.arena, index);
-        }
+        self.take_back(worker, &mut lists.idle);
         match (outcome, from) {
             // Its thread is no worker any more. It knows, and does its own accounts.
             (Err(error), _) if error.is_gone() => {}
@@ -419,17 +406,11 @@ impl ServerThread<'_> {
     /// Takes the worker out of the slot. Harmless if it has left it meanwhile.
     fn preempt(&mut self, holder: u32) {
         let shared = self.shared;
-        let worker = shared
-            .arena
-            .iter()
-            .find(|worker| worker.task().tid() == holder && worker.seat() != seat::FREE);
         // What is armed in it is not meant to run now: somebody else waits.
-        if let Some(worker) = worker {
-            let mut unarmed = Lifo::new();
-            self.take_back(worker, &mut unarmed);
+        if let Some(worker) = shared.worker_by_tid(holder) {
             let mut lists = self.me.lists();
-            while let Some(index) = unarmed.pop(&shared.arena) {
-                lists.idle.push(&shared.arena, index);
+            if worker.server() == self.me.index() {
+                self.take_back(worker, &mut lists.idle);
             }
             self.me.publish(&lists, &shared.backlog);
         }

@@ -281,6 +281,13 @@ impl WorkerThread {
             assert!(error.is_busy(), "a worker could not unregister: {error}");
             let _ = self.shared.provider.checkpoint();
         }
+        // Judged on its way out, it may have been picked and armed once more.
+        let armed = record.task.next_tid();
+        if armed != 0 && record.task.clear_next_tid(armed) {
+            if let Some(armed) = self.shared.worker_by_tid(armed) {
+                self.give_back(armed);
+            }
+        }
     }
 
     /// Runs tasks until it is time to leave.
@@ -400,11 +407,17 @@ impl WorkerThread {
         let record = self.record();
         if record.task.next_tid() != 0 {
             if let Some(armed) = self.shared.disarm(record) {
-                self.shared.servers[armed.server()]
-                    .inbox()
-                    .push(&self.shared.arena, armed.index);
+                self.give_back(armed);
             }
         }
+    }
+
+    /// Gives an idle worker that belongs to this one to its server, which has it when it comes
+    /// round: before it looks for an idle worker, and before it ends.
+    fn give_back(&self, armed: &Worker) {
+        self.shared.servers[armed.server()]
+            .inbox()
+            .push(&self.shared.arena, armed.index);
     }
 }
 

@@ -226,6 +226,43 @@ fn debug_is_that_of_threadpool() {
 }
 
 #[test]
+fn large_stack_is_a_runtime_of_its_own_that_goes_with_the_pool() {
+    let pool = Builder::new()
+        .num_threads(1)
+        .thread_stack_size(64 << 20)
+        .build();
+    let runtime = pool.install(Handle::current);
+    assert!(runtime.shared().thread_stack_size() >= 64 << 20);
+    let (open, wait) = gate();
+    let done = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&done);
+    pool.execute(move || {
+        wait();
+        // Large enough to overrun the stacks of other runtimes.
+        let large = std::hint::black_box([1_u8; 8 << 20]);
+        theirs.store(large[large.len() / 2] == 1, SeqCst);
+    });
+    drop(pool);
+    drop(open);
+    eventually("the job of a dropped pool runs", || done.load(SeqCst));
+    eventually("its runtime goes", || runtime.shared().refusal().is_some());
+}
+
+#[test]
+fn as_many_jobs_block_at_once_as_the_pool_has_threads() {
+    let pool = ThreadPool::new(300);
+    let full = Arc::new(Barrier::new(301));
+    for _ in 0..300 {
+        let full = Arc::clone(&full);
+        pool.execute(move || {
+            full.wait();
+        });
+    }
+    full.wait();
+    pool.join();
+}
+
+#[test]
 fn install_borrows_and_returns() {
     let pool = ThreadPool::new(1);
     let text = String::from("borrowed");

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
+    os::unix::net::UnixStream,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -51,4 +52,9 @@ pub(crate) fn threads(prefix: &str) -> Vec<String> {
         .map(|name| name.trim_end().to_owned())
         .filter(|name| name.starts_with(prefix))
         .collect()
+}
+
+/// Two ends that block in `read` until the other is written to or dropped.
+pub(crate) fn pipe() -> (UnixStream, UnixStream) {
+    UnixStream::pair().unwrap()
 }

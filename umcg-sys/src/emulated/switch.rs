@@ -261,7 +261,7 @@ impl World {
                     }
                 }
                 Phase::Judged | Phase::Switched => {
-                    // Judged between `leave` and here: not a holder, switches nobody (trace A8).
+                    // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
                     let host = worker.host.load(SeqCst);
                     self.settle(host, index, run);
                     self.wake_after(host, index, run);
@@ -428,21 +428,31 @@ impl World {
     }
 
     /// Takes the armed worker back, by the CAS that a verdict would consume it with.
+    ///
+    /// The server (at a late event) and the worker itself may come here at the same time, and one
+    /// of them gets it. The word names the worker itself while `next_tid` is still to be
+    /// cleared: without that mark the other would read "names nobody, `next_tid` set", which is
+    /// what an arming that never took place leaves behind, and both would own the spare.
     pub(crate) fn disarm(&self, tid: u32) -> Option<u32> {
         let worker = self.worker(tid)?;
+        let own = worker.index();
         loop {
             let run = worker.run();
             match run.phase() {
                 // The index of RELIEVING is not an armed worker, SWITCHED has consumed it.
                 Phase::Relieving | Phase::Switched => return None,
+                _ if run.index() == own => {
+                    // The other one is at it. The caller may be a worker that goes on to `wait`,
+                    // where a stale `next_tid` would be its target.
+                    worker.task().clear_next_tid(worker.task().next_tid());
+                    return None;
+                }
                 _ if run.index() != 0 => {
-                    if worker.step(run, run.naming(0)).is_ok() {
+                    if worker.step(run, run.naming(own)).is_ok() {
                         let armed = self.record(run.index()).tid.load(SeqCst);
-                        let task = worker.task();
-                        // 0: somebody who came after our step took what `next_tid` still said.
-                        // Another: the worker has its own choice there by now.
-                        let ours = task.clear_next_tid(armed) || task.next_tid() != 0;
-                        return ours.then_some(armed);
+                        worker.task().clear_next_tid(armed);
+                        self.unmark(&worker);
+                        return Some(armed);
                     }
                 }
                 _ => {
@@ -452,6 +462,19 @@ impl World {
                     let taken = armed != 0 && worker.task().clear_next_tid(armed);
                     return taken.then_some(armed);
                 }
+            }
+        }
+    }
+
+    /// Ends the mark of `disarm`, unless the worker has dropped it by leaving its slot.
+    fn unmark(&self, worker: &Pin<'_>) {
+        loop {
+            let run = worker.run();
+            if run.index() != worker.index()
+                || matches!(run.phase(), Phase::Relieving | Phase::Switched)
+                || worker.step(run, run.naming(0)).is_ok()
+            {
+                return;
             }
         }
     }

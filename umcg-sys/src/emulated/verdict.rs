@@ -37,7 +37,9 @@ impl World {
         let host = self.record(host_index);
         // A block consumes the armed worker, unless somebody who was here before waits. The
         // load may be overtaken by a push; then that push came after the switch.
+        // Naming itself: the armed one is being taken back, see `disarm`.
         let switch = seen.index() != 0
+            && seen.index() != index
             && judge != Judge::Preempter
             && host.runnable_waiting.load(SeqCst) == 0;
         let verdict = seen.to(if switch {
