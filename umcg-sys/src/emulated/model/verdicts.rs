@@ -178,7 +178,7 @@ fn a04_two_judges_give_one_verdict() {
 /// is picked once, and the server hears of it.
 #[test]
 fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -204,7 +204,7 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
 /// no second time.
 #[test]
 fn a08_a_checkpoint_between_leave_and_wait_queues_nothing() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
