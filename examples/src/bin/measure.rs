@@ -175,9 +175,7 @@ fn block_1_ms(runtime: &Runtime, rounds: usize) {
         ("async tasks, blocking directly", &mut || {
             runtime.block_on(async {
                 let tasks: Vec<_> = (0..N)
-                    .map(|_| {
-                        umcg::spawn(async { std::thread::sleep(Duration::from_millis(1)) })
-                    })
+                    .map(|_| umcg::spawn(async { std::thread::sleep(Duration::from_millis(1)) }))
                     .collect();
                 for task in tasks {
                     task.await.expect("the task");
@@ -194,7 +192,11 @@ fn block_1_ms(runtime: &Runtime, rounds: usize) {
         }),
     );
     let workers = runtime.metrics().workers;
-    println!("  workers: {} now, {} at most", workers.total, runtime.metrics().workers_peak);
+    println!(
+        "  workers: {} now, {} at most",
+        workers.total,
+        runtime.metrics().workers_peak
+    );
 }
 
 /// 20 000 closures that sleep 100 us; std: 512 threads that share the work.
@@ -225,7 +227,10 @@ fn sleep_100_us(runtime: &Runtime, rounds: usize) {
                 .map(|_| {
                     let left = Arc::clone(&left);
                     std::thread::spawn(move || {
-                        while left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
+                        while left
+                            .fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
+                            .is_ok()
+                        {
                             std::thread::sleep(Duration::from_micros(100));
                         }
                     })
@@ -278,8 +283,16 @@ fn hand_over() {
     let mut samples = samples.lock().expect("samples").split_off(0);
     samples.sort_unstable();
     let at = |part: usize| samples[samples.len() * part / 100] as f64 / 1e3;
-    println!("block -> next worker running, one server, {} samples", samples.len());
-    println!("  p50 {:.2} us, p90 {:.2} us, p99 {:.2} us", at(50), at(90), at(99));
+    println!(
+        "block -> next worker running, one server, {} samples",
+        samples.len()
+    );
+    println!(
+        "  p50 {:.2} us, p90 {:.2} us, p99 {:.2} us",
+        at(50),
+        at(90),
+        at(99)
+    );
     runtime.shutdown_background();
 }
 
@@ -370,7 +383,10 @@ fn idle(runtime: &Runtime) {
 /// Voluntary context switches of all threads of the process.
 fn switches() -> u64 {
     let mut sum = 0;
-    for task in std::fs::read_dir("/proc/self/task").expect("/proc").flatten() {
+    for task in std::fs::read_dir("/proc/self/task")
+        .expect("/proc")
+        .flatten()
+    {
         let mut status = String::new();
         if let Ok(mut file) = std::fs::File::open(task.path().join("status")) {
             let _ = file.read_to_string(&mut status);

@@ -20,7 +20,9 @@ fn bed_no_wake_up_of_a_helper_is_lost() {
             })
         };
         while shared.1.load(SeqCst) < 2 {
-            shared.0.lie_down(|| shared.1.load(crate::sync::Relaxed) < 2);
+            shared
+                .0
+                .lie_down(|| shared.1.load(crate::sync::Relaxed) < 2);
         }
         maker.join().unwrap();
     });

@@ -266,12 +266,16 @@ impl Model {
         while !self.all_done(workers) {
             self.drain(server, &mut ready);
             let Some(pick) = ready.pop_front() else {
-                let _ = self.task(server).transition(state::RUNNABLE, state::RUNNING);
+                let _ = self
+                    .task(server)
+                    .transition(state::RUNNABLE, state::RUNNING);
                 thread::yield_now();
                 continue;
             };
             self.task(server).set_next_tid(pick);
-            self.world.wait_server(server, None).expect("a worker that is ours");
+            self.world
+                .wait_server(server, None)
+                .expect("a worker that is ours");
             if self.task(server).next_tid() != 0 {
                 ready.push_front(pick);
             }
@@ -282,7 +286,10 @@ impl Model {
     fn all_out(&self) {
         for index in 1..self.tasks.len() as u32 {
             let slot = self.slot(index);
-            assert!(!slot.is_held(), "the slot of {index} is {slot:?} in the end");
+            assert!(
+                !slot.is_held(),
+                "the slot of {index} is {slot:?} in the end"
+            );
         }
     }
 
@@ -306,12 +313,7 @@ impl Model {
     }
 
     /// One look of a judge: read, confirm, judge. True: a verdict was given.
-    fn look_and(
-        &self,
-        server: Index,
-        judge: Judge,
-        confirm: impl FnOnce(Run) -> bool,
-    ) -> bool {
+    fn look_and(&self, server: Index, judge: Judge, confirm: impl FnOnce(Run) -> bool) -> bool {
         let slot = self.slot(server);
         if !slot.is_held() {
             return false;
