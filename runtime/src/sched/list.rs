@@ -264,7 +264,11 @@ mod model {
                     seen[index as usize] += 1;
                 }
             };
-            drain();
+            for _ in 0..2 {
+                drain();
+                // Not joined yet: what was pushed is known from the inbox alone.
+                thread::yield_now();
+            }
             for thread in threads {
                 thread.join().unwrap();
             }
