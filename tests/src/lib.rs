@@ -6,7 +6,9 @@
 //! * [`worker`]: a worker thread and what its body may do;
 //! * [`blockers`]: ways to block, none of them wrapped;
 //! * [`proc`]: what `/proc` says about a thread;
-//! * [`child`]: a test body in a process of its own.
+//! * [`child`]: a test body in a process of its own;
+//! * [`skip`]: how a test says that it cannot run here;
+//! * [`fault`]: what the tests of the runtime and its faults share.
 //!
 //! A provider may judge a worker wrongly at any moment, and that costs a switch and never more.
 //! So no test asserts that a worker was left alone: bodies call `checkpoint` after what may
@@ -16,10 +18,12 @@
 
 pub mod blockers;
 pub mod child;
+pub mod fault;
 pub mod fleet;
 pub mod proc;
 pub mod record;
 pub mod server;
+pub mod skip;
 pub mod stage;
 pub mod subject;
 pub mod worker;

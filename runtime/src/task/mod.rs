@@ -1,22 +1,28 @@
-//! Tasks: futures and closures on [`async_task`], one allocation each.
+//! Tasks: futures and closures that a runtime runs.
 //!
-//! This module is the seam to the scheduler. What it hands over is a [`Runnable`]; what it asks
-//! for is [`Schedule`]. A scheduler runs a task with [`Runnable::run`], which never unwinds: a
-//! panic of the future, of its destructor, and of the output's destructor is caught here. It
-//! cancels one by dropping the `Runnable`, which drops the future on that thread and makes the
-//! join handle say [`JoinError::is_cancelled`].
+//! A task is spawned by [`spawn`](crate::spawn), [`spawn_blocking`](crate::spawn_blocking), or
+//! a [`Builder`] that gives it a name, and seen through its [`JoinHandle`], an [`AbortHandle`],
+//! or a [`JoinSet`] of many. It costs one allocation. Its panic is contained: it becomes the
+//! [`JoinError`] that joining it returns.
 //!
-//! # Abort and shutdown
+//! # How a task ends
 //!
-//! The abort flag is in [`Meta`]; whoever sets it wakes the task, and the task looks before
-//! each poll. So a task that is queued or suspended is cancelled, on a worker; one that runs is
-//! cancelled at its next suspension point; a closure that has begun runs to its end.
-//!
-//! A suspended task is known to nobody but its wakers. For shutdown, a future that returns
-//! `Pending` for the first time enters its waker into [`OwnedTasks`]; closures and futures that
-//! never suspend do not pay for it. [`OwnedTasks::close`] wakes all of them, whereupon
-//! [`Schedule::schedule`] drops them, and a task that suspends later is refused entry and
-//! cancels itself.
+//! A task that is queued or suspended when it is aborted, or when its runtime shuts down, is
+//! cancelled: dropped without another poll, on a worker or on the thread that shuts down. A
+//! future that runs is cancelled at its next suspension point; a closure that has begun runs
+//! to its end. Joining a cancelled task says so: [`JoinError::is_cancelled`].
+
+// This module is the seam to the scheduler. What it hands over is a `Runnable`; what it asks
+// for is `Schedule`. A scheduler runs a task with `Runnable::run`, which never unwinds: a panic
+// of the future, of its destructor, and of the output's destructor is caught here. It cancels
+// one by dropping the `Runnable`, which drops the future on that thread.
+//
+// The abort flag is in `Meta`; whoever sets it wakes the task, and the task looks before each
+// poll. A suspended task is known to nobody but its wakers. For shutdown, a future that returns
+// `Pending` for the first time enters its waker into `OwnedTasks`; closures and futures that
+// never suspend do not pay for it. `OwnedTasks::close` wakes all of them, whereupon
+// `Schedule::schedule` drops them, and a task that suspends later is refused entry and cancels
+// itself.
 
 mod abort;
 mod builder;
@@ -243,6 +249,16 @@ pub fn try_id() -> Option<Id> {
 /// # Panics
 ///
 /// Outside of tasks; [`try_id`] says `None` there.
+///
+/// # Examples
+///
+/// ```
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let task = umcg::spawn(async { umcg::task::id() });
+/// let id = task.id();
+/// assert_eq!(task.await.unwrap(), id);
+/// # });
+/// ```
 #[must_use]
 #[track_caller]
 pub fn id() -> Id {

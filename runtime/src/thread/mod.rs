@@ -13,7 +13,7 @@
 //! * Workers are used again, so thread-locals outlive the thread that set them, and
 //!   [`std::thread::current`] names the worker. [`current`] names the thread.
 //! * When the runtime shuts down, threads that have not begun are cancelled, and joining them
-//!   is an error whose payload is a [`JoinError`](crate::JoinError).
+//!   is an error whose payload is a [`JoinError`].
 //! * [`std::thread::park`] and [`park`] have a token each; use one of them.
 
 mod builder;

@@ -221,7 +221,7 @@ impl World {
                 Phase::Dispatched | Phase::Relieving => {
                     let armed = match run.phase() {
                         Phase::Relieving => {
-                            self.book_relieved(run.index());
+                            self.book_relieved(run.index(), index);
                             // The sentinel woke nobody else.
                             self.watch(self.record(worker.host.load(SeqCst)));
                             0

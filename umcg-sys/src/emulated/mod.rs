@@ -6,6 +6,7 @@ mod checkpoint;
 #[cfg(not(loom))]
 mod fork;
 mod gate;
+mod leave;
 #[cfg(not(loom))]
 mod monitor;
 #[cfg(not(loom))]
@@ -18,6 +19,7 @@ mod place;
 mod record;
 #[cfg(not(loom))]
 mod registration;
+mod repair;
 #[cfg(not(loom))]
 mod sentinel;
 mod switch;

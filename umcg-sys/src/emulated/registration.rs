@@ -9,14 +9,14 @@ use std::{
 
 use super::{
     fork, monitor, os, place,
-    record::{life, pause},
+    record::life,
     sentinel::{self, Confirmation},
-    words::{Index, Phase, Slot, Tag},
+    words::Index,
     world::WORLD,
 };
 use crate::{
-    Call, Error, Facts, HasWork, List, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
-    REGISTER_WORKER, Register, ServerCounters, UmcgTask, state, sync::fence,
+    Call, Error, Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
+    REGISTER_WORKER, Register, ServerCounters, UmcgTask, state,
 };
 
 /// How an [`Emulated`] provider behaves.
@@ -114,7 +114,7 @@ impl Drop for Registered {
         if index != 0 && !fork::in_child() {
             // A worker that ends while judged is an ordinary thread already, more or less.
             if WORLD.record(index).life.load(SeqCst) == life::WORKER {
-                leave_worker(index);
+                WORLD.leave_worker(index);
             } else {
                 leave_server(index);
             }
@@ -257,7 +257,7 @@ unsafe impl Provider for Emulated {
         }
         CURRENT.set(0);
         if worker {
-            leave_worker(index);
+            WORLD.leave_worker(index);
         } else {
             leave_server(index);
         }
@@ -347,6 +347,12 @@ unsafe impl Provider for Emulated {
                  confirmed by sched_yield ({alone_ns} ns at best, quick up to {quick_ns} ns), and by \
                  the monitor thread on busy CPUs"
             ),
+            Confirmation::Untimed => {
+                "emulated: blocks are seen by an idle-priority sentinel on each \
+                server's CPU, confirmed by sched_yield (not yet timed: the CPU was busy at \
+                start), and by the monitor thread on busy CPUs"
+                    .into()
+            }
             Confirmation::None(why) => format!(
                 "emulated, without sentinels ({why}): blocks are seen by the monitor thread \
                  (50 us to 1 ms)"
@@ -430,7 +436,7 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     let picked = WORLD.queue_up(index).and_then(|()| WORLD.gate(index));
     picked.map_err(|(errno, why)| {
         CURRENT.set(0);
-        leave_worker(index);
+        WORLD.leave_worker(index);
         become_ordinary();
         Error::new(call, errno, why)
     })
@@ -456,106 +462,10 @@ fn become_ordinary() {
     });
 }
 
-/// The worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
-fn leave_worker(index: Index) {
-    let record = WORLD.record(index);
-    // SAFETY: own record, alive.
-    let user = unsafe { record.user() };
-    // A spare that nobody consumed goes to its server. A judge may still consume it up to here.
-    if let Some(armed) = WORLD.disarm(user.tid()) {
-        WORLD.hand_over(armed);
-    }
-    // Out of the slot as its own dispatcher would take it. An error is an ordinary thread.
-    let _ = WORLD.pull(index);
-    let run = record.run();
-    if run.phase() == Phase::Out {
-        let _ = record.step(run, run.to(Phase::Plain));
-    }
-    WORLD.close(index);
-    // Late events: the server unlinks them when it drains (trace A11). A server that is gone
-    // took all of its own.
-    let mut turns = 0;
-    while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
-        if let Some(server) = WORLD.server(user.server_tid()) {
-            WORLD.wake_server(&server);
-        }
-        // A late event may be on the list of a server that it belonged to before.
-        if turns > 32 {
-            for server in WORLD.indices() {
-                if let Some(server) = WORLD.pin(server, life::SERVER) {
-                    WORLD.wake_server(&server);
-                }
-            }
-        }
-        pause(&mut turns);
-    }
-    clear_state(user);
-    WORLD.release(index);
-}
-
-/// The server goes: its workers become ordinary threads, their events are dropped.
+/// The server goes, and what was made for it.
 fn leave_server(index: Index) {
-    let record = WORLD.record(index);
-    // SAFETY: own record, alive.
-    let user = unsafe { record.user() };
-    let tid = record.tid.load(SeqCst);
     monitor::detach(index);
-    let cpu = usize::try_from(record.cpu.load(Relaxed)).ok();
+    let cpu = usize::try_from(WORLD.record(index).cpu.load(Relaxed)).ok();
     place::leave(index, cpu);
-    // From here on no pins, so no new events; those who had one are done.
-    WORLD.close(index);
-    // The holder of the slot.
-    let slot = Slot(record.slot.swap(Slot::DEAD.0, SeqCst));
-    if slot.tag() == Tag::Held {
-        make_plain(slot.index(), slot.epoch());
-    }
-    // Not alive, then look for workers that are OUT; pairs with the fence in `gate`.
-    fence(SeqCst);
-    for worker in WORLD.indices() {
-        let Some(worker) = WORLD.pin(worker, life::WORKER) else {
-            continue;
-        };
-        if worker.task().server_tid() != tid {
-            continue;
-        }
-        let run = worker.run();
-        if run.phase() == Phase::Out && worker.step(run, run.to(Phase::Plain)).is_ok() {
-            worker.run.wake();
-        }
-    }
-    // Unlinks what was pushed.
-    drop(user.take(List::Runnable));
-    drop(user.take(List::Blocked));
-    clear_state(user);
-    WORLD.release(index);
-}
-
-/// The worker that held a dead server's slot by that epoch is an ordinary thread.
-fn make_plain(index: Index, epoch: u64) {
-    let record = WORLD.record(index);
-    loop {
-        let run = record.run();
-        let here = run.epoch() == epoch
-            && matches!(
-                run.phase(),
-                Phase::Acked | Phase::Dispatched | Phase::Relieving
-            )
-            || run.phase() == Phase::Out && Slot::held(index, run.epoch() + 1).epoch() == epoch;
-        if !here {
-            return;
-        }
-        if record.step(run, run.naming(0).to(Phase::Plain)).is_ok() {
-            record.run.wake();
-            return;
-        }
-    }
-}
-
-/// State NONE, whatever it was; the user's bits stay.
-fn clear_state(user: &UmcgTask) {
-    let word = user.state_word();
-    let mut seen = word.load(Relaxed);
-    while let Err(found) = word.compare_exchange(seen, seen & state::USER_MASK, SeqCst, Relaxed) {
-        seen = found;
-    }
+    WORLD.leave_server(index);
 }

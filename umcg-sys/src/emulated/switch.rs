@@ -261,7 +261,7 @@ impl World {
                     }
                 }
                 Phase::Judged | Phase::Switched => {
-                    // Judged between `leave` and here: not a holder, switches nobody (trace A8).
+                    // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
                     let host = worker.host.load(SeqCst);
                     self.settle(host, index, run);
                     self.wake_after(host, index, run);
@@ -269,16 +269,14 @@ impl World {
                     // While still judged: once OUT, a dispatcher may own us and arm us anew.
                     self.hand_to_server(&worker, next);
                     if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
-                        // The wake-up of the verdict may have come before the worker published
-                        // itself in its server's queue: a server that went idle since then has
-                        // not seen it. One whose slot is held will.
-                        if let Some(server) = self.server(task.server_tid()) {
-                            self.poke(&server);
-                        }
+                        self.poke_own_server(&worker);
                     }
                 }
                 Phase::Adopting => {
-                    let _ = worker.step(run, run.to(Phase::Out));
+                    self.hand_to_server(&worker, next);
+                    if worker.step(run, run.to(Phase::Out)).is_ok() {
+                        self.poke_own_server(&worker);
+                    }
                 }
                 // Pulled out by the dispatcher that picked us meanwhile, or picked.
                 Phase::Out | Phase::Dispatched | Phase::Relieving => {
@@ -335,6 +333,14 @@ impl World {
         }
         self.watch(server);
         Ok(true)
+    }
+
+    /// A worker that lost its slot before its `wait` may have queued itself after its server went
+    /// idle: the server looks again, unless somebody runs in its slot.
+    fn poke_own_server(&self, worker: &Pin<'_>) {
+        if let Some(server) = self.server(worker.task().server_tid()) {
+            self.poke(&server);
+        }
     }
 
     /// A target that a worker chose and could not switch to, because it lost its slot, becomes

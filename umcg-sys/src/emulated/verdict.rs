@@ -124,10 +124,11 @@ impl World {
         }
     }
 
-    /// The armed worker that took over books the block that brought it in.
-    pub(crate) fn book_relieved(&self, index: Index) {
+    /// The armed worker `relief`, about to run, books the block that brought it in, if that
+    /// still is how things are.
+    pub(crate) fn book_relieved(&self, index: Index, relief: Index) {
         let run = self.record(index).run();
-        if run.is_judged() {
+        if run.phase() == Phase::Switched && run.index() == relief {
             self.book(index, run);
             self.forget_armed(index, run);
         }

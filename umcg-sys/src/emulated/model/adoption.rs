@@ -2,7 +2,7 @@
 
 use loom::thread;
 
-use super::{Judge, Model, Phase, check, life};
+use super::{Judge, Model, Phase, check, check_large, life};
 
 impl Model {
     /// The monitor adopts into the slot of the server, whoever holds it.
@@ -49,7 +49,7 @@ fn b06_an_adopted_worker_may_be_at_its_checkpoint() {
 /// The holder wakes and leaves while another is adopted into its slot.
 #[test]
 fn b06_the_holder_may_leave_during_an_adoption() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.runs_in(3, 1);
@@ -83,7 +83,7 @@ fn b06_the_holder_may_leave_during_an_adoption() {
 /// on: what the adopter does then touches neither.
 #[test]
 fn b06_an_adoption_that_was_called_off_leaves_a_stolen_worker_alone() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(2, &[1, 1]);
         m.judged_in(3, 1);
         m.runs_in(4, 1);

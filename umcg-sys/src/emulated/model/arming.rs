@@ -2,16 +2,16 @@
 
 use loom::thread;
 
-use super::{Judge, Model, Phase, check, check_with_stops};
+use super::{Judge, Model, Phase, check, check_large, check_large_with_stops};
 use crate::{state, sync::SeqCst};
 
-/// Steps of a sentinel that judges twice: verdict, slot, spare's run word, wake.
-const STEPS: u32 = 8;
+/// Steps of a sentinel's verdict that consumes a spare: run word, slot, spare's run word, wake.
+const STEPS: u32 = 4;
 
 /// A block consumes the spare while the worker takes it back: one of the two has it.
 #[test]
 fn a09_a_spare_is_consumed_or_taken_back() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -72,7 +72,7 @@ fn a09_a_spare_is_taken_back_once() {
 /// A sentinel consumes the spare and is stopped for ever, anywhere, while the worker returns.
 #[test]
 fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
-    check_with_stops(STEPS, |steps| {
+    check_large_with_stops(STEPS, |steps| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -94,7 +94,10 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
         };
         let judge = {
             let m = m.clone();
-            thread::spawn(move || m.sentinel(1, steps))
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                m.tick(1);
+            })
         };
         m.serve(1, &[], 2);
         worker.join().unwrap();
@@ -109,7 +112,7 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
 /// server, and holds the slot again: it finishes nothing that is not its own.
 #[test]
 fn a09_a_late_switch_completes_no_other_dispatch() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -118,7 +121,7 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
         m.world.record(2).step(run, verdict).unwrap();
         let late = {
             let m = m.clone();
-            thread::spawn(move || m.world.settle(2, verdict))
+            thread::spawn(move || m.world.settle(1, 2, verdict))
         };
         let spare = {
             let m = m.clone();
@@ -140,7 +143,7 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
 /// and the worker is not told that it still owns it.
 #[test]
 fn a09_a_wait_for_ones_own_spare_that_was_consumed_keeps_nothing() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);

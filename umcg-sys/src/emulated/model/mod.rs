@@ -5,6 +5,7 @@ mod adoption;
 mod arming;
 mod beds;
 mod lists;
+mod lives;
 mod slots;
 mod verdicts;
 
@@ -20,6 +21,7 @@ use loom::thread;
 
 use super::{
     record::life,
+    repair::Repair,
     verdict::Judge,
     words::{Index, Phase, Run, Slot, Tag},
     world::World,
@@ -29,16 +31,40 @@ use crate::{
     sync::{AtomicU32, SeqCst, stop},
 };
 
-/// All interleavings of one small scenario.
+/// All interleavings of one small scenario, up to the number of preemptions in
+/// LOOM_MAX_PREEMPTIONS.
 fn check(scenario: impl Fn() + Sync + Send + 'static) {
-    loom::model(scenario);
+    builder().check(scenario);
+}
+
+/// For scenarios of many steps: those with one preemption less.
+fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
+    let mut builder = builder();
+    builder.preemption_bound = builder
+        .preemption_bound
+        .map(|bound| bound.saturating_sub(1));
+    builder.check(scenario);
 }
 
 /// The same with a judge that is stopped for ever before its first step, after it, and so on.
 fn check_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
     for stop in 0..=steps {
-        loom::model(move || scenario(stop));
+        check(move || scenario(stop));
     }
+}
+
+/// Both.
+fn check_large_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
+    for stop in 0..=steps {
+        check_large(move || scenario(stop));
+    }
+}
+
+fn builder() -> loom::model::Builder {
+    let mut builder = loom::model::Builder::new();
+    // A server may come round its loop several times in one execution.
+    builder.max_branches = 10_000;
+    builder
 }
 
 /// A world of tasks whose thread ids are their indices: servers first, from 1, then workers.
@@ -148,18 +174,11 @@ impl Model {
         self.task(server).begin_drain();
     }
 
-    /// Setting up: the server sleeps in `wait` without a pick.
-    fn idles(&self, server: Index) {
-        self.sleeps(server);
-        self.world.record(server).slot.store(Slot::IDLE.0, SeqCst);
-    }
-
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
         self.world.record(worker).run.store(run.0, SeqCst);
-        let slot = Slot::after(worker, run.epoch());
-        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.world.record(server).slot.store(Slot::SERVER.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNING, state::BLOCKED)
             .unwrap();
@@ -183,6 +202,19 @@ impl Model {
         }
     }
 
+    /// The memory of a task that has left is its owner's: loom fails if anybody may use it.
+    fn scribble(&self, index: Index) {
+        let task = self.tasks[index as usize];
+        // SAFETY: the task has unregistered, so nobody uses it; if that is wrong, loom says so.
+        unsafe { &mut *task }.scribble();
+    }
+
+    /// The end of a worker that has left; the application tells its servers.
+    fn end(&self) {
+        self.done.fetch_add(1, Plain);
+        self.wake_servers();
+    }
+
     /// The end of a worker: out of its slot as it leaves at the end of its thread.
     fn finish(&self, worker: Index) {
         self.done.fetch_add(1, Plain);
@@ -193,7 +225,11 @@ impl Model {
             Phase::Out,
             "{worker} was dispatched as it ended"
         );
-        // The application tells its servers of the end.
+        self.wake_servers();
+    }
+
+    /// The application tells its servers of an end.
+    fn wake_servers(&self) {
         for index in 1..self.tasks.len() as u32 {
             if self.world.record(index).life.load(SeqCst) == life::SERVER {
                 self.world.preempt(index).unwrap();
@@ -330,11 +366,18 @@ impl Model {
         self.look_and(server, judge, |_| true)
     }
 
-    /// A sentinel that looks twice and is stopped for ever after that many steps.
+    /// A sentinel that looks once and is stopped for ever after that many steps.
     fn sentinel(&self, server: Index, steps: u32) {
         stop::after(steps, || {
             self.look(server, Judge::Sentinel);
-            self.look(server, Judge::Sentinel);
         });
+    }
+
+    /// The monitor's tick, at a time when work waits and the slot has not changed for long.
+    fn tick(&self, server: Index) -> Repair {
+        match self.world.pin(server, life::SERVER) {
+            Some(server) => self.world.repair(&server, server.slot()),
+            None => Repair::Gone,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use loom::thread;
 
-use super::{Judge, Model, check};
+use super::{Judge, Model, check, check_large};
 use crate::List;
 
 /// A worker queues itself, and another server dispatches it before it has left its old slot:
@@ -36,7 +36,7 @@ fn a06_a_stolen_worker_leaves_its_old_slot() {
 /// The same with a judge that finds the worker on its way.
 #[test]
 fn a06_a_stolen_worker_that_is_judged_leaves_its_old_slot() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(2, &[1]);
         m.runs_in(3, 1);
         m.sleeps(1);
@@ -55,8 +55,7 @@ fn a06_a_stolen_worker_that_is_judged_leaves_its_old_slot() {
             let m = m.clone();
             thread::spawn(move || m.look(1, Judge::Sentinel))
         };
-        m.world.wait_server(1, None).unwrap();
-        assert!(!m.slot(1).is_held(), "{:?}", m.slot(1));
+        m.serve(1, &[], 1);
         worker.join().unwrap();
         thief.join().unwrap();
         judge.join().unwrap();
@@ -68,7 +67,7 @@ fn a06_a_stolen_worker_that_is_judged_leaves_its_old_slot() {
 /// preempted the one the other runs.
 #[test]
 fn a07_a_server_that_is_woken_early_switches_only_after_preempting() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -135,10 +134,9 @@ fn a07_a_slot_that_comes_back_during_a_drain_is_an_event() {
 /// wakes that server with another worker: both run, one at a time.
 #[test]
 fn a03_an_idle_slot_is_taken_by_one() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
-        m.idles(1);
         let returns = {
             let m = m.clone();
             thread::spawn(move || m.one_checkpoint(2))
@@ -160,11 +158,10 @@ fn a03_an_idle_slot_is_taken_by_one() {
 /// Two workers return to an idle server at once.
 #[test]
 fn a03_two_returning_workers_share_an_idle_slot() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.judged_in(3, 1);
-        m.idles(1);
         let threads: Vec<_> = [2, 3]
             .map(|worker| {
                 let m = m.clone();
@@ -185,7 +182,6 @@ fn a03_a_slot_taken_by_its_worker_can_be_judged() {
     check(|| {
         let m = Model::new(1, &[1]);
         m.judged_in(2, 1);
-        m.idles(1);
         let returns = {
             let m = m.clone();
             thread::spawn(move || {

@@ -2,11 +2,11 @@
 
 use loom::{sync::atomic::AtomicBool, thread};
 
-use super::{Judge, Model, Phase, check, check_with_stops};
-use crate::sync::SeqCst;
+use super::{Judge, Model, Repair, check, check_large, check_large_with_stops, check_with_stops};
+use crate::{state, sync::SeqCst};
 
-/// Steps of a sentinel that judges twice: verdict, slot, bell, wake.
-const STEPS: u32 = 8;
+/// Steps of a sentinel's verdict: run word, slot, bell, wake.
+const STEPS: u32 = 4;
 
 /// The confirmation takes as long as it takes: what it says of one dispatch is never held
 /// against the next.
@@ -29,7 +29,12 @@ fn a01_a_confirmation_is_good_for_one_dispatch() {
             let m = m.clone();
             thread::spawn(move || {
                 // A read-modify-write reads what is true now.
-                m.look_and(1, Judge::Sentinel, |_| asleep.fetch_and(true, SeqCst))
+                let judged = m.look_and(1, Judge::Sentinel, |_| asleep.fetch_and(true, SeqCst));
+                let run = m.run(2);
+                assert!(
+                    !judged || !run.is_judged() || run.epoch() == first.epoch(),
+                    "asleep in {first:?}, and judged: {run:?}"
+                );
             })
         };
         m.serve(1, &[], 1);
@@ -89,7 +94,7 @@ fn a04_a_verdict_that_stops_anywhere_is_finished_by_the_worker() {
 /// The same while another worker waits to be picked, and is judged too.
 #[test]
 fn a04_an_overtaken_verdict_touches_no_later_dispatch() {
-    check_with_stops(STEPS, |steps| {
+    check_large_with_stops(STEPS, |steps| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -113,10 +118,39 @@ fn a04_an_overtaken_verdict_touches_no_later_dispatch() {
     });
 }
 
+/// The worker sleeps for ever, and so does its judge: a tick of the monitor, and the next worker
+/// runs, and the block is booked.
+#[test]
+fn a05_a_verdict_that_stops_anywhere_is_finished_by_the_monitor() {
+    check_with_stops(STEPS, |steps| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let next = {
+            let m = m.clone();
+            thread::spawn(move || m.one_task(3))
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                if let Repair::Runs(run) = m.tick(1) {
+                    m.world.judge(2, run, Judge::Monitor);
+                }
+            })
+        };
+        m.serve(1, &[3], 1);
+        next.join().unwrap();
+        judge.join().unwrap();
+        assert_eq!(m.task(2).state(), state::BLOCKED, "not booked");
+        m.all_out();
+    });
+}
+
 /// Two judges at once, one of them of normal priority: one verdict.
 #[test]
 fn a04_two_judges_give_one_verdict() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -144,7 +178,7 @@ fn a04_two_judges_give_one_verdict() {
 /// is picked once, and the server hears of it.
 #[test]
 fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -166,10 +200,41 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
     });
 }
 
+/// A worker that has left RUNNING is its queue's: a checkpoint on the way to `wait` queues it
+/// no second time.
+#[test]
+fn a08_a_checkpoint_between_leave_and_wait_queues_nothing() {
+    check_large(|| {
+        let m = Model::new(1, &[1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || {
+                while !m.task(2).leave() {
+                    m.world.checkpoint(2).unwrap();
+                }
+                m.inboxes[1].fetch_or(1 << 2, SeqCst);
+                m.world.checkpoint(2).unwrap();
+                m.world.wait_worker(2, None).unwrap();
+                m.finish(2);
+            })
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || m.look(1, Judge::Monitor))
+        };
+        m.serve(1, &[], 1);
+        worker.join().unwrap();
+        judge.join().unwrap();
+        m.all_out();
+    });
+}
+
 /// The same beside another worker that takes the slot meanwhile: never two in it.
 #[test]
 fn a08_wait_without_the_slot_takes_it_from_nobody() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -204,7 +269,7 @@ fn a08_wait_without_the_slot_takes_it_from_nobody() {
 /// server's deadline and `preempt` end it.
 #[test]
 fn a13_a_preempted_spinner_lets_the_owner_of_the_lock_run() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
