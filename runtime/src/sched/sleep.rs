@@ -300,7 +300,7 @@ mod model {
 
     fn run(servers: usize, pushers: usize) {
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
+        builder.preemption_bound.get_or_insert(3);
         builder.check(move || {
             let model = Model::new(servers);
             let threads: Vec<_> = (0..servers)

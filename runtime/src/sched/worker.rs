@@ -325,7 +325,7 @@ impl WorkerThread {
                 task.run();
             } else {
                 turn = None;
-                if shared.grow.is_over(shared.config.max_workers) || !self.rest() {
+                if shared.grow.cap.is_exceeded() || !self.rest() {
                     return;
                 }
             }
@@ -346,10 +346,9 @@ impl WorkerThread {
     /// Has a spare worker made off the block path: tasks wait, a sibling is blocked, and if
     /// this worker blocks as well nobody could take over.
     fn spare(&self, server: &Server) {
-        let config = &self.shared.config;
         if server.lacks_spare(&self.shared.backlog)
-            && config.min_idle > 0
-            && self.shared.grow.has_room(config.max_workers)
+            && self.shared.config.min_idle > 0
+            && self.shared.grow.cap.has_room()
         {
             self.shared.grow.want(server);
         }

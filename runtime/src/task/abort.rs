@@ -9,6 +9,17 @@ use super::{Id, Meta, Runnable};
 /// Made by [`JoinHandle::abort_handle`](crate::JoinHandle::abort_handle). It may outlive the
 /// task; the task's future and output go when they are due, only the task's bare allocation
 /// stays as long as the handle.
+///
+/// # Examples
+///
+/// ```
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let task = umcg::spawn(std::future::pending::<()>());
+/// let abort = task.abort_handle();
+/// umcg::spawn_blocking(move || abort.abort());
+/// assert!(task.await.unwrap_err().is_cancelled());
+/// # });
+/// ```
 #[derive(Clone)]
 pub struct AbortHandle {
     /// A reference to the task: keeps `meta` alive.

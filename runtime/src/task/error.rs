@@ -5,6 +5,21 @@ use std::{any::Any, error::Error, fmt, io};
 use super::Id;
 
 /// A task ended without an output: it panicked, or it was cancelled.
+///
+/// # Examples
+///
+/// A panic that goes on in whoever joins:
+///
+/// ```should_panic
+/// # let runtime = umcg::Runtime::new().unwrap();
+/// # let _entered = runtime.handle().enter();
+/// let task = umcg::spawn_blocking(|| -> u32 { panic!("in the task") });
+/// match task.join().map_err(umcg::JoinError::try_into_panic) {
+///     Ok(value) => println!("{value}"),
+///     Err(Ok(payload)) => std::panic::resume_unwind(payload),
+///     Err(Err(cancelled)) => println!("{cancelled}"),
+/// }
+/// ```
 pub struct JoinError {
     id: Id,
     /// `None`: cancelled.

@@ -19,6 +19,19 @@ use crate::block_on::block_on;
 /// task, which runs on; its output is then dropped when it is done.
 ///
 /// A join that says cancelled or done means that the task's future has been dropped.
+///
+/// # Examples
+///
+/// ```
+/// let runtime = umcg::Runtime::new().unwrap();
+/// let task = runtime.handle().spawn(async { 6 * 7 });
+/// assert_eq!(task.join().unwrap(), 42);
+///
+/// runtime.block_on(async {
+///     let task = umcg::spawn_blocking(|| -> u32 { panic!("no luck") });
+///     assert!(task.await.unwrap_err().is_panic());
+/// });
+/// ```
 pub struct JoinHandle<T> {
     /// `None`: detached, in `drop`.
     task: Option<FallibleTask<Output<T>, Meta>>,

@@ -5,7 +5,7 @@
 //! or a [`JoinSet`] of many. It costs one allocation. Its panic is contained: it becomes the
 //! [`JoinError`] that joining it returns.
 //!
-//! # Abort and shutdown
+//! # How a task ends
 //!
 //! A task that is queued or suspended when it is aborted, or when its runtime shuts down, is
 //! cancelled: dropped without another poll, on a worker or on the thread that shuts down. A
@@ -249,6 +249,16 @@ pub fn try_id() -> Option<Id> {
 /// # Panics
 ///
 /// Outside of tasks; [`try_id`] says `None` there.
+///
+/// # Examples
+///
+/// ```
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let task = umcg::spawn(async { umcg::task::id() });
+/// let id = task.id();
+/// assert_eq!(task.await.unwrap(), id);
+/// # });
+/// ```
 #[must_use]
 #[track_caller]
 pub fn id() -> Id {

@@ -18,7 +18,7 @@ fn a11_nobody_touches_a_worker_that_has_unregistered() {
             thread::spawn(move || {
                 m.world.leave_worker(2);
                 m.scribble(2);
-                m.end(2);
+                m.end();
             })
         };
         let judge = {
@@ -80,7 +80,7 @@ fn a11_a_late_event_on_an_earlier_servers_list_is_taken_off() {
             thread::spawn(move || {
                 m.world.leave_worker(3);
                 m.scribble(3);
-                m.end(3);
+                m.end();
             })
         };
         let other = {

@@ -37,7 +37,7 @@ fn check(scenario: impl Fn() + Sync + Send + 'static) {
     builder().check(scenario);
 }
 
-/// For scenarios of four threads: those with at most one preemption.
+/// For scenarios of many steps: those with one preemption less.
 fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
     let mut builder = builder();
     builder.preemption_bound = builder
@@ -210,7 +210,7 @@ impl Model {
     }
 
     /// The end of a worker that has left; the application tells its servers.
-    fn end(&self, _worker: Index) {
+    fn end(&self) {
         self.done.fetch_add(1, Plain);
         self.wake_servers();
     }

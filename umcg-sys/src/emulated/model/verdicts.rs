@@ -14,7 +14,7 @@ const STEPS: u32 = 4;
 fn a01_a_confirmation_is_good_for_one_dispatch() {
     check(|| {
         let m = Model::new(1, &[1]);
-        m.runs_in(2, 1);
+        let first = m.runs_in(2, 1);
         m.sleeps(1);
         let asleep = loom::sync::Arc::new(AtomicBool::new(true));
         let worker = {
@@ -29,7 +29,12 @@ fn a01_a_confirmation_is_good_for_one_dispatch() {
             let m = m.clone();
             thread::spawn(move || {
                 // A read-modify-write reads what is true now.
-                m.look_and(1, Judge::Sentinel, |_| asleep.fetch_and(true, SeqCst))
+                let judged = m.look_and(1, Judge::Sentinel, |_| asleep.fetch_and(true, SeqCst));
+                let run = m.run(2);
+                assert!(
+                    !judged || !run.is_judged() || run.epoch() == first.epoch(),
+                    "asleep in {first:?}, and judged: {run:?}"
+                );
             })
         };
         m.serve(1, &[], 1);
@@ -173,7 +178,7 @@ fn a04_two_judges_give_one_verdict() {
 /// is picked once, and the server hears of it.
 #[test]
 fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -187,6 +192,37 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
         let judge = {
             let m = m.clone();
             thread::spawn(move || m.world.preempt(2).unwrap())
+        };
+        m.serve(1, &[], 1);
+        worker.join().unwrap();
+        judge.join().unwrap();
+        m.all_out();
+    });
+}
+
+/// A worker that has left RUNNING is its queue's: a checkpoint on the way to `wait` queues it
+/// no second time.
+#[test]
+fn a08_a_checkpoint_between_leave_and_wait_queues_nothing() {
+    check_large(|| {
+        let m = Model::new(1, &[1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || {
+                while !m.task(2).leave() {
+                    m.world.checkpoint(2).unwrap();
+                }
+                m.inboxes[1].fetch_or(1 << 2, SeqCst);
+                m.world.checkpoint(2).unwrap();
+                m.world.wait_worker(2, None).unwrap();
+                m.finish(2);
+            })
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || m.look(1, Judge::Monitor))
         };
         m.serve(1, &[], 1);
         worker.join().unwrap();
