@@ -271,8 +271,12 @@ void umcg_gate(struct callback_head *head)
 {
 	struct umcg_thread *w = container_of(head, struct umcg_thread, gate);
 
-	if ((current->flags & PF_EXITING) || current->mm != w->group->mm)
-		goto out;
+	/* After exec or on the way out nothing is left to stop, or to preempt. */
+	if ((current->flags & PF_EXITING) || current->mm != w->group->mm) {
+		clear_bit(UMCG_F_SECOND, &w->flags);
+		umcg_put(w);	/* stays QUEUED: never again */
+		return;
+	}
 	/*
 	 * Let every other task_work of this batch run first (a delayed fput):
 	 * what is added now runs in the next round of task_work_run().
@@ -300,7 +304,6 @@ void umcg_gate(struct callback_head *head)
 	}
 through:
 	clear_bit(UMCG_F_INSIDE, &w->flags);
-out:
 	clear_bit(UMCG_F_SECOND, &w->flags);
 	clear_bit(UMCG_F_QUEUED, &w->flags);
 	/* A preemption that found us queued. Pairs with the set_bit there. */

@@ -118,10 +118,12 @@ void yield_now(void)
 {
 	int ret;
 
+	me->waiting = true;
 	leave(&me->task);
 	me->task.next_tid = 0;
 	me->offered = me->task.server_tid;
 	ret = do_wait(0);
+	me->waiting = false;
 	if (ret)
 		FAIL("wait of worker %d: %d", me->id, ret);
 	may_run();

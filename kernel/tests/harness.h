@@ -33,6 +33,7 @@ struct worker {
 	_Atomic uint32_t offered;	/* yielded to the server with this tid */
 	atomic_bool finished;		/* its body is done */
 	atomic_bool gone;		/* and its server knows */
+	atomic_bool waiting;		/* from its step to RUNNABLE to the end of WAIT */
 	atomic_long rounds, blocked, runnable, signals;
 	unsigned int random;
 	struct worker *next;		/* run queue */

@@ -89,9 +89,12 @@ static void body(struct worker *w)
 static void on_signal(int signal)
 {
 	(void)signal;
-	may_run();
-	if (me)
-		me->signals++;
+	if (!me)
+		return;
+	/* A handler may run in an explicit WAIT; never in the gate. */
+	if (!me->waiting)
+		may_run();
+	me->signals++;
 }
 
 static void *storm(void *unused)
