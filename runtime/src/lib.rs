@@ -1,1 +1,115 @@
-//! umcg
+//! A runtime on which blocking code keeps every CPU busy.
+//!
+//! A *task* is a future or a closure. It runs on a *worker*, a real kernel thread, and may block
+//! anywhere: in a system call, a C library, a mutex, a page fault. A *server* for each CPU picks
+//! which worker runs; when that worker blocks the server is told, and runs another. So there is
+//! one kind of function, no thread count to tune, and at most one managed worker a server on a
+//! CPU.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! #[umcg::main]
+//! async fn main() {
+//!     let tasks: Vec<_> = (0..100)
+//!         .map(|i| {
+//!             umcg::spawn(async move {
+//!                 // Plain blocking code, right here in a future: nothing stalls.
+//!                 std::thread::sleep(Duration::from_millis(5));
+//!                 i
+//!             })
+//!         })
+//!         .collect();
+//!     let mut sum = 0;
+//!     for task in tasks {
+//!         sum += task.await.unwrap();
+//!     }
+//!     assert_eq!(sum, 4950);
+//! }
+//! ```
+//!
+//! # What to use
+//!
+//! | to | use |
+//! |---|---|
+//! | start | [`#[umcg::main]`](macro@main), [`#[umcg::test]`](macro@test), or [`Builder`] and [`Runtime`] |
+//! | run a future, a closure | [`spawn`], [`spawn_blocking`]; at a full queue [`try_spawn`] |
+//! | wait for it | `.await` a [`JoinHandle`], or [`JoinHandle::join`], which blocks and may |
+//! | many of them | [`JoinSet`]; [`scope`] for closures that borrow; [`join`] for two |
+//! | keep code that uses threads | [`thread`], in the shape of [`std::thread`]; [`ThreadPool`], in that of the `threadpool` crate |
+//! | wait for time | [`time`], or `std::thread::sleep` |
+//! | see what goes on | [`Handle::metrics`], the feature `tracing` |
+//!
+//! # Who reports a block
+//!
+//! A *provider* plays the part of the kernel that UMCG, as designed on the Linux mailing list in
+//! 2021 and never merged, would have: see [`umcg_sys`]. The `emulated` one works on any Linux
+//! without privilege, by helper threads, and is what this version has. Its blocks are seen
+//! within microseconds on a CPU that nobody else uses, within a millisecond or so on a busy one;
+//! a block that is not seen costs time, one that is seen wrongly a thread switch. A worker whose
+//! block is over runs on to the end of its poll or closure, or its next [`thread::yield_now`],
+//! before it queues up behind others. [`RuntimeMetrics`] says which provider is used and why.
+//!
+//! # What to know
+//!
+//! * Blocking inside a future suspends that future, with everything that is polled by it: the
+//!   other branches of a `select!` or `join!` wait too. Other tasks do not.
+//! * Workers are used again: a thread-local of one task may be seen by a later one, and a future
+//!   may go on on another worker after each `.await`.
+//! * Children of a worker inherit its CPU pin and policy; [`CommandUnmanaged`] undoes that.
+//! * A runtime is not for a forked child, and none of its calls is for a signal handler.
+
+mod block_on;
+mod builder;
+mod context;
+mod error;
+mod handle;
+mod hooks;
+mod join;
+mod latch;
+mod macros_support;
+mod metrics;
+mod panic;
+mod parker;
+mod runtime;
+mod sched;
+mod scope;
+mod spawn;
+mod sync;
+pub mod task;
+#[cfg(test)]
+mod test_sched;
+pub mod thread;
+pub mod thread_pool;
+pub mod time;
+mod trace;
+
+#[cfg(feature = "macros")]
+pub use umcg_macros::{main, test};
+pub use umcg_sys::{Choice, CommandUnmanaged, ProviderKind};
+
+pub use crate::{
+    block_on::block_on,
+    builder::Builder,
+    context::EnterGuard,
+    error::BuildError,
+    handle::Handle,
+    join::join,
+    metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts},
+    runtime::Runtime,
+    scope::{Scope, ScopedJoinHandle, scope},
+    spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
+    task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
+    thread_pool::ThreadPool,
+};
+
+/// For the code that the attributes make; see `macros_support.rs`.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::macros_support::*;
+}
+
+/// The code in the project's first page compiles and runs.
+#[cfg(all(doctest, feature = "macros"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

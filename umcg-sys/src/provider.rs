@@ -239,6 +239,9 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// until it is picked; a target that it chose is handed to its server by a runnable event,
     /// so that the choice is not lost.
     ///
+    /// A worker that has published itself may be picked before it gets here. Then nothing is
+    /// switched, and its own choice stays in `next_tid`, for it to dispose of.
+    ///
     /// # Errors
     ///
     /// The caller is RUNNING after each, and `next_tid` untouched.

@@ -161,6 +161,7 @@ mod futex {
                 }
 
                 pub(crate) fn wake(&self) {
+                    super::stop::here();
                     let _queue = self.queue.lock().unwrap();
                     self.sleeper.notify_all();
                 }
@@ -180,9 +181,12 @@ mod futex {
     futex!(Futex64, AtomicU64, u64);
 
     impl Futex32 {
-        pub(crate) fn wait(&self, expected: u32, _deadline: Deadline) -> bool {
-            self.sleep(expected);
-            false
+        /// A deadline passes at once: the model has no time, and that is the earliest.
+        pub(crate) fn wait(&self, expected: u32, deadline: Deadline) -> bool {
+            if deadline.is_none() {
+                self.sleep(expected);
+            }
+            deadline.is_some()
         }
     }
 
@@ -194,3 +198,41 @@ mod futex {
 }
 
 pub(crate) use futex::{Futex32, Futex64};
+
+/// A thread that is stopped for ever, at any step that others can see: what an idle-priority
+/// thread beside a busy process is.
+#[cfg(loom)]
+pub(crate) mod stop {
+    use std::{cell::Cell, panic};
+
+    loom::thread_local! {
+        /// Steps that this thread may still make.
+        static STEPS: Cell<u32> = Cell::new(u32::MAX);
+    }
+
+    /// Unwinds out of the thread's work.
+    struct Stopped;
+
+    /// Called before each step of the protocol. Ends a thread that has used up its steps.
+    pub(crate) fn here() {
+        STEPS.with(|steps| match steps.get() {
+            u32::MAX => {}
+            0 => panic::resume_unwind(Box::new(Stopped)),
+            left => steps.set(left - 1),
+        });
+    }
+
+    /// Runs `work` for at most that many steps. It must own nothing that unwinding would give
+    /// back.
+    #[cfg(test)]
+    pub(crate) fn after(steps: u32, work: impl FnOnce()) {
+        STEPS.with(|left| left.set(steps));
+        let outcome = panic::catch_unwind(panic::AssertUnwindSafe(work));
+        STEPS.with(|left| left.set(u32::MAX));
+        if let Err(reason) = outcome {
+            if !reason.is::<Stopped>() {
+                panic::resume_unwind(reason);
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! `struct umcg_task`: the 32 bytes that a task shares with the kernel, or with whoever
 //! plays it.
 
-use core::{fmt, marker::PhantomData, mem::offset_of, ptr::NonNull};
+use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
     state,
@@ -39,6 +39,8 @@ pub struct UmcgTask {
 
 #[cfg(not(loom))]
 const _: () = {
+    use core::mem::offset_of;
+
     assert!(size_of::<Layout>() == 32);
     assert!(align_of::<UmcgTask>() == 64);
     assert!(offset_of!(Layout, state) == 0);
@@ -51,7 +53,7 @@ const _: () = {
 
 /// Bit 0 of a *link*: this worker is on that list, or about to be.
 ///
-/// Swapped in by the pusher before anything else: if it was set already the event is pending
+/// Set by CAS by the pusher before anything else: if it was set already the event is pending
 /// and there is no second push (trace A3). Cleared by the taker as it unlinks the worker and
 /// before it reads the state. Heads never carry it.
 const LINKED: u64 = 1;
@@ -90,6 +92,27 @@ impl UmcgTask {
         let task = Self::new();
         task.prepare(server_tid);
         task
+    }
+
+    /// A task of a model, where thread ids are what the model says.
+    #[cfg(all(test, loom))]
+    pub(crate) fn of_model(tid: u32, server_tid: u32) -> Self {
+        let task = Self::new();
+        task.raw.tid.store(tid, Relaxed);
+        task.raw.server_tid.store(server_tid, Relaxed);
+        task
+    }
+
+    /// What the owner of the memory may do once nobody else uses it: loom fails if anybody may
+    /// still be reading or writing one of the words.
+    #[cfg(all(test, loom))]
+    pub(crate) fn scribble(&mut self) {
+        self.raw.state.with_mut(|word| *word = 0xdead);
+        self.raw.server_tid.with_mut(|word| *word = 0xdead);
+        self.raw.next_tid.with_mut(|word| *word = 0xdead);
+        self.raw.tid.with_mut(|word| *word = 0xdead);
+        self.raw.blocked_ptr.with_mut(|word| *word = 0xdead);
+        self.raw.runnable_ptr.with_mut(|word| *word = 0xdead);
     }
 
     /// Fills `tid` with the calling thread's id and `server_tid` as
@@ -246,8 +269,10 @@ impl UmcgTask {
     /// Both tasks stay registered until the event was taken.
     pub unsafe fn push(&self, list: List, worker: &UmcgTask) -> bool {
         let link = worker.word(list);
-        // SeqCst swap: claims the link. Pairs with the taker's store of 0.
-        if link.swap(LINKED, SeqCst) & LINKED != 0 {
+        // Claims the link, and leaves that of a pending event alone: a swap would cut the rest of
+        // the list off. SeqCst, on failure too: "state, then link"; pairs with the taker's "link,
+        // then state", so that a pending event's taker sees what a second one would have told.
+        if link.compare_exchange(0, LINKED, SeqCst, SeqCst).is_err() {
             return false;
         }
         let head = self.word(list);

@@ -1,7 +1,7 @@
 //! Where an unblocked worker stops: the user-side half of "return to user mode".
 
 use super::{
-    gate::{Failure, set_running},
+    gate::{Failure, force_state, set_running},
     record::{Counts, Record, life},
     verdict::now,
     words::{Index, Phase, Run, Slot, Tag},
@@ -19,6 +19,8 @@ impl World {
         let worker = self.record(index);
         loop {
             let run = worker.run();
+            // Ours while we are in no queue.
+            let host = worker.host.load(SeqCst);
             match run.phase() {
                 Phase::Acked => {
                     // SAFETY: the worker's own thread.
@@ -33,9 +35,9 @@ impl World {
                     return Ok(());
                 }
                 Phase::Judged | Phase::Switched => {
-                    self.settle(index, run);
+                    self.settle(host, index, run);
                     self.book(index, run);
-                    self.wake_after(index, run);
+                    self.wake_after(host, index, run);
                     self.forget_armed(index, run);
                     let out = run.naming(0).to(Phase::Out);
                     if worker.step(run, out).is_ok() {
@@ -111,11 +113,7 @@ impl World {
             return Err((libc::EINVAL, "not registered"));
         };
         let task = worker.task();
-        for from in [state::BLOCKED, state::RUNNING, state::NONE] {
-            if task.transition(from, state::RUNNABLE).is_ok() {
-                break;
-            }
-        }
+        force_state(task, state::RUNNABLE);
         // The gate finds out if the server is gone.
         if let Some(server) = self.server(task.server_tid()) {
             if self.push_runnable(&server, &worker) {

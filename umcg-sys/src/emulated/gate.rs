@@ -46,19 +46,21 @@ impl World {
         let worker = self.record(index);
         loop {
             let run = worker.run();
+            // Before the step: once the worker is OUT its next dispatcher writes this.
+            let host = worker.host.load(SeqCst);
             match run.phase() {
                 Phase::Out => return Ok(run),
                 // It left RUNNING, was published, and has not reached its `wait` yet.
                 Phase::Acked => {
                     let out = run.naming(0).to(Phase::Out);
                     if worker.step(run, out).is_ok() {
-                        self.vacate(index, run);
+                        self.vacate(host, index, run);
                         return Ok(out);
                     }
                 }
                 Phase::Judged | Phase::Switched => {
-                    self.settle(index, run);
-                    self.wake_after(index, run);
+                    self.settle(host, index, run);
+                    self.wake_after(host, index, run);
                     self.forget_armed(index, run);
                     let _ = worker.step(run, run.naming(0).to(Phase::Out));
                 }
@@ -73,22 +75,22 @@ impl World {
     }
 
     /// The worker leaves the slot that it held by `run`; the server gets it and is woken.
-    /// Called by whoever took the run word out of ACKED.
-    pub(crate) fn vacate(&self, index: Index, run: Run) {
-        let host = self.record(self.record(index).host.load(Relaxed));
-        if host.move_slot(
-            Slot::held(index, run.epoch()),
-            Slot::after(index, run.epoch()),
-        ) {
-            self.wake_after(index, run);
+    /// Called by whoever took the run word out of ACKED;
+    /// `host` was read before that.
+    pub(crate) fn vacate(&self, host: Index, index: Index, run: Run) {
+        let held = Slot::held(index, run.epoch());
+        if self
+            .record(host)
+            .move_slot(held, Slot::after(index, run.epoch()))
+        {
+            self.wake_after(host, index, run);
         }
     }
 
     /// Wakes the server whose slot became its own when the worker left it by `run`, unless the
     /// slot has gone on since. Whoever finds it so may do it, so that a judge that stopped
     /// between the slot and the wake loses nothing.
-    pub(crate) fn wake_after(&self, index: Index, run: Run) {
-        let host = self.record(index).host.load(Relaxed);
+    pub(crate) fn wake_after(&self, host: Index, index: Index, run: Run) {
         if self.record(host).slot() == Slot::after(index, run.epoch()) {
             if let Some(server) = self.pin(host, life::SERVER) {
                 self.wake_server(&server);
@@ -154,7 +156,7 @@ impl World {
         if !server.move_slot(from, held) {
             return false;
         }
-        self.complete(server, 0);
+        self.complete(server, held, 0);
         // OUT led to DISPATCHED by `complete`, with the next epoch, or to PLAIN with this one. (PLAIN
         // with a later one is a worker that was dispatched, ran, and ended already.)
         let now = worker.run();
@@ -165,13 +167,13 @@ impl World {
         true
     }
 
-    /// Finishes the dispatch that the slot names, if it is unfinished: run word OUT to
-    /// DISPATCHED, wake. Idempotent; for anyone, sentinels included.
+    /// Finishes the dispatch `slot`, if the server's slot says so and it is unfinished: run word
+    /// OUT to DISPATCHED, wake. Idempotent; for anyone, sentinels included. A caller that was
+    /// stopped and comes late finds another slot word, or another epoch.
     ///
     /// `relieved`: the worker whose block made this dispatch, 0 = none.
-    pub(crate) fn complete(&self, server: &Record, relieved: Index) {
-        let slot = server.slot();
-        if !slot.is_held() {
+    pub(crate) fn complete(&self, server: &Record, slot: Slot, relieved: Index) {
+        if server.slot() != slot {
             return;
         }
         let worker = self.record(slot.index());
@@ -219,7 +221,9 @@ impl World {
                 Phase::Dispatched | Phase::Relieving => {
                     let armed = match run.phase() {
                         Phase::Relieving => {
-                            self.book_relieved(run.index());
+                            self.book_relieved(run.index(), index);
+                            // The sentinel woke nobody else.
+                            self.watch(self.record(worker.host.load(SeqCst)));
                             0
                         }
                         _ => run.index(),
@@ -246,10 +250,16 @@ impl World {
 /// RUNNING without flags, from whatever the mirror said. The worker itself, which is the slot's
 /// by its run word, or an ordinary thread.
 pub(crate) fn set_running(task: &crate::UmcgTask) {
+    force_state(task, state::RUNNING);
+}
+
+/// The state of a task that is its own, against late mirrors of earlier verdicts. Keeps the
+/// application's bits.
+pub(crate) fn force_state(task: &crate::UmcgTask, to: u32) {
     let word = task.state_word();
     let mut seen = word.load(Relaxed);
     loop {
-        let next = (seen & state::USER_MASK) | state::RUNNING;
+        let next = (seen & state::USER_MASK) | to;
         if seen == next {
             return;
         }

@@ -6,15 +6,20 @@ mod checkpoint;
 #[cfg(not(loom))]
 mod fork;
 mod gate;
+mod leave;
 #[cfg(not(loom))]
 mod monitor;
 #[cfg(not(loom))]
 pub(crate) mod os;
 #[cfg(not(loom))]
 mod place;
+#[cfg(loom)]
+#[path = "place_model.rs"]
+mod place;
 mod record;
 #[cfg(not(loom))]
 mod registration;
+mod repair;
 #[cfg(not(loom))]
 mod sentinel;
 mod switch;

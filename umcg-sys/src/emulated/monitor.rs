@@ -13,11 +13,12 @@ use super::{
     bed::Bed,
     os::{self, ThreadState},
     record::{Counts, life},
+    repair::Repair,
     verdict::{Judge, now},
-    words::{Index, Phase, Slot, Tag},
+    words::{Index, Run, Slot, Tag},
     world::{Pin, WORLD},
 };
-use crate::{HasWork, List, state};
+use crate::{HasWork, List};
 
 /// Ticks go from 50 us, doubling while nothing is found, to 1 ms; back at each verdict.
 const FIRST_TICK_NS: u64 = 50_000;
@@ -161,10 +162,11 @@ impl Watched {
     }
 
     fn work_for(&self, server: &Pin<'_>) -> bool {
-        // An idle server with queued tasks is the application's to wake; one with runnable
-        // workers is ours.
+        // An idle server with queued tasks is the application's to wake. One whose slot is its
+        // own may be owed a wake-up by a judge that was stopped.
         server.task().has_events(List::Runnable)
-            || server.slot().is_held() && self.has_work.as_ref().is_some_and(|ask| ask())
+            || matches!(server.slot().tag(), Tag::Held | Tag::Server)
+                && self.has_work.as_ref().is_some_and(|ask| ask())
     }
 
     fn look(&mut self) -> Seen {
@@ -182,62 +184,29 @@ impl Watched {
             self.cpu_time = 0;
             return Seen::Progress;
         }
-        match slot.tag() {
-            Tag::Dead => Seen::NoWork,
-            // The same for a tick: a judge gave the slot back and was stopped before it rang, or
-            // the server is draining. Idempotent.
-            Tag::Server | Tag::Idle => {
-                if server.task().state() == state::RUNNABLE {
-                    WORLD.poke(&server);
-                    return Seen::Acted;
-                }
-                Seen::Progress
-            }
-            Tag::Held => self.look_at_holder(&server, slot),
+        match WORLD.repair(&server, slot) {
+            Repair::Gone => Seen::NoWork,
+            Repair::Progress => Seen::Progress,
+            Repair::Done => Seen::Acted,
+            Repair::Runs(run) => self.suspect(&server, slot.index(), run),
         }
     }
 
-    fn look_at_holder(&mut self, server: &Pin<'_>, slot: Slot) -> Seen {
-        let holder = WORLD.record(slot.index());
-        // Read before the confirmation (trace A1).
-        let run = holder.run();
-        match run.phase() {
-            // Named by the slot and not dispatched: a judge was stopped between the two.
-            Phase::Out => {
-                WORLD.complete(server, 0);
-                Seen::Acted
-            }
-            // Dispatched for a tick and not running: its wake-up may never have been made.
-            Phase::Dispatched | Phase::Relieving => {
-                holder.run.wake();
-                Seen::Progress
-            }
-            // The verdict was given, the slot not yet.
-            Phase::Judged | Phase::Switched => {
-                WORLD.settle(slot.index(), run);
-                WORLD.wake_after(slot.index(), run);
-                Seen::Acted
-            }
-            Phase::Acked if run.epoch() == slot.epoch() => {
-                let tid = holder.tid.load(SeqCst);
-                if !self.asleep(tid) {
-                    Counts::bump(&server.counts.refused);
-                    return Seen::Progress;
-                }
-                // It had its chance of being seen by the sentinel: the CPU is busy with others.
-                server.contended.store(1, SeqCst);
-                let awake = |worker: &Pin<'_>| {
-                    os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake
-                };
-                if WORLD.adopt(server, slot.index(), run, awake)
-                    || WORLD.judge(slot.index(), run, Judge::Monitor)
-                {
-                    return Seen::Acted;
-                }
-                Seen::Progress
-            }
-            Phase::Acked | Phase::Adopting | Phase::Plain => Seen::Progress,
+    /// The holder, and it has been that for a tick, by `run`.
+    fn suspect(&mut self, server: &Pin<'_>, holder: Index, run: Run) -> Seen {
+        let tid = WORLD.record(holder).tid.load(SeqCst);
+        if !self.asleep(tid) {
+            Counts::bump(&server.counts.refused);
+            return Seen::Progress;
         }
+        // It had its chance of being seen by the sentinel: the CPU is busy with others.
+        server.contended.store(1, SeqCst);
+        let awake =
+            |worker: &Pin<'_>| os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake;
+        if WORLD.adopt(server, holder, run, awake) || WORLD.judge(holder, run, Judge::Monitor) {
+            return Seen::Acted;
+        }
+        Seen::Progress
     }
 
     /// Whether the thread sleeps, by `/proc`, or where that cannot be had by its CPU clock: one

@@ -91,6 +91,12 @@ pub(crate) fn set_policy(tid: u32, policy: i32) -> io::Result<()> {
     }
 }
 
+/// The calling thread's policy.
+pub(crate) fn policy() -> i32 {
+    // SAFETY: no pointers; 0 is the caller.
+    unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) as i32 }
+}
+
 /// `struct sched_attr`, first version (sched_setattr(2)).
 #[repr(C)]
 struct SchedAttr {

@@ -37,7 +37,7 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
         Placement::Unpinned => return Ok(None),
         Placement::Cpu(number) if mask.contains(number) => number,
         Placement::Cpu(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
-        Placement::Auto => choose(&mask),
+        Placement::Auto => choose(&inheritable(mask)),
     };
     // Refused by a sandbox: then unpinned is what is left, and `describe` says so.
     if let Err(error) = os::CpuSet::only(number).apply(0) {
@@ -52,6 +52,21 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
     }
     sentinel::cpu(number).attach(number, server)?;
     Ok(Some(number))
+}
+
+/// The mask that the thread was meant to have: one that descends from a server or a worker has
+/// inherited a pin, which must not put a whole second runtime on that one CPU.
+fn inheritable(mask: os::CpuSet) -> os::CpuSet {
+    let pinned = mask.iter().take(2).count() == 1;
+    let ours = mask
+        .iter()
+        .next()
+        .is_some_and(|number| sentinel::cpu(number).users() > 0);
+    if pinned && ours {
+        os::original_mask().clone()
+    } else {
+        mask
+    }
 }
 
 /// The CPU of the mask that has the fewest servers of this process; among equals not always the
@@ -76,15 +91,11 @@ fn process_offset() -> usize {
     *OFFSET.get_or_init(|| RandomState::new().build_hasher().finish() as usize)
 }
 
-/// The server leaves its CPU; its thread gets the original mask back.
+/// The server leaves its CPU.
 pub(crate) fn leave(server: Index, cpu: Option<usize>) {
     let Some(number) = cpu else { return };
-    {
-        let _table = table();
-        sentinel::cpu(number).detach(server);
-    }
-    // A cpuset may have changed meanwhile; then the thread stays where it is.
-    let _ = os::original_mask().apply(0);
+    let _table = table();
+    sentinel::cpu(number).detach(server);
 }
 
 impl World {
@@ -129,6 +140,14 @@ impl World {
         let cpu = server.cpu.load(Relaxed);
         if cpu >= 0 {
             sentinel::cpu(cpu as usize).rouse();
+        }
+    }
+
+    /// The monitor watches if work waits for a server that just gave its slot away. By the
+    /// server's own thread.
+    pub(crate) fn watch_if_work(&self, server: &Pin<'_>) {
+        if server.task().has_events(crate::List::Runnable) || super::registration::has_work() {
+            monitor::rouse();
         }
     }
 

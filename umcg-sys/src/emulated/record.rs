@@ -120,7 +120,7 @@ impl Record {
             runnable_waiting: AtomicU32::new(0),
             contended: AtomicU32::new(0),
             blocked_since: Count::new(0),
-            recent: [const { AtomicU32::new(0) }; RECENT],
+            recent: core::array::from_fn(|_| AtomicU32::new(0)),
             recent_next: AtomicU32::new(0),
             counts: Counts::default(),
         }
@@ -174,6 +174,8 @@ impl Record {
     /// One step of the run word. SeqCst: the verdict is one side of several store-then-look
     /// pairs, and the cost of a locked instruction is the same.
     pub(crate) fn step(&self, from: Run, to: Run) -> Result<(), Run> {
+        #[cfg(loom)]
+        crate::sync::stop::here();
         match self.run.compare_exchange(from.0, to.0, SeqCst, SeqCst) {
             Ok(_) => Ok(()),
             Err(found) => Err(Run(found)),
@@ -182,6 +184,8 @@ impl Record {
 
     /// One step of the slot word.
     pub(crate) fn move_slot(&self, from: Slot, to: Slot) -> bool {
+        #[cfg(loom)]
+        crate::sync::stop::here();
         self.slot
             .compare_exchange(from.0, to.0, SeqCst, SeqCst)
             .is_ok()
@@ -201,6 +205,8 @@ impl Record {
 
     /// Rings the server's bell: its sleep re-reads what it waits for.
     pub(crate) fn ring(&self) {
+        #[cfg(loom)]
+        crate::sync::stop::here();
         self.bell.fetch_add(1, SeqCst);
         self.bell.wake();
     }

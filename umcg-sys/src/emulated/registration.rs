@@ -1,7 +1,7 @@
 //! `Emulated`: the trait's face of the protocol, and how threads come and go.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     ptr::NonNull,
     sync::atomic::Ordering::{Relaxed, SeqCst},
     time::Duration,
@@ -9,14 +9,14 @@ use std::{
 
 use super::{
     fork, monitor, os, place,
-    record::{life, pause},
+    record::life,
     sentinel::{self, Confirmation},
-    words::{Index, Phase, Slot, Tag},
+    words::Index,
     world::WORLD,
 };
 use crate::{
-    Call, Error, Facts, List, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
-    REGISTER_WORKER, Register, ServerCounters, UmcgTask, state, sync::fence,
+    Call, Error, Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
+    REGISTER_WORKER, Register, ServerCounters, UmcgTask, state,
 };
 
 /// How an [`Emulated`] provider behaves.
@@ -57,22 +57,68 @@ pub struct Emulated {
 thread_local! {
     /// The record of this thread, 0 = not registered.
     static CURRENT: Cell<Index> = const { Cell::new(0) };
-    /// Unregisters a thread that ends without doing so.
-    static AT_EXIT: AtExit = const { AtExit };
+    /// What the thread needs while it is registered; unregisters one that ends without doing so.
+    static REGISTERED: Registered = const {
+        Registered { before: RefCell::new(None), has_work: RefCell::new(None) }
+    };
 }
 
-struct AtExit;
+struct Registered {
+    /// How the thread was scheduled before, to be given back.
+    before: RefCell<Option<Before>>,
+    /// A server's question for more work.
+    has_work: RefCell<Option<HasWork>>,
+}
 
-impl Drop for AtExit {
+/// Affinity and policy of a thread before it registered.
+struct Before {
+    mask: Option<os::CpuSet>,
+    policy: i32,
+}
+
+impl Before {
+    fn of_this_thread() -> Self {
+        Self {
+            mask: os::CpuSet::of(0).ok(),
+            policy: os::policy(),
+        }
+    }
+
+    /// What is refused stays as it is: a cpuset may have changed meanwhile.
+    fn give_back(self) {
+        if let Some(mask) = self.mask {
+            let _ = mask.apply(0);
+        }
+        if os::policy() != self.policy {
+            let _ = os::set_policy(0, self.policy);
+        }
+    }
+}
+
+/// Whether the application has work for the calling server beyond its lists.
+pub(super) fn has_work() -> bool {
+    REGISTERED
+        .try_with(|registered| {
+            registered
+                .has_work
+                .borrow()
+                .as_ref()
+                .is_some_and(|ask| ask())
+        })
+        .unwrap_or(false)
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
         let index = CURRENT.replace(0);
         if index != 0 && !fork::in_child() {
             // A worker that ends while judged is an ordinary thread already, more or less.
             if WORLD.record(index).life.load(SeqCst) == life::WORKER {
-                leave_worker(index);
+                WORLD.leave_worker(index);
             } else {
                 leave_server(index);
             }
+            // The thread ends: nothing to give back.
         }
     }
 }
@@ -211,10 +257,11 @@ unsafe impl Provider for Emulated {
         }
         CURRENT.set(0);
         if worker {
-            leave_worker(index)
+            WORLD.leave_worker(index);
         } else {
-            leave_server(index)
+            leave_server(index);
         }
+        become_ordinary();
         Ok(())
     }
 
@@ -297,8 +344,8 @@ unsafe impl Provider for Emulated {
         match sentinel::self_test(number) {
             Confirmation::Yield { alone_ns, quick_ns } => format!(
                 "emulated: blocks are seen by an idle-priority sentinel on each server's CPU, \
-                 confirmed by sched_yield ({alone_ns} ns when the CPU is free, at most \
-                 {quick_ns} ns), and by the monitor thread on busy CPUs"
+                 confirmed by sched_yield ({alone_ns} ns at best, quick up to {quick_ns} ns), and by \
+                 the monitor thread on busy CPUs"
             ),
             Confirmation::None(why) => format!(
                 "emulated, without sentinels ({why}): blocks are seen by the monitor thread \
@@ -337,16 +384,18 @@ impl Emulated {
             WORLD.release(index);
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
+        let before = Before::of_this_thread();
         let cpu = place::settle(index, placement)
             .map_err(|error| undo("the CPU, or a sentinel on it, cannot be had", &error))?;
         let record = WORLD.record(index);
         record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
         if let Err(error) = monitor::attach(index, how.has_work.clone()) {
             place::leave(index, cpu);
+            before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
         let _ = user.transition(state::NONE, state::RUNNING);
-        enter(index);
+        enter(index, before, how.has_work.clone());
         #[cfg(feature = "fault-injection")]
         super::fault::start_from_env();
         Ok(())
@@ -367,6 +416,7 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     let index = WORLD
         .open(task.as_ptr(), tid, life::WORKER)
         .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
+    let before = Before::of_this_thread();
     // Refused by a sandbox: the worker keeps its policy, hand-overs are slower.
     if !os::become_worker().unwrap_or(false) {
         place::NO_SLICES.store(1, Relaxed);
@@ -375,114 +425,41 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     record.cpu.store(-1, Relaxed);
     WORLD.take_place(record, &server);
     drop(server);
-    enter(index);
+    enter(index, before, None);
     // Admission is an unblock: queue up, and through the gate when picked.
     let picked = WORLD.queue_up(index).and_then(|()| WORLD.gate(index));
     picked.map_err(|(errno, why)| {
         CURRENT.set(0);
-        leave_worker(index);
+        WORLD.leave_worker(index);
+        become_ordinary();
         Error::new(call, errno, why)
     })
 }
 
-fn enter(index: Index) {
+fn enter(index: Index, before: Before, has_work: Option<HasWork>) {
     CURRENT.set(index);
     // First use registers the destructor. At the end of a thread, when it is gone already, the
     // thread must unregister by itself.
-    let _ = AT_EXIT.try_with(|_| ());
+    let _ = REGISTERED.try_with(|registered| {
+        registered.before.replace(Some(before));
+        registered.has_work.replace(has_work);
+    });
 }
 
-/// The worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
-fn leave_worker(index: Index) {
-    let record = WORLD.record(index);
-    // SAFETY: own record, alive.
-    let user = unsafe { record.user() };
-    // Out of the slot as its own dispatcher would take it. An error is an ordinary thread.
-    let _ = WORLD.pull(index);
-    let run = record.run();
-    if run.phase() == Phase::Out {
-        let _ = record.step(run, run.to(Phase::Plain));
-    }
-    WORLD.close(index);
-    // Late events: the server unlinks them when it drains (trace A11). A server that is gone
-    // took all of its own.
-    let mut turns = 0;
-    while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
-        if let Some(server) = WORLD.server(user.server_tid()) {
-            WORLD.wake_server(&server);
+/// Affinity and policy back, for a thread that goes on.
+fn become_ordinary() {
+    let _ = REGISTERED.try_with(|registered| {
+        registered.has_work.replace(None);
+        if let Some(before) = registered.before.take() {
+            before.give_back();
         }
-        pause(&mut turns);
-    }
-    clear_state(user);
-    if record.cpu.load(Relaxed) >= 0 {
-        let _ = os::original_mask().apply(0);
-    }
-    WORLD.release(index);
+    });
 }
 
-/// The server goes: its workers become ordinary threads, their events are dropped.
+/// The server goes, and what was made for it.
 fn leave_server(index: Index) {
-    let record = WORLD.record(index);
-    // SAFETY: own record, alive.
-    let user = unsafe { record.user() };
-    let tid = record.tid.load(SeqCst);
     monitor::detach(index);
-    let cpu = usize::try_from(record.cpu.load(Relaxed)).ok();
+    let cpu = usize::try_from(WORLD.record(index).cpu.load(Relaxed)).ok();
     place::leave(index, cpu);
-    // From here on no pins, so no new events; those who had one are done.
-    WORLD.close(index);
-    // The holder of the slot.
-    let slot = Slot(record.slot.swap(Slot::DEAD.0, SeqCst));
-    if slot.tag() == Tag::Held {
-        make_plain(slot.index(), slot.epoch());
-    }
-    // Not alive, then look for workers that are OUT; pairs with the fence in `gate`.
-    fence(SeqCst);
-    for worker in WORLD.indices() {
-        let Some(worker) = WORLD.pin(worker, life::WORKER) else {
-            continue;
-        };
-        if worker.task().server_tid() != tid {
-            continue;
-        }
-        let run = worker.run();
-        if run.phase() == Phase::Out && worker.step(run, run.to(Phase::Plain)).is_ok() {
-            worker.run.wake();
-        }
-    }
-    // Unlinks what was pushed.
-    drop(user.take(List::Runnable));
-    drop(user.take(List::Blocked));
-    clear_state(user);
-    WORLD.release(index);
-}
-
-/// The worker that held a dead server's slot by that epoch is an ordinary thread.
-fn make_plain(index: Index, epoch: u64) {
-    let record = WORLD.record(index);
-    loop {
-        let run = record.run();
-        let here = run.epoch() == epoch
-            && matches!(
-                run.phase(),
-                Phase::Acked | Phase::Dispatched | Phase::Relieving
-            )
-            || run.phase() == Phase::Out && Slot::held(index, run.epoch() + 1).epoch() == epoch;
-        if !here {
-            return;
-        }
-        if record.step(run, run.naming(0).to(Phase::Plain)).is_ok() {
-            record.run.wake();
-            return;
-        }
-    }
-}
-
-/// State NONE, whatever it was; the user's bits stay.
-fn clear_state(user: &UmcgTask) {
-    let word = user.state_word();
-    let mut seen = word.load(Relaxed);
-    while let Err(found) = word.compare_exchange(seen, seen & state::USER_MASK, SeqCst, Relaxed) {
-        seen = found;
-    }
+    WORLD.leave_server(index);
 }

@@ -317,16 +317,16 @@ fn probe(number: usize) -> Confirmation {
         unsafe { libc::sched_yield() };
         *sample = now() - begin;
     }
-    samples.sort_unstable();
-    let alone_ns = samples[SAMPLES / 2];
-    // Twice to four times the median, but never under the 1.5 us that worked on every machine
-    // tried, and never so long that a hand-over and back would pass.
-    let quick_ns = (alone_ns * 4).clamp(1_500, 3_000);
-    if alone_ns > quick_ns {
-        let _ = go.send(());
-        let _ = spinner.join();
-        return Confirmation::None(format!("sched_yield takes {alone_ns} ns on a free CPU"));
-    }
+    // The fastest: others may want this CPU right now, and then most samples are theirs.
+    let alone_ns = samples.into_iter().min().unwrap_or(u64::MAX);
+    // Never under the 1.5 us that worked on every machine tried, and never so long that a
+    // hand-over and back would pass. If no sample was quick the CPU is busy at the moment, or
+    // yields are slow here and the confirmation will refuse: both are safe.
+    let quick_ns = if alone_ns > 3_000 {
+        1_500
+    } else {
+        (alone_ns * 4).clamp(1_500, 3_000)
+    };
     let _ = go.send(());
     let _ = spinning.recv();
     // The spinner spins: a yield must let it run.

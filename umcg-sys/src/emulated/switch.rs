@@ -13,7 +13,8 @@ use crate::{
 };
 
 const INVALID_STATE: Failure = (libc::EINVAL, "the state is neither RUNNING nor RUNNABLE");
-const NO_TARGET: Failure = (libc::ESRCH, "no registered worker has the tid in next_tid");
+const NO_TARGET: Failure = (libc::ESRCH, "no registered task has the tid in next_tid");
+const A_SERVER: Failure = (libc::EBUSY, "the target is a server");
 
 impl World {
     /// `wait` of a server.
@@ -37,7 +38,16 @@ impl World {
 
         let own = server.tid.load(SeqCst);
         let next = task.next_tid();
-        let slot = server.slot();
+        let mut slot = server.slot();
+        if slot.tag() == Tag::Server && slot.index() != 0 {
+            // News: a worker left the slot while this server was awake, and a sentinel that gave
+            // it back leaves the booking, and the state, to us.
+            slot = self.take_news(&server, slot);
+            if next == 0 || next == own {
+                let _ = task.transition(state::RUNNABLE, state::RUNNING);
+                return Ok(());
+            }
+        }
         let outcome = match slot.tag() {
             // A worker is in the slot (a deadline passed, an outside waker, or it took the idle
             // slot): never a second one (trace A7).
@@ -45,7 +55,15 @@ impl World {
                 if next == 0 || next == own {
                     Ok(())
                 } else if self.record(slot.index()).tid.load(SeqCst) == next {
-                    task.clear_next_tid(next);
+                    // It runs already: that is what was wanted. Or it has left, was published,
+                    // and has not reached its own `wait`: then the pick stays the caller's, and
+                    // that `wait` wakes us.
+                    let runs = self
+                        .worker(next)
+                        .is_some_and(|holder| holder.task().state() != state::RUNNABLE);
+                    if runs {
+                        task.clear_next_tid(next);
+                    }
                     Ok(())
                 } else {
                     Err((
@@ -71,10 +89,23 @@ impl World {
         self.sleep_server(&server, deadline)
     }
 
+    /// The worker that `next_tid` names.
+    fn target(&self, next: u32) -> Result<Pin<'_>, Failure> {
+        self.worker(next).ok_or_else(|| {
+            if self.server(next).is_some() {
+                A_SERVER
+            } else {
+                NO_TARGET
+            }
+        })
+    }
+
     /// Gives the slot to the worker that the server picked.
     fn dispatch(&self, server: &Pin<'_>, from: Slot, next: u32) -> Result<(), Failure> {
-        let worker = self.worker(next).ok_or(NO_TARGET)?;
+        let worker = self.target(next)?;
         self.claim(&worker, server.tid.load(SeqCst))?;
+        // A worker that has not reached its gate yet may have set `next_tid` for its own `wait`.
+        let in_gate = worker.run().phase() == Phase::Out;
         let mut run = match self.pull(worker.index()) {
             Ok(run) => run,
             Err(failure) => {
@@ -82,7 +113,12 @@ impl World {
                 return Err(failure);
             }
         };
-        if let Some(armed) = self.arm(server, &worker) {
+        let armed = if in_gate {
+            self.arm(server, &worker)
+        } else {
+            None
+        };
+        if let Some(armed) = armed {
             // OUT and claimed by us. It fails only if the worker became an ordinary thread,
             // and then `give` fails too.
             if worker.step(run, run.naming(armed)).is_ok() {
@@ -96,6 +132,8 @@ impl World {
         }
         server.task().clear_next_tid(next);
         self.rouse(server);
+        // Work that waited before the slot was held has told nobody yet.
+        self.watch_if_work(server);
         Ok(())
     }
 
@@ -148,10 +186,18 @@ impl World {
         // Awake: the slot is ours again unless a worker holds it.
         server.move_slot(Slot::IDLE, Slot::SERVER);
         let slot = server.slot();
-        if slot.tag() == Tag::Server {
-            self.book_after(slot);
+        if slot.tag() == Tag::Server && slot.index() != 0 {
+            self.take_news(server, slot);
         }
         result
+    }
+
+    /// Books the block, if it was one, by which the slot became the server's, once.
+    fn take_news(&self, server: &Pin<'_>, slot: Slot) -> Slot {
+        self.book_after(slot);
+        // Only the server leaves SERVER.
+        server.move_slot(slot, Slot::SERVER);
+        Slot::SERVER
     }
 
     /// `wait` of a worker: to its server, or to the worker in its `next_tid`.
@@ -196,7 +242,7 @@ impl World {
                         let out = run.naming(0).to(Phase::Out);
                         if worker.step(run, out).is_ok() {
                             task.clear_next_tid(next);
-                            self.vacate(index, run);
+                            self.vacate(host, index, run);
                             drop(server);
                             return self.sleep_worker(worker);
                         }
@@ -208,21 +254,29 @@ impl World {
                             return self.sleep_worker(worker);
                         }
                         Ok(false) => {}
-                        Err(failure) => return self.refuse(&worker, failure),
+                        Err(failure) => {
+                            drop(server);
+                            return self.refuse(&worker, failure);
+                        }
                     }
                 }
                 Phase::Judged | Phase::Switched => {
                     // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
-                    self.settle(index, run);
-                    self.wake_after(index, run);
+                    let host = worker.host.load(SeqCst);
+                    self.settle(host, index, run);
+                    self.wake_after(host, index, run);
                     self.forget_armed(index, run);
+                    // While still judged: once OUT, a dispatcher may own us and arm us anew.
+                    self.hand_to_server(&worker, next);
                     if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
-                        self.hand_to_server(&worker, next);
-                        return self.sleep_worker(worker);
+                        self.poke_own_server(&worker);
                     }
                 }
                 Phase::Adopting => {
-                    let _ = worker.step(run, run.to(Phase::Out));
+                    self.hand_to_server(&worker, next);
+                    if worker.step(run, run.to(Phase::Out)).is_ok() {
+                        self.poke_own_server(&worker);
+                    }
                 }
                 // Pulled out by the dispatcher that picked us meanwhile, or picked.
                 Phase::Out | Phase::Dispatched | Phase::Relieving => {
@@ -242,13 +296,27 @@ impl World {
         run: super::words::Run,
         next: u32,
     ) -> Result<bool, Failure> {
-        let target = self.worker(next).ok_or(NO_TARGET)?;
-        self.claim(&target, server.tid.load(SeqCst))?;
+        // Judged or picked meanwhile: then the target may have been consumed, and an error would
+        // say that the caller still owns it.
+        let or_moved_on = |failure| {
+            if worker.run() == run {
+                Err(failure)
+            } else {
+                Ok(false)
+            }
+        };
+        let target = match self.target(next) {
+            Ok(target) => target,
+            Err(failure) => return or_moved_on(failure),
+        };
+        if let Err(failure) = self.claim(&target, server.tid.load(SeqCst)) {
+            return or_moved_on(failure);
+        }
         let target_run = match self.pull(target.index()) {
             Ok(run) => run,
             Err(failure) => {
                 self.unclaim(&target);
-                return Err(failure);
+                return or_moved_on(failure);
             }
         };
         self.take_place(&target, server);
@@ -263,7 +331,16 @@ impl World {
             self.unclaim(&target);
             self.wake_server(server);
         }
+        self.watch(server);
         Ok(true)
+    }
+
+    /// A worker that lost its slot before its `wait` may have queued itself after its server went
+    /// idle: the server looks again, unless somebody runs in its slot.
+    fn poke_own_server(&self, worker: &Pin<'_>) {
+        if let Some(server) = self.server(worker.task().server_tid()) {
+            self.poke(&server);
+        }
     }
 
     /// A target that a worker chose and could not switch to, because it lost its slot, becomes
@@ -272,7 +349,12 @@ impl World {
         if next == 0 || !worker.task().clear_next_tid(next) {
             return;
         }
-        let Some(target) = self.worker(next) else {
+        self.hand_over(next);
+    }
+
+    /// A runnable event for a worker that the caller owns, by its tid.
+    pub(crate) fn hand_over(&self, tid: u32) {
+        let Some(target) = self.worker(tid) else {
             return;
         };
         let Some(server) = self.server(target.task().server_tid()) else {
@@ -346,17 +428,30 @@ impl World {
     }
 
     /// Takes the armed worker back, by the CAS that a verdict would consume it with.
+    ///
+    /// The server (at a late event) and the worker itself may come here at the same time, and one
+    /// of them gets it. The word names the worker itself while `next_tid` is still to be
+    /// cleared: without that mark the other would read "names nobody, `next_tid` set", which is
+    /// what an arming that never took place leaves behind, and both would own the spare.
     pub(crate) fn disarm(&self, tid: u32) -> Option<u32> {
         let worker = self.worker(tid)?;
+        let own = worker.index();
         loop {
             let run = worker.run();
             match run.phase() {
                 // The index of RELIEVING is not an armed worker, SWITCHED has consumed it.
                 Phase::Relieving | Phase::Switched => return None,
+                _ if run.index() == own => {
+                    // The other one is at it. The caller may be a worker that goes on to `wait`,
+                    // where a stale `next_tid` would be its target.
+                    worker.task().clear_next_tid(worker.task().next_tid());
+                    return None;
+                }
                 _ if run.index() != 0 => {
-                    if worker.step(run, run.naming(0)).is_ok() {
+                    if worker.step(run, run.naming(own)).is_ok() {
                         let armed = self.record(run.index()).tid.load(SeqCst);
                         worker.task().clear_next_tid(armed);
+                        self.unmark(&worker);
                         return Some(armed);
                     }
                 }
@@ -367,6 +462,19 @@ impl World {
                     let taken = armed != 0 && worker.task().clear_next_tid(armed);
                     return taken.then_some(armed);
                 }
+            }
+        }
+    }
+
+    /// Ends the mark of `disarm`, unless the worker has dropped it by leaving its slot.
+    fn unmark(&self, worker: &Pin<'_>) {
+        loop {
+            let run = worker.run();
+            if run.index() != worker.index()
+                || matches!(run.phase(), Phase::Relieving | Phase::Switched)
+                || worker.step(run, run.naming(0)).is_ok()
+            {
+                return;
             }
         }
     }

@@ -32,10 +32,14 @@ impl World {
     pub(crate) fn judge(&self, index: Index, seen: Run, judge: Judge) -> bool {
         debug_assert_eq!(seen.phase(), Phase::Acked);
         let worker = self.record(index);
-        let host = self.record(worker.host.load(SeqCst));
+        // Stable while the run word is `seen`, which the step below makes sure of.
+        let host_index = worker.host.load(SeqCst);
+        let host = self.record(host_index);
         // A block consumes the armed worker, unless somebody who was here before waits. The
         // load may be overtaken by a push; then that push came after the switch.
+        // Naming itself: the armed one is being taken back, see `disarm`.
         let switch = seen.index() != 0
+            && seen.index() != index
             && judge != Judge::Preempter
             && host.runnable_waiting.load(SeqCst) == 0;
         let verdict = seen.to(if switch {
@@ -54,7 +58,7 @@ impl World {
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
         });
-        self.settle(index, verdict);
+        self.settle(host_index, index, verdict);
         if judge == Judge::Sentinel {
             // The server makes itself RUNNING and books the block: its task is in user memory,
             // which a thread that may be stopped for ever must not touch.
@@ -63,15 +67,15 @@ impl World {
             }
         } else {
             self.book(index, verdict);
-            self.wake_after(index, verdict);
+            self.wake_after(host_index, index, verdict);
         }
         true
     }
 
     /// Carries a verdict out as far as the slot goes: to the server, or to the armed worker.
-    /// Touches no user memory.
-    pub(crate) fn settle(&self, index: Index, verdict: Run) {
-        let host = self.record(self.record(index).host.load(SeqCst));
+    /// Touches no user memory. `host` is the server whose slot the worker held by that epoch.
+    pub(crate) fn settle(&self, host: Index, index: Index, verdict: Run) {
+        let host = self.record(host);
         let held = Slot::held(index, verdict.epoch());
         match verdict.phase() {
             Phase::Judged => {
@@ -83,9 +87,10 @@ impl World {
                 // The armed worker belongs to this verdict and is OUT until the slot names it.
                 // If it is not, the slot named it before.
                 if run.phase() == Phase::Out {
-                    host.move_slot(held, Slot::held(next, run.epoch() + 1));
+                    let named = Slot::held(next, run.epoch() + 1);
+                    host.move_slot(held, named);
+                    self.complete(host, named, index);
                 }
-                self.complete(host, index);
             }
             _ => {}
         }
@@ -101,7 +106,9 @@ impl World {
         let Some(worker) = self.pin(index, life::WORKER) else {
             return;
         };
-        if worker.run() != verdict {
+        // Not the whole word: its armed worker may have been taken back.
+        let run = worker.run();
+        if !run.is_judged() || run.epoch() != verdict.epoch() {
             return;
         }
         let task = worker.task();
@@ -117,11 +124,13 @@ impl World {
         }
     }
 
-    /// The armed worker that took over books the block that brought it in.
-    pub(crate) fn book_relieved(&self, index: Index) {
+    /// The armed worker `relief`, about to run, books the block that brought it in, if that
+    /// still is how things are.
+    pub(crate) fn book_relieved(&self, index: Index, relief: Index) {
         let run = self.record(index).run();
-        if run.is_judged() {
+        if run.phase() == Phase::Switched && run.index() == relief {
             self.book(index, run);
+            self.forget_armed(index, run);
         }
     }
 
@@ -143,8 +152,12 @@ impl World {
             return;
         }
         if let Some(worker) = self.pin(index, life::WORKER) {
-            let armed = self.record(verdict.index()).tid.load(SeqCst);
-            worker.task().clear_next_tid(armed);
+            // While the verdict stands nobody arms it anew. Not by the spare's tid: it may have
+            // ended since.
+            let armed = worker.task().next_tid();
+            if worker.run() == verdict {
+                worker.task().clear_next_tid(armed);
+            }
         }
     }
 
@@ -174,16 +187,18 @@ impl World {
             if before.phase() != Phase::Judged
                 || worker.task().state() != state::BLOCKED
                 || worker.task().server_tid() != server.tid.load(SeqCst)
+                // Its last slot was this one: `host` need not change, and must not, since a
+                // dispatcher may own the worker as soon as it called the adoption off.
+                || worker.host.load(SeqCst) != server.index()
                 || !awake(&worker)
             {
                 continue;
             }
-            self.settle(index, before);
+            self.settle(server.index(), index, before);
             let adopting = Run::new(before.epoch() + 1, 0, Phase::Adopting);
             if worker.step(before, adopting).is_err() {
                 continue;
             }
-            worker.host.store(server.index(), SeqCst);
             let verdict = seen.to(Phase::Judged);
             if self.record(holder).step(seen, verdict).is_err() {
                 // The holder left by itself; nothing to adopt into. If this fails the adopted
@@ -207,7 +222,7 @@ impl World {
                 self.wake_server(server);
             }
             self.book(holder, verdict);
-            self.wake_after(holder, verdict);
+            self.wake_after(server.index(), holder, verdict);
             return true;
         }
         false

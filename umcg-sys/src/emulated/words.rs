@@ -65,7 +65,8 @@ impl Run {
         self.0 >> EPOCH_SHIFT
     }
 
-    /// The armed worker, or in [`Phase::Relieving`] the one that blocked; 0 = none.
+    /// The armed worker, or in [`Phase::Relieving`] the one that blocked; 0 = none. The
+    /// worker's own index: its armed one is being taken back.
     pub(crate) const fn index(self) -> Index {
         ((self.0 & INDEX_MASK) >> INDEX_SHIFT) as Index
     }

@@ -156,18 +156,20 @@ mod memory {
 
 #[cfg(loom)]
 mod memory {
-    use super::super::{record::Record, words::Index};
+    use super::super::{place::Beds, record::Record, words::Index};
     use crate::sync::Relaxed;
 
     /// A handful of records, found by a walk.
     pub(crate) struct Memory {
         records: Vec<Record>,
+        pub(super) beds: Beds,
     }
 
     impl Memory {
         pub(crate) fn new(records: usize) -> Self {
             Self {
                 records: (0..=records).map(|_| Record::new()).collect(),
+                beds: Beds::new(),
             }
         }
 
@@ -240,6 +242,11 @@ impl World {
         Self {
             memory: memory::Memory::new(records),
         }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn beds(&self) -> &super::place::Beds {
+        &self.memory.beds
     }
 
     pub(crate) fn record(&self, index: Index) -> &Record {

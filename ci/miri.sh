@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The task layer under miri, where a toolchain has it.
+source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
+
+say "miri"
+toolchain=
+for candidate in "" +nightly; do
+    # shellcheck disable=SC2086 # nothing, or one word
+    if cargo $candidate miri --version >/dev/null 2>&1; then
+        toolchain=$candidate
+        break
+    fi
+    toolchain=none
+done
+if [[ $toolchain == none ]]; then
+    not_checked "the task layer under miri: no toolchain with miri here"
+    exit 0
+fi
+# shellcheck disable=SC2086 # nothing, or one word
+CARGO_TARGET_DIR=$target/miri MIRIFLAGS="-Zmiri-strict-provenance" \
+    timeout 900 cargo $toolchain miri test -p umcg --lib task

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Random wrong verdicts while the integration tests run, over and over for STRESS_SECONDS
+# (default 120). Each round judges at another rate.
+source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
+
+seconds=${STRESS_SECONDS:-120}
+say "stress for $seconds s"
+features=(-p umcg-tests --features umcg-tests/fault-injection)
+CARGO_TARGET_DIR=$target/stress cargo test "${features[@]}" --tests --no-run
+
+end=$((SECONDS + seconds))
+round=0
+periods=(1000 300 100 3000)
+while ((SECONDS < end)); do
+    period=${periods[round % ${#periods[@]}]}
+    say "round $round: a wrong verdict about every $period us"
+    # A round that is under way is given the time to end: what hangs is found by this limit.
+    CARGO_TARGET_DIR=$target/stress UMCG_FAULT=verdicts:$period RUST_BACKTRACE=1 \
+        timeout 300 cargo test --quiet "${features[@]}" --tests
+    round=$((round + 1))
+done
+echo "$round rounds"

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The tests, with the command that README.md names.
+source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
+
+say "tests"
+RUST_BACKTRACE=1 timeout 900 cargo test --workspace

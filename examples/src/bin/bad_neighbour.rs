@@ -1,0 +1,153 @@
+//! A task that ticks each millisecond beside tasks that block for a second, in futures, with
+//! plain calls of std: the mistake that stalls an ordinary async runtime for a second.
+//!
+//! Prints how far apart the ticks came.
+
+use std::{
+    io::Read,
+    net::UdpSocket,
+    os::unix::net::UnixStream,
+    process::ExitCode,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use umcg::{Builder, JoinError};
+
+const TICK: Duration = Duration::from_millis(1);
+const BLOCK: Duration = Duration::from_secs(1);
+
+/// A 1 ms ticker beside tasks that block for 1 s each; prints the gaps between the ticks.
+#[derive(Parser)]
+struct Arguments {
+    /// How many tasks block at a time.
+    #[arg(long, default_value_t = 16)]
+    neighbours: usize,
+    /// How long it all takes.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How many tasks run at the same time [default: one a CPU].
+    #[arg(long)]
+    servers: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bad_neighbour: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let mut builder = Builder::new();
+    if let Some(servers) = arguments.servers {
+        builder = builder.servers(servers);
+    }
+    let runtime = builder.build().map_err(|error| error.to_string())?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let neighbours: Vec<_> = (0..arguments.neighbours)
+        .map(|number| {
+            let stop = Arc::clone(&stop);
+            runtime.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    block(number);
+                    umcg::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let ticker = runtime.spawn(tick(Duration::from_secs(arguments.seconds)));
+
+    let gaps = runtime.block_on(ticker).map_err(|e| e.to_string())?;
+    stop.store(true, Ordering::Relaxed);
+    let metrics = runtime.metrics();
+    let ended: Result<(), JoinError> = neighbours.into_iter().try_for_each(|n| n.join());
+    ended.map_err(|error| error.to_string())?;
+
+    report(gaps, arguments.neighbours);
+    println!(
+        "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the sentinels, {} by \
+         the monitor",
+        metrics.servers.len(),
+        metrics.workers_peak,
+        metrics.blocks_kernel,
+        metrics.blocks_sentinel,
+        metrics.blocks_monitor,
+    );
+    println!(
+        "provider: {} ({}): {}",
+        metrics.provider, metrics.provider_why, metrics.provider_description
+    );
+    Ok(())
+}
+
+/// The time from each tick to the next.
+async fn tick(whole: Duration) -> Vec<Duration> {
+    let begun = Instant::now();
+    let mut gaps = Vec::new();
+    let mut last = begun;
+    while begun.elapsed() < whole {
+        umcg::time::sleep(TICK).await;
+        let now = Instant::now();
+        gaps.push(now - last);
+        last = now;
+    }
+    gaps
+}
+
+/// Blocks the thread for [`BLOCK`], in one of the ways that std has.
+fn block(way: usize) {
+    match way % 5 {
+        0 => thread::sleep(BLOCK),
+        1 => {
+            let (_sender, receiver) = mpsc::channel::<()>();
+            let timed_out = receiver.recv_timeout(BLOCK);
+            assert!(timed_out.is_err());
+        }
+        2 => {
+            let mutex = Mutex::new(());
+            let guard = mutex.lock().expect("nobody else has it");
+            let waited = Condvar::new().wait_timeout_while(guard, BLOCK, |()| true);
+            assert!(waited.is_ok_and(|(_, result)| result.timed_out()));
+        }
+        3 => {
+            let (mut here, _there) = UnixStream::pair().expect("a socket pair");
+            here.set_read_timeout(Some(BLOCK)).expect("a time limit");
+            assert!(here.read(&mut [0]).is_err());
+        }
+        _ => {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port of this machine");
+            socket.set_read_timeout(Some(BLOCK)).expect("a time limit");
+            assert!(socket.recv(&mut [0]).is_err());
+        }
+    }
+}
+
+fn report(mut gaps: Vec<Duration>, neighbours: usize) {
+    gaps.sort_unstable();
+    let Some(longest) = gaps.last() else {
+        println!("no tick at all");
+        return;
+    };
+    let at = |share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
+    println!(
+        "{} ticks of {TICK:?} beside {neighbours} tasks that block for {BLOCK:?} each",
+        gaps.len()
+    );
+    println!(
+        "gap between ticks: median {:.2?}, 99 % {:.2?}, 99.9 % {:.2?}, longest {longest:.2?}",
+        at(0.5),
+        at(0.99),
+        at(0.999),
+    );
+}

@@ -1,0 +1,212 @@
+//! One run over a tree: what its tasks share.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, FileType},
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use umcg::Handle;
+
+use crate::{
+    digest::{self, Kind, TreeDigest},
+    walk::{Visitor, Walk},
+};
+
+/// So many failures are kept with their path; the others are only counted.
+const SHOWN: usize = 10;
+
+/// So many tasks walk.
+const WALKERS: usize = 8;
+
+/// A run. The counts are for the eye while it goes on and exact when it has ended: the end is
+/// seen under the lock of `pending`, with which every task leaves.
+pub(crate) struct Job {
+    root: PathBuf,
+    walk: Walk,
+    runtime: Handle,
+    pending: Mutex<Count>,
+    room: Condvar,
+    ended: Condvar,
+    in_flight: usize,
+    digest: Mutex<TreeDigest>,
+    failures: Mutex<Failures>,
+    /// Entries that are not directories.
+    pub(crate) found: AtomicU64,
+    /// Of those, how many are in the digest.
+    pub(crate) hashed: AtomicU64,
+    pub(crate) directories: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// How many tasks there are.
+#[derive(Default)]
+struct Count {
+    /// Spawned and not ended.
+    tasks: usize,
+    /// Walkers that wait for `room`.
+    waiting: usize,
+}
+
+/// What could not be hashed.
+#[derive(Default)]
+pub(crate) struct Failures {
+    pub(crate) total: u64,
+    pub(crate) reasons: BTreeMap<String, u64>,
+    pub(crate) first: Vec<(PathBuf, io::Error)>,
+}
+
+impl Job {
+    /// Starts hashing the tree at `root` with at most `in_flight` files at a time.
+    pub(crate) fn start(
+        root: PathBuf,
+        one_file_system: bool,
+        in_flight: usize,
+        runtime: Handle,
+    ) -> io::Result<Arc<Self>> {
+        let job = Arc::new(Self {
+            walk: Walk::new(&root, one_file_system)?,
+            root,
+            runtime,
+            pending: Mutex::default(),
+            room: Condvar::new(),
+            ended: Condvar::new(),
+            in_flight,
+            digest: Mutex::default(),
+            failures: Mutex::default(),
+            found: AtomicU64::new(0),
+            hashed: AtomicU64::new(0),
+            directories: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        for _ in 0..WALKERS {
+            let walker = Pending::enter(&job, usize::MAX);
+            let walk = move || walker.job.walk.run(&Found { job: &walker.job });
+            drop(job.runtime.spawn_blocking(walk));
+        }
+        Ok(job)
+    }
+
+    /// Waits until the run has ended or the time is over; whether it has ended.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        let pending = lock(&self.pending);
+        let (pending, _) = self
+            .ended
+            .wait_timeout_while(pending, timeout, |pending| pending.tasks > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        pending.tasks == 0
+    }
+
+    /// The digest of all that was hashed.
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        lock(&self.digest).finish()
+    }
+
+    pub(crate) fn failures(&self) -> MutexGuard<'_, Failures> {
+        lock(&self.failures)
+    }
+
+    fn hash(&self, path: &Path, kind: FileType) {
+        let full = self.root.join(path);
+        let entry = if kind.is_file() {
+            digest::file(&full, &self.bytes)
+                .map(|content| digest::entry(Kind::File, path, content.as_bytes()))
+        } else if kind.is_symlink() {
+            fs::read_link(&full)
+                .map(|to| digest::entry(Kind::Symlink, path, to.as_os_str().as_bytes()))
+        } else {
+            Ok(digest::entry(Kind::Special, path, &[]))
+        };
+        match entry {
+            Ok(entry) => {
+                lock(&self.digest).add(entry);
+                self.hashed.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => self.fail(path, error),
+        }
+    }
+
+    fn fail(&self, path: &Path, error: io::Error) {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => "vanished while we looked".to_owned(),
+            io::ErrorKind::Other => error.to_string(),
+            kind => kind.to_string(),
+        };
+        let mut failures = lock(&self.failures);
+        failures.total += 1;
+        *failures.reasons.entry(reason).or_default() += 1;
+        if failures.first.len() < SHOWN {
+            failures.first.push((path.to_owned(), error));
+        }
+    }
+}
+
+/// The walkers' side of a job: each entry becomes a task.
+struct Found<'a> {
+    job: &'a Arc<Job>,
+}
+
+impl Visitor for Found<'_> {
+    fn found(&self, path: PathBuf, kind: FileType) {
+        self.job.found.fetch_add(1, Ordering::Relaxed);
+        let task = Pending::enter(self.job, self.job.in_flight + WALKERS);
+        let hash = move || task.job.hash(&path, kind);
+        drop(self.job.runtime.spawn_blocking(hash));
+    }
+
+    fn directory(&self, path: &Path) {
+        self.job.directories.fetch_add(1, Ordering::Relaxed);
+        lock(&self.job.digest).add(digest::entry(Kind::Directory, path, &[]));
+    }
+
+    fn failed(&self, path: &Path, error: io::Error) {
+        self.job.fail(path, error);
+    }
+}
+
+/// A task that has not ended yet: the run goes on while there is one.
+struct Pending {
+    job: Arc<Job>,
+}
+
+impl Pending {
+    /// Counts one more, once there are fewer than `limit`. This is where a walker that is ahead
+    /// of the hashing blocks, like any thread.
+    fn enter(job: &Arc<Job>, limit: usize) -> Self {
+        let mut pending = lock(&job.pending);
+        pending.waiting += 1;
+        let mut pending = job
+            .room
+            .wait_while(pending, |pending| pending.tasks >= limit)
+            .unwrap_or_else(PoisonError::into_inner);
+        pending.waiting -= 1;
+        pending.tasks += 1;
+        drop(pending);
+        Self {
+            job: Arc::clone(job),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.job.pending);
+        pending.tasks -= 1;
+        if pending.tasks == 0 {
+            self.job.ended.notify_all();
+        } else if pending.waiting > 0 {
+            self.job.room.notify_one();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,1 +1,0 @@
-//! umcg-examples

@@ -1,0 +1,7 @@
+#[path = "../mock.rs"]
+mod mock;
+
+#[umcg_macros::main(crate = "mock")]
+fn main() -> ! {
+    std::process::exit(0)
+}

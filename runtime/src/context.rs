@@ -1,0 +1,216 @@
+//! What a thread knows about the runtime it is in.
+//!
+//! One thread-local record: the runtime that was entered, the scheduler's hook if the thread is
+//! one of its workers, and the task whose code runs right now. The task layer reads it, the
+//! scheduler fills it: a worker thread calls [`set_worker`] once, before its first task.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
+
+use crate::{Handle, task::Meta};
+
+/// What the task layer asks of the worker thread that it runs on. Implemented by the scheduler.
+pub(crate) trait WorkerHook {
+    /// The worker is about to sleep in one of the runtime's own waits: it does not count
+    /// against `max_workers` until [`end_own_wait`](Self::end_own_wait) (trace A12). Waits do
+    /// not nest.
+    fn begin_own_wait(&self);
+
+    /// The wait is over: the place to stop until the server picks this worker.
+    fn end_own_wait(&self);
+
+    /// Lets others of this server run first; returns when this worker was picked again.
+    fn yield_now(&self);
+
+    /// User code, or a sleep of ours, may have blocked: the place to stop until the server
+    /// picks this worker.
+    fn checkpoint(&self);
+}
+
+struct Context {
+    /// The runtime entered last. `None`: outside.
+    handle: RefCell<Option<Handle>>,
+    /// How many [`EnterGuard`]s live on this thread; they must go in reverse order.
+    depth: Cell<usize>,
+    /// The scheduler's record of this thread, if it is a worker.
+    worker: Cell<Option<NonNull<dyn WorkerHook>>>,
+    /// Inside a wait of the runtime's own: the hook was told already.
+    waiting: Cell<bool>,
+    /// The task whose future is being polled or dropped on this thread; null: none.
+    task: Cell<*const Meta>,
+}
+
+thread_local! {
+    static CONTEXT: Context = const {
+        Context {
+            handle: RefCell::new(None),
+            depth: Cell::new(0),
+            worker: Cell::new(None),
+            waiting: Cell::new(false),
+            task: Cell::new(ptr::null()),
+        }
+    };
+}
+
+/// The runtime that this thread is in. `None` outside, and while the thread is torn down.
+pub(crate) fn current_handle() -> Option<Handle> {
+    CONTEXT
+        .try_with(|context| context.handle.borrow().clone())
+        .ok()
+        .flatten()
+}
+
+/// The runtime that this thread is in, for a call that cannot do without.
+///
+/// # Panics
+/// Outside of a runtime, naming the call.
+#[track_caller]
+pub(crate) fn expect_handle(call: &str) -> Handle {
+    current_handle().unwrap_or_else(|| {
+        panic!(
+            "`{call}` was called outside of a runtime: call it from a task or from \
+             `Runtime::block_on`, enter a runtime on this thread with `Handle::enter`, or \
+             start the program with `#[umcg::main]`"
+        )
+    })
+}
+
+/// Makes `handle` the current runtime of this thread until the guard goes.
+pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
+    CONTEXT.with(|context| {
+        let previous = context.handle.replace(Some(handle.clone()));
+        let depth = context.depth.get() + 1;
+        context.depth.set(depth);
+        EnterGuard {
+            previous,
+            depth,
+            lifetime: PhantomData,
+            not_send: PhantomData,
+        }
+    })
+}
+
+/// Leaves the runtime that [`Handle::enter`] entered, when dropped.
+#[must_use = "the runtime is left when the guard is dropped"]
+pub struct EnterGuard<'a> {
+    previous: Option<Handle>,
+    /// This guard's place in the stack of guards, from 1.
+    depth: usize,
+    lifetime: PhantomData<&'a Handle>,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Drop for EnterGuard<'_> {
+    fn drop(&mut self) {
+        // While the thread is torn down there is nothing left to restore.
+        let _ = CONTEXT.try_with(|context| {
+            let depth = context.depth.get();
+            if depth != self.depth {
+                if std::thread::panicking() {
+                    return;
+                }
+                panic!(
+                    "`EnterGuard`s must be dropped in the reverse order of their making: \
+                     guard {} of {depth} was dropped first",
+                    self.depth
+                );
+            }
+            context.depth.set(depth - 1);
+            drop(context.handle.replace(self.previous.take()));
+        });
+    }
+}
+
+impl fmt::Debug for EnterGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnterGuard").finish_non_exhaustive()
+    }
+}
+
+/// Tells this thread that it is a worker, or with `None` that it no longer is.
+///
+/// # Safety
+/// The hook stays valid until the next call on this thread, or the end of the thread.
+pub(crate) unsafe fn set_worker(hook: Option<NonNull<dyn WorkerHook>>) {
+    CONTEXT.with(|context| context.worker.set(hook));
+}
+
+/// Calls `f` with the hook, if this thread is a worker.
+pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> {
+    let hook = CONTEXT
+        .try_with(|context| context.worker.get())
+        .ok()
+        .flatten()?;
+    // SAFETY: `set_worker`: valid until it is replaced, which the worker thread itself does,
+    // never from inside a task.
+    Some(f(unsafe { hook.as_ref() }))
+}
+
+/// Marks a wait of the runtime's own (join, scope, park, sleep, nested `block_on`) from here to
+/// the guard's end. To be held around every blocking wait of ours; nothing but the wait itself
+/// may happen under it. Off-worker, and inside another one, it does nothing.
+#[must_use = "the wait is over when the guard is dropped"]
+pub(crate) fn own_wait() -> OwnWait {
+    let begun = CONTEXT
+        .try_with(|context| context.worker.get().is_some() && !context.waiting.replace(true))
+        .unwrap_or(false);
+    if begun {
+        with_worker(|hook| hook.begin_own_wait());
+    }
+    OwnWait {
+        begun,
+        not_send: PhantomData,
+    }
+}
+
+/// See [`own_wait`].
+#[derive(Debug)]
+pub(crate) struct OwnWait {
+    /// This guard told the hook, and must tell it the end.
+    begun: bool,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Drop for OwnWait {
+    fn drop(&mut self) {
+        if self.begun {
+            CONTEXT.with(|context| context.waiting.set(false));
+            with_worker(|hook| hook.end_own_wait());
+        }
+    }
+}
+
+/// Makes `meta` the current task of this thread until the guard goes. While the thread is torn
+/// down: nothing.
+pub(crate) fn enter_task(meta: &Meta) -> TaskGuard<'_> {
+    TaskGuard {
+        previous: CONTEXT
+            .try_with(|context| context.task.replace(meta))
+            .unwrap_or(ptr::null()),
+        lifetime: PhantomData,
+    }
+}
+
+/// See [`enter_task`].
+#[derive(Debug)]
+pub(crate) struct TaskGuard<'a> {
+    previous: *const Meta,
+    lifetime: PhantomData<&'a Meta>,
+}
+
+impl Drop for TaskGuard<'_> {
+    fn drop(&mut self) {
+        let _ = CONTEXT.try_with(|context| context.task.set(self.previous));
+    }
+}
+
+/// Calls `f` with the task whose code runs on this thread.
+pub(crate) fn with_task<R>(f: impl FnOnce(&Meta) -> R) -> Option<R> {
+    let task = CONTEXT.try_with(|context| context.task.get()).ok()?;
+    // SAFETY: null, or set by a `TaskGuard` that is alive further up this stack and borrows it.
+    unsafe { task.as_ref() }.map(f)
+}

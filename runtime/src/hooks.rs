@@ -1,0 +1,22 @@
+//! What users have run at the start and the end of each worker.
+
+use std::{fmt, sync::Arc};
+
+/// Called with the id of the worker.
+pub(crate) type WorkerCallback = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// See [`Builder::on_worker_start`](crate::Builder::on_worker_start).
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_worker_start: Option<WorkerCallback>,
+    pub(crate) on_worker_stop: Option<WorkerCallback>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("on_worker_start", &self.on_worker_start.is_some())
+            .field("on_worker_stop", &self.on_worker_stop.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,169 @@
+//! Two closures at once.
+
+use std::{
+    cell::UnsafeCell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32,
+            Ordering::{AcqRel, Acquire, Release},
+        },
+    },
+};
+
+use crate::{
+    Handle, context,
+    parker::{futex_wait, futex_wake},
+    task::{discard, spawn_closure_unchecked},
+    thread,
+};
+
+/// Runs two closures, at the same time if a CPU is free, and gives both results.
+///
+/// The shape of `rayon::join`. `a` runs on the calling thread; `b` is queued, and is taken back
+/// and run here as well if no worker has begun it by the time `a` is done. Nothing but these
+/// two ever runs on this stack: a thread that waits for `b` just waits.
+///
+/// # Panics
+///
+/// * Outside of a runtime.
+/// * With the panic of `a`, else of `b`, once neither runs any more.
+///
+/// # Examples
+///
+/// ```
+/// fn sum(numbers: &[u64]) -> u64 {
+///     if numbers.len() < 1024 {
+///         return numbers.iter().sum();
+///     }
+///     let (left, right) = numbers.split_at(numbers.len() / 2);
+///     let (left, right) = umcg::join(|| sum(left), || sum(right));
+///     left + right
+/// }
+///
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let numbers: Vec<u64> = (1..=10_000).collect();
+/// assert_eq!(sum(&numbers), 50_005_000);
+/// # });
+/// ```
+#[track_caller]
+pub fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
+where
+    A: FnOnce() -> RA + Send,
+    B: FnOnce() -> RB + Send,
+    RA: Send,
+    RB: Send,
+{
+    join_on(&context::expect_handle("umcg::join"), a, b)
+}
+
+/// [`join`] on a given runtime.
+pub(crate) fn join_on<A, B, RA, RB>(runtime: &Handle, a: A, b: B) -> (RA, RB)
+where
+    A: FnOnce() -> RA + Send,
+    B: FnOnce() -> RB + Send,
+    RA: Send,
+    RB: Send,
+{
+    let slot = Arc::new(Slot {
+        state: AtomicU32::new(QUEUED),
+        job: UnsafeCell::new(Some(b)),
+        result: UnsafeCell::new(None),
+    });
+    let theirs = Arc::clone(&slot);
+    // SAFETY: the values that borrow are in the slot, `b` and then its result. This function
+    // does not return before it took back the one or the other, so what a late worker, or the
+    // queue, still holds is an empty slot. A panic of `a` is caught, and ends the same way.
+    drop(unsafe { spawn_closure_unchecked(runtime.shared(), None, move || theirs.run()) });
+
+    let ours = catch_unwind(AssertUnwindSafe(a));
+    let theirs = match slot.claim() {
+        Some(b) if ours.is_ok() => Some(catch_unwind(AssertUnwindSafe(b))),
+        Some(b) => {
+            discard(b);
+            None
+        }
+        None => Some(slot.wait()),
+    };
+    match (ours, theirs) {
+        (Ok(a), Some(Ok(b))) => (a, b),
+        (Err(payload), theirs) => {
+            discard(theirs);
+            resume_unwind(payload)
+        }
+        (Ok(a), Some(Err(payload))) => {
+            discard(a);
+            resume_unwind(payload)
+        }
+        (Ok(_), None) => unreachable!("the job is dropped only when `a` panicked"),
+    }
+}
+
+/// `job` is there, and belongs to whoever leaves this state.
+const QUEUED: u32 = 0;
+/// Somebody took `job`.
+const CLAIMED: u32 = 1;
+/// A worker took `job` and `result` is there, for the caller of [`join`].
+const DONE: u32 = 2;
+
+/// The second closure, between the caller and the worker that may take it.
+struct Slot<B, RB> {
+    /// QUEUED -> CLAIMED by the worker or the caller, CLAIMED -> DONE by the worker. A futex
+    /// word of the caller.
+    state: AtomicU32,
+    /// Touched by whoever claimed, once.
+    job: UnsafeCell<Option<B>>,
+    /// Written by the worker between CLAIMED and DONE, taken by the caller after.
+    result: UnsafeCell<Option<thread::Result<RB>>>,
+}
+
+// SAFETY: the cells are handed over by `state`, as their comments say; the values go from one
+// thread to another, hence Send.
+unsafe impl<B: Send, RB: Send> Sync for Slot<B, RB> {}
+
+impl<B, RB> Slot<B, RB>
+where
+    B: FnOnce() -> RB,
+{
+    /// Takes the job, unless the other side did.
+    fn claim(&self) -> Option<B> {
+        // AcqRel: one side wins. Nothing else is passed here: the job was written before the
+        // slot was shared.
+        self.state
+            .compare_exchange(QUEUED, CLAIMED, AcqRel, Acquire)
+            .ok()?;
+        // SAFETY: QUEUED was left by this thread, so the job is this thread's.
+        let job = unsafe { (*self.job.get()).take() };
+        Some(job.expect("the job is there in QUEUED"))
+    }
+
+    /// The worker's side.
+    fn run(&self) {
+        if let Some(job) = self.claim() {
+            let result = catch_unwind(AssertUnwindSafe(job));
+            // SAFETY: claimed by the worker, so the result is the worker's until DONE.
+            unsafe { *self.result.get() = Some(result) };
+            // Release: publishes the result; pairs with the Acquire in `wait`.
+            self.state.store(DONE, Release);
+            futex_wake(&self.state, 1);
+        }
+    }
+
+    /// The caller's side: waits for the worker that claimed the job.
+    fn wait(&self) -> thread::Result<RB> {
+        // Acquire: pairs with the Release in `run`.
+        if self.state.load(Acquire) != DONE {
+            let _wait = context::own_wait();
+            while self.state.load(Acquire) != DONE {
+                futex_wait(&self.state, CLAIMED, None);
+            }
+        }
+        // SAFETY: DONE, so the result is the caller's.
+        let result = unsafe { (*self.result.get()).take() };
+        result.expect("the result is there in DONE")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! A runtime and its end.
+
+use std::{
+    fmt,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
+
+/// Servers, workers, and the tasks on them.
+///
+/// # Shutting down
+///
+/// Three ways, all of which begin alike: no task is taken any more, and those that are queued
+/// or suspended are cancelled; their futures are dropped on the calling thread or on a worker.
+/// Tasks that run go on: a future to its next suspension point, where it is dropped, a closure
+/// to its end. The ways differ in what happens then.
+///
+/// | | waits for running tasks | a task that is blocked for ever |
+/// |---|---|---|
+/// | dropping the `Runtime` | until they are done | hangs the drop |
+/// | [`shutdown_timeout`](Self::shutdown_timeout) | so long at most | is left behind |
+/// | [`shutdown_background`](Self::shutdown_background) | not at all | is left behind |
+///
+/// A task that is left behind runs on in an ordinary thread, which ends with it. No thread is
+/// ever killed. Dropped on one of its own workers, a runtime does not wait for itself.
+///
+/// # Fork
+///
+/// A forked child has no runtime: of all threads only the one that forked is there. Nothing of
+/// a runtime may be used in it; `exec`, as in [`std::process::Command`], is fine.
+///
+/// # Examples
+///
+/// ```
+/// let runtime = umcg::Runtime::new()?;
+/// let words = runtime.block_on(async {
+///     // Blocks, and needs no special call: the server runs other tasks meanwhile.
+///     let file = umcg::spawn(async { std::fs::read_to_string("/proc/self/status") });
+///     file.await.unwrap().unwrap().split_whitespace().count()
+/// });
+/// assert!(words > 0);
+/// # Ok::<(), umcg::BuildError>(())
+/// ```
+pub struct Runtime {
+    handle: Handle,
+    /// `None`: shut down.
+    threads: Option<Threads>,
+}
+
+impl Runtime {
+    pub(crate) fn from_parts(handle: Handle, threads: Threads) -> Self {
+        Self {
+            handle,
+            threads: Some(threads),
+        }
+    }
+
+    /// A runtime with the defaults of [`Builder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self, BuildError> {
+        Builder::new().build()
+    }
+
+    /// The reference that other threads can have.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// [`Handle::enter`].
+    pub fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
+    }
+
+    /// [`Handle::spawn`].
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+
+    /// [`Handle::spawn_blocking`].
+    pub fn spawn_blocking<F, R>(&self, f: F) -> JoinHandle<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        self.handle.spawn_blocking(f)
+    }
+
+    /// [`Handle::block_on`].
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `future`.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+
+    /// [`Handle::metrics`].
+    #[must_use]
+    pub fn metrics(&self) -> RuntimeMetrics {
+        self.handle.metrics()
+    }
+
+    /// Shuts down, and waits at most `timeout` for running tasks. What is left then is left
+    /// behind, see [above](Self#shutting-down). On one of its own workers: does not wait.
+    pub fn shutdown_timeout(mut self, timeout: Duration) {
+        let deadline = Instant::now().checked_add(timeout);
+        self.shut_down(|runtime| {
+            let shared = runtime.handle.shared();
+            let all = shared.is_current() || shared.wait_for_all(deadline);
+            if !all {
+                shared.abandon();
+            }
+            // The destructors of its threads' locals may take any time: not waited for.
+            false
+        });
+    }
+
+    /// Shuts down and waits for nothing, see [above](Self#shutting-down).
+    pub fn shutdown_background(mut self) {
+        self.shut_down(|runtime| {
+            runtime.handle.shared().abandon();
+            false
+        });
+    }
+
+    /// `wait`: what to wait for; true: join the threads.
+    fn shut_down(&mut self, wait: impl FnOnce(&Self) -> bool) {
+        if let Some(threads) = self.threads.take() {
+            let shared = self.handle.shared();
+            shared.stop();
+            if wait(self) {
+                shared.join(threads);
+            }
+        }
+    }
+}
+
+impl Drop for Runtime {
+    /// Shuts down and waits for running tasks, for ever if one is blocked for ever; see
+    /// [above](Self#shutting-down).
+    fn drop(&mut self) {
+        self.shut_down(|runtime| {
+            let shared = runtime.handle.shared();
+            !shared.is_current() && shared.wait_for_all(None)
+        });
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
+    }
+}

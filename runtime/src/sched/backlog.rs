@@ -1,0 +1,195 @@
+//! All that waits to run: the queues of the servers, the injector, the LIFO slots.
+//!
+//! Apart from the rest of the scheduler so that a provider's `has_work` can hold it without
+//! keeping the runtime alive.
+
+use crossbeam_utils::CachePadded;
+
+use super::{lifo::LifoSlot, queue::Queue, sleep::Sleep};
+use crate::{
+    sync::{
+        AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+    },
+    task::Runnable,
+};
+
+/// Each so many takes the injector comes first, so that a server that always finds its own
+/// queue filled does not starve the outside. A prime, as in Go and tokio, so that it does not
+/// fall into step with a periodic workload.
+const INJECTOR_INTERVAL: u32 = 61;
+
+/// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
+/// each other must not starve the queue.
+const LIFO_IN_A_ROW: u32 = 3;
+
+/// What a server has to run.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Tasks that were spawned or woken by workers of this server.
+    pub(super) queue: Queue<Runnable>,
+    /// The task that was woken last by a worker of this server.
+    pub(super) lifo: LifoSlot<Runnable>,
+    /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
+    /// lists. Written under the lock of these lists.
+    pub(super) workers: AtomicU32,
+}
+
+/// What one worker remembers from take to take.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    takes: u32,
+    lifo_in_a_row: u32,
+}
+
+/// Where a task came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The server's own queue or LIFO slot.
+    Own,
+    /// The injector.
+    Injector,
+    /// Another server's.
+    Stolen,
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Tasks from threads that are no workers of this runtime.
+    pub(super) injector: CachePadded<Queue<Runnable>>,
+    /// One a server.
+    pub(super) servers: Box<[CachePadded<Waiting>]>,
+}
+
+impl Backlog {
+    pub(super) fn new(servers: usize) -> Self {
+        Self {
+            injector: CachePadded::new(Queue::new()),
+            servers: (0..servers)
+                .map(|_| {
+                    CachePadded::new(Waiting {
+                        queue: Queue::new(),
+                        lifo: LifoSlot::new(),
+                        workers: AtomicU32::new(0),
+                    })
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether the server would have something to run if its worker blocked now. For the
+    /// provider, from its own threads: loads only.
+    pub(super) fn has_work(&self, server: usize) -> bool {
+        let own = &self.servers[server];
+        own.workers.load(SeqCst) > 0 || !own.lifo.is_empty() || self.any_queued()
+    }
+
+    /// Whether a task is in a queue that every server takes from.
+    pub(super) fn any_queued(&self) -> bool {
+        !self.injector.is_empty() || self.servers.iter().any(|other| !other.queue.is_empty())
+    }
+
+    /// Whether a worker of this server would find a task: exactly what [`take`](Self::take)
+    /// looks at.
+    pub(super) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
+        self.any_queued()
+            || self
+                .servers
+                .iter()
+                .enumerate()
+                .any(|(index, other)| !other.lifo.is_empty() && lifo_is_open(index, server, sleep))
+    }
+
+    /// How many tasks are queued, over all queues; LIFO slots count if filled.
+    pub(super) fn len(&self) -> usize {
+        self.injector.len()
+            + self
+                .servers
+                .iter()
+                .map(|server| server.queue.len() + usize::from(!server.lifo.is_empty()))
+                .sum::<usize>()
+    }
+
+    /// Whether more than `limit` tasks are queued: stops counting as soon as it knows.
+    pub(super) fn exceeds(&self, limit: usize) -> bool {
+        let mut seen = self.injector.len();
+        for server in &self.servers {
+            if seen > limit {
+                break;
+            }
+            seen += server.queue.len() + usize::from(!server.lifo.is_empty());
+        }
+        seen > limit
+    }
+
+    /// The next task for a worker of this server.
+    pub(super) fn take(
+        &self,
+        server: usize,
+        sleep: &Sleep,
+        turn: &mut Turn,
+    ) -> Option<(Runnable, Source)> {
+        let own = &self.servers[server];
+        turn.takes = turn.takes.wrapping_add(1);
+        if turn.takes % INJECTOR_INTERVAL == 0 {
+            if let Some(task) = self.injector.pop() {
+                return Some((task, Source::Injector));
+            }
+        }
+        if turn.lifo_in_a_row < LIFO_IN_A_ROW {
+            if let Some(task) = own.lifo.take() {
+                turn.lifo_in_a_row += 1;
+                return Some((task, Source::Own));
+            }
+        }
+        turn.lifo_in_a_row = 0;
+        if let Some(task) = own.queue.pop().or_else(|| own.lifo.take()) {
+            return Some((task, Source::Own));
+        }
+        if let Some(task) = self.injector.pop() {
+            return Some((task, Source::Injector));
+        }
+        let count = self.servers.len();
+        (1..count)
+            .map(|step| (server + step) % count)
+            .find_map(|other| {
+                let task = self.servers[other].queue.pop();
+                task.or_else(|| {
+                    lifo_is_open(other, server, sleep)
+                        .then(|| self.servers[other].lifo.take())
+                        .flatten()
+                })
+            })
+            .map(|task| (task, Source::Stolen))
+    }
+
+    /// Drops all tasks, on this thread. Their destructors are contained by the task layer.
+    pub(super) fn sweep(&self) {
+        while let Some(task) = self.injector.pop() {
+            drop(task);
+        }
+        for server in &self.servers {
+            drop(server.lifo.take());
+            while let Some(task) = server.queue.pop() {
+                drop(task);
+            }
+        }
+    }
+
+    /// How many tasks and workers wait at one server, for metrics.
+    pub(super) fn depth(&self, server: usize) -> (usize, usize) {
+        let own = &self.servers[server];
+        (
+            own.queue.len() + usize::from(!own.lifo.is_empty()),
+            own.workers.load(Relaxed) as usize,
+        )
+    }
+}
+
+/// Another server's LIFO slot is left to that server while it is awake or has a worker in its
+/// slot: its worker wants the task next, and stealing it cost tokio's users more than it gained
+/// (tokio#8065). A server that sleeps without running anything does not come for it.
+fn lifo_is_open(owner: usize, server: usize, sleep: &Sleep) -> bool {
+    owner == server || !sleep.is_awake(owner)
+}

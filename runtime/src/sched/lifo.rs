@@ -1,0 +1,145 @@
+//! The slot for the task that was woken last.
+//!
+//! A task that wakes another and then waits for its answer wants that one next, while its data
+//! is in the cache. The slot belongs to the *server*: the worker that filled it may block, and
+//! the server's next worker finds the task (tokio's slot belongs to a thread, and a task was
+//! stranded in it behind one that blocked: tokio#4941).
+//!
+//! One word, three steps, all of them a swap: so there is one owner at any time, whoever got
+//! the pointer out.
+
+use std::{fmt, ptr, ptr::NonNull};
+
+use crate::{
+    sync::{
+        AtomicPtr,
+        Ordering::{AcqRel, Acquire, SeqCst},
+    },
+    task::Runnable,
+};
+
+/// What fits into one pointer.
+///
+/// # Safety
+/// `from_raw` gives back what `into_raw` took.
+pub(super) unsafe trait OneWord: Sized {
+    fn into_raw(self) -> NonNull<()>;
+
+    /// # Safety
+    /// `raw` came from `into_raw`, and is given back once.
+    unsafe fn from_raw(raw: NonNull<()>) -> Self;
+}
+
+// SAFETY: async-task's own pair of functions.
+unsafe impl OneWord for Runnable {
+    fn into_raw(self) -> NonNull<()> {
+        Self::into_raw(self)
+    }
+
+    unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::from_raw(raw) }
+    }
+}
+
+/// At most one task.
+pub(super) struct LifoSlot<T: OneWord> {
+    /// Null, or what `into_raw` gave: the slot owns it.
+    raw: AtomicPtr<()>,
+    owns: std::marker::PhantomData<T>,
+}
+
+// SAFETY: the slot hands a T from one thread to another and never shares one.
+unsafe impl<T: OneWord + Send> Sync for LifoSlot<T> {}
+// SAFETY: as above.
+unsafe impl<T: OneWord + Send> Send for LifoSlot<T> {}
+
+impl<T: OneWord> LifoSlot<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            raw: AtomicPtr::new(ptr::null_mut()),
+            owns: std::marker::PhantomData,
+        }
+    }
+
+    /// Puts `task` in; the one that was there comes out.
+    pub(super) fn put(&self, task: T) -> Option<T> {
+        // AcqRel: publishes the task to whoever takes it and acquires the one that was there;
+        // pairs with itself and with `take`.
+        let previous = self.raw.swap(task.into_raw().as_ptr(), AcqRel);
+        // SAFETY: swapped out: nobody else has it.
+        NonNull::new(previous).map(|raw| unsafe { T::from_raw(raw) })
+    }
+
+    /// Takes the task.
+    pub(super) fn take(&self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        // Acquire: pairs with the AcqRel of `put`.
+        let raw = self.raw.swap(ptr::null_mut(), Acquire);
+        // SAFETY: swapped out: nobody else has it.
+        NonNull::new(raw).map(|raw| unsafe { T::from_raw(raw) })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        // SeqCst: read by a server that is about to idle, after its fence.
+        self.raw.load(SeqCst).is_null()
+    }
+}
+
+impl<T: OneWord> Drop for LifoSlot<T> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl<T: OneWord> fmt::Debug for LifoSlot<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LifoSlot")
+            .field("is_empty", &self.is_empty())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod boxed {
+    use super::*;
+
+    // SAFETY: Box's own pair of functions.
+    unsafe impl<V> OneWord for Box<V> {
+        fn into_raw(self) -> NonNull<()> {
+            NonNull::from(Box::leak(self)).cast()
+        }
+
+        unsafe fn from_raw(raw: NonNull<()>) -> Self {
+            // SAFETY: the caller's promise.
+            unsafe { Self::from_raw(raw.cast().as_ptr()) }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn last_in_wins_and_the_one_before_comes_out() {
+        let slot = LifoSlot::new();
+        assert!(slot.put(Box::new(1)).is_none());
+        assert_eq!(slot.put(Box::new(2)), Some(Box::new(1)));
+        assert_eq!(slot.take(), Some(Box::new(2)));
+        assert!(slot.take().is_none());
+    }
+
+    #[test]
+    fn dropping_the_slot_drops_the_task() {
+        let witness = Arc::new(());
+        let slot = LifoSlot::new();
+        slot.put(Box::new(Arc::clone(&witness)));
+        drop(slot);
+        assert_eq!(Arc::strong_count(&witness), 1);
+    }
+}

@@ -1,0 +1,100 @@
+//! Fills in [`RuntimeMetrics`].
+
+use std::time::Duration;
+
+use umcg_sys::state;
+
+use super::{Shared, worker::seat};
+use crate::metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts};
+
+impl Shared {
+    pub(crate) fn metrics(&self) -> RuntimeMetrics {
+        let grow = self.grow.counts();
+        let servers: Vec<ServerMetrics> = (0..self.servers.len())
+            .map(|index| self.server_metrics(index))
+            .collect();
+        let sum = |field: fn(&ServerMetrics) -> u64| servers.iter().map(field).sum::<u64>();
+        let spawned = self.tasks.spawned();
+        RuntimeMetrics {
+            provider: self.provider.kind(),
+            provider_why: self.why.clone(),
+            provider_description: self.description.clone(),
+            workers: self.worker_counts(),
+            workers_peak: grow.peak,
+            max_workers: self.config.max_workers,
+            blocks_kernel: sum(|s| s.blocks_kernel),
+            blocks_sentinel: sum(|s| s.blocks_sentinel),
+            blocks_monitor: sum(|s| s.blocks_monitor),
+            verdicts_refused: sum(|s| s.verdicts_refused),
+            adopted: sum(|s| s.adopted),
+            preempted: sum(|s| s.preempted),
+            longest_block: servers
+                .iter()
+                .map(|s| s.longest_block)
+                .max()
+                .unwrap_or_default(),
+            queued_injector: self.backlog.injector.len(),
+            queued: self.backlog.len(),
+            steals: sum(|s| s.steals),
+            spawned,
+            completed: self.tasks.finished().min(spawned),
+            suspended: self.owned.len(),
+            worker_spawn_failures: grow.failures,
+            beyond_cap: grow.beyond_cap,
+            at_cap: grow.at_cap,
+            servers,
+        }
+    }
+
+    fn server_metrics(&self, index: usize) -> ServerMetrics {
+        let server = &self.servers[index];
+        let (queued, waiting_workers) = self.backlog.depth(index);
+        let seen = self
+            .provider
+            .counters(server.tid())
+            .or_else(|| server.kept_counters())
+            .unwrap_or_default();
+        ServerMetrics {
+            cpu: seen.cpu,
+            workers: server.population() as usize,
+            idle_workers: server.idle() as usize,
+            waiting_workers,
+            queued,
+            tasks_run: server.counters.takes(),
+            steals: server.counters.steals(),
+            worker_steals: server.counters.worker_steals(),
+            dispatches: seen.dispatches,
+            self_dispatched: seen.self_dispatched,
+            blocks_kernel: seen.blocks_kernel,
+            blocks_sentinel: seen.blocks_sentinel,
+            blocks_monitor: seen.blocks_monitor,
+            verdicts_refused: seen.refused,
+            adopted: seen.adopted,
+            preempted: seen.preempted,
+            longest_block: Duration::from_nanos(seen.longest_block_ns),
+        }
+    }
+
+    /// One pass over the records: a snapshot of things that change meanwhile.
+    fn worker_counts(&self) -> WorkerCounts {
+        let mut counts = WorkerCounts::default();
+        for worker in self.arena.iter() {
+            let seat = worker.seat();
+            if seat == seat::FREE {
+                continue;
+            }
+            counts.total += 1;
+            if worker.in_own_wait() {
+                counts.own_waits += 1;
+            }
+            match (seat, worker.task().state()) {
+                (seat::STARTING, _) => counts.starting += 1,
+                (seat::IDLE, state::RUNNABLE) => counts.idle += 1,
+                (_, state::BLOCKED) => counts.blocked += 1,
+                (_, state::RUNNABLE) => counts.waiting += 1,
+                _ => counts.running += 1,
+            }
+        }
+        counts
+    }
+}

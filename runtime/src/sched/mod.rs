@@ -1,0 +1,220 @@
+//! The scheduler: servers that choose, workers that run, and what they share.
+#![doc = include_str!("README.md")]
+
+mod arena;
+mod backlog;
+mod clock;
+mod config;
+mod counters;
+mod grow;
+mod life;
+mod lifo;
+mod list;
+mod metrics;
+mod queue;
+mod serve;
+mod server;
+mod shutdown;
+mod sleep;
+mod start;
+mod worker;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{Ordering::SeqCst, fence},
+    },
+};
+
+use umcg_sys::Provider;
+
+use self::{
+    arena::Arena, backlog::Backlog, counters::TaskCounts, grow::Grow, life::Life, server::Server,
+    sleep::Sleep, worker::Worker,
+};
+pub(crate) use self::{config::Config, start::Threads};
+use crate::{
+    spawn::Refusal,
+    task::{Origin, OwnedTasks, Runnable, Schedule},
+};
+
+/// All that the threads of one runtime share.
+pub(crate) struct Shared {
+    config: Config,
+    provider: Arc<dyn Provider>,
+    /// Why it is this provider, in a sentence.
+    why: String,
+    /// What it says of itself, in a sentence.
+    description: String,
+    backlog: Arc<Backlog>,
+    servers: Box<[Server]>,
+    sleep: Sleep,
+    arena: Arena,
+    grow: Grow,
+    life: Life,
+    owned: OwnedTasks,
+    tasks: TaskCounts,
+}
+
+impl Shared {
+    fn new(config: Config, provider: Arc<dyn Provider>, why: String) -> Self {
+        let servers = config.servers;
+        Self {
+            description: provider.describe(),
+            provider,
+            why,
+            backlog: Arc::new(Backlog::new(servers)),
+            servers: (0..servers).map(Server::new).collect(),
+            sleep: Sleep::new(servers),
+            arena: Arena::new(),
+            grow: Grow::new(),
+            life: Life::new(),
+            owned: OwnedTasks::new(servers),
+            tasks: TaskCounts::new(servers),
+            config,
+        }
+    }
+
+    /// Whether the runtime takes no more tasks.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.life.is_stopping()
+    }
+
+    /// Why this runtime takes no task just now, for `try_spawn`.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if self.is_stopping() {
+            return Some(Refusal::ShutDown);
+        }
+        let limit = self.config.queue_limit?;
+        let full = limit == 0 || self.backlog.exceeds(limit - 1);
+        full.then_some(Refusal::Full)
+    }
+
+    /// The stack of a worker, in bytes.
+    pub(crate) fn thread_stack_size(&self) -> usize {
+        self.config.stack_size
+    }
+
+    /// Whether the calling thread is a worker of this runtime.
+    pub(crate) fn is_current(&self) -> bool {
+        worker::with_current(self, |_| ()).is_some()
+    }
+
+    /// Wakes one idle server for something that was queued before the call, unless one is being
+    /// woken already. True: one was woken.
+    fn wake_one(&self) -> bool {
+        let pending = || {
+            self.backlog.any_queued()
+                || (0..self.servers.len()).any(|server| self.backlog.has_work(server))
+        };
+        match self.sleep.claim(pending) {
+            Some(server) => {
+                // ESRCH: it has left, which only a runtime that shuts down does.
+                let _ = self.provider.preempt(self.servers[server].tid());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes the worker back that is armed in `worker`. The caller owns it.
+    fn disarm(&self, worker: &Worker) -> Option<&Worker> {
+        let tid = self.provider.disarm(worker.task())?;
+        let armed = self.arena.get(worker.armed());
+        if armed.task().tid() == tid {
+            return Some(armed);
+        }
+        // `armed` has been overwritten since: look for the tid.
+        self.worker_by_tid(tid)
+    }
+
+    /// The worker with this thread id, by a walk over all records.
+    fn worker_by_tid(&self, tid: u32) -> Option<&Worker> {
+        self.arena
+            .iter()
+            .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
+    }
+
+    /// Puts a task where it belongs. True: nobody may be looking at that place.
+    fn enqueue(&self, task: Runnable, origin: Origin) -> bool {
+        let mut task = Some(task);
+        let on_worker = worker::with_current(self, |worker| {
+            let task = task.take().expect("called once");
+            let server = worker.server();
+            let own = &self.backlog.servers[server.index()];
+            let notify = if origin == Origin::Wake {
+                match own.lifo.put(task) {
+                    Some(previous) => {
+                        own.queue.push(previous);
+                        true
+                    }
+                    None => {
+                        // Left to this server, unless it sleeps: then this worker was blocked
+                        // and runs unmanaged, and nobody may come past.
+                        fence(SeqCst);
+                        !self.sleep.is_awake(server.index())
+                    }
+                }
+            } else {
+                own.queue.push(task);
+                true
+            };
+            self.provider.work_waiting(server.tid());
+            notify
+        });
+        on_worker.unwrap_or_else(|| {
+            let task = task.take().expect("not on a worker of this runtime");
+            if self.backlog.injector.push(task) {
+                for server in &self.servers {
+                    self.provider.work_waiting(server.tid());
+                }
+            } else {
+                self.provider.work_waiting(self.servers[0].tid());
+            }
+            true
+        })
+    }
+}
+
+impl Schedule for Shared {
+    fn schedule(&self, task: Runnable, origin: Origin) {
+        if origin == Origin::Spawn {
+            let server = worker::with_current(self, |worker| worker.server().index());
+            self.tasks.count_spawn(server);
+        }
+        if self.life.is_stopping() {
+            drop(task);
+            return;
+        }
+        let notify = self.enqueue(task, origin);
+        // After the push; pairs with the store and the sweep in `stop`: either the sweep finds
+        // the task, or we see the flag and sweep ourselves.
+        fence(SeqCst);
+        if self.life.is_stopping() {
+            self.backlog.sweep();
+        } else if notify {
+            self.wake_one();
+        }
+    }
+
+    fn finished(&self) {
+        let server = worker::with_current(self, |worker| worker.server().index());
+        self.tasks.count_finish(server);
+    }
+
+    fn owned(&self) -> &OwnedTasks {
+        &self.owned
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("provider", &self.provider)
+            .field("sleep", &self.sleep)
+            .field("grow", &self.grow)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,536 @@
+//! The loop of a server's thread: drain, pick, wait. Runs no code of the user's.
+//!
+//! The steps and their order are the mail's, as corrected by traces A2, A7, A9 and A13; this
+//! directory's README, sections 2 to 5, says why each is where it is.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use umcg_sys::{Error, List, Placement, Register};
+
+use super::{
+    Shared,
+    clock::now_ns,
+    list::Lifo,
+    server::{Lists, Server},
+    sleep::Waking,
+    worker::{Worker, seat},
+};
+use crate::panic::AbortIfPanic;
+
+/// While a worker waits behind the one in the slot, that one has this long (trace A13). Also how
+/// late a worker that unblocked behind a running one may be noticed.
+const SLICE_NS: u64 = 10_000_000;
+
+/// A worker in the slot hands over by itself soon after somebody begins to wait, if it runs
+/// short tasks. So long it gets for that before it is preempted, however long it has run.
+const GRACE_NS: u64 = 1_000_000;
+
+/// After so many picks of yielders in a row, with tasks queued and none begun, the yielders may
+/// be waiting for one of those tasks: a worker is made for it.
+const YIELDS_WITHOUT_PROGRESS: u32 = 64;
+
+/// Which list a pick came from, for putting it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Ready,
+    Yielded,
+    Idle,
+}
+
+/// The turn of the worker in the slot, as far as the server knows.
+#[derive(Debug, Default)]
+struct Slice {
+    /// Its tid; 0: none seen.
+    holder: u32,
+    /// When it was dispatched, or first seen.
+    since: u64,
+    /// Somebody has been seen to wait behind it; it is not preempted before this time.
+    not_before: Option<u64>,
+    /// An idle server was woken to take the waiting workers over.
+    offered: bool,
+}
+
+/// How few workers were idle at the least, since when. What was idle all the time is not needed.
+#[derive(Debug)]
+struct IdleWindow {
+    since: u64,
+    least: u32,
+}
+
+struct ServerThread<'a> {
+    shared: &'a Shared,
+    me: &'a Server,
+    /// This server was claimed and has not yet answered.
+    waking: Option<Waking>,
+    slice: Slice,
+    window: Option<IdleWindow>,
+    /// A task's turn, when yielders and tasks both wait.
+    fresh_turn: bool,
+    yields: u32,
+    takes_seen: u64,
+}
+
+/// The thread of server `index`. `registered` is told how that went, before anything else.
+pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Result<(), Error>)) {
+    let guard = AbortIfPanic("a server's loop");
+    let me = &shared.servers[index];
+    me.task().prepare(0);
+    let backlog = Arc::clone(&shared.backlog);
+    let placement = if shared.config.pin {
+        Placement::Auto
+    } else {
+        Placement::Unpinned
+    };
+    let how = Register::server(placement).has_work(Arc::new(move || backlog.has_work(index)));
+    // SAFETY: the task is in `shared`, which this thread keeps until after `unregister`.
+    let outcome = unsafe { shared.provider.register(me.task_ptr(), &how) };
+    let works = outcome.is_ok();
+    registered(outcome);
+    if works {
+        ServerThread {
+            shared: &shared,
+            me,
+            waking: None,
+            slice: Slice::default(),
+            window: None,
+            fresh_turn: true,
+            yields: 0,
+            takes_seen: 0,
+        }
+        .run();
+        me.keep_counters(shared.provider.counters(me.tid()));
+        if let Err(error) = shared.provider.unregister(me.task_ptr()) {
+            unreachable!("a server could not unregister: {error}");
+        }
+    }
+    guard.disarm();
+    shared.life.thread_goes();
+}
+
+impl ServerThread<'_> {
+    fn run(mut self) {
+        while !self.shared.life.is_abandoned() {
+            self.drain();
+            if let Some(holder) = self.shared.provider.current(self.me.tid()) {
+                self.sleep_behind(holder);
+            } else if let Some((worker, from)) = self.pick() {
+                self.dispatch(self.shared.arena.get(worker), from);
+            } else if self.shared.life.is_stopping() && self.me.population() == 0 {
+                break;
+            } else if self.has_tasks() {
+                self.starve();
+            } else {
+                self.idle();
+            }
+        }
+        // `unregister` wants RUNNING.
+        let _ = self
+            .me
+            .task()
+            .transition(umcg_sys::state::RUNNABLE, umcg_sys::state::RUNNING);
+    }
+
+    /// Says that the next `wait` is to return at once if anything happens from here on, and
+    /// takes in what has happened so far.
+    fn drain(&mut self) {
+        let (me, shared) = (self.me, self.shared);
+        me.task().begin_drain();
+        me.task().set_next_tid(0);
+        // Taken in this order, processed in the other (trace A2).
+        let runnable = me.task().take(List::Runnable);
+        let blocked = me.task().take(List::Blocked);
+
+        let mut lists = me.lists();
+        for task in blocked {
+            // SAFETY: a worker of this runtime, whose arena outlives this loop.
+            let worker = unsafe { Worker::of_task(task) };
+            // Information only, and it may be old. What matters here: a worker that blocked
+            // without switching to its armed one must not keep it for as long as it sleeps. If
+            // the event is so old that the worker has moved on, its arming is another server's
+            // business; under this lock nobody can move it away.
+            if worker.server() == me.index() {
+                self.take_back(worker, &mut lists.idle);
+            }
+        }
+        let mut unblocked = Lifo::new();
+        for task in runnable {
+            // SAFETY: as above; the event is the token of ownership.
+            let worker = unsafe { Worker::of_task(task) };
+            self.take_back(worker, &mut lists.idle);
+            unblocked.push(&shared.arena, worker.index());
+        }
+        lists.ready.append(&shared.arena, unblocked);
+        let (mut yielded, mut idle) = (Lifo::new(), Lifo::new());
+        let mut inbox = me.inbox().take();
+        while let Some(index) = inbox.pop(&shared.arena) {
+            if shared.arena.get(index).seat() == seat::YIELDED {
+                yielded.push(&shared.arena, index);
+            } else {
+                idle.push(&shared.arena, index);
+            }
+        }
+        lists.yielded.append(&shared.arena, yielded);
+        while let Some(index) = idle.pop(&shared.arena) {
+            lists.idle.push(&shared.arena, index);
+        }
+        self.watch_idle(&lists);
+        me.publish(&lists, &shared.backlog);
+    }
+
+    /// Takes the worker back that is armed in `worker`, one of this server's, if one is.
+    fn take_back(&self, worker: &Worker, idle: &mut Lifo) {
+        if worker.task().next_tid() != 0 {
+            if let Some(armed) = self.shared.disarm(worker) {
+                idle.push(&self.shared.arena, armed.index());
+            }
+        }
+    }
+
+    /// Whether a worker of this server would find a task.
+    fn has_tasks(&self) -> bool {
+        !self.shared.life.is_stopping()
+            && self
+                .shared
+                .backlog
+                .reachable(self.me.index(), &self.shared.sleep)
+    }
+
+    /// Who runs next; the slot is the server's. The caller owns the pick.
+    fn pick(&mut self) -> Option<(u32, From)> {
+        let stopping = self.shared.life.is_stopping();
+        let tasks = self.has_tasks();
+        {
+            let mut lists = self.me.lists();
+            self.retire(&mut lists);
+            let pick = self.pick_own(&mut lists, tasks, stopping);
+            self.watch_idle(&lists);
+            self.me.publish(&lists, &self.shared.backlog);
+            if pick.is_some() {
+                return pick;
+            }
+        }
+        if stopping {
+            return None;
+        }
+        if let Some(worker) = self.steal_waiting() {
+            return Some((worker, From::Ready));
+        }
+        if tasks {
+            return self.steal_idle().map(|worker| (worker, From::Idle));
+        }
+        None
+    }
+
+    fn pick_own(&mut self, lists: &mut Lists, tasks: bool, stopping: bool) -> Option<(u32, From)> {
+        let links = &self.shared.arena;
+        if let Some(worker) = lists.ready.pop(links) {
+            return Some((worker, From::Ready));
+        }
+        let fresh = tasks && (self.fresh_turn || lists.yielded.len() == 0);
+        if fresh || (stopping && lists.yielded.len() == 0) {
+            if let Some(worker) = lists.idle.pop(links) {
+                self.fresh_turn = false;
+                return Some((worker, From::Idle));
+            }
+        }
+        let worker = lists.yielded.pop(links)?;
+        self.fresh_turn = true;
+        if tasks && lists.idle.len() == 0 {
+            self.watch_yields();
+        }
+        Some((worker, From::Yielded))
+    }
+
+    /// Yielders go round and round while tasks wait and there is no worker to run them.
+    fn watch_yields(&mut self) {
+        let takes = self.me.counters.takes();
+        if takes != self.takes_seen {
+            self.takes_seen = takes;
+            self.yields = 0;
+        }
+        self.yields += 1;
+        if self.yields > YIELDS_WITHOUT_PROGRESS {
+            self.yields = 0;
+            self.shared.grow.want(self.me);
+        }
+    }
+
+    /// A worker that waits behind the running one of another server.
+    fn steal_waiting(&self) -> Option<u32> {
+        self.others()
+            .filter(|other| self.may_steal_waiting(other))
+            .find_map(|other| {
+                let mut lists = other.lists();
+                let links = &self.shared.arena;
+                let worker = lists
+                    .ready
+                    .pop(links)
+                    .or_else(|| lists.yielded.pop(links))?;
+                other.publish(&lists, &self.shared.backlog);
+                self.adopt(other, worker);
+                self.me.counters.count_worker_steal();
+                Some(worker)
+            })
+    }
+
+    /// Not the one that a server is about to pick itself.
+    fn may_steal_waiting(&self, other: &Server) -> bool {
+        let waiting = self.shared.backlog.servers[other.index()]
+            .workers
+            .load(Relaxed);
+        waiting > 1 || waiting == 1 && self.shared.provider.current(other.tid()).is_some()
+    }
+
+    /// An idle worker of another server, rather than a new one.
+    fn steal_idle(&self) -> Option<u32> {
+        self.others()
+            .filter(|other| other.idle() > 0)
+            .find_map(|other| {
+                let mut lists = other.lists();
+                let worker = lists.idle.pop(&self.shared.arena)?;
+                other.publish(&lists, &self.shared.backlog);
+                self.adopt(other, worker);
+                Some(worker)
+            })
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Server> {
+        let count = self.shared.servers.len();
+        let own = self.me.index();
+        (1..count).map(move |step| &self.shared.servers[(own + step) % count])
+    }
+
+    /// Makes a worker that was taken from `other`, and that we own, one of ours. Under the lock
+    /// of `other`'s lists.
+    fn adopt(&self, other: &Server, worker: u32) {
+        self.shared.arena.get(worker).set_server(self.me);
+        self.me.gain_worker();
+        other.lose_worker();
+    }
+
+    /// Gives the slot to `worker`, and sleeps until there is something to do.
+    fn dispatch(&mut self, worker: &Worker, from: From) {
+        let shared = self.shared;
+        // The task that an idle worker is dispatched for does not count as more.
+        let more = self.answer(usize::from(from == From::Idle));
+        if more {
+            self.arm(worker);
+            shared.provider.work_waiting(self.me.tid());
+        }
+        let tid = worker.task().tid();
+        let now = now_ns();
+        self.slice = Slice {
+            holder: tid,
+            since: now,
+            ..Slice::default()
+        };
+        self.me.task().set_next_tid(tid);
+        let outcome = self.wait(self.deadline(now + SLICE_NS));
+        // Still there: not switched to, so still ours (an event came first, or an error).
+        if self.me.task().next_tid() != tid {
+            return;
+        }
+        self.me.task().set_next_tid(0);
+        let mut lists = self.me.lists();
+        self.take_back(worker, &mut lists.idle);
+        match (outcome, from) {
+            // Its thread is no worker any more. It knows, and does its own accounts.
+            (Err(error), _) if error.is_gone() => {}
+            (_, From::Ready) => lists.ready.push_front(&shared.arena, worker.index()),
+            (_, From::Yielded) => lists.yielded.push_front(&shared.arena, worker.index()),
+            (_, From::Idle) => lists.idle.push(&shared.arena, worker.index()),
+        }
+        self.me.publish(&lists, &shared.backlog);
+    }
+
+    /// Arms an idle worker in the one that is about to be dispatched: if that one blocks, the
+    /// other runs without a detour over this thread. It belongs to that one from here on
+    /// (trace A9).
+    fn arm(&self, worker: &Worker) {
+        let mut lists = self.me.lists();
+        if let Some(spare) = lists.idle.pop(&self.shared.arena) {
+            self.me.publish(&lists, &self.shared.backlog);
+            drop(lists);
+            worker.set_armed(self.shared.arena.get(spare));
+        }
+    }
+
+    /// A worker holds the slot: after a deadline, a wake-up that crossed a dispatch, or because
+    /// it unblocked while this server idled and took the slot itself.
+    fn sleep_behind(&mut self, holder: u32) {
+        let shared = self.shared;
+        self.answer(0);
+        let now = now_ns();
+        if self.slice.holder != holder {
+            self.slice = Slice {
+                holder,
+                since: now,
+                ..Slice::default()
+            };
+        }
+        let waiting = shared.backlog.servers[self.me.index()]
+            .workers
+            .load(Relaxed)
+            > 0;
+        let mut end = now + SLICE_NS;
+        if waiting {
+            end = *self
+                .slice
+                .not_before
+                .get_or_insert((self.slice.since + SLICE_NS).max(now + GRACE_NS));
+            if now >= end {
+                if self.slice.offered || !shared.wake_one() {
+                    self.preempt(holder);
+                    return;
+                }
+                // An idle CPU is the better place for whoever waits here.
+                self.slice.offered = true;
+                end = now + SLICE_NS;
+                self.slice.not_before = Some(end);
+            }
+        } else {
+            self.slice.not_before = None;
+            self.slice.offered = false;
+        }
+        if self
+            .window
+            .as_ref()
+            .is_some_and(|window| now >= self.window_end(window))
+        {
+            // Its workers can only be let go from a slot that is free.
+            self.me.set_retirement_due(true);
+        }
+        let _ = self.wait(self.deadline(end));
+    }
+
+    /// Takes the worker out of the slot. Harmless if it has left it meanwhile.
+    fn preempt(&mut self, holder: u32) {
+        let shared = self.shared;
+        // What is armed in it is not meant to run now: somebody else waits.
+        if let Some(worker) = shared.worker_by_tid(holder) {
+            let mut lists = self.me.lists();
+            if worker.server() == self.me.index() {
+                self.take_back(worker, &mut lists.idle);
+            }
+            self.me.publish(&lists, &shared.backlog);
+        }
+        self.slice = Slice::default();
+        // ESRCH: it ended meanwhile.
+        let _ = shared.provider.preempt(holder);
+    }
+
+    /// Until when to sleep behind a worker: 0 = for good, if nothing can happen that this
+    /// thread is not woken for.
+    fn deadline(&self, slice_end: u64) -> u64 {
+        let mut deadline = u64::MAX;
+        // Somebody waits, or may unblock behind the worker in the slot (its server is not woken
+        // then), or be switched to by a block that this server is not told of.
+        if self.shared.backlog.servers[self.me.index()]
+            .workers
+            .load(Relaxed)
+            > 0
+            || self.me.out(&self.shared.backlog) > 1
+        {
+            deadline = slice_end;
+        }
+        if let Some(window) = &self.window {
+            if !self.me.is_retirement_due() {
+                deadline = deadline.min(self.window_end(window));
+            }
+        }
+        if deadline == u64::MAX { 0 } else { deadline }
+    }
+
+    /// Nothing to run: sleeps until told of something.
+    fn idle(&mut self) {
+        let (shared, me) = (self.shared, self.me.index());
+        shared.sleep.idle(me, self.waking.take());
+        // The last look; `idle` ends with the fence that it needs.
+        if !self.has_tasks() && !self.others().any(|other| self.may_steal_waiting(other)) {
+            let deadline = self.window.as_ref().map_or(0, |w| self.window_end(w));
+            let _ = self.wait(deadline);
+        }
+        self.waking = shared.sleep.rise(me);
+    }
+
+    /// Tasks are queued and there is no worker to run them: sleeps until there is one.
+    fn starve(&mut self) {
+        let (shared, me) = (self.shared, self.me.index());
+        let woken = self.waking.is_some();
+        shared.sleep.starve(me, self.waking.take());
+        if woken {
+            shared.wake_one();
+        }
+        // The last look: a worker that came to rest elsewhere meanwhile.
+        if self.has_tasks() && !self.others().any(|other| other.idle() > 0) {
+            shared.grow.want(self.me);
+            let _ = self.wait(0);
+        }
+        self.waking = shared.sleep.rise(me);
+    }
+
+    /// The slot is about to be in use: answers whoever woke this server, and wakes another one
+    /// if more than `spoken_for` tasks are queued. True: they are.
+    fn answer(&mut self, spoken_for: usize) -> bool {
+        // The answer first, then the look: a pusher that trusted us is seen by it.
+        self.shared.sleep.found(self.waking.take());
+        let more = self.shared.backlog.exceeds(spoken_for);
+        if more {
+            self.shared.wake_one();
+        }
+        more
+    }
+
+    fn wait(&self, deadline: u64) -> Result<(), Error> {
+        let outcome = self.shared.provider.wait(deadline, 0);
+        match outcome {
+            Err(error) if !(error.is_timeout() || error.is_busy() || error.is_gone()) => {
+                unreachable!("a server could not wait: {error}")
+            }
+            _ => outcome,
+        }
+    }
+
+    fn window_end(&self, window: &IdleWindow) -> u64 {
+        window
+            .since
+            .saturating_add(self.shared.config.keep_alive_ns())
+    }
+
+    /// Keeps the low-water mark of the idle workers while there are more than are to stay.
+    fn watch_idle(&mut self, lists: &Lists) {
+        let idle = lists.idle.len();
+        if idle <= self.shared.config.min_idle {
+            self.window = None;
+            return;
+        }
+        match &mut self.window {
+            Some(window) => window.least = window.least.min(idle),
+            None => {
+                self.window = Some(IdleWindow {
+                    since: now_ns(),
+                    least: idle,
+                });
+            }
+        }
+    }
+
+    /// Lets the workers go that were idle for all of `keep_alive`: marks them and has them
+    /// picked, one after the other.
+    fn retire(&mut self, lists: &mut Lists) {
+        let Some(window) = &self.window else { return };
+        if now_ns() < self.window_end(window) {
+            return;
+        }
+        let surplus = window.least.saturating_sub(self.shared.config.min_idle);
+        for _ in 0..surplus {
+            let Some(index) = lists.idle.pop(&self.shared.arena) else {
+                break;
+            };
+            self.shared.arena.get(index).retire();
+            lists.ready.push(&self.shared.arena, index);
+        }
+        self.window = None;
+        self.me.set_retirement_due(false);
+    }
+}

@@ -1,0 +1,89 @@
+//! The end of a runtime. The steps are numbered in this directory's README, section 6.
+
+use std::time::Instant;
+
+use umcg_sys::Error;
+
+use super::{
+    Shared, Threads,
+    server::Server,
+    worker::{Worker, seat},
+};
+use crate::trace;
+
+impl Shared {
+    /// Takes no more tasks, and cancels those that are queued or suspended: they are dropped
+    /// here, on the calling thread, or on a worker. Workers leave when they have nothing left
+    /// on their stack. Idempotent.
+    pub(crate) fn stop(&self) {
+        self.life.stop();
+        self.backlog.sweep();
+        // Their wakers bring the suspended ones to `schedule`, which drops them.
+        self.owned.close();
+        self.backlog.sweep();
+        self.grow.rouse();
+        self.wake_servers();
+    }
+
+    /// Has the servers leave at once, whatever their workers do: those become ordinary threads
+    /// and leave when their task is done.
+    pub(crate) fn abandon(&self) {
+        self.life.abandon();
+        self.wake_servers();
+    }
+
+    fn wake_servers(&self) {
+        for server in &self.servers {
+            // ESRCH: it has left already, or never registered.
+            let _ = self.provider.preempt(server.tid());
+        }
+    }
+
+    /// Waits until the last thread of the runtime is about to end. False: the deadline came
+    /// first.
+    pub(crate) fn wait_for_all(&self, deadline: Option<Instant>) -> bool {
+        let all = self.life.wait_for_all(deadline);
+        trace::stopped(
+            if all { "all threads ended" } else { "timeout" },
+            self.life.threads(),
+        );
+        all
+    }
+
+    /// Waits for the threads to be gone, destructors of thread-locals included. After
+    /// [`wait_for_all`](Self::wait_for_all) said that they are about to end.
+    pub(crate) fn join(&self, threads: Threads) {
+        let workers = self.arena.iter().filter_map(Worker::take_thread);
+        for thread in threads.handles.into_iter().chain(workers) {
+            // They abort rather than panic; a panic in a thread-local's destructor is the
+            // user's, and printed.
+            let _ = thread.join();
+        }
+    }
+
+    /// A new worker could not register.
+    pub(super) fn worker_refused(&self, home: &Server, error: Error) {
+        if !self.life.is_stopping() {
+            trace::register_failed(&error);
+            self.grow.note_refusal();
+            home.want();
+        }
+    }
+
+    /// The last thing a worker's thread does: it is not registered any more.
+    pub(super) fn worker_gone(&self, worker: &Worker) {
+        let server = &self.servers[worker.server()];
+        trace::worker_gone(worker.index());
+        worker.set_seat(seat::FREE);
+        server.lose_worker();
+        self.arena.put(worker.index());
+        self.grow.release();
+        if self.life.is_stopping() {
+            // It may wait for this one alone.
+            let _ = self.provider.preempt(server.tid());
+        } else if server.is_wanting() {
+            self.grow.rouse();
+        }
+        self.life.thread_goes();
+    }
+}

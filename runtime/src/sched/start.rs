@@ -1,0 +1,102 @@
+//! How the threads of a runtime come to be.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+};
+
+use umcg_sys::Provider;
+
+use super::{Config, Shared, grow::NoWorker, serve};
+use crate::{error::BuildError, trace};
+
+/// The threads that live as long as the runtime.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    pub(super) handles: Vec<JoinHandle<()>>,
+}
+
+impl Shared {
+    /// Starts the servers, the maker of workers, and one worker for each server.
+    ///
+    /// # Errors
+    /// A thread could not be made, or a server not be registered. What was started is ended
+    /// again.
+    pub(crate) fn start(
+        config: Config,
+        provider: Arc<dyn Provider>,
+        why: String,
+    ) -> Result<(Arc<Self>, Threads), BuildError> {
+        let shared = Arc::new(Self::new(config, provider, why));
+        let mut threads = Threads {
+            handles: Vec::new(),
+        };
+        if let Err(error) = shared.start_threads(&mut threads) {
+            shared.stop();
+            shared.abandon();
+            shared.life.wait_for_all(None);
+            shared.join(threads);
+            return Err(error);
+        }
+        trace::started(
+            &shared.provider.kind().to_string(),
+            &shared.why,
+            shared.config.servers,
+            shared.config.max_workers,
+        );
+        Ok((shared, threads))
+    }
+
+    fn start_threads(self: &Arc<Self>, threads: &mut Threads) -> Result<(), BuildError> {
+        let name = &self.config.thread_name;
+        for index in 0..self.servers.len() {
+            let (tell, told) = mpsc::sync_channel(1);
+            let shared = Arc::clone(self);
+            let handle = self.start_thread(format!("{name}-s{index}"), move || {
+                serve::main(shared, index, |outcome| {
+                    // The other end waits for it.
+                    let _ = tell.send(outcome);
+                });
+            })?;
+            threads.handles.push(handle);
+            match told.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(source)) => {
+                    return Err(BuildError::Register {
+                        server: index,
+                        source,
+                    });
+                }
+                Err(mpsc::RecvError) => unreachable!("a server ended before it registered"),
+            }
+        }
+        let shared = Arc::clone(self);
+        let maker = self.start_thread(format!("{name}-maker"), move || shared.make_workers())?;
+        threads.handles.push(maker);
+        for server in &self.servers {
+            match self.add_worker(server) {
+                Ok(()) => {}
+                // Fewer workers than servers: the others take a worker where they find one.
+                Err(NoWorker::Cap) => break,
+                Err(NoWorker::Thread(source)) => return Err(BuildError::Thread(source)),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_thread(
+        &self,
+        name: String,
+        main: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, BuildError> {
+        self.life.thread_comes();
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(main)
+            .map_err(|error: io::Error| {
+                self.life.thread_goes();
+                BuildError::Thread(error)
+            })
+    }
+}

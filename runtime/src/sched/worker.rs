@@ -1,0 +1,458 @@
+//! A worker: its record, and the loop of its thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    ptr::{self, NonNull},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU8,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use umcg_sys::{Register, UmcgTask};
+
+use super::{
+    Shared,
+    backlog::{Source, Turn},
+    clock::now_ns,
+    server::Server,
+};
+use crate::{
+    Handle, context,
+    context::WorkerHook,
+    panic::{AbortIfPanic, contain},
+    sync::AtomicU32,
+    task::Runnable,
+};
+
+/// With somebody waiting, a worker hands over after so many tasks (B1) ...
+const TASKS_A_TURN: u32 = 8;
+/// ... or after so long.
+const TURN: Duration = Duration::from_micros(100);
+
+/// Where a worker is, as far as the runtime put it there. What its thread does is in the state
+/// of its task.
+pub(super) mod seat {
+    /// No worker has this record.
+    pub(in crate::sched) const FREE: u8 = 0;
+    /// Its thread is being made, or has not been run by a server yet.
+    pub(in crate::sched) const STARTING: u8 = 1;
+    /// It runs, is blocked, or waits to be picked again with a task on its stack.
+    pub(in crate::sched) const BUSY: u8 = 2;
+    /// It sleeps in `wait` with nothing on its stack.
+    pub(in crate::sched) const IDLE: u8 = 3;
+    /// It sleeps in `wait` in the middle of a task that yielded.
+    pub(in crate::sched) const YIELDED: u8 = 4;
+}
+
+/// What is known of a worker. Lives in the arena and outlasts its thread.
+///
+/// `repr(C)`: the task is the first field, so that the address in a list event is also the
+/// record's.
+#[repr(C)]
+pub(super) struct Worker {
+    task: UmcgTask,
+    index: u32,
+    /// The link of the one list that it is on; written by its owner.
+    link: AtomicU32,
+    /// The server whose worker it is: always the one that `task.server_tid` names. Written by
+    /// the owner of the (RUNNABLE) worker, so it may be another one after each wait, checkpoint
+    /// and block.
+    server: AtomicU32,
+    /// See [`seat`]. Written by the worker, except FREE and STARTING.
+    seat: AtomicU8,
+    /// It is to leave when it runs next. Set by the server that owns it.
+    retire: AtomicBool,
+    /// It sleeps in one of the runtime's own waits.
+    in_own_wait: AtomicBool,
+    /// The idle worker that its server armed in `task.next_tid` last. It means something to
+    /// whoever gets that worker's tid from `disarm`.
+    armed: AtomicU32,
+    /// Its thread, for shutdown to join; replaced with the next thread that gets this record.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Worker {
+    pub(super) fn new(index: u32) -> Self {
+        Self {
+            task: UmcgTask::new(),
+            index,
+            link: AtomicU32::new(0),
+            server: AtomicU32::new(0),
+            seat: AtomicU8::new(seat::FREE),
+            retire: AtomicBool::new(false),
+            in_own_wait: AtomicBool::new(false),
+            armed: AtomicU32::new(0),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// The worker of a list event.
+    ///
+    /// # Safety
+    /// `task` is the task of a worker in an arena that outlives `'a`.
+    pub(super) unsafe fn of_task<'a>(task: NonNull<UmcgTask>) -> &'a Self {
+        // SAFETY: the task is the first field of a `repr(C)` record, and the arena exposed the
+        // provenance of the whole chunk.
+        unsafe { &*ptr::with_exposed_provenance::<Self>(task.as_ptr().expose_provenance()) }
+    }
+
+    pub(super) const fn task(&self) -> &UmcgTask {
+        &self.task
+    }
+
+    pub(super) const fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(super) const fn link(&self) -> &AtomicU32 {
+        &self.link
+    }
+
+    pub(super) fn server(&self) -> usize {
+        // Acquire: pairs with the Release in `set_server`.
+        self.server.load(Acquire) as usize
+    }
+
+    /// For the owner.
+    pub(super) fn set_server(&self, server: &Server) {
+        self.task.set_server_tid(server.tid());
+        self.server.store(server.index() as u32, Release);
+    }
+
+    pub(super) fn seat(&self) -> u8 {
+        self.seat.load(Relaxed)
+    }
+
+    /// For the owner of a record that is being filled, and for the worker.
+    pub(super) fn set_seat(&self, seat: u8) {
+        self.seat.store(seat, Relaxed);
+    }
+
+    /// For the server that owns the worker.
+    pub(super) fn retire(&self) {
+        // Relaxed: the dispatch that follows orders it before the worker's look.
+        self.retire.store(true, Relaxed);
+    }
+
+    pub(super) fn in_own_wait(&self) -> bool {
+        self.in_own_wait.load(Relaxed)
+    }
+
+    /// Notes whom `task.next_tid` names. For the server, before it dispatches this worker.
+    pub(super) fn set_armed(&self, worker: &Self) {
+        self.armed.store(worker.index, Relaxed);
+        self.task.set_next_tid(worker.task.tid());
+    }
+
+    pub(super) fn armed(&self) -> u32 {
+        self.armed.load(Relaxed)
+    }
+
+    /// For a new thread: a clean record. The caller owns it.
+    pub(super) fn prepare(&self, server: &Server) {
+        self.server.store(server.index() as u32, Release);
+        self.retire.store(false, Relaxed);
+        self.in_own_wait.store(false, Relaxed);
+        self.set_seat(seat::STARTING);
+    }
+
+    pub(super) fn set_thread(&self, thread: JoinHandle<()>) {
+        // The one before, if any, is that of a worker that has gone.
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    }
+
+    pub(super) fn take_thread(&self) -> Option<JoinHandle<()>> {
+        self.thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .field("server", &self.server())
+            .field("task", &self.task)
+            .finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// The worker that this thread is; null: none. Set while its loop runs.
+    static CURRENT: Cell<*const WorkerThread> = const { Cell::new(ptr::null()) };
+}
+
+/// Calls `f` with the worker that this thread is, if it is one of that runtime.
+pub(super) fn with_current<R>(shared: &Shared, f: impl FnOnce(&WorkerThread) -> R) -> Option<R> {
+    let current = CURRENT.try_with(Cell::get).ok()?;
+    // SAFETY: null, or set by `main` further up this very stack, which clears it before the
+    // `WorkerThread` goes.
+    let current = unsafe { current.as_ref() }?;
+    ptr::eq(&raw const *current.shared, shared).then(|| f(current))
+}
+
+/// A worker's thread, from inside.
+pub(super) struct WorkerThread {
+    shared: Arc<Shared>,
+    /// In the arena of `shared`.
+    record: NonNull<Worker>,
+    /// Its server went away: an ordinary thread, which leaves as soon as its task is done.
+    orphan: Cell<bool>,
+    turn: RefCell<Turn>,
+}
+
+/// The thread of the worker with this record.
+pub(super) fn main(shared: Arc<Shared>, index: u32) {
+    let guard = AbortIfPanic("a worker's loop");
+    let this = WorkerThread {
+        record: NonNull::from(shared.arena.get(index)),
+        shared,
+        orphan: Cell::new(false),
+        turn: RefCell::default(),
+    };
+    this.run();
+    let WorkerThread { shared, record, .. } = this;
+    // SAFETY: in the arena of `shared`, which is alive.
+    shared.worker_gone(unsafe { record.as_ref() });
+    guard.disarm();
+}
+
+impl WorkerThread {
+    pub(super) fn record(&self) -> &Worker {
+        // SAFETY: in the arena of `self.shared`; chunks live as long as that.
+        unsafe { self.record.as_ref() }
+    }
+
+    /// The server that it is a worker of right now. Not to be kept across user code.
+    pub(super) fn server(&self) -> &Server {
+        &self.shared.servers[self.record().server()]
+    }
+
+    /// From the first line of the thread to the last.
+    fn run(&self) {
+        let record = self.record();
+        let home = &self.shared.servers[record.server()];
+        record.task.prepare(home.tid());
+        // SAFETY: the record is in the arena, which `self.shared` keeps, and `unregister` below
+        // is called before that goes.
+        let registered = unsafe {
+            self.shared
+                .provider
+                .register(self.record.cast(), &Register::worker())
+        };
+        home.started();
+        if let Err(error) = registered {
+            self.shared.worker_refused(home, error);
+            return;
+        }
+        record.set_seat(seat::BUSY);
+        let handle = Handle::new(Arc::clone(&self.shared));
+        let entered = context::enter(&handle);
+        // SAFETY: `self` outlives the loop, and the hook is taken back below.
+        unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
+        CURRENT.set(self);
+
+        let hooks = &self.shared.config.hooks;
+        if let Some(hook) = &hooks.on_worker_start {
+            contain("on_worker_start", || hook(record.index as usize));
+        }
+        self.serve();
+        self.disarm();
+        if let Some(hook) = &hooks.on_worker_stop {
+            contain("on_worker_stop", || hook(record.index as usize));
+        }
+
+        CURRENT.set(ptr::null());
+        // SAFETY: `None` needs nothing to stay valid.
+        unsafe { context::set_worker(None) };
+        drop(entered);
+        drop(handle);
+        // The provider waits until this worker is on no list and lets its server drain.
+        while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
+            assert!(error.is_busy(), "a worker could not unregister: {error}");
+            let _ = self.shared.provider.checkpoint();
+        }
+        // Judged on its way out, it may have been picked and armed once more.
+        let armed = record.task.next_tid();
+        if armed != 0 && record.task.clear_next_tid(armed) {
+            if let Some(armed) = self.shared.worker_by_tid(armed) {
+                self.give_back(armed);
+            }
+        }
+    }
+
+    /// Runs tasks until it is time to leave.
+    fn serve(&self) {
+        // Since when somebody is known to wait for this server, and the tasks run since.
+        let mut turn: Option<(u64, u32)> = None;
+        let shared = &*self.shared;
+        loop {
+            if !self.check() {
+                return;
+            }
+            if shared.life.is_stopping() {
+                shared.backlog.sweep();
+                return;
+            }
+            if self.record().retire.load(Relaxed) {
+                return;
+            }
+            let server = self.server();
+            if server.is_awaited(&shared.backlog) {
+                let (since, ran) = turn.get_or_insert_with(|| (now_ns(), 0));
+                if *ran >= TASKS_A_TURN || now_ns() - *since >= TURN.as_nanos() as u64 {
+                    turn = None;
+                    if !self.rest() {
+                        return;
+                    }
+                    continue;
+                }
+                *ran += 1;
+            } else {
+                turn = None;
+            }
+            if let Some(task) = self.take(server) {
+                self.spare(server);
+                task.run();
+            } else {
+                turn = None;
+                if shared.grow.is_over(shared.config.max_workers) || !self.rest() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next task.
+    fn take(&self, server: &Server) -> Option<Runnable> {
+        let (task, source) = self.shared.backlog.take(
+            server.index(),
+            &self.shared.sleep,
+            &mut self.turn.borrow_mut(),
+        )?;
+        server.counters.count_take(source == Source::Stolen);
+        Some(task)
+    }
+
+    /// Has a spare worker made off the block path: tasks wait, a sibling is blocked, and if
+    /// this worker blocks as well nobody could take over.
+    fn spare(&self, server: &Server) {
+        let config = &self.shared.config;
+        if server.lacks_spare(&self.shared.backlog)
+            && config.min_idle > 0
+            && self.shared.grow.has_room(config.max_workers)
+        {
+            self.shared.grow.want(server);
+        }
+    }
+
+    /// Where the runtime stops a worker that was judged. False: an ordinary thread from here on.
+    fn check(&self) -> bool {
+        if self.orphan.get() {
+            return false;
+        }
+        match self.shared.provider.checkpoint() {
+            Ok(()) => true,
+            Err(error) if error.is_gone() => {
+                self.orphan.set(true);
+                false
+            }
+            Err(error) => unreachable!("a registered worker could not checkpoint: {error}"),
+        }
+    }
+
+    /// Gives the slot back and joins the idle workers of its server. False: an ordinary thread
+    /// from here on.
+    fn rest(&self) -> bool {
+        self.part(seat::IDLE)
+    }
+
+    /// Gives the slot back. True: it was picked again, or never left because it was judged just
+    /// then; either way to be followed by a checkpoint.
+    fn part(&self, seat: u8) -> bool {
+        self.disarm();
+        let record = self.record();
+        let inbox = self.server().inbox();
+        if !record.task.leave() {
+            // Judged: the checkpoint comes first (trace A8).
+            return true;
+        }
+        // From here to `wait`: no lock, no allocation, no memory touched for the first time
+        // (B10). Once it is in the inbox its server owns it.
+        record.set_seat(seat);
+        inbox.push(&self.shared.arena, record.index);
+        let outcome = self.shared.provider.wait(0, 0);
+        record.set_seat(seat::BUSY);
+        match outcome {
+            Ok(()) => true,
+            Err(error) if error.is_gone() => {
+                self.orphan.set(true);
+                false
+            }
+            Err(error) => unreachable!("a worker could not wait: {error}"),
+        }
+    }
+
+    /// Puts the worker that is armed in this one back into the idle pool.
+    fn disarm(&self) {
+        let record = self.record();
+        if record.task.next_tid() != 0 {
+            if let Some(armed) = self.shared.disarm(record) {
+                self.give_back(armed);
+            }
+        }
+    }
+
+    /// Gives an idle worker that belongs to this one to its server, which has it when it comes
+    /// round: before it looks for an idle worker, and before it ends.
+    fn give_back(&self, armed: &Worker) {
+        self.shared.servers[armed.server()]
+            .inbox()
+            .push(&self.shared.arena, armed.index);
+    }
+}
+
+impl WorkerHook for WorkerThread {
+    fn begin_own_wait(&self) {
+        self.record().in_own_wait.store(true, Relaxed);
+        self.shared.grow.begin_own_wait();
+    }
+
+    fn end_own_wait(&self) {
+        self.shared.grow.end_own_wait();
+        self.record().in_own_wait.store(false, Relaxed);
+        self.check();
+    }
+
+    fn yield_now(&self) {
+        let others = || {
+            let server = self.server();
+            server.is_awaited(&self.shared.backlog)
+                || self
+                    .shared
+                    .backlog
+                    .reachable(server.index(), &self.shared.sleep)
+        };
+        if self.check() && others() {
+            self.part(seat::YIELDED);
+            self.check();
+        } else {
+            // Threads that no server knows of want the CPU too: a worker of ours that was
+            // blocked and runs on to its next checkpoint, for one.
+            std::thread::yield_now();
+        }
+    }
+
+    fn checkpoint(&self) {
+        self.check();
+    }
+}

@@ -1,0 +1,275 @@
+//! Threads that borrow from their maker, which waits for them.
+//!
+//! A blocking scope is sound where an async one is not: the frame that owns what is borrowed
+//! cannot go away while its thread waits in it. The rule that the code below keeps: the counter
+//! of a scope falls only after the closure *and its result* are gone from the task or were
+//! handed to the joiner, since either may borrow.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    Handle, context,
+    latch::CountLatch,
+    task::{JoinHandle, Name, spawn_closure_unchecked},
+    thread::{self, Thread, into_payload},
+};
+
+/// Makes threads that may borrow from the surrounding function, and waits for all of them.
+///
+/// The shape of [`std::thread::scope`], on the current runtime. The calling thread blocks at
+/// the end; on a worker its server runs other tasks meanwhile, and the wait does not count
+/// against `max_workers`, so scopes nest without a limit to think of. Never does a waiting
+/// thread run another task on its own stack, so a lock may be held across a scope.
+///
+/// # Panics
+///
+/// * Outside of a runtime.
+/// * If `f` panics, with its panic, after all threads are done.
+/// * If a thread panicked that was not joined, or the runtime shut down before one began.
+///
+/// # Examples
+///
+/// ```
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let mut words = vec!["b", "a"];
+/// let mut count = 0;
+/// umcg::scope(|s| {
+///     s.spawn(|| words.sort());
+///     s.spawn(|| count += 1);
+/// });
+/// assert_eq!((words, count), (vec!["a", "b"], 1));
+/// # });
+/// ```
+#[track_caller]
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    scope_on(context::expect_handle("umcg::scope"), f)
+}
+
+/// [`scope`] on a given runtime.
+#[track_caller]
+pub(crate) fn scope_on<'env, F, T>(runtime: Handle, f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    let scope = Scope {
+        runtime,
+        data: Arc::new(ScopeData {
+            running: CountLatch::default(),
+            panicked: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+        }),
+        scope: PhantomData,
+        env: PhantomData,
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    // Whatever happened: nothing that was borrowed may be used by its owner before this.
+    scope.data.running.wait();
+    match result {
+        Err(payload) => resume_unwind(payload),
+        // Relaxed: ordered by the latch.
+        Ok(_) if scope.data.panicked.load(Relaxed) => panic!("a scoped thread panicked"),
+        Ok(_) if scope.data.cancelled.load(Relaxed) => {
+            panic!("a scoped thread was cancelled before it began: the runtime shut down")
+        }
+        Ok(value) => value,
+    }
+}
+
+/// Where threads may be made that borrow; see [`scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    runtime: Handle,
+    data: Arc<ScopeData>,
+    /// Invariant, as in std: a closure must not be able to shrink the lifetime it spawns for.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+struct ScopeData {
+    /// Threads of which the closure or the result still exists.
+    running: CountLatch,
+    /// A thread's panic was not joined.
+    panicked: AtomicBool,
+    /// A thread's closure was dropped uncalled.
+    cancelled: AtomicBool,
+}
+
+impl ScopeData {
+    /// Counts a thread until the guard goes.
+    fn begin(self: &Arc<Self>) -> Running {
+        self.running.add();
+        Running {
+            data: Arc::clone(self),
+            called: false,
+        }
+    }
+}
+
+/// Counts one thread of a scope.
+struct Running {
+    data: Arc<ScopeData>,
+    /// The closure was called.
+    called: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.called {
+            // Relaxed: ordered by the latch below.
+            self.data.cancelled.store(true, Relaxed);
+        }
+        self.data.running.done();
+    }
+}
+
+/// A thread's closure on its way to a worker. Fields drop in this order, the count last.
+struct Job<F> {
+    f: F,
+    thread: Thread,
+    running: Running,
+}
+
+impl<F> Job<F> {
+    fn call<T>(self) -> Outcome<T>
+    where
+        F: FnOnce() -> T,
+    {
+        let Self {
+            f,
+            thread,
+            mut running,
+        } = self;
+        running.called = true;
+        Outcome {
+            result: Some(catch_unwind(AssertUnwindSafe(|| thread.run(f)))),
+            running,
+        }
+    }
+}
+
+/// A thread's result on its way to the joiner, or to nobody. Fields drop in this order.
+struct Outcome<T> {
+    /// `None`: taken by the joiner.
+    result: Option<thread::Result<T>>,
+    running: Running,
+}
+
+impl<T> Drop for Outcome<T> {
+    fn drop(&mut self) {
+        let unseen = matches!(self.result, Some(Err(_)));
+        let dropped = catch_unwind(AssertUnwindSafe(|| self.result = None));
+        if unseen || dropped.is_err() {
+            // Relaxed: ordered by the latch, which falls after this.
+            self.running.data.panicked.store(true, Relaxed);
+        }
+        crate::task::discard(dropped);
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Runs `f` in a new thread, which ends before the scope does.
+    ///
+    /// Never blocks.
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.spawn_named(None, f)
+    }
+
+    pub(crate) fn spawn_named<F, T>(&'scope self, name: Name, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let thread = Thread::new(name.clone());
+        let job = Job {
+            f,
+            thread: thread.clone(),
+            running: self.data.begin(),
+        };
+        // SAFETY: what `F` and `T` borrow outlives 'scope, and `scope_on` does not return
+        // before the count is 0. The count of this thread falls when its `Running` is dropped:
+        // with the closure, after `f`, if it is never called; else with the outcome, after the
+        // result was dropped or moved out into a handle bounded by 'scope.
+        let task = unsafe {
+            spawn_closure_unchecked(self.runtime.shared(), name, move || job.call::<T>())
+        };
+        ScopedJoinHandle {
+            task,
+            thread,
+            scope: PhantomData,
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("running", &self.data.running.count())
+            .field("panicked", &self.data.panicked.load(Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Owns the right to join a thread of a [`scope`]. Dropped: the scope's end waits for it.
+///
+/// A handle that is leaked keeps its scope from ending.
+pub struct ScopedJoinHandle<'scope, T> {
+    task: JoinHandle<Outcome<T>>,
+    thread: Thread,
+    scope: PhantomData<&'scope mut &'scope ()>,
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// Waits until the thread is done, blocking, and gives its result.
+    ///
+    /// # Errors
+    ///
+    /// The payload of the thread's panic, which the scope then does not repeat; or a
+    /// [`JoinError`](crate::JoinError), if the runtime shut down before the thread began.
+    pub fn join(self) -> thread::Result<T> {
+        match self.task.join() {
+            Ok(mut outcome) => outcome.result.take().expect("taken here, by value"),
+            Err(error) => Err(into_payload(error)),
+        }
+    }
+
+    /// The thread itself, to [`unpark`](Thread::unpark) it or for its name.
+    #[must_use]
+    pub fn thread(&self) -> &Thread {
+        &self.thread
+    }
+
+    /// Whether the thread is done, so that [`join`](Self::join) would not block for long.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedJoinHandle")
+            .field("thread", &self.thread)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

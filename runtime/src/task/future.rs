@@ -1,0 +1,205 @@
+//! The future that async-task polls: the user's, with everything that can go wrong in it caught.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::{JoinError, Meta, Schedule};
+use crate::context::enter_task;
+
+/// What comes out of a task.
+pub(super) type Output<T> = Contained<Result<T, JoinError>>;
+
+/// The payload of a panic.
+type Payload = Box<dyn Any + Send>;
+
+/// The user's future inside its task.
+///
+/// Neither `poll` nor `drop` unwinds: async-task aborts the process when a future's destructor
+/// does, and a worker has no use for the panics of its tasks.
+pub(super) struct TaskFuture<'a, S: Schedule, F> {
+    meta: &'a Meta,
+    /// The scheduler that owns this task. It is kept alive by the task's schedule function,
+    /// which lives in the same allocation and is dropped after this future.
+    sched: *const S,
+    /// The user's future, structurally pinned. `None`: it completed, panicked or was cancelled.
+    future: Option<F>,
+}
+
+// SAFETY: as `F`. `Meta` is Sync, and `sched` is a shared reference to a `Schedule`, which is
+// Send and Sync.
+unsafe impl<S: Schedule, F: Send> Send for TaskFuture<'_, S, F> {}
+
+impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
+    pub(super) fn new(meta: &'a Meta, sched: *const S, future: F) -> Self {
+        Self {
+            meta,
+            sched,
+            future: Some(future),
+        }
+    }
+
+    /// The user's future.
+    fn future(self: Pin<&mut Self>) -> Pin<&mut Option<F>> {
+        // SAFETY: structural pinning of this field: it is never moved out of, `drop` goes
+        // through here as well, and there is no `Unpin` impl beside the automatic one.
+        unsafe { self.map_unchecked_mut(|this| &mut this.future) }
+    }
+
+    /// Drops the user's future. Err: its destructor panicked.
+    fn drop_future(self: Pin<&mut Self>) -> Result<(), Payload> {
+        let mut future = self.future();
+        catch_unwind(AssertUnwindSafe(|| future.set(None)))
+    }
+
+    /// Drops the user's future and says that the task was cancelled, or that the destructor
+    /// panicked.
+    fn cancel<T>(self: Pin<&mut Self>) -> Output<T> {
+        let id = self.meta.id();
+        Contained::new(Err(match self.drop_future() {
+            Ok(()) => JoinError::cancelled(id),
+            Err(payload) => JoinError::panicked(id, payload),
+        }))
+    }
+
+    /// Enters the waker of a task that is about to suspend for the first time. False: the
+    /// runtime is shutting down.
+    fn register(&self, cx: &Context<'_>) -> bool {
+        if self.meta.owned.get().is_some() {
+            return true;
+        }
+        // SAFETY: see the field.
+        let owned = unsafe { &*self.sched }.owned();
+        let key = owned.insert(self.meta.id(), cx.waker());
+        self.meta.owned.set(key);
+        key.is_some()
+    }
+}
+
+impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
+    type Output = Output<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _task = enter_task(self.meta);
+        if self.meta.is_aborted() {
+            return Poll::Ready(self.cancel());
+        }
+        let polled = {
+            let mut future = self.as_mut().future();
+            catch_unwind(AssertUnwindSafe(|| {
+                future
+                    .as_mut()
+                    .as_pin_mut()
+                    .expect("a task is not polled after it completed")
+                    .poll(cx)
+            }))
+        };
+        let output = match polled {
+            Ok(Poll::Pending) => {
+                if self.register(cx) {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(self.cancel());
+            }
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(payload) => Err(payload),
+        };
+        // The future goes before its output is seen: whoever joined may rely on it.
+        let dropped = self.as_mut().drop_future();
+        let id = self.meta.id();
+        Poll::Ready(Contained::new(match (output, dropped) {
+            (Ok(output), Ok(())) => Ok(output),
+            (Ok(output), Err(payload)) => {
+                discard(output);
+                Err(JoinError::panicked(id, payload))
+            }
+            (Err(payload), dropped) => {
+                discard(dropped);
+                Err(JoinError::panicked(id, payload))
+            }
+        }))
+    }
+}
+
+impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
+    fn drop(&mut self) {
+        if self.future.is_some() {
+            let _task = enter_task(self.meta);
+            // Dropped in place, so that a pinned future does not move. The panic of a
+            // destructor has nobody left to go to: its message is out, its payload goes.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.future = None)) {
+                discard(payload);
+            }
+        }
+        // SAFETY: see the field.
+        let sched = unsafe { &*self.sched };
+        if let Some(key) = self.meta.owned.take() {
+            sched.owned().remove(key);
+        }
+        sched.finished();
+    }
+}
+
+/// A closure as a future that is ready at its first poll.
+pub(super) struct ClosureFuture<F>(Option<F>);
+
+impl<F> ClosureFuture<F> {
+    pub(super) fn new(f: F) -> Self {
+        Self(Some(f))
+    }
+}
+
+// The closure is moved out before it is called; it is never pinned.
+impl<F> Unpin for ClosureFuture<F> {}
+
+impl<R, F: FnOnce() -> R> Future for ClosureFuture<F> {
+    type Output = R;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<R> {
+        let f = self.0.take().expect("a closure is ready at its first poll");
+        Poll::Ready(f())
+    }
+}
+
+/// Drops a value of the user's; a panic of its destructor ends here.
+pub(crate) fn discard<T>(value: T) {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
+        return;
+    };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // This could go on for ever.
+        std::mem::forget(payload);
+    }
+}
+
+/// A value of the user's whose destructor must not unwind where it is dropped unseen.
+pub(super) struct Contained<T>(Option<T>);
+
+impl<T> Contained<T> {
+    fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    pub(super) fn into_inner(mut self) -> T {
+        self.0.take().expect("taken once, by value")
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            discard(value);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Contained<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contained").finish_non_exhaustive()
+    }
+}

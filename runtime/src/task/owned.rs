@@ -1,0 +1,117 @@
+//! The suspended tasks of a runtime, so that shutdown finds them.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    task::Waker,
+};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use super::{Id, id::BLOCK};
+
+/// Wakers of the futures that suspended at least once and are not done.
+pub(crate) struct OwnedTasks {
+    /// At least one. A task's shard follows from the block of its id, so that a thread's spawns
+    /// stay on one shard for a while and threads seldom meet. Held for a few instructions, never
+    /// while a waker is called.
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    /// Entries over all shards, for metrics; may lag behind.
+    len: AtomicUsize,
+}
+
+struct Shard {
+    /// No entry is taken any more, and none is left.
+    closed: bool,
+    wakers: Slab<Waker>,
+}
+
+/// Where a task's waker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OwnedKey {
+    shard: u32,
+    index: u32,
+}
+
+impl OwnedTasks {
+    /// For a runtime with that many servers.
+    pub(crate) fn new(servers: usize) -> Self {
+        Self {
+            shards: (0..(4 * servers).next_power_of_two())
+                .map(|_| {
+                    CachePadded::new(Mutex::new(Shard {
+                        closed: false,
+                        wakers: Slab::new(),
+                    }))
+                })
+                .collect(),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// Enters a task's waker. `None`: closed, the task is to cancel itself.
+    pub(super) fn insert(&self, id: Id, waker: &Waker) -> Option<OwnedKey> {
+        let shard = (id.get() / BLOCK) as usize & (self.shards.len() - 1);
+        let waker = waker.clone();
+        let index = {
+            let mut shard = self.shards[shard].lock();
+            if shard.closed {
+                return None;
+            }
+            shard.wakers.insert(waker)
+        };
+        // Relaxed: a count for people.
+        self.len.fetch_add(1, Relaxed);
+        Some(OwnedKey {
+            shard: shard as u32,
+            index: u32::try_from(index).expect("fewer than 2^32 suspended tasks a shard"),
+        })
+    }
+
+    /// Removes a task that is done, if `close` did not already.
+    pub(super) fn remove(&self, key: OwnedKey) {
+        let removed = self.shards[key.shard as usize]
+            .lock()
+            .wakers
+            .try_remove(key.index as usize);
+        if removed.is_some() {
+            // Relaxed: a count for people.
+            self.len.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// How many tasks are suspended, or ran again after they had been.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Relaxed)
+    }
+
+    /// Wakes all suspended tasks and takes no more: a task that suspends from now on cancels
+    /// itself instead. The scheduler calls this after it began to drop what is scheduled.
+    ///
+    /// Idempotent. Calls wakers, hence [`Schedule::schedule`](super::Schedule::schedule), on
+    /// this thread; no lock is held then.
+    pub(crate) fn close(&self) {
+        for shard in &self.shards {
+            let wakers = {
+                let mut shard = shard.lock();
+                shard.closed = true;
+                std::mem::take(&mut shard.wakers)
+            };
+            // Relaxed: a count for people.
+            self.len.fetch_sub(wakers.len(), Relaxed);
+            for (_, waker) in wakers {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for OwnedTasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedTasks")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

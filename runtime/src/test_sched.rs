@@ -1,0 +1,107 @@
+//! Schedulers for the unit tests of the task layer.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+
+use crate::{
+    Builder, Handle, Runtime,
+    task::{Origin, OwnedTasks, Runnable, Schedule},
+};
+
+/// A runtime as a handle to it, and shut down in the end. A test that leaves a task blocked for
+/// ever does not wait for it.
+#[derive(Debug)]
+pub(crate) struct TestRuntime(Option<Runtime>);
+
+impl std::ops::Deref for TestRuntime {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        self.0.as_ref().expect("until it is dropped").handle()
+    }
+}
+
+impl Drop for TestRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A runtime for tests that need real workers, entered by the caller.
+pub(crate) fn runtime() -> TestRuntime {
+    TestRuntime(Some(
+        Builder::new().build().expect("a runtime can be built"),
+    ))
+}
+
+/// A scheduler on which nothing runs until the test says so.
+#[derive(Debug)]
+pub(crate) struct ManualSched {
+    /// `None`: shut down.
+    queue: Mutex<Option<VecDeque<(Runnable, Origin)>>>,
+    owned: OwnedTasks,
+}
+
+impl ManualSched {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::new(Some(VecDeque::new())),
+            owned: OwnedTasks::new(1),
+        })
+    }
+
+    /// How many tasks are ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.queue.lock().as_ref().map_or(0, VecDeque::len)
+    }
+
+    /// Takes the oldest ready task.
+    pub(crate) fn take(&self) -> Option<(Runnable, Origin)> {
+        self.queue.lock().as_mut()?.pop_front()
+    }
+
+    /// Runs the oldest ready task and says how it became ready.
+    pub(crate) fn run_one(&self) -> Option<Origin> {
+        let (task, origin) = self.take()?;
+        task.run();
+        Some(origin)
+    }
+
+    /// Runs tasks until none is ready; how many polls that took.
+    pub(crate) fn run_all(&self) -> usize {
+        let mut polls = 0;
+        while self.run_one().is_some() {
+            polls += 1;
+        }
+        polls
+    }
+
+    /// What a runtime does at its end.
+    pub(crate) fn shutdown(&self) {
+        let queue = self.queue.lock().take();
+        drop(queue);
+        self.owned.close();
+    }
+}
+
+impl Schedule for ManualSched {
+    fn schedule(&self, task: Runnable, origin: Origin) {
+        let mut queue = self.queue.lock();
+        match queue.as_mut() {
+            Some(queue) => queue.push_back((task, origin)),
+            None => {
+                drop(queue);
+                drop(task);
+            }
+        }
+    }
+
+    fn finished(&self) {}
+
+    fn owned(&self) -> &OwnedTasks {
+        &self.owned
+    }
+}

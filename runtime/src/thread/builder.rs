@@ -1,0 +1,125 @@
+//! Threads with a name.
+
+use std::{io, sync::Arc};
+
+use super::{JoinHandle, Scope, ScopedJoinHandle, Thread, no_runtime};
+use crate::{Handle, context, task, task::Name};
+
+/// Makes threads with a name, or on another runtime than the current one.
+///
+/// # Examples
+///
+/// ```
+/// use umcg::thread;
+///
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let thread = thread::Builder::new()
+///     .name("reader".to_owned())
+///     .spawn(|| thread::current().name().map(str::to_owned))
+///     .unwrap();
+/// assert_eq!(thread.join().unwrap().as_deref(), Some("reader"));
+/// # });
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder makes no thread by itself"]
+pub struct Builder {
+    name: Name,
+    /// The least stack that the thread needs.
+    stack_size: Option<usize>,
+    /// `None`: the current one.
+    runtime: Option<Handle>,
+}
+
+impl Builder {
+    /// No name, on the current runtime.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The thread's name, as [`Thread::name`] says it. The worker keeps its own name, which is
+    /// what the operating system shows.
+    pub fn name(mut self, name: String) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The least stack that the thread needs, in bytes.
+    ///
+    /// A thread runs on a worker, whose stack is as large as the runtime's
+    /// `Builder::thread_stack_size` says. Asking for more is an error of
+    /// [`spawn`](Self::spawn).
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// The runtime to run the thread, instead of the current one. A [`Scope`] has its own.
+    pub fn runtime(mut self, runtime: &Handle) -> Self {
+        self.runtime = Some(runtime.clone());
+        self
+    }
+
+    /// Runs `f` in a new thread.
+    ///
+    /// # Errors
+    ///
+    /// * `NotFound`: outside of a runtime, and none was named.
+    /// * `InvalidInput`: the runtime's workers have a smaller stack than was asked for.
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let runtime = match &self.runtime {
+            Some(runtime) => runtime.clone(),
+            None => context::current_handle().ok_or_else(no_runtime)?,
+        };
+        self.check_stack(&runtime)?;
+        Ok(spawn_on(&runtime, self.name, f))
+    }
+
+    /// Runs `f` in a new thread of `scope`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: the runtime's workers have a smaller stack than was asked for.
+    pub fn spawn_scoped<'scope, 'env, F, T>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.check_stack(scope.runtime())?;
+        Ok(scope.spawn_named(self.name, f))
+    }
+
+    fn check_stack(&self, runtime: &Handle) -> io::Result<()> {
+        let has = runtime.shared().thread_stack_size();
+        match self.stack_size {
+            Some(wanted) if wanted > has => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a stack of {wanted} bytes was asked for, but this runtime's workers have \
+                     {has}: raise `thread_stack_size` in the runtime's `Builder`"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn spawn_on<F, T>(runtime: &Handle, name: Name, f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let thread = Thread::new(name.as_ref().map(Arc::clone));
+    let theirs = thread.clone();
+    JoinHandle {
+        task: task::spawn_closure(runtime.shared(), name, move || theirs.run(f)),
+        thread,
+    }
+}

@@ -1,0 +1,378 @@
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use super::{home::Home, *};
+use crate::{Handle, test_sched::runtime};
+
+fn pool_on(runtime: &Handle, max: usize) -> ThreadPool {
+    ThreadPool {
+        pool: Pool::new(None, Home::at(runtime.clone()), max),
+    }
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// Keeps jobs in place until it is dropped.
+fn gate() -> (mpsc::Sender<()>, impl Fn() + Clone + Send + 'static) {
+    let (open, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    (open, move || {
+        let _ = wait.lock().recv();
+    })
+}
+
+#[test]
+fn jobs_run() {
+    let pool = ThreadPool::new(4);
+    let count = Arc::new(AtomicUsize::new(0));
+    for _ in 0..100 {
+        let count = Arc::clone(&count);
+        pool.execute(move || {
+            count.fetch_add(1, SeqCst);
+        });
+    }
+    pool.join();
+    assert_eq!(count.load(SeqCst), 100);
+    assert_eq!((pool.queued_count(), pool.active_count()), (0, 0));
+}
+
+#[test]
+fn no_more_at_once_than_the_limit_and_as_many() {
+    let pool = ThreadPool::new(3);
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let full = Arc::new(Barrier::new(3));
+    for i in 0..30 {
+        let (now, most, full) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&full));
+        pool.execute(move || {
+            most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            if i < 3 {
+                full.wait();
+            }
+            std::thread::sleep(Duration::from_micros(200));
+            now.fetch_sub(1, SeqCst);
+        });
+    }
+    pool.join();
+    assert_eq!(most.load(SeqCst), 3);
+}
+
+#[test]
+fn one_thread_runs_jobs_in_their_order() {
+    let pool = ThreadPool::new(1);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    for i in 0..100 {
+        let order = Arc::clone(&order);
+        pool.execute(move || order.lock().push(i));
+    }
+    pool.join();
+    assert_eq!(*order.lock(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn counts_say_what_waits_and_what_runs() {
+    let pool = ThreadPool::new(2);
+    let (open, wait) = gate();
+    for _ in 0..5 {
+        pool.execute(wait.clone());
+    }
+    eventually("two jobs run", || pool.active_count() == 2);
+    assert_eq!((pool.queued_count(), pool.max_count()), (3, 2));
+    drop(open);
+    pool.join();
+    assert_eq!((pool.queued_count(), pool.active_count()), (0, 0));
+}
+
+#[test]
+fn panics_are_counted_and_end_one_job() {
+    let pool = ThreadPool::new(2);
+    for _ in 0..4 {
+        pool.execute(|| panic!("in a job"));
+    }
+    pool.join();
+    assert_eq!(pool.panic_count(), 4);
+    assert_eq!(pool.install(|| 7), 7);
+}
+
+#[test]
+fn limit_may_grow() {
+    let mut pool = ThreadPool::new(1);
+    let (open, wait) = gate();
+    for _ in 0..4 {
+        pool.execute(wait.clone());
+    }
+    eventually("one job runs", || pool.active_count() == 1);
+    pool.set_num_threads(3);
+    eventually("three jobs run", || pool.active_count() == 3);
+    assert_eq!(pool.queued_count(), 1);
+    drop(open);
+    pool.join();
+}
+
+#[test]
+fn limit_may_shrink() {
+    let mut pool = ThreadPool::new(4);
+    let (open, wait) = gate();
+    for _ in 0..4 {
+        pool.execute(wait.clone());
+    }
+    eventually("four jobs run", || pool.active_count() == 4);
+    pool.set_num_threads(1);
+    let most = Arc::new(AtomicUsize::new(0));
+    for _ in 0..10 {
+        let (most, pool) = (Arc::clone(&most), pool.clone());
+        pool.clone().execute(move || {
+            most.fetch_max(pool.active_count(), SeqCst);
+        });
+    }
+    assert_eq!(pool.queued_count(), 10);
+    open.send(()).unwrap();
+    eventually("one job ends", || pool.active_count() == 3);
+    assert_eq!(pool.queued_count(), 10, "still above the new limit");
+    drop(open);
+    pool.join();
+    assert_eq!(pool.max_count(), 1);
+}
+
+#[test]
+#[should_panic(expected = "at least one thread")]
+fn no_threads_are_refused() {
+    let _ = ThreadPool::new(0);
+}
+
+#[test]
+fn join_of_an_empty_pool_returns() {
+    ThreadPool::new(1).join();
+}
+
+#[test]
+fn all_joiners_return() {
+    let pool = ThreadPool::new(1);
+    let (open, wait) = gate();
+    pool.execute(wait);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| pool.join());
+        }
+        drop(open);
+    });
+}
+
+#[test]
+fn join_covers_jobs_that_jobs_add() {
+    let pool = ThreadPool::new(2);
+    let done = Arc::new(AtomicBool::new(false));
+    let (inner, theirs) = (pool.clone(), Arc::clone(&done));
+    pool.execute(move || {
+        let again = inner.clone();
+        inner.execute(move || {
+            again.execute(move || theirs.store(true, SeqCst));
+        });
+    });
+    pool.join();
+    assert!(done.load(SeqCst));
+}
+
+#[test]
+fn dropped_pool_finishes_its_jobs() {
+    let (send, receive) = mpsc::channel();
+    let pool = ThreadPool::new(1);
+    for i in 0..10 {
+        let send = send.clone();
+        pool.execute(move || send.send(i).unwrap());
+    }
+    drop((pool, send));
+    assert_eq!(receive.iter().sum::<i32>(), 45);
+}
+
+#[test]
+fn clones_are_the_same_pool() {
+    let (one, other) = (ThreadPool::new(1), ThreadPool::new(1));
+    assert_eq!(one, one.clone());
+    assert_ne!(one, other);
+}
+
+#[test]
+fn jobs_see_the_pools_name() {
+    let pool = ThreadPool::with_name("some pool".into(), 1);
+    let name = pool.install(|| crate::thread::current().name().map(str::to_owned));
+    assert_eq!(name.as_deref(), Some("some pool"));
+}
+
+#[test]
+fn debug_is_that_of_threadpool() {
+    let pool = ThreadPool::new(4);
+    assert_eq!(
+        format!("{pool:?}"),
+        "ThreadPool { name: None, queued_count: 0, active_count: 0, max_count: 4 }"
+    );
+    let pool = ThreadPool::with_name("hello".into(), 4);
+    assert_eq!(
+        format!("{pool:?}"),
+        "ThreadPool { name: Some(\"hello\"), queued_count: 0, active_count: 0, max_count: 4 }"
+    );
+}
+
+#[test]
+fn large_stack_is_a_runtime_of_its_own_that_goes_with_the_pool() {
+    let pool = Builder::new()
+        .num_threads(1)
+        .thread_stack_size(64 << 20)
+        .build();
+    let runtime = pool.install(Handle::current);
+    assert!(runtime.shared().thread_stack_size() >= 64 << 20);
+    let (open, wait) = gate();
+    let done = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&done);
+    pool.execute(move || {
+        wait();
+        // Large enough to overrun the stacks of other runtimes.
+        let large = std::hint::black_box([1_u8; 8 << 20]);
+        theirs.store(large[large.len() / 2] == 1, SeqCst);
+    });
+    drop(pool);
+    drop(open);
+    eventually("the job of a dropped pool runs", || done.load(SeqCst));
+    eventually("its runtime goes", || runtime.shared().refusal().is_some());
+}
+
+#[test]
+fn as_many_jobs_block_at_once_as_the_pool_has_threads() {
+    let pool = ThreadPool::new(300);
+    let full = Arc::new(Barrier::new(301));
+    for _ in 0..300 {
+        let full = Arc::clone(&full);
+        pool.execute(move || {
+            full.wait();
+        });
+    }
+    full.wait();
+    pool.join();
+}
+
+#[test]
+fn install_borrows_and_returns() {
+    let pool = ThreadPool::new(1);
+    let text = String::from("borrowed");
+    assert_eq!(pool.install(|| &text[..6]), "borrow");
+}
+
+#[test]
+fn install_inside_the_pool_runs_in_place() {
+    let pool = ThreadPool::new(1);
+    assert_eq!(pool.install(|| pool.install(|| 7)), 7);
+}
+
+#[test]
+fn panic_of_install_reaches_the_caller() {
+    let pool = ThreadPool::new(1);
+    let panic = catch_unwind(AssertUnwindSafe(|| pool.install(|| panic!("inside")))).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"inside"));
+}
+
+#[test]
+fn scope_of_a_pool_of_one_does_not_wait_for_itself() {
+    let pool = ThreadPool::new(1);
+    let mut numbers = [1, 2, 3];
+    pool.scope(|s| {
+        for number in &mut numbers {
+            s.spawn(move |_| *number *= 2);
+        }
+    });
+    assert_eq!(numbers, [2, 4, 6]);
+}
+
+#[test]
+fn jobs_of_a_scope_spawn_siblings() {
+    let pool = ThreadPool::new(2);
+    let count = AtomicUsize::new(0);
+    pool.scope(|s| {
+        s.spawn(|s| {
+            for _ in 0..5 {
+                s.spawn(|_| {
+                    count.fetch_add(1, SeqCst);
+                });
+            }
+        });
+    });
+    assert_eq!(count.load(SeqCst), 5);
+}
+
+#[test]
+fn scopes_nest_in_jobs() {
+    let pool = ThreadPool::new(2);
+    let count = AtomicUsize::new(0);
+    pool.scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|_| {
+                pool.scope(|s| {
+                    for _ in 0..4 {
+                        s.spawn(|_| {
+                            count.fetch_add(1, SeqCst);
+                        });
+                    }
+                });
+            });
+        }
+    });
+    assert_eq!(count.load(SeqCst), 16);
+    pool.join();
+}
+
+#[test]
+fn first_panic_of_a_scopes_jobs_reaches_the_caller() {
+    let pool = ThreadPool::new(1);
+    let ran = AtomicUsize::new(0);
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        pool.scope(|s| {
+            s.spawn(|_| panic!("first"));
+            s.spawn(|_| panic!("second"));
+            s.spawn(|_| {
+                ran.fetch_add(1, SeqCst);
+            });
+        });
+    }))
+    .unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"first"));
+    assert_eq!(ran.load(SeqCst), 1);
+}
+
+#[test]
+fn both_of_a_pool_of_one() {
+    let pool = ThreadPool::new(1);
+    let text = String::from("text");
+    assert_eq!(pool.join_both(|| text.len(), || &text[1..]), (4, "ext"));
+}
+
+#[test]
+fn end_of_the_runtime_drops_the_jobs_and_ends_the_waits() {
+    let runtime = runtime();
+    let pool = pool_on(&runtime, 1);
+    let (open, wait) = gate();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    pool.execute(wait);
+    eventually("the job runs", || pool.active_count() == 1);
+    for _ in 0..100_000 {
+        let token = Arc::clone(&dropped);
+        pool.execute(move || drop(token));
+    }
+    runtime.shared().stop();
+    drop(open);
+    pool.join();
+    assert_eq!(Arc::strong_count(&dropped), 1);
+    assert!(catch_unwind(AssertUnwindSafe(|| pool.install(|| ()))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| pool.scope(|_| ()))).is_err());
+    pool.join();
+}

@@ -1,0 +1,78 @@
+//! What the runtime says about itself, as `tracing` events (feature `tracing`, target `umcg`).
+//!
+//! Without the feature each of these functions is empty. None is called by a server between its
+//! first look at the queues and its `wait`, where a subscriber's lock would be in the way.
+
+#[cfg(feature = "tracing")]
+mod on {
+    use std::io;
+
+    use tracing::{debug, error, info, warn};
+
+    /// The start-up event: which provider and why.
+    pub(crate) fn started(provider: &str, why: &str, servers: usize, max_workers: usize) {
+        info!(target: "umcg", provider, why, servers, max_workers, "runtime started");
+    }
+
+    pub(crate) fn stopped(how: &str, left: usize) {
+        info!(target: "umcg", how, threads_left = left, "runtime shut down");
+    }
+
+    pub(crate) fn worker_started(worker: u32, server: usize, total: usize) {
+        debug!(target: "umcg", worker, server, total, "worker added");
+    }
+
+    pub(crate) fn worker_gone(worker: u32) {
+        debug!(target: "umcg", worker, "worker left");
+    }
+
+    pub(crate) fn at_cap(max_workers: usize) {
+        warn!(
+            target: "umcg", max_workers,
+            "max_workers reached with every worker blocked: tasks wait until one unblocks"
+        );
+    }
+
+    pub(crate) fn beyond_cap(max_workers: usize, total: usize) {
+        warn!(
+            target: "umcg", max_workers, total,
+            "a worker was added beyond max_workers: others wait for tasks of this runtime, and \
+             tasks are queued"
+        );
+    }
+
+    pub(crate) fn spawn_failed(error: &io::Error, retry_ms: u64) {
+        error!(
+            target: "umcg", %error, retry_ms,
+            "no thread for another worker: tasks stay queued, to be tried again"
+        );
+    }
+
+    pub(crate) fn register_failed(error: &umcg_sys::Error) {
+        error!(target: "umcg", %error, "a new worker could not register");
+    }
+
+    pub(crate) fn contained_panic(what: &str) {
+        error!(target: "umcg", what, "user code panicked; the panic ends here");
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use std::io;
+
+    pub(crate) fn started(_: &str, _: &str, _: usize, _: usize) {}
+    pub(crate) fn stopped(_: &str, _: usize) {}
+    pub(crate) fn worker_started(_: u32, _: usize, _: usize) {}
+    pub(crate) fn worker_gone(_: u32) {}
+    pub(crate) fn at_cap(_: usize) {}
+    pub(crate) fn beyond_cap(_: usize, _: usize) {}
+    pub(crate) fn spawn_failed(_: &io::Error, _: u64) {}
+    pub(crate) fn register_failed(_: &umcg_sys::Error) {}
+    pub(crate) fn contained_panic(_: &str) {}
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use off::*;
+#[cfg(feature = "tracing")]
+pub(crate) use on::*;

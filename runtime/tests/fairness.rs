@@ -1,0 +1,203 @@
+//! Nobody waits for ever: yielders, queued tasks, unblocked workers, two tasks that wake each
+//! other.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use umcg::Builder;
+
+mod common;
+use common::{SERVERS, within};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The task that it waits for is queued behind it, and on one server needs a second worker.
+#[test]
+fn a_task_that_yields_until_a_queued_one_ran_gets_there() {
+    for servers in SERVERS {
+        within(LIMIT, "spinning on yield_now", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let handle = runtime.handle().clone();
+            let task = runtime.spawn_blocking(move || {
+                let flag = Arc::new(AtomicBool::new(false));
+                let set = Arc::clone(&flag);
+                drop(handle.spawn_blocking(move || set.store(true, SeqCst)));
+                while !flag.load(SeqCst) {
+                    umcg::thread::yield_now();
+                }
+            });
+            task.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn many_yielders_take_turns() {
+    for servers in SERVERS {
+        within(LIMIT, "yielders", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let tasks: Vec<_> = (0..50)
+                .map(|_| {
+                    runtime.spawn_blocking(|| {
+                        for _ in 0..100 {
+                            umcg::thread::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.join().unwrap();
+            }
+        });
+    }
+}
+
+/// Trace B1: a worker that unblocks comes back although short tasks never run out.
+#[test]
+fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
+    for servers in [1, 2] {
+        within(LIMIT, "a ticker beside a stream", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let handle = runtime.handle().clone();
+            let stop = Arc::new(AtomicBool::new(false));
+            for _ in 0..4 * servers {
+                let (again, stop) = (handle.clone(), Arc::clone(&stop));
+                stream(again, stop);
+            }
+            let longest = runtime
+                .spawn_blocking(|| {
+                    let mut longest = Duration::ZERO;
+                    for _ in 0..200 {
+                        let start = Instant::now();
+                        std::thread::sleep(Duration::from_millis(1));
+                        longest = longest.max(start.elapsed());
+                    }
+                    longest
+                })
+                .join()
+                .unwrap();
+            stop.store(true, SeqCst);
+            assert!(longest < Duration::from_secs(1), "{longest:?}");
+        });
+    }
+}
+
+/// A task that queues itself again, for ever.
+fn stream(handle: umcg::Handle, stop: Arc<AtomicBool>) {
+    if !stop.load(SeqCst) {
+        let next = handle.clone();
+        drop(handle.spawn(async move { stream(next, stop) }));
+    }
+}
+
+/// Trace A13: the worker that holds what a spinning one waits for is waiting behind it.
+#[test]
+fn a_spinner_is_preempted_for_the_worker_behind_it() {
+    for servers in SERVERS {
+        within(LIMIT, "a spin lock across a block", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let released = Arc::new(AtomicBool::new(false));
+            let release = Arc::clone(&released);
+            let (tell, told) = mpsc::channel();
+            let holder = runtime.spawn_blocking(move || {
+                tell.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+                // Stops here behind a spinner.
+                umcg::thread::yield_now();
+                release.store(true, SeqCst);
+            });
+            told.recv().unwrap();
+            let spinners: Vec<_> = (0..servers)
+                .map(|_| {
+                    let released = Arc::clone(&released);
+                    runtime.spawn_blocking(move || {
+                        while !released.load(SeqCst) {
+                            std::hint::spin_loop();
+                        }
+                    })
+                })
+                .collect();
+            for task in spinners.into_iter().chain([holder]) {
+                task.join().unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn two_tasks_that_wake_each_other_do_not_starve_the_queue() {
+    within(LIMIT, "ping-pong beside a queued task", || {
+        let runtime = Builder::new().servers(1).build().unwrap();
+        let (to_b, from_a) = async_pair();
+        let (to_a, from_b) = async_pair();
+        let stop = Arc::new(AtomicBool::new(false));
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let (stop_a, rounds_a) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let a = runtime.spawn(async move {
+            while !stop_a.load(SeqCst) {
+                rounds_a.fetch_add(1, SeqCst);
+                to_b.set();
+                from_b.get().await;
+            }
+            to_b.set();
+        });
+        let stop_b = Arc::clone(&stop);
+        let b = runtime.spawn(async move {
+            while !stop_b.load(SeqCst) {
+                from_a.get().await;
+                to_a.set();
+            }
+            to_a.set();
+        });
+        common::eventually("they play", || rounds.load(SeqCst) > 100);
+        runtime.spawn(async {}).join().unwrap();
+        stop.store(true, SeqCst);
+        // Whoever saw `stop` first set the other's flag once more.
+        a.join().unwrap();
+        b.join().unwrap();
+    });
+}
+
+/// A flag that a task can wait for.
+struct Flag(std::sync::Mutex<(bool, Option<std::task::Waker>)>);
+
+struct Setter(Arc<Flag>);
+struct Getter(Arc<Flag>);
+
+fn async_pair() -> (Setter, Getter) {
+    let flag = Arc::new(Flag(std::sync::Mutex::new((false, None))));
+    (Setter(Arc::clone(&flag)), Getter(flag))
+}
+
+impl Setter {
+    fn set(&self) {
+        let waker = {
+            let mut flag = self.0.0.lock().unwrap();
+            flag.0 = true;
+            flag.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Getter {
+    async fn get(&self) {
+        std::future::poll_fn(|cx| {
+            let mut flag = self.0.0.lock().unwrap();
+            if std::mem::take(&mut flag.0) {
+                return std::task::Poll::Ready(());
+            }
+            flag.1 = Some(cx.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,521 @@
+//! The mail's server loop, step by step for scenarios and whole for everything else.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{Error, List, Provider, Register, UmcgTask, state};
+
+use crate::{Record, Stage, Worker, in_ms, record::Role};
+
+/// How long a server of a test lets the holder of its slot run while others wait (trace A13).
+const SLICE: Duration = Duration::from_millis(10);
+
+/// The events of one drain, oldest first.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// Workers that blocked. Information: late, merged or after the fact is legal.
+    pub blocked: Vec<u32>,
+    /// Workers that became runnable. Tokens.
+    pub runnable: Vec<u32>,
+    /// Workers that yielded to this server.
+    pub offered: Vec<u32>,
+}
+
+/// What one pass of the loop came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The switch to this worker was made, and the server is back.
+    Switched(u32),
+    /// No switch: an event came after the drain, or there was nothing to pick.
+    NotSwitched,
+    /// The deadline; the worker of this or an earlier turn may still run.
+    TimedOut,
+    /// The pick could not be taken; it is back in the queue.
+    Busy(u32),
+    /// The pick's thread is gone.
+    Gone(u32),
+}
+
+/// Which of the ready workers runs next; `None` = none of them.
+pub type Policy = Box<dyn FnMut(&mut VecDeque<u32>) -> Option<u32>>;
+
+/// A server on the calling thread.
+pub struct Server {
+    stage: Arc<Stage>,
+    record: Arc<Record>,
+    /// The workers that this server owns: it holds their tokens, or they yielded to it.
+    pub ready: VecDeque<u32>,
+    /// What the drains brought, in order of processing.
+    pub log: Vec<Drained>,
+    policy: Policy,
+    slice: Duration,
+    has_work: Arc<AtomicBool>,
+    registered: bool,
+}
+
+impl Server {
+    /// Registers the calling thread.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[must_use]
+    pub fn start(stage: &Arc<Stage>) -> Self {
+        Self::named(stage, "server")
+    }
+
+    /// The same, with a name for reports.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[must_use]
+    pub fn named(stage: &Arc<Stage>, name: &str) -> Self {
+        let record = stage.record(name, Role::Server);
+        let has_work = Arc::new(AtomicBool::new(true));
+        record.task.prepare(0);
+        let asked = Arc::clone(&has_work);
+        let how = Register::server(stage.subject().placement)
+            .has_work(Arc::new(move || asked.load(SeqCst)));
+        let task = std::ptr::NonNull::from(&record.task);
+        // SAFETY: the stage keeps the record to the end of the test; `drop` unregisters.
+        unsafe { stage.provider().register(task, &how) }.expect("register a server");
+        assert_eq!(
+            record.task.state(),
+            state::RUNNING,
+            "a server registers as RUNNING"
+        );
+        Self {
+            stage: Arc::clone(stage),
+            record,
+            ready: VecDeque::new(),
+            log: Vec::new(),
+            policy: Box::new(VecDeque::pop_front),
+            slice: SLICE,
+            has_work,
+            registered: true,
+        }
+    }
+
+    /// The stage that this server is on.
+    #[must_use]
+    pub fn stage(&self) -> &Arc<Stage> {
+        &self.stage
+    }
+
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Its task.
+    #[must_use]
+    pub fn task(&self) -> &UmcgTask {
+        &self.record.task
+    }
+
+    /// Its thread id.
+    #[must_use]
+    pub fn tid(&self) -> u32 {
+        self.record.task.tid()
+    }
+
+    /// The provider that is tested.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        self.stage.provider()
+    }
+
+    /// Another policy than first come, first served.
+    pub fn set_policy(&mut self, policy: impl FnMut(&mut VecDeque<u32>) -> Option<u32> + 'static) {
+        self.policy = Box::new(policy);
+    }
+
+    /// Another slice than 10 ms.
+    pub fn set_slice(&mut self, slice: Duration) {
+        self.slice = slice;
+    }
+
+    /// What the server tells the provider about work beyond its lists. True from the start, so
+    /// that every block is looked for.
+    pub fn set_has_work(&self, has_work: bool) {
+        self.has_work.store(has_work, SeqCst);
+    }
+
+    /// The flag behind [`set_has_work`](Self::set_has_work), for a worker that queues work.
+    #[must_use]
+    pub fn work_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.has_work)
+    }
+
+    /// First half of the loop: say RUNNABLE, forget the pick, take both lists, process them.
+    ///
+    /// # Panics
+    /// If an event names a stranger, or brings a second token for a worker.
+    pub fn drain(&mut self) -> Drained {
+        let records = self.stage.records();
+        self.record.task.begin_drain();
+        self.record.task.set_next_tid(0);
+        // Runnable is taken first, blocked is processed first (trace A2).
+        let runnable = self.record.task.take(List::Runnable);
+        let blocked = self.record.task.take(List::Blocked);
+        let mut drained = Drained::default();
+        for task in blocked {
+            drained.blocked.push(known(&records, task).task.tid());
+        }
+        for task in runnable {
+            drained.runnable.push(known(&records, task).task.tid());
+        }
+        drained.blocked.reverse();
+        drained.runnable.reverse();
+        for record in &records {
+            if record.offered.load(SeqCst) == self.tid()
+                && record
+                    .offered
+                    .compare_exchange(self.tid(), 0, SeqCst, SeqCst)
+                    .is_ok()
+            {
+                drained.offered.push(record.task.tid());
+            }
+            if record.stranded.load(SeqCst)
+                && record.task.server_tid() == self.tid()
+                && record.task.state() == state::RUNNABLE
+                && self.current().is_none()
+                && record.stranded.swap(false, SeqCst)
+            {
+                drained.offered.push(record.task.tid());
+            }
+        }
+        for &tid in drained.runnable.iter().chain(&drained.offered) {
+            assert!(
+                !self.ready.contains(&tid),
+                "a second token for worker {tid}, which is owned by this server already"
+            );
+            self.ready.push_back(tid);
+        }
+        self.log.push(Drained {
+            blocked: drained.blocked.clone(),
+            runnable: drained.runnable.clone(),
+            offered: drained.offered.clone(),
+        });
+        drained
+    }
+
+    /// Second half: names `next` (0 = nobody) and waits. Checks what every return promises.
+    ///
+    /// # Errors
+    /// What `wait` says.
+    ///
+    /// # Panics
+    /// If a promise is broken: not RUNNING afterwards, or `next_tid` changed by an error.
+    #[track_caller]
+    pub fn wait(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
+        self.task().set_next_tid(next);
+        let result = self.provider().wait(deadline_ns, 0);
+        self.record.turns.fetch_add(1, SeqCst);
+        assert_eq!(
+            self.task().state(),
+            state::RUNNING,
+            "a server is RUNNING when wait returns ({result:?})"
+        );
+        let left = self.task().next_tid();
+        match result {
+            Err(error) if !error.is_timeout() => {
+                assert_eq!(left, next, "an error leaves next_tid alone: {error}");
+            }
+            _ => assert!(
+                left == next || left == 0,
+                "next_tid is untouched or cleared, not {left} (was {next})"
+            ),
+        }
+        result
+    }
+
+    /// Dispatches a worker that the caller owns, without a drain, and comes back when `wait`
+    /// does: after the switch, or with an error. If an event comes in between it tries again.
+    ///
+    /// # Errors
+    /// What `wait` says.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    #[track_caller]
+    pub fn dispatch(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
+        for _ in 0..1000 {
+            self.task().begin_drain();
+            let result = self.wait(next, deadline_ns);
+            if result.is_err() || self.task().next_tid() == 0 {
+                return result;
+            }
+        }
+        panic!("a thousand waits for {next} came to nothing");
+    }
+
+    /// Drain and wait until `wait` says more than that an event came in between: an error, or
+    /// the switch. What the drains bring stays with the server.
+    ///
+    /// # Errors
+    /// What `wait` says.
+    ///
+    /// # Panics
+    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    #[track_caller]
+    pub fn insist(&mut self, next: u32, deadline_ns: u64) -> Result<(), Error> {
+        for _ in 0..1000 {
+            self.drain();
+            let result = self.wait(next, deadline_ns);
+            if result.is_err() || next != 0 && self.task().next_tid() == 0 {
+                return result;
+            }
+        }
+        panic!("a thousand waits for {next} came to nothing");
+    }
+
+    /// Drain, pick, wait.
+    ///
+    /// # Panics
+    /// If `wait` fails in a way that a correct loop cannot see.
+    #[track_caller]
+    pub fn turn(&mut self, deadline_ns: u64) -> Turn {
+        let drained = self.drain();
+        self.turn_from(&drained, deadline_ns)
+    }
+
+    /// Pick and wait, after a drain.
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn).
+    #[track_caller]
+    pub fn turn_from(&mut self, _drained: &Drained, deadline_ns: u64) -> Turn {
+        let pick = (self.policy)(&mut self.ready);
+        let result = self.wait(pick.unwrap_or(0), deadline_ns);
+        let left = self.task().next_tid();
+        let Some(tid) = pick else {
+            return match result {
+                Ok(()) => Turn::NotSwitched,
+                Err(error) if error.is_timeout() => Turn::TimedOut,
+                Err(error) => panic!("wait with nothing picked: {error}"),
+            };
+        };
+        if left == tid {
+            // The switch was not made: the pick is not lost.
+            self.ready.push_front(tid);
+        }
+        match result {
+            Ok(()) if left == 0 => Turn::Switched(tid),
+            Ok(()) => Turn::NotSwitched,
+            Err(error) if error.is_timeout() => Turn::TimedOut,
+            Err(error) if error.is_busy() => Turn::Busy(tid),
+            Err(error) if error.is_gone() => {
+                self.ready.retain(|&other| other != tid);
+                Turn::Gone(tid)
+            }
+            Err(error) => panic!("wait for {tid}: {error}"),
+        }
+    }
+
+    /// The worker that holds the slot.
+    #[must_use]
+    pub fn current(&self) -> Option<u32> {
+        self.provider().current(self.tid())
+    }
+
+    /// Preempts whoever holds the slot.
+    pub fn preempt_current(&self) {
+        if let Some(tid) = self.current() {
+            // ESRCH: it exited meanwhile.
+            let _ = self.provider().preempt(tid);
+        }
+    }
+
+    /// One turn of the loop with its time slice.
+    #[track_caller]
+    pub fn step(&mut self) -> Turn {
+        let slice = self.slice.as_millis().max(1) as u64;
+        let turn = self.turn(in_ms(slice));
+        match turn {
+            Turn::TimedOut if !self.ready.is_empty() => self.preempt_current(),
+            Turn::Busy(_) => {
+                self.preempt_current();
+                // The holder may be on its way out of the slot: let it go there.
+                std::thread::yield_now();
+            }
+            _ => {}
+        }
+        turn
+    }
+
+    /// The loop, until the condition holds (asked once each turn).
+    ///
+    /// # Panics
+    /// If it does not within the time limit, or another thread of the test failed.
+    #[track_caller]
+    pub fn run_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let end = self.stage.deadline();
+        while !condition(self) {
+            self.stage.check();
+            assert!(
+                std::time::Instant::now() < end,
+                "time limit in the server loop, waiting for: {what}"
+            );
+            self.step();
+        }
+    }
+
+    /// The loop without any deadline, until the bodies of these workers are done: a lost
+    /// wake-up hangs here. Then until they have exited.
+    ///
+    /// # Panics
+    /// If another thread of the test failed.
+    #[track_caller]
+    pub fn run_without_deadline(&mut self, workers: &[&Worker]) {
+        while !workers.iter().all(|worker| worker.finishing()) {
+            self.stage.check();
+            self.turn(0);
+        }
+        self.run_to_exit(workers);
+    }
+
+    /// The loop, until these workers have exited.
+    ///
+    /// # Panics
+    /// As [`run_until`](Self::run_until).
+    #[track_caller]
+    pub fn run_to_exit(&mut self, workers: &[&Worker]) {
+        self.run_until("the workers' exit", |_| {
+            workers.iter().all(|worker| worker.exited())
+        });
+    }
+
+    /// Whether this server owns the worker now.
+    #[must_use]
+    pub fn owns(&self, worker: &Worker) -> bool {
+        self.ready.contains(&worker.tid())
+    }
+
+    /// Drains until the server owns the worker, and runs nobody. The server does not idle
+    /// meanwhile: where the stop is not exact, an unblocked worker may take the slot of an idle
+    /// server by itself, without a token.
+    ///
+    /// # Panics
+    /// If it takes longer than the time limit.
+    #[track_caller]
+    pub fn collect(&mut self, worker: &Worker) {
+        let stage = Arc::clone(&self.stage);
+        stage.until(&format!("the token of {}", worker.name()), || {
+            self.drain();
+            self.owns(worker)
+        });
+    }
+
+    /// Waits until no worker holds the slot, off the protocol: the server stays awake.
+    ///
+    /// # Panics
+    /// If it takes longer than the time limit.
+    #[track_caller]
+    pub fn until_slot_is_free(&self) {
+        self.stage
+            .until("the slot is free", || self.current().is_none());
+    }
+
+    /// Takes a worker out of the queue of this server: the caller owns it now.
+    ///
+    /// # Panics
+    /// If the server does not own it.
+    pub fn remove(&mut self, worker: &Worker) -> u32 {
+        let tid = worker.tid();
+        let place = self.ready.iter().position(|&other| other == tid);
+        let place = place.unwrap_or_else(|| panic!("the server does not own {}", worker.name()));
+        self.ready.remove(place).expect("a place in the queue")
+    }
+
+    /// Dispatches this worker, which the server owns, and stays awake beside it: when this
+    /// returns the slot is held by `worker`, the server is RUNNING, both lists are empty.
+    /// The worker's body must not leave by itself.
+    ///
+    /// # Panics
+    /// If that cannot be brought about within the time limit.
+    #[track_caller]
+    pub fn hold(&mut self, worker: &Worker) {
+        let end = self.stage.deadline();
+        loop {
+            self.stage.check();
+            assert!(
+                std::time::Instant::now() < end,
+                "time limit, trying to hold {}",
+                worker.name()
+            );
+            self.collect(worker);
+            let tid = self.remove(worker);
+            self.task().begin_drain();
+            let result = self.wait(tid, in_ms(5));
+            if self.task().next_tid() == tid {
+                self.ready.push_front(tid);
+            } else if result.is_err_and(|error| error.is_timeout())
+                && self.current() == Some(tid)
+                && !self.task().has_events(List::Blocked)
+                && !self.task().has_events(List::Runnable)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Lets the thread end without unregistering.
+    pub fn forget(mut self) {
+        self.registered = false;
+    }
+
+    /// Ends the test's server: unregisters.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn finish(mut self) {
+        self.registered = false;
+        // After a drain without a wait.
+        let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
+        self.provider()
+            .unregister(std::ptr::NonNull::from(&self.record.task))
+            .expect("unregister a server");
+        assert_eq!(self.task().state(), state::NONE);
+        self.record.exited.store(true, SeqCst);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.registered {
+            // A test that ends early: let go of the workers.
+            if std::thread::panicking() {
+                self.stage.dump();
+            }
+            let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
+            let _ = self
+                .provider()
+                .unregister(std::ptr::NonNull::from(&self.record.task));
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("record", &self.record)
+            .field("ready", &self.ready)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The record whose task an event names.
+fn known(records: &[Arc<Record>], task: std::ptr::NonNull<UmcgTask>) -> &Record {
+    records
+        .iter()
+        .find(|record| std::ptr::eq(&raw const record.task, task.as_ptr()))
+        .unwrap_or_else(|| panic!("an event names a stranger: {task:?}"))
+}

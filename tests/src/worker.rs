@@ -1,0 +1,395 @@
+//! A worker thread, and what its body may do.
+
+use std::{
+    fmt,
+    ptr::NonNull,
+    sync::{Arc, atomic::Ordering::SeqCst, mpsc},
+    time::{Duration, Instant},
+};
+
+use umcg_sys::{Error, Provider, Register, UmcgTask, state};
+
+use crate::{
+    Record, Stage,
+    record::{PENDING, Role},
+};
+
+/// A worker as the rest of the test sees it.
+#[derive(Clone)]
+pub struct Worker {
+    record: Arc<Record>,
+}
+
+impl Stage {
+    /// A thread that registers as a worker of `server_tid`, runs `body` when it was admitted,
+    /// and unregisters. Returns when its tid is known, before it registers.
+    ///
+    /// If admission fails, the body is not run; see [`Worker::admission`].
+    pub fn worker(
+        self: &Arc<Self>,
+        name: &str,
+        server_tid: u32,
+        body: impl FnOnce(&Me) + Send + 'static,
+    ) -> Worker {
+        self.spawn_worker(name, server_tid, |me| {
+            body(me);
+            me.record.finishing.store(true, SeqCst);
+            me.unregister();
+        })
+    }
+
+    /// The same, but the thread ends without unregistering.
+    pub fn worker_that_just_ends(
+        self: &Arc<Self>,
+        name: &str,
+        server_tid: u32,
+        body: impl FnOnce(&Me) + Send + 'static,
+    ) -> Worker {
+        self.spawn_worker(name, server_tid, body)
+    }
+
+    fn spawn_worker(
+        self: &Arc<Self>,
+        name: &str,
+        server_tid: u32,
+        body: impl FnOnce(&Me) + Send + 'static,
+    ) -> Worker {
+        let record = self.record(name, Role::Worker);
+        let me = Me {
+            stage: Arc::clone(self),
+            record: Arc::clone(&record),
+        };
+        let (send, receive) = mpsc::channel();
+        self.thread(name, move || {
+            me.record.task.prepare(server_tid);
+            send.send(()).expect("the test waits for the tid");
+            drop(send);
+            let stage = Arc::clone(&me.stage);
+            stage.guarded(&me.record.name, || {
+                let task = NonNull::from(&me.record.task);
+                // SAFETY: the stage keeps the record to the end of the test.
+                match unsafe { me.provider().register(task, &Register::worker()) } {
+                    Ok(()) => {
+                        me.record.admission.store(0, SeqCst);
+                        body(&me);
+                    }
+                    Err(error) => me.record.admission.store(error.errno(), SeqCst),
+                }
+            });
+            me.record.exited.store(true, SeqCst);
+        });
+        receive.recv().expect("the worker's tid");
+        Worker { record }
+    }
+}
+
+impl Worker {
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// Its task.
+    #[must_use]
+    pub fn task(&self) -> &UmcgTask {
+        &self.record.task
+    }
+
+    /// Its thread id.
+    #[must_use]
+    pub fn tid(&self) -> u32 {
+        self.record.task.tid()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// Bits 0 to 7 of its word.
+    #[must_use]
+    pub fn state(&self) -> u32 {
+        self.record.task.state()
+    }
+
+    /// Whether the body came to this step.
+    #[must_use]
+    pub fn reached(&self, step: u32) -> bool {
+        self.step() >= step
+    }
+
+    /// How far the body came.
+    #[must_use]
+    pub fn step(&self) -> u32 {
+        self.record.step.load(SeqCst)
+    }
+
+    /// Whether it is an ordinary thread again, or gone.
+    #[must_use]
+    pub fn exited(&self) -> bool {
+        self.record.exited.load(SeqCst)
+    }
+
+    /// Whether its body is done. Said before `unregister`, which wakes the server: a loop
+    /// without deadlines can end by this, and not by [`exited`](Self::exited).
+    #[must_use]
+    pub fn finishing(&self) -> bool {
+        self.record.finishing.load(SeqCst)
+    }
+
+    /// What `register` answered: `None` = nothing yet, 0 = admitted, or the errno.
+    #[must_use]
+    pub fn admission(&self) -> Option<i32> {
+        match self.record.admission.load(SeqCst) {
+            PENDING => None,
+            answer => Some(answer),
+        }
+    }
+
+    /// Whether its thread sleeps in the kernel.
+    #[must_use]
+    pub fn asleep(&self) -> bool {
+        crate::proc::asleep(self.tid())
+    }
+
+    /// Takes the worker out of the test's pool: `true` = the caller owns it.
+    #[must_use]
+    pub fn unpark(&self) -> bool {
+        self.record.parked.swap(false, SeqCst)
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.fmt(f)
+    }
+}
+
+/// A worker as its own body sees it.
+pub struct Me {
+    stage: Arc<Stage>,
+    record: Arc<Record>,
+}
+
+impl Me {
+    /// The stage.
+    #[must_use]
+    pub fn stage(&self) -> &Arc<Stage> {
+        &self.stage
+    }
+
+    /// The provider that is tested.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        self.stage.provider()
+    }
+
+    /// The own task.
+    #[must_use]
+    pub fn task(&self) -> &UmcgTask {
+        &self.record.task
+    }
+
+    /// The own record.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Says how far the body came.
+    pub fn step(&self, step: u32) {
+        self.record.step.fetch_max(step, SeqCst);
+    }
+
+    /// To be called after whatever may have blocked.
+    ///
+    /// # Panics
+    /// If the provider refuses, or lets the worker pass in a state that is not RUNNING.
+    #[track_caller]
+    pub fn checkpoint(&self) {
+        self.provider().checkpoint().expect("checkpoint");
+        self.assert_passed("checkpoint");
+    }
+
+    /// After a call that only returns to the holder of a slot: RUNNING, or judged (rightly or
+    /// wrongly) since. RUNNABLE and NONE are always wrong.
+    ///
+    /// # Panics
+    /// If so.
+    #[track_caller]
+    pub fn assert_passed(&self, call: &str) {
+        let word = self.task().state_word().load(SeqCst);
+        let judged =
+            !self.provider().facts().exact_stop && word & state::STATE_MASK == state::BLOCKED;
+        assert!(
+            word & state::STATE_MASK == state::RUNNING || judged,
+            "after {call} the caller is {} ({word:#x})",
+            state::name(word)
+        );
+    }
+
+    /// The way out of RUNNING; checkpoints for as long as it is judged in between (trace A8).
+    #[track_caller]
+    pub fn leave(&self) {
+        while !self.task().leave() {
+            self.checkpoint();
+        }
+    }
+
+    /// An explicit wait, after `leave` and whatever publishes the worker.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[track_caller]
+    pub fn wait(&self) {
+        self.provider().wait(0, 0).expect("wait of a worker");
+        self.assert_passed("wait");
+    }
+
+    /// Gives the slot back to the server and queues up there.
+    #[track_caller]
+    pub fn yield_now(&self) {
+        self.leave();
+        let server = self.task().server_tid();
+        self.record.offered.store(server, SeqCst);
+        self.wait();
+    }
+
+    /// Gives the slot back to the server and waits in the test's pool ([`Worker::unpark`]).
+    #[track_caller]
+    pub fn park(&self) {
+        self.leave();
+        self.record.parked.store(true, SeqCst);
+        self.wait();
+    }
+
+    /// Gives the slot to another worker, which the caller owns, and queues up at the server.
+    ///
+    /// If the switch was not made (the server picked the caller before it came to `wait`), the
+    /// other one is queued up, too.
+    ///
+    /// # Panics
+    /// If no task of this test has that tid.
+    #[track_caller]
+    pub fn switch_to(&self, other: u32) {
+        let record = self.stage.by_tid(other).expect("a worker of this test");
+        self.leave();
+        self.task().set_next_tid(other);
+        let server = self.task().server_tid();
+        self.record.offered.store(server, SeqCst);
+        self.wait();
+        if self.task().clear_next_tid(other) {
+            record.offered.store(server, SeqCst);
+        }
+    }
+
+    /// A call that may block, and its checkpoint.
+    #[track_caller]
+    pub fn blocking<T>(&self, call: impl FnOnce() -> T) -> T {
+        let value = call();
+        self.checkpoint();
+        value
+    }
+
+    /// Sleeps in the kernel.
+    #[track_caller]
+    pub fn sleep(&self, time: Duration) {
+        self.blocking(|| std::thread::sleep(time));
+    }
+
+    /// Computes until the condition holds, with a checkpoint and a `sched_yield` now and then.
+    ///
+    /// # Panics
+    /// If it does not hold within the time limit.
+    #[track_caller]
+    pub fn spin_until(&self, mut condition: impl FnMut() -> bool) {
+        let end = self.stage.deadline();
+        while !condition() {
+            for _ in 0..200 {
+                std::hint::spin_loop();
+            }
+            std::thread::yield_now();
+            assert!(Instant::now() < end, "time limit in a spinning worker");
+            self.checkpoint();
+        }
+    }
+
+    /// A call that is expected to fail, made by the RUNNING holder of a slot: it is repeated
+    /// if a verdict came in between, and the state after it is checked.
+    ///
+    /// # Panics
+    /// If the caller is left in a state that is not RUNNING.
+    #[track_caller]
+    pub fn failing(
+        &self,
+        what: &str,
+        mut call: impl FnMut(&dyn Provider) -> Result<(), Error>,
+    ) -> Error {
+        loop {
+            self.checkpoint();
+            let result = call(self.provider().as_ref());
+            let judged = self.task().state() == state::BLOCKED;
+            self.assert_passed(what);
+            match result {
+                Err(_) if judged && !self.provider().facts().exact_stop => {}
+                Err(error) => return error,
+                Ok(()) => panic!("{what} succeeded"),
+            }
+        }
+    }
+
+    /// An explicit wait that is expected to fail, after the way out of RUNNING. `next_tid` must
+    /// survive the error, and is 0 afterwards.
+    ///
+    /// # Panics
+    /// If it succeeds, changes `next_tid`, or leaves the caller in a wrong state.
+    #[track_caller]
+    pub fn failing_wait(&self, what: &str, next: u32, deadline_ns: u64, flags: u32) -> Error {
+        loop {
+            self.leave();
+            self.task().set_next_tid(next);
+            self.record.stranded.store(true, SeqCst);
+            let result = self.provider().wait(deadline_ns, flags);
+            let picked = !self.record.stranded.swap(false, SeqCst);
+            self.assert_passed(what);
+            let left = self.task().next_tid();
+            self.task().set_next_tid(0);
+            match result {
+                // It was judged before the call, slept as a worker without a slot does, and
+                // was picked: not what is tested here.
+                Ok(()) if picked && !self.provider().facts().exact_stop => {}
+                Ok(()) => panic!("{what} succeeded"),
+                Err(error) => {
+                    assert_eq!(left, next, "{what}: next_tid is untouched");
+                    return error;
+                }
+            }
+        }
+    }
+
+    /// Ends the worker: an ordinary thread from here on.
+    ///
+    /// # Panics
+    /// If the provider refuses a RUNNING worker.
+    #[track_caller]
+    pub fn unregister(&self) {
+        loop {
+            self.checkpoint();
+            match self.provider().unregister(NonNull::from(&self.record.task)) {
+                Ok(()) => break,
+                // Judged since the checkpoint.
+                Err(error) if error.is_busy() => {}
+                Err(error) => panic!("unregister a worker: {error}"),
+            }
+        }
+        assert_eq!(self.task().state(), state::NONE, "NONE after unregister");
+    }
+}
+
+impl fmt::Debug for Me {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.fmt(f)
+    }
+}

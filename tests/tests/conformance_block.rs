@@ -1,0 +1,319 @@
+//! Checklist lines 34 to 41: a worker blocks and unblocks, and nobody wrapped the call.
+//!
+//! Lines without a test are in `CHECKLIST.md`, with the reason.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+};
+
+use umcg_sys::{List, state};
+use umcg_tests::{
+    Server, Stage, Worker,
+    blockers::{self, Blocker, Futex},
+    in_ms, on_each,
+};
+
+/// A worker that does nothing but report that it ran, over and over.
+fn ticker(stage: &Arc<Stage>, server: &Server, stop: &Arc<AtomicBool>) -> (Worker, Arc<AtomicU32>) {
+    let ticks = Arc::new(AtomicU32::new(0));
+    let worker = stage.worker("ticker", server.tid(), {
+        let (stop, ticks) = (Arc::clone(stop), Arc::clone(&ticks));
+        move |me| {
+            while !stop.load(SeqCst) {
+                ticks.fetch_add(1, SeqCst);
+                me.yield_now();
+            }
+        }
+    });
+    (worker, ticks)
+}
+
+/// `blocker` blocks one worker; another one of the same server goes on; then it is released.
+fn block_one(stage: &Arc<Stage>, blocker: Blocker) {
+    let Blocker {
+        name,
+        call,
+        release,
+        expect,
+    } = blocker;
+    let mut server = Server::start(stage);
+    let stop = Arc::new(AtomicBool::new(false));
+    let sleeper = stage.worker(name, server.tid(), move |me| {
+        let result = call();
+        me.step(1);
+        me.checkpoint();
+        assert_eq!(
+            result, expect,
+            "{name}: the result is the system call's own"
+        );
+        me.step(2);
+    });
+    server.run_until("the call blocks and is reported", |_| {
+        sleeper.state() == state::BLOCKED && sleeper.asleep()
+    });
+    assert!(!sleeper.reached(1), "{name} did not block");
+    let (ticker, ticks) = ticker(stage, &server, &stop);
+    server.run_until("the other worker goes on", |_| ticks.load(SeqCst) >= 10);
+    assert_eq!(sleeper.state(), state::BLOCKED, "{name}: still");
+    assert!(
+        server
+            .log
+            .iter()
+            .any(|drained| drained.blocked.contains(&sleeper.tid())),
+        "{name}: the block was reported"
+    );
+    release();
+    server.run_until("the call returns and the worker is picked", |_| {
+        sleeper.reached(2)
+    });
+    stop.store(true, SeqCst);
+    server.run_to_exit(&[&sleeper, &ticker]);
+    server.finish();
+}
+
+#[test]
+fn c34_a_block_in_any_system_call_is_seen() {
+    on_each(|stage| {
+        for blocker in blockers::all() {
+            block_one(stage, blocker);
+        }
+    });
+}
+
+#[test]
+fn c34_a_page_fault_is_seen() {
+    on_each(|stage| match blockers::page_fault() {
+        Ok(blocker) => block_one(stage, blocker),
+        Err(error) => eprintln!("SKIPPED: no page-fault blocker here: userfaultfd: {error}"),
+    });
+}
+
+#[test]
+fn c35_a_block_is_state_then_list_then_server() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let sleeper = stage.worker("sleeper", server.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        server.collect(&sleeper);
+        let next = server.remove(&sleeper);
+        // No deadline, and nothing else happens: the block itself makes the server RUNNING.
+        server.dispatch(next, 0).expect("the block ends this wait");
+        assert!(
+            server.task().has_events(List::Blocked),
+            "on the list before the server was woken"
+        );
+        assert!(sleeper.task().is_linked(List::Blocked));
+        assert_eq!(server.drain().blocked, [sleeper.tid()]);
+        data.set();
+        server.run_to_exit(&[&sleeper]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c35_a_block_while_the_server_is_awake_is_told_at_its_next_turns() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
+        let sleeper = stage.worker("sleeper", server.tid(), {
+            let (go, data) = (Arc::clone(&go), data.clone());
+            move |me| {
+                me.spin_until(|| go.load(SeqCst));
+                me.blocking(|| data.wait());
+            }
+        });
+        server.hold(&sleeper);
+        let drains = server.log.len();
+        go.store(true, SeqCst);
+        server.until_slot_is_free();
+        server.run_until("the event of a worker that still sleeps", |server| {
+            server.log[drains..]
+                .iter()
+                .any(|drained| drained.blocked.contains(&sleeper.tid()))
+        });
+        data.set();
+        server.run_to_exit(&[&sleeper]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c36_leaving_running_switches_to_next_or_else_the_server() {
+    on_each(|stage| {
+        stage.attempt("a block that consumes the armed next_tid", || {
+            let mut server = Server::start(stage);
+            let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+            let spare = stage.worker("spare", server.tid(), {
+                let (stop, record) = (Arc::clone(&stop), Arc::clone(server.record()));
+                move |me| {
+                    me.park();
+                    me.step(1);
+                    let turns = record.turns.load(SeqCst);
+                    for _ in 0..50 {
+                        me.checkpoint();
+                        std::thread::yield_now();
+                    }
+                    if record.turns.load(SeqCst) == turns {
+                        me.step(2); // the server slept all the while
+                    }
+                    stop.store(true, SeqCst);
+                }
+            });
+            server.run_until("spare in the pool", |_| spare.unpark());
+            let sleeper = stage.worker("sleeper", server.tid(), {
+                let data = data.clone();
+                move |me| me.blocking(|| data.wait())
+            });
+            server.collect(&sleeper);
+            // The pool's worker is the server's now; it arms it.
+            let next = server.remove(&sleeper);
+            let before = stage.disturbances(server.tid());
+            sleeper.task().set_next_tid(spare.tid());
+            server.dispatch(next, 0).expect("until the spare leaves");
+            // One disturbance is the block itself.
+            let quiet = stage.disturbances(server.tid()) == before + 1;
+            let direct = spare.reached(1);
+            if let Some(left) = stage.provider().disarm(sleeper.task()) {
+                server.ready.push_back(left);
+            }
+            data.set();
+            server.run_to_exit(&[&spare, &sleeper]);
+            server.finish();
+            if quiet {
+                assert!(direct, "the block did not switch to the armed worker");
+                assert!(spare.reached(2), "the server ran beside the armed worker");
+            }
+            quiet
+        });
+    });
+}
+
+#[test]
+fn c39_an_unblocked_worker_stops_until_it_is_picked() {
+    on_each(|stage| {
+        let exact = stage.provider().facts().exact_stop;
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let sleeper = stage.worker("sleeper", server.tid(), {
+            let data = data.clone();
+            move |me| {
+                data.wait();
+                me.step(1);
+                me.checkpoint();
+                me.step(2);
+            }
+        });
+        server.run_until("sleeper blocks", |_| {
+            sleeper.state() == state::BLOCKED && sleeper.asleep()
+        });
+        data.set();
+        server.collect(&sleeper);
+        // Owned, not picked, and the server idles for a while.
+        for _ in 0..5 {
+            server.task().begin_drain();
+            let _ = server.wait(0, in_ms(5));
+            assert!(!sleeper.reached(2), "past its checkpoint unpicked");
+            assert!(!exact || !sleeper.reached(1), "in user code unpicked");
+            assert_eq!(sleeper.state(), state::RUNNABLE);
+        }
+        server.run_to_exit(&[&sleeper]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c40_the_unblock_goes_to_the_current_server() {
+    on_each(|stage| {
+        let mut first = Server::named(stage, "first");
+        let data = Futex::default();
+        let sleeper = stage.worker("sleeper", first.tid(), {
+            let data = data.clone();
+            move |me| {
+                me.step(1);
+                me.blocking(|| data.wait());
+            }
+        });
+        first.collect(&sleeper);
+        let tid = first.remove(&sleeper);
+        stage.thread("second", {
+            let (stage, sleeper, data) = (Arc::clone(stage), sleeper.clone(), data.clone());
+            move || {
+                stage.guarded("second", || {
+                    let mut second = Server::named(&stage, "second");
+                    sleeper.task().set_server_tid(second.tid());
+                    second.ready.push_back(tid);
+                    second.run_until("sleeper blocks here", |_| {
+                        sleeper.state() == state::BLOCKED && sleeper.asleep()
+                    });
+                    data.set();
+                    second.collect(&sleeper);
+                    second.run_to_exit(&[&sleeper]);
+                    second.finish();
+                });
+            }
+        });
+        first.run_to_exit(&[&sleeper]);
+        let strangers = first
+            .log
+            .iter()
+            .filter(|drained| !drained.blocked.is_empty());
+        assert_eq!(
+            strangers.count(),
+            0,
+            "the first server has nothing to do with it"
+        );
+        first.finish();
+    });
+}
+
+#[test]
+fn c41_the_result_of_the_system_call_is_untouched() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // A partial read, an error with its errno, a time-out: as without UMCG.
+        let (mut reader, mut writer) = blockers::pipe();
+        let worker = stage.worker("worker", server.tid(), move |me| {
+            use std::io::Read;
+            let mut buffer = [0; 100];
+            let count = me.blocking(|| reader.read(&mut buffer));
+            assert_eq!(count.expect("read"), 5);
+            assert_eq!(&buffer[..5], b"hello");
+            let mut entry = libc::pollfd {
+                fd: -1,
+                events: 0,
+                revents: 0,
+            };
+            // SAFETY: one valid entry; it sleeps 20 ms.
+            let count = me.blocking(|| unsafe { libc::poll(&raw mut entry, 1, 20) });
+            assert_eq!(count, 0, "poll times out");
+            let time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 20_000_000,
+            };
+            let word = 0_u32;
+            // SAFETY: the word and the time are alive.
+            let (result, errno) = unsafe {
+                let result = libc::syscall(
+                    libc::SYS_futex,
+                    &raw const word,
+                    libc::FUTEX_WAIT,
+                    0,
+                    &raw const time,
+                );
+                (result, *libc::__errno_location())
+            };
+            me.checkpoint();
+            assert_eq!((result, errno), (-1, libc::ETIMEDOUT), "errno survives");
+        });
+        server.run_until("the reader blocks", |_| {
+            worker.state() == state::BLOCKED && worker.asleep()
+        });
+        std::io::Write::write_all(&mut writer, b"hello").expect("write to the pipe");
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}

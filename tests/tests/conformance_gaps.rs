@@ -1,0 +1,302 @@
+//! G1 to G10: what the mail leaves open, as decided here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{List, state};
+use umcg_tests::{
+    NO_SUCH_TID, Record, Server, assert_errno, blockers::Futex, in_ms, on_each, proc,
+};
+
+#[test]
+fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
+    on_each(|stage| {
+        stage.attempt("an unblock beside a running worker", || {
+            let mut server = Server::start(stage);
+            let data = Futex::default();
+            let sleeper = stage.worker("sleeper", server.tid(), {
+                let data = data.clone();
+                move |me| me.blocking(|| data.wait())
+            });
+            server.run_until("sleeper blocks", |_| {
+                sleeper.state() == state::BLOCKED && sleeper.asleep()
+            });
+            let woken = Arc::new(AtomicBool::new(false));
+            let runner = stage.worker("runner", server.tid(), {
+                let (server, sleeper) = (Arc::clone(server.record()), sleeper.clone());
+                let woken = Arc::clone(&woken);
+                move |me| {
+                    let turns = server.turns.load(SeqCst);
+                    data.set();
+                    me.spin_until(|| sleeper.task().is_linked(List::Runnable));
+                    // Time for a wake-up that must not come.
+                    for _ in 0..200 {
+                        std::thread::yield_now();
+                        me.checkpoint();
+                    }
+                    woken.store(
+                        server.turns.load(SeqCst) != turns
+                            || server.task.state() != state::RUNNABLE,
+                        SeqCst,
+                    );
+                }
+            });
+            server.collect(&runner);
+            let next = server.remove(&runner);
+            let before = stage.disturbances(server.tid());
+            server.dispatch(next, 0).expect("until the runner leaves");
+            let quiet = stage.disturbances(server.tid()) == before && runner.exited();
+            server.run_to_exit(&[&runner, &sleeper]);
+            server.finish();
+            assert!(
+                !quiet || !woken.load(SeqCst),
+                "the server was woken beside a running worker"
+            );
+            quiet
+        });
+    });
+}
+
+#[test]
+fn g02_errors_leave_the_caller_running() {
+    // Asserted after every error by `Server::wait` and `Me::failing_wait`; the table of all
+    // errors is in `errors.rs`.
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
+        assert_eq!(server.task().state(), state::RUNNING);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            let error = me.failing_wait("worker", NO_SUCH_TID, 0, 0);
+            assert_eq!(error.errno(), libc::ESRCH);
+            // It goes on without being picked again.
+            me.step(1);
+        });
+        server.run_to_exit(&[&worker]);
+        assert!(worker.reached(1));
+        server.finish();
+    });
+}
+
+#[test]
+fn g03_an_explicit_wait_is_pushed_on_no_list() {
+    on_each(|stage| {
+        stage.attempt("a wait", || {
+            let mut server = Server::start(stage);
+            let worker = stage.worker("worker", server.tid(), umcg_tests::Me::park);
+            server.collect(&worker);
+            let next = server.remove(&worker);
+            let before = stage.disturbances(server.tid());
+            server.dispatch(next, 0).expect("until the worker waits");
+            let listed =
+                server.task().has_events(List::Runnable) || server.task().has_events(List::Blocked);
+            let quiet = stage.disturbances(server.tid()) == before;
+            server.run_until("the worker in the pool", |_| worker.unpark());
+            server.ready.push_back(worker.tid());
+            server.run_to_exit(&[&worker]);
+            server.finish();
+            assert!(!quiet || !listed, "whoever queued it owns it, not the list");
+            quiet
+        });
+    });
+}
+
+#[test]
+fn g04_a_signal_between_leave_and_wait() {
+    on_each(|stage| {
+        proc::count_signals(libc::SIGUSR1, 0);
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..100 {
+                me.leave();
+                let before = proc::signals();
+                proc::signal(me.task().tid(), libc::SIGUSR1);
+                assert!(proc::signals() > before, "the handler ran in the window");
+                me.record().offered.store(me.task().server_tid(), SeqCst);
+                me.wait();
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn g05_a_block_consumes_the_armed_next_tid() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let consumed = AtomicU32::new(0);
+        stage.attempt("a block with a spare", || {
+            let data = Futex::default();
+            let spare = stage.worker("spare", server.tid(), umcg_tests::Me::park);
+            server.run_until("spare in the pool", |_| spare.unpark());
+            let sleeper = stage.worker("sleeper", server.tid(), {
+                let data = data.clone();
+                move |me| me.blocking(|| data.wait())
+            });
+            server.collect(&sleeper);
+            let next = server.remove(&sleeper);
+            sleeper.task().set_next_tid(spare.tid());
+            server.dispatch(next, 0).expect("an event");
+            // Either the block consumed it, and then it runs or ran; or a verdict came at a
+            // time when something was on the runnable list, and it is still armed.
+            let left = stage.provider().disarm(sleeper.task());
+            assert!(left.is_none_or(|left| left == spare.tid()));
+            assert_eq!(sleeper.task().next_tid(), 0, "consumed or taken back");
+            match left {
+                Some(left) => server.ready.push_back(left),
+                None => {
+                    consumed.fetch_add(1, SeqCst);
+                }
+            }
+            data.set();
+            server.run_to_exit(&[&spare, &sleeper]);
+            left.is_none()
+        });
+        assert!(consumed.load(SeqCst) > 0);
+        server.finish();
+    });
+}
+
+#[test]
+fn g06_next_tid_is_cleared_when_the_switch_commits() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), {
+            let server = Arc::clone(server.record());
+            move |me| {
+                assert_eq!(server.task.next_tid(), 0, "cleared before the target runs");
+                me.step(1);
+            }
+        });
+        server.collect(&worker);
+        let next = server.remove(&worker);
+        let _ = server.dispatch(next, in_ms(1000));
+        assert_eq!(server.task().next_tid(), 0);
+        server.run_to_exit(&[&worker]);
+        assert!(worker.reached(1));
+        server.finish();
+    });
+}
+
+#[test]
+fn g07_the_link_is_read_before_the_worker_is_handed_out() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let workers: Vec<_> = (0..6)
+            .map(|index| {
+                let data = data.clone();
+                stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+                    me.blocking(|| data.wait());
+                })
+            })
+            .collect();
+        stage.until("all admissions are on the list", || {
+            workers.iter().all(|w| w.state() == state::RUNNABLE)
+                && workers.iter().all(|w| w.task().is_linked(List::Runnable))
+        });
+        // Dispatched while the rest of the list is still being walked: its link is used again.
+        server.task().begin_drain();
+        let mut walked = Vec::new();
+        for task in server.task().take(List::Runnable) {
+            let worker = workers
+                .iter()
+                .find(|worker| std::ptr::eq(worker.task(), task.as_ptr()))
+                .expect("a worker of this test");
+            walked.push(worker.tid());
+            loop {
+                let result = server.dispatch(worker.tid(), in_ms(1000));
+                if server.task().next_tid() == 0 {
+                    break;
+                }
+                assert!(result.is_ok(), "{result:?}");
+                // An event came first. It is drained by the loop below.
+            }
+            stage.until("it is reported blocked", || {
+                worker.state() != state::RUNNING
+            });
+        }
+        walked.sort_unstable();
+        let mut all: Vec<_> = workers.iter().map(umcg_tests::Worker::tid).collect();
+        all.sort_unstable();
+        assert_eq!(walked, all, "each once");
+        data.set();
+        server.run_to_exit(&workers.iter().collect::<Vec<_>>());
+        server.finish();
+    });
+}
+
+#[test]
+fn g10_the_lists_are_those_of_server_tid() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::new(AtomicU64::new(u64::MAX));
+        let spare = stage.worker("spare", server.tid(), {
+            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+            move |me| {
+                me.park();
+                // The mail's first sketch pushed the blocker on the woken task's list.
+                seen.store(Record::raw_list(me.task(), List::Blocked) & !1, SeqCst);
+                me.spin_until(|| stop.load(SeqCst));
+            }
+        });
+        server.run_until("spare in the pool", |_| spare.unpark());
+        let sleeper = stage.worker("sleeper", server.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        server.collect(&sleeper);
+        let next = server.remove(&sleeper);
+        sleeper.task().set_next_tid(spare.tid());
+        let _ = server.dispatch(next, in_ms(200));
+        server.run_until("sleeper reported", |server| {
+            server
+                .log
+                .iter()
+                .any(|drained| drained.blocked.contains(&sleeper.tid()))
+        });
+        if let Some(left) = stage.provider().disarm(sleeper.task()) {
+            server.ready.push_back(left);
+        }
+        data.set();
+        stop.store(true, SeqCst);
+        server.run_to_exit(&[&spare, &sleeper]);
+        assert_ne!(seen.load(SeqCst), sleeper.task().address());
+        server.finish();
+    });
+}
+
+#[test]
+fn g04_a_handler_that_blocks_between_leave_and_wait() {
+    extern "C" fn nap(_signal: i32) {
+        let time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 3_000_000,
+        };
+        // SAFETY: a valid time; nanosleep is async-signal-safe.
+        unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+    }
+    on_each(|stage| {
+        proc::handle_signal(libc::SIGUSR2, nap, 0);
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..20 {
+                me.leave();
+                proc::signal(me.task().tid(), libc::SIGUSR2);
+                me.record().offered.store(me.task().server_tid(), SeqCst);
+                // And once more when it is queued already (trap a): one token, one list entry.
+                proc::signal(me.task().tid(), libc::SIGUSR2);
+                me.wait();
+            }
+        });
+        server.set_slice(Duration::from_millis(1));
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}

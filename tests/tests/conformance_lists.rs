@@ -1,0 +1,375 @@
+//! Checklist lines 42 to 54: the server loop and the rules of the lists.
+//!
+//! Lines without a test are in `CHECKLIST.md`, with the reason.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{List, state};
+use umcg_tests::{Me, Server, Stage, Turn, Worker, blockers::Futex, in_ms, on_each};
+
+/// Workers that run `body`, started together.
+fn crew(
+    stage: &Arc<Stage>,
+    server: &Server,
+    count: usize,
+    body: impl Fn(&Me, usize) + Clone + Send + 'static,
+) -> Vec<Worker> {
+    (0..count)
+        .map(|index| {
+            let body = body.clone();
+            stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+                body(me, index);
+            })
+        })
+        .collect()
+}
+
+/// Yields and sleeps, in a mix that differs from worker to worker.
+fn mixed(rounds: u64) -> impl Fn(&Me, usize) + Clone + Send + 'static {
+    move |me, index| {
+        for round in 0..rounds {
+            match (round + index as u64) % 3 {
+                0 => me.yield_now(),
+                1 => me.sleep(Duration::from_micros(100 * (index as u64 + 1))),
+                _ => {
+                    me.yield_now();
+                    me.sleep(Duration::from_micros(50));
+                }
+            }
+        }
+        me.step(1);
+    }
+}
+
+fn finish(mut server: Server, workers: &[Worker]) {
+    server.run_to_exit(&workers.iter().collect::<Vec<_>>());
+    server.finish();
+}
+
+#[test]
+fn c42_the_mails_loop_runs_everything() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let workers = crew(stage, &server, 6, mixed(30));
+        server.run_until("all work done", |_| workers.iter().all(|w| w.reached(1)));
+        finish(server, &workers);
+    });
+}
+
+#[test]
+fn c43_blocked_is_processed_before_runnable() {
+    // A scheduler that believes every event as it comes, in the order of processing, ends up
+    // with the right set: each worker that is runnable is enqueued, none is lost.
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
+        let worker = stage.worker("worker", server.tid(), {
+            let (go, data) = (Arc::clone(&go), data.clone());
+            move |me| {
+                me.spin_until(|| go.load(SeqCst));
+                me.blocking(|| data.wait());
+            }
+        });
+        server.hold(&worker);
+        go.store(true, SeqCst);
+        server.until_slot_is_free();
+        data.set();
+        stage.until("the unblock", || worker.task().is_linked(List::Runnable));
+        server.task().begin_drain();
+        let mut queue = Vec::new();
+        let runnable = server.task().take(List::Runnable);
+        let blocked = server.task().take(List::Blocked);
+        for task in blocked {
+            queue.retain(|&other| other != task); // dequeue
+        }
+        for task in runnable {
+            queue.push(task); // enqueue
+        }
+        assert_eq!(queue.len(), 1, "runnable, and in the queue");
+        server.ready.push_back(worker.tid());
+        finish(server, &[worker]);
+    });
+}
+
+#[test]
+fn c44_between_two_drains_at_most_one_of_each() {
+    on_each(|stage| {
+        let server = Server::start(stage);
+        let workers = crew(stage, &server, 4, |me, _| {
+            for _ in 0..40 {
+                // Two blocks with no stop in between, where the stop is not exact: the second
+                // one is not reported, and nothing is pushed twice.
+                std::thread::sleep(Duration::from_micros(300));
+                std::thread::sleep(Duration::from_micros(300));
+                me.checkpoint();
+            }
+        });
+        finish_checked(server, &workers);
+    });
+
+    fn finish_checked(mut server: Server, workers: &[Worker]) {
+        server.run_to_exit(&workers.iter().collect::<Vec<_>>());
+        for drained in &server.log {
+            for list in [&drained.blocked, &drained.runnable] {
+                for worker in workers {
+                    let count = list.iter().filter(|&&tid| tid == worker.tid()).count();
+                    assert!(count <= 1, "{} events of one worker", count);
+                }
+            }
+        }
+        server.finish();
+    }
+}
+
+#[test]
+fn c45_a_drain_is_one_swap() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        const COUNT: usize = 8;
+        let workers = crew(stage, &server, COUNT, |_, _| {});
+        stage.until("all admissions are on the list", || {
+            workers.iter().all(|w| w.task().is_linked(List::Runnable))
+                && workers.iter().all(|w| w.state() == state::RUNNABLE)
+        });
+        // Eight events, no call of the provider, and the list is empty.
+        let events = server.task().take(List::Runnable);
+        assert!(!server.task().has_events(List::Runnable));
+        assert_eq!(server.task().take(List::Runnable).count(), 0);
+        assert_eq!(events.count(), COUNT);
+        for worker in &workers {
+            assert!(!worker.task().is_linked(List::Runnable));
+            server.ready.push_back(worker.tid());
+        }
+        finish(server, &workers);
+    });
+}
+
+#[test]
+fn c46_concurrent_pushes_lose_nothing() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let gate = Futex::default();
+        let workers = crew(stage, &server, 24, {
+            let gate = gate.clone();
+            move |me, _| {
+                me.blocking(|| gate.wait());
+                me.step(1);
+            }
+        });
+        server.run_until("all block", |_| {
+            workers
+                .iter()
+                .all(|w| w.state() == state::BLOCKED && w.asleep())
+        });
+        // All unblock at once.
+        gate.set();
+        finish(server, &workers);
+        assert!(workers.iter().all(|w| w.reached(1)));
+    });
+}
+
+#[test]
+fn c47_blocked_means_dequeue_and_runnable_means_enqueue() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let workers = crew(stage, &server, 4, mixed(20));
+        server.run_to_exit(&workers.iter().collect::<Vec<_>>());
+        // For each worker: a token for the admission and one more at most for each time that
+        // it was reported blocked; two blocked events with no token between them would be a
+        // worker that blocked unpicked.
+        let mut tokens: HashMap<u32, i64> = HashMap::new();
+        for drained in &server.log {
+            for &tid in &drained.blocked {
+                tokens.entry(tid).or_default();
+            }
+            for &tid in &drained.runnable {
+                *tokens.entry(tid).or_default() += 1;
+            }
+        }
+        for worker in &workers {
+            let blocked: i64 = server
+                .log
+                .iter()
+                .map(|drained| {
+                    let of_worker = drained.blocked.iter().filter(|&&tid| tid == worker.tid());
+                    of_worker.count() as i64
+                })
+                .sum();
+            let tokens = tokens[&worker.tid()];
+            assert!(tokens >= 1, "admitted");
+            assert!(
+                tokens <= blocked + 1,
+                "{tokens} tokens after {blocked} blocks: blocked events may be merged, but \
+                 only pending ones, and this server drains both lists each time"
+            );
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn c49_an_event_after_the_drain_ends_the_wait_without_a_switch() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let picked = stage.worker("picked", server.tid(), |_| {});
+        server.collect(&picked);
+        let tid = server.remove(&picked);
+        server.drain();
+        // After the drain, before wait: an event.
+        let late = stage.worker("late", server.tid(), |_| {});
+        stage.until("the event", || server.task().state() == state::RUNNING);
+        server.wait(tid, 0).expect("returns at once");
+        assert_eq!(server.task().next_tid(), tid, "no switch");
+        // c50: and the pick is not lost.
+        assert_eq!(picked.state(), state::RUNNABLE, "untouched");
+        assert!(!picked.exited());
+        server.ready.push_back(tid);
+        finish(server, &[picked, late]);
+    });
+}
+
+#[test]
+fn c50_the_pick_of_a_wait_without_a_switch_survives() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let workers = crew(stage, &server, 3, |me, _| {
+            for _ in 0..30 {
+                me.yield_now();
+            }
+        });
+        // Somebody outside wakes the server all the time: many waits without a switch.
+        let (stop, tid) = (Arc::new(AtomicBool::new(false)), server.tid());
+        stage.thread("outside", {
+            let (stop, provider) = (Arc::clone(&stop), Arc::clone(stage.provider()));
+            move || {
+                while !stop.load(SeqCst) {
+                    provider.preempt(tid).expect("the server is there");
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            }
+        });
+        let mut unswitched = 0;
+        server.run_until("the workers' exit", |server| {
+            let drained = server.drain();
+            // The wake that comes exactly now.
+            let _ = server.provider().preempt(server.tid());
+            if server.turn_from(&drained, in_ms(10)) == Turn::NotSwitched {
+                unswitched += 1;
+            }
+            workers.iter().all(Worker::exited)
+        });
+        stop.store(true, SeqCst);
+        assert!(unswitched > 0);
+        stage.join_all();
+        server.finish();
+    });
+}
+
+#[test]
+fn c51_the_policy_is_the_users() {
+    on_each(|stage| {
+        stage.attempt("last come, first served", || {
+            let mut server = Server::start(stage);
+            let order = Arc::new(AtomicU32::new(0));
+            let places: Arc<[AtomicU32; 5]> = Arc::default();
+            let workers = crew(stage, &server, 5, {
+                let (order, places) = (Arc::clone(&order), Arc::clone(&places));
+                move |_, index| places[index].store(order.fetch_add(1, SeqCst), SeqCst)
+            });
+            for worker in &workers {
+                server.collect(worker);
+            }
+            let before = stage.disturbances(server.tid());
+            // Queued in a known order, served from the back.
+            server.ready.clear();
+            server.ready.extend(workers.iter().map(Worker::tid));
+            server.set_policy(VecDeque::pop_back);
+            server.run_to_exit(&workers.iter().collect::<Vec<_>>());
+            let quiet = stage.disturbances(server.tid()) == before;
+            let places: Vec<u32> = places.iter().map(|place| place.load(SeqCst)).collect();
+            assert!(
+                !quiet || places == [4, 3, 2, 1, 0],
+                "the policy's order, not {places:?}"
+            );
+            server.finish();
+            quiet
+        });
+
+        // Nobody at all, although somebody is ready: that is a policy, too.
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        server.collect(&worker);
+        server.set_policy(|_| None);
+        for _ in 0..3 {
+            assert_eq!(server.turn(in_ms(2)), Turn::TimedOut);
+        }
+        assert!(worker.admission().is_none(), "not run");
+        server.set_policy(VecDeque::pop_front);
+        finish(server, &[worker]);
+    });
+}
+
+#[test]
+fn c52_draining_never_idles() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        for _ in 0..1000 {
+            // Nothing there, nothing to do: the drain comes back.
+            let drained = server.drain();
+            assert!(drained.runnable.is_empty() && drained.blocked.is_empty());
+        }
+        assert_eq!(server.task().state(), state::RUNNABLE);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        finish(server, &[worker]);
+    });
+}
+
+#[test]
+fn c53_either_the_server_sees_the_push_or_it_is_woken() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // No deadline anywhere: one lost event and this hangs.
+        let workers = crew(stage, &server, 3, |me, index| {
+            for round in 0..150_u64 {
+                let time = 20 + (round * 7 + index as u64 * 13) % 90;
+                me.sleep(Duration::from_micros(time));
+            }
+        });
+        server.run_without_deadline(&workers.iter().collect::<Vec<_>>());
+        server.finish();
+    });
+}
+
+#[test]
+fn c54_transitions_keep_the_users_bits() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        server.task().set_user_bits(0x1234);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            me.task().set_user_bits(0xabcd);
+            for _ in 0..10 {
+                me.yield_now();
+                assert_eq!(me.task().user_bits(), 0xabcd, "across a yield");
+                me.sleep(Duration::from_millis(1));
+                assert_eq!(me.task().user_bits(), 0xabcd, "across a block");
+            }
+        });
+        server.run_until("the worker's exit", |server| {
+            assert_eq!(server.task().user_bits(), 0x1234);
+            worker.exited()
+        });
+        assert_eq!(
+            worker.task().user_bits(),
+            0xabcd,
+            "even unregister keeps them"
+        );
+        server.finish();
+    });
+}

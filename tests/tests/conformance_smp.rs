@@ -1,0 +1,407 @@
+//! Checklist lines 56 to 70: placement, many servers, preemption, one loop for all of it.
+//!
+//! Lines without a test are in `CHECKLIST.md`, with the reason.
+
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{List, state};
+use umcg_tests::{
+    Fleet, Me, Server, Stage, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+};
+
+fn spinner(stage: &Arc<Stage>, name: &str, server: u32, stop: &Arc<AtomicBool>) -> Worker {
+    let stop = Arc::clone(stop);
+    stage.worker(name, server, move |me| me.spin_until(|| stop.load(SeqCst)))
+}
+
+/// Some of everything.
+fn mixed(me: &Me, rounds: u64) {
+    for round in 0..rounds {
+        match round % 4 {
+            0 | 2 => me.yield_now(),
+            1 => me.sleep(Duration::from_micros(150)),
+            _ => {
+                for _ in 0..2000 {
+                    std::hint::spin_loop();
+                }
+                me.checkpoint();
+            }
+        }
+    }
+    me.step(1);
+}
+
+fn fleet_runs(stage: &Arc<Stage>, servers: usize, workers: usize, rounds: u64) {
+    let fleet = Fleet::start(stage, servers);
+    let workers: Vec<_> = (0..workers)
+        .map(|index| {
+            let home = fleet.tid(index);
+            stage.worker(&format!("worker {index}"), home, move |me| {
+                mixed(me, rounds);
+            })
+        })
+        .collect();
+    stage.until("all work is done", || workers.iter().all(Worker::exited));
+    assert!(workers.iter().all(|worker| worker.reached(1)));
+    fleet.finish();
+}
+
+#[test]
+fn c56_moving_a_worker_is_writing_its_server_tid() {
+    on_each(|stage| {
+        // Two servers; each gives every worker that it drains to the other one.
+        let boxes: Arc<[Mutex<Vec<u32>>; 2]> = Arc::default();
+        let tids: Arc<[AtomicU32; 2]> = Arc::default();
+        let done = Arc::new(AtomicBool::new(false));
+        for own in 0..2 {
+            let (stage, boxes) = (Arc::clone(stage), Arc::clone(&boxes));
+            let (tids, done) = (Arc::clone(&tids), Arc::clone(&done));
+            Arc::clone(&stage).thread("server", move || {
+                stage.guarded("server", || {
+                    let mut server = Server::named(&stage, &format!("server {own}"));
+                    tids[own].store(server.tid(), SeqCst);
+                    while !done.load(SeqCst) {
+                        stage.check();
+                        server.drain();
+                        boxes[1 - own]
+                            .lock()
+                            .expect("a box")
+                            .extend(server.ready.drain(..));
+                        let pick = boxes[own].lock().expect("a box").pop();
+                        if let Some(tid) = pick {
+                            let record = stage.by_tid(tid).expect("the worker");
+                            record.task.set_server_tid(server.tid());
+                        }
+                        let result = server.wait(pick.unwrap_or(0), in_ms(2));
+                        if let Err(error) = result {
+                            assert!(error.is_timeout(), "{error}");
+                        }
+                        if pick.is_some_and(|tid| server.task().next_tid() == tid) {
+                            boxes[own].lock().expect("a box").extend(pick);
+                        }
+                    }
+                    server.finish();
+                });
+            });
+        }
+        stage.until("both servers", || {
+            tids.iter().all(|tid| tid.load(SeqCst) != 0)
+        });
+        let worker = stage.worker("worker", tids[0].load(SeqCst), |me| {
+            let mut last = me.task().server_tid();
+            for _ in 0..10 {
+                me.yield_now();
+                let now = me.task().server_tid();
+                assert_ne!(now, last, "each yield moves it");
+                last = now;
+                me.step(1);
+            }
+        });
+        stage.until("the worker's exit", || worker.exited());
+        done.store(true, SeqCst);
+    });
+}
+
+#[test]
+fn c57_servers_share_queues_and_nothing_else() {
+    on_each(|stage| fleet_runs(stage, 2, 8, 40));
+}
+
+#[test]
+fn c58_one_server_runs_everything() {
+    on_each(|stage| fleet_runs(stage, 1, 8, 40));
+}
+
+#[test]
+fn c59_tasks_of_other_processes_do_not_exist() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let mut child = Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("another process");
+        assert_errno(server.insist(child.id(), 0), libc::ESRCH, "wait");
+        assert_errno(stage.provider().preempt(child.id()), libc::ESRCH, "preempt");
+        let worker = stage.worker("worker", child.id(), |_| {});
+        stage.until("the answer", || worker.exited());
+        assert_eq!(worker.admission(), Some(libc::ESRCH));
+        child.kill().expect("end the other process");
+        child.wait().expect("end the other process");
+        server.finish();
+    });
+}
+
+#[test]
+fn c60_many_servers() {
+    on_each(|stage| fleet_runs(stage, 5, 15, 20));
+}
+
+#[test]
+fn c61_bad_tid_and_wrong_state() {
+    // The whole table is in `errors.rs`; this is the line of the mail.
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let nobody = server.insist(umcg_tests::NO_SUCH_TID, 0);
+        assert_errno(nobody, libc::ESRCH, "bad tid");
+        let other = Fleet::start(stage, 1);
+        let wrong = server.insist(other.tid(0), 0);
+        assert_errno(wrong, libc::EBUSY, "a task that is not to be run here");
+        other.finish();
+        server.finish();
+    });
+}
+
+#[test]
+fn c62_after_a_failure_the_caller_goes_on() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        for _ in 0..100 {
+            assert_errno(
+                server.insist(umcg_tests::NO_SUCH_TID, 0),
+                libc::ESRCH,
+                "again and again",
+            );
+        }
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..50 {
+                let error = me.failing_wait("wait", umcg_tests::NO_SUCH_TID, 0, 0);
+                assert_eq!(error.errno(), libc::ESRCH);
+            }
+            mixed(me, 10);
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c63_no_loop_depends_on_what_the_user_writes() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| mixed(me, 100));
+        // An antagonist writes to every word that the user may write, as fast as it can.
+        let stop = Arc::new(AtomicBool::new(false));
+        stage.thread("antagonist", {
+            let stop = Arc::clone(&stop);
+            let records = [Arc::clone(server.record()), Arc::clone(worker.record())];
+            move || {
+                let mut bits = 0;
+                while !stop.load(SeqCst) {
+                    for record in &records {
+                        record.task.set_user_bits(bits);
+                        bits = bits.wrapping_add(1);
+                    }
+                }
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        stop.store(true, SeqCst);
+        server.finish();
+    });
+}
+
+#[test]
+fn c64_a_waiting_task_may_get_signals() {
+    on_each(|stage| {
+        proc::count_signals(libc::SIGUSR1, libc::SA_RESTART);
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| me.park());
+        server.run_until("the worker waits", |_| worker.record().parked.load(SeqCst));
+        stage.until("asleep", || worker.asleep());
+        let before = proc::signals();
+        proc::signal(worker.tid(), libc::SIGUSR1);
+        stage.until("the handler ran", || proc::signals() > before);
+        stage.until("asleep again", || worker.asleep());
+        assert_eq!(worker.state(), state::RUNNABLE, "and the wait goes on");
+        assert!(!worker.exited());
+        assert!(worker.unpark());
+        server.ready.push_back(worker.tid());
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c65_preemption_frees_the_slot_and_the_loop_is_the_same() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let spinner = spinner(stage, "spinner", server.tid(), &stop);
+        server.hold(&spinner);
+        // Nobody yields: only the preemption in the loop's slice lets the other one run. And
+        // the preempted one comes back by the ordinary way: its token.
+        let other = stage.worker("other", server.tid(), {
+            let spinner = spinner.clone();
+            move |me| {
+                me.spin_until(|| spinner.task().is_linked(List::Runnable));
+                me.step(1);
+            }
+        });
+        server.run_until("the other one ran", |_| other.reached(1));
+        server.run_until("the spinner runs again", |server| {
+            server.current() == Some(spinner.tid())
+        });
+        let tokens = server
+            .log
+            .iter()
+            .filter(|drained| drained.runnable.contains(&spinner.tid()));
+        assert!(tokens.count() >= 2, "admission, and after the preemption");
+        stop.store(true, SeqCst);
+        server.run_to_exit(&[&spinner, &other]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c66_preemption_with_the_server_awake_is_a_push_without_a_switch() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let spinner = spinner(stage, "spinner", server.tid(), &stop);
+        server.hold(&spinner);
+        stage
+            .provider()
+            .preempt(spinner.tid())
+            .expect("preempt the spinner");
+        assert_eq!(server.task().state(), state::RUNNING, "the server runs on");
+        stage.until("the token of the preempted worker", || {
+            server.task().has_events(List::Runnable)
+        });
+        assert_eq!(spinner.state(), state::RUNNABLE);
+        assert_eq!(server.current(), None, "nobody was switched to");
+        stop.store(true, SeqCst);
+        server.run_to_exit(&[&spinner]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c68_a_server_sleeps_while_its_worker_runs() {
+    on_each(|stage| {
+        stage.attempt("a worker left alone", || {
+            let mut server = Server::start(stage);
+            let asleep = Arc::new(AtomicU32::new(0));
+            let awake = Arc::new(AtomicU32::new(0));
+            let worker = stage.worker("worker", server.tid(), {
+                let (record, asleep) = (Arc::clone(server.record()), Arc::clone(&asleep));
+                let awake = Arc::clone(&awake);
+                move |me| {
+                    let tid = record.task.tid();
+                    me.spin_until(|| proc::asleep(tid));
+                    for _ in 0..20 {
+                        let sleeps = proc::asleep(tid) && record.task.state() == state::RUNNABLE;
+                        (if sleeps { &asleep } else { &awake }).fetch_add(1, SeqCst);
+                        me.checkpoint();
+                    }
+                }
+            });
+            server.collect(&worker);
+            let before = stage.disturbances(server.tid());
+            server.run_without_deadline(&[&worker]);
+            let quiet = stage.disturbances(server.tid()) == before;
+            server.finish();
+            if quiet {
+                assert_eq!(awake.load(SeqCst), 0, "the server ran beside its worker");
+                assert_eq!(asleep.load(SeqCst), 20);
+            }
+            quiet
+        });
+    });
+}
+
+#[test]
+fn c69_when_a_worker_blocks_its_server_runs_another() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        // The second one ends the first one's sleep: without it, this hangs.
+        let first = stage.worker("first", server.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        let second = stage.worker("second", server.tid(), move |_| data.set());
+        server.collect(&first);
+        server.collect(&second);
+        server.ready.clear();
+        server.ready.extend([first.tid(), second.tid()]);
+        // No deadline: nothing but the block brings the server back.
+        server.run_without_deadline(&[&first, &second]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c69_work_that_waited_before_the_dispatch_counts() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let worker = stage.worker("worker", server.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        server.collect(&worker);
+        // Whoever watches may go to sleep meanwhile.
+        server.set_has_work(false);
+        std::thread::sleep(Duration::from_millis(50));
+        server.set_has_work(true);
+        let next = server.remove(&worker);
+        server.dispatch(next, 0).expect("the block ends this wait");
+        data.set();
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c69_work_queued_beside_a_running_worker_counts() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        server.set_has_work(false);
+        let queued = server.work_flag();
+        let worker = stage.worker("worker", server.tid(), {
+            let (data, server) = (data.clone(), server.tid());
+            move |me| {
+                queued.store(true, SeqCst);
+                me.provider().work_waiting(server);
+                me.blocking(|| data.wait());
+            }
+        });
+        server.collect(&worker);
+        std::thread::sleep(Duration::from_millis(50));
+        let next = server.remove(&worker);
+        server.dispatch(next, 0).expect("the block ends this wait");
+        data.set();
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c70_blocking_and_preemption_in_one_loop() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        server.set_slice(Duration::from_millis(2));
+        let stop = Arc::new(AtomicBool::new(false));
+        let spinners: Vec<_> = (0..2)
+            .map(|index| spinner(stage, &format!("spinner {index}"), server.tid(), &stop))
+            .collect();
+        let mixed: Vec<_> = (0..3)
+            .map(|index| stage.worker(&format!("mixed {index}"), server.tid(), |me| mixed(me, 20)))
+            .collect();
+        server.run_until("the others, between two that never stop", |_| {
+            mixed.iter().all(Worker::exited)
+        });
+        stop.store(true, SeqCst);
+        server.run_to_exit(&spinners.iter().collect::<Vec<_>>());
+        server.finish();
+    });
+}

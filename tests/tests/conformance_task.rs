@@ -1,0 +1,413 @@
+//! Checklist lines 1 to 17: the struct, the states, register and unregister.
+//!
+//! Lines without a test are in `CHECKLIST.md`, with the reason.
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use umcg_sys::{List, Placement, Register, UmcgTask, gettid, state};
+use umcg_tests::{
+    NO_SUCH_TID, Record, Server, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+};
+
+#[test]
+fn c01_layout_of_the_task() {
+    assert_eq!(align_of::<UmcgTask>(), 64, "never straddles a page");
+    let task = UmcgTask::new();
+    assert_eq!(Record::raw_words(&task), [0; 8]);
+    task.prepare(0x1122_3344);
+    task.set_next_tid(0x5566_7788);
+    task.transition(state::NONE, state::BLOCKED).expect("fresh");
+    task.set_user_bits(0xabcd);
+    let words = Record::raw_words(&task);
+    assert_eq!(words[0], 0xabcd_0003, "state at 0, user bits above");
+    assert_eq!(words[1], 0x1122_3344, "server_tid at 4");
+    assert_eq!(words[2], 0x5566_7788, "next_tid at 8");
+    assert_eq!(words[3], gettid(), "tid at 12");
+    assert_eq!(words[4..], [0; 4], "the two pointers at 16 and 24");
+    // SAFETY: neither task is freed before its event is taken.
+    unsafe {
+        let worker = UmcgTask::new();
+        assert!(task.push(List::Blocked, &worker));
+        assert_eq!(Record::raw_list(&task, List::Blocked), worker.address());
+        assert_eq!(Record::raw_list(&task, List::Runnable), 0);
+        assert!(task.push(List::Runnable, &worker));
+        assert_eq!(Record::raw_list(&task, List::Runnable), worker.address());
+        assert_eq!(task.take(List::Blocked).count(), 1);
+        assert_eq!(task.take(List::Runnable).count(), 1);
+    }
+}
+
+#[test]
+fn c02_pointers_are_64_bits_and_name_the_task() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        stage.until("admission is pushed", || {
+            server.task().has_events(List::Runnable)
+        });
+        let head: u64 = Record::raw_list(server.task(), List::Runnable);
+        assert_eq!(head, worker.task().address());
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c03_the_provider_writes_only_what_the_table_says() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            me.yield_now();
+            me.sleep(std::time::Duration::from_millis(2));
+            me.yield_now();
+        });
+        let (own, tid) = (server.tid(), worker.tid());
+        server.run_to_exit(&[&worker]);
+        for (task, tid) in [(server.task(), own), (worker.task(), tid)] {
+            let words = Record::raw_words(task);
+            assert_eq!(words[1], own, "server_tid is read only");
+            assert_eq!(words[2], 0, "next_tid is cleared by the switch");
+            assert_eq!(words[3], tid, "tid is read only");
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn c04_tid_is_the_callers() {
+    on_each(|stage| {
+        let provider = stage.provider();
+        let task = UmcgTask::for_current_thread(0);
+        assert_eq!(task.tid(), gettid());
+        // A task that another thread prepared has another tid.
+        let foreign = std::thread::spawn(|| UmcgTask::for_current_thread(0))
+            .join()
+            .expect("prepares a task");
+        let how = Register::server(stage.subject().placement);
+        // SAFETY: the call fails, so nothing keeps the pointer.
+        let result = unsafe { provider.register(NonNull::from(&foreign), &how) };
+        assert_errno(result, libc::EINVAL, "register another thread's task");
+        assert_eq!(foreign.state(), state::NONE, "and it stays unregistered");
+        assert_errno(provider.wait(0, 0), libc::EINVAL, "wait after that");
+    });
+}
+
+#[test]
+fn c05_the_words_alone_say_who_runs_and_who_waits() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let seen = Arc::new(AtomicBool::new(false));
+        let worker = stage.worker("worker", server.tid(), {
+            let seen = Arc::clone(&seen);
+            move |me| me.spin_until(|| seen.load(SeqCst))
+        });
+        server.collect(&worker);
+        assert_eq!(worker.state(), state::RUNNABLE, "admitted, not picked");
+        let server_record = Arc::clone(server.record());
+        let looker = worker.clone();
+        stage.thread("looker", {
+            let stage = Arc::clone(stage);
+            move || {
+                stage.until("worker RUNNING, server RUNNABLE, in words", || {
+                    looker.state() == state::RUNNING
+                        && server_record.task.state() == state::RUNNABLE
+                });
+                seen.store(true, SeqCst);
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        assert_eq!(worker.state(), state::NONE);
+        server.finish();
+    });
+}
+
+#[test]
+fn c06_server_tid_takes_effect_without_a_call() {
+    on_each(|stage| {
+        let mut first = Server::named(stage, "first");
+        let worker = stage.worker("worker", first.tid(), |me| {
+            me.yield_now();
+            me.sleep(std::time::Duration::from_millis(5));
+        });
+        first.collect(&worker);
+        let tid = first.remove(&worker);
+        stage.thread("second", {
+            let stage = Arc::clone(stage);
+            let worker = worker.clone();
+            move || {
+                stage.guarded("second", || {
+                    let mut second = Server::named(&stage, "second");
+                    // The owner of a drained RUNNABLE worker: the token was handed over.
+                    worker.task().set_server_tid(second.tid());
+                    second.ready.push_back(tid);
+                    second.run_to_exit(&[&worker]);
+                    let runnable = second.log.iter().flat_map(|drained| &drained.offered);
+                    assert!(runnable.count() >= 1, "it yields to its new server");
+                    second.finish();
+                });
+            }
+        });
+        first.run_to_exit(&[&worker]);
+        assert!(
+            first
+                .log
+                .iter()
+                .all(|drained| drained.blocked.is_empty() && drained.offered.is_empty()),
+            "nothing but the admission came to the old server"
+        );
+        first.finish();
+    });
+}
+
+#[test]
+fn c08_a_worker_can_be_on_both_lists() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
+        let worker = stage.worker("worker", server.tid(), {
+            let (go, data) = (Arc::clone(&go), data.clone());
+            move |me| {
+                me.spin_until(|| go.load(SeqCst));
+                me.blocking(|| data.wait());
+                me.step(1);
+            }
+        });
+        server.hold(&worker);
+        // The server is awake, and does not drain.
+        go.store(true, SeqCst);
+        server.until_slot_is_free();
+        data.set();
+        stage.until("the unblock", || worker.task().is_linked(List::Runnable));
+        assert!(worker.task().is_linked(List::Blocked), "on both");
+        assert_eq!(worker.state(), state::RUNNABLE);
+        assert_eq!(worker.step(), 0, "not past its checkpoint unpicked");
+        let drained = server.drain();
+        assert_eq!(drained.blocked, [worker.tid()]);
+        assert_eq!(drained.runnable, [worker.tid()]);
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c09_three_states_and_none() {
+    assert_eq!(
+        [state::NONE, state::RUNNING, state::RUNNABLE, state::BLOCKED],
+        [0, 1, 2, 3]
+    );
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..20 {
+                me.yield_now();
+                me.sleep(std::time::Duration::from_micros(300));
+            }
+        });
+        let done = Arc::new(AtomicBool::new(false));
+        stage.thread("looker", {
+            let (stage, done) = (Arc::clone(stage), Arc::clone(&done));
+            move || {
+                stage.guarded("looker", || {
+                    while !done.load(SeqCst) {
+                        for record in stage.records() {
+                            let word = record.task.state_word().load(SeqCst);
+                            assert!(word & state::STATE_MASK <= 3, "a fourth state: {word:#x}");
+                            assert_eq!(word & state::USER_MASK, 0, "user bits appear");
+                        }
+                        std::thread::yield_now();
+                    }
+                });
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        done.store(true, SeqCst);
+        server.finish();
+    });
+}
+
+#[test]
+fn c10_unblocked_is_runnable() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
+        let worker = stage.worker("worker", server.tid(), {
+            let (go, data) = (Arc::clone(&go), data.clone());
+            move |me| {
+                me.spin_until(|| go.load(SeqCst));
+                me.blocking(|| data.wait());
+            }
+        });
+        server.hold(&worker);
+        go.store(true, SeqCst);
+        server.until_slot_is_free();
+        data.set();
+        stage.until("the event of the unblock", || {
+            server.task().has_events(List::Runnable)
+        });
+        assert_eq!(
+            worker.state(),
+            state::RUNNABLE,
+            "before the event is drained"
+        );
+        server.drain();
+        assert_eq!(worker.state(), state::RUNNABLE, "and after");
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c11_serving_is_runnable_and_processing_is_running() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        assert_eq!(server.task().state(), state::RUNNING, "processing");
+        let server_record = Arc::clone(server.record());
+        let worker = stage.worker("worker", server.tid(), move |me| {
+            // Serving: a worker runs in its slot.
+            me.spin_until(|| server_record.task.state() == state::RUNNABLE);
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c12_a_server_is_a_task_whose_work_is_idling() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // The same struct, the same calls; nothing to do: it waits like any task.
+        let error = server.insist(0, in_ms(2)).expect_err("nothing comes");
+        assert!(error.is_timeout(), "{error}");
+        stage.provider().checkpoint().expect("and may checkpoint");
+        assert_eq!(server.task().state(), state::RUNNING);
+        server.finish();
+    });
+}
+
+#[test]
+fn c13_idle_is_runnable_not_a_state_of_its_own() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (record, provider) = (Arc::clone(server.record()), Arc::clone(stage.provider()));
+        stage.thread("outside", {
+            let stage = Arc::clone(stage);
+            move || {
+                stage.guarded("outside", || {
+                    let tid = record.task.tid();
+                    stage.until("the server idles", || {
+                        record.task.state() == state::RUNNABLE && proc::asleep(tid)
+                    });
+                    provider.preempt(tid).expect("wake the server");
+                });
+            }
+        });
+        server.drain();
+        server.wait(0, 0).expect("idle until woken");
+        server.finish();
+    });
+}
+
+#[test]
+fn c14_register_records_the_pointer() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        stage.until("the worker's own words change", || {
+            worker.state() == state::RUNNABLE
+        });
+        server.collect(&worker);
+        assert!(worker.admission().is_none(), "register has not returned");
+        server.run_to_exit(&[&worker]);
+        assert_eq!(worker.admission(), Some(0));
+        server.finish();
+    });
+}
+
+#[test]
+fn c15_after_unregister_the_memory_is_the_callers() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let freed = Arc::new(AtomicBool::new(false));
+        let leaver = stage.worker_that_just_ends("leaver", server.tid(), {
+            let freed = Arc::clone(&freed);
+            move |me| {
+                me.sleep(std::time::Duration::from_millis(2));
+                me.unregister();
+                let before = Record::raw_words(me.task());
+                freed.store(true, SeqCst);
+                // The thread lives on, blocks and runs; nobody writes to its task any more.
+                for _ in 0..20 {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    assert_eq!(Record::raw_words(me.task()), before);
+                }
+                assert_eq!(before[0], state::NONE);
+                assert_eq!(before[4..], [0; 4], "on no list");
+                // And the same memory can be registered again.
+                let task = NonNull::from(me.task());
+                me.task().prepare(me.task().server_tid());
+                // SAFETY: the stage keeps the task.
+                unsafe { me.provider().register(task, &Register::worker()) }
+                    .expect("register again");
+                me.unregister();
+            }
+        });
+        let busy = stage.worker("busy", server.tid(), move |me| {
+            while !freed.load(SeqCst) {
+                me.yield_now();
+            }
+            for _ in 0..50 {
+                me.yield_now();
+            }
+        });
+        server.run_to_exit(&[&leaver, &busy]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c16_the_version_is_in_the_flags() {
+    on_each(|stage| {
+        let task = UmcgTask::for_current_thread(0);
+        for version in [1_u32 << 24, 1 << 31, 0xff << 24] {
+            let mut how = Register::server(Placement::Unpinned);
+            how.flags |= version;
+            // SAFETY: the call fails, so nothing keeps the pointer.
+            let result = unsafe { stage.provider().register(NonNull::from(&task), &how) };
+            assert_errno(result, libc::EINVAL, "a version that is not spoken");
+            assert_eq!(task.state(), state::NONE);
+        }
+    });
+}
+
+#[test]
+fn c17_register_wait_unregister_are_enough_for_cooperative_work() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // No blocking, no slices: nothing but the three calls of the mail.
+        let workers: Vec<_> = (0..4)
+            .map(|index| {
+                stage.worker(&format!("worker {index}"), server.tid(), |me| {
+                    for round in 0..10 {
+                        me.step(round);
+                        me.yield_now();
+                    }
+                    me.step(10);
+                })
+            })
+            .collect();
+        while !workers.iter().all(Worker::exited) {
+            stage.check();
+            server.turn(in_ms(100));
+        }
+        assert!(workers.iter().all(|worker| worker.reached(10)));
+        let nobody = server.insist(NO_SUCH_TID, 0);
+        assert_errno(nobody, libc::ESRCH, "and nobody is left");
+        server.finish();
+    });
+}

@@ -1,0 +1,526 @@
+//! Checklist lines 18 to 33: `wait`, step by step.
+//!
+//! Lines without a test are in `CHECKLIST.md`, with the reason.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::state;
+use umcg_tests::{
+    NO_SUCH_TID, Server, Stage, Turn, Worker, assert_errno, in_ms, now_ns, on_each, proc,
+};
+
+/// A worker that waits in the test's pool each time it runs, until `stop`.
+fn parker(stage: &Arc<Stage>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
+    let stop = Arc::clone(stop);
+    stage.worker(name, server.tid(), move |me| {
+        while !stop.load(SeqCst) {
+            me.park();
+        }
+    })
+}
+
+/// A worker that computes until `stop`.
+fn spinner(stage: &Arc<Stage>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
+    let stop = Arc::clone(stop);
+    stage.worker(name, server.tid(), move |me| {
+        me.spin_until(|| stop.load(SeqCst));
+    })
+}
+
+/// Runs `worker` until it waits in the pool, and takes it out of there.
+fn own_parked(server: &mut Server, worker: &Worker) -> u32 {
+    let name = format!("{} in the pool", worker.name());
+    server.run_until(&name, |_| worker.unpark());
+    worker.tid()
+}
+
+#[test]
+fn c18_wait_returns_at_once_when_running() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // A target that does not exist, a deadline long past: neither is looked at.
+        server.wait(NO_SUCH_TID, 1).expect("RUNNING already");
+        assert_eq!(server.task().next_tid(), NO_SUCH_TID, "untouched");
+        server.task().set_next_tid(0);
+
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..100 {
+                me.checkpoint();
+                match me.provider().wait(0, 0) {
+                    Ok(()) => me.step(1),
+                    Err(error) => assert!(
+                        error.errno() == libc::EINVAL && !me.provider().facts().exact_stop,
+                        "only a verdict in between explains this: {error}"
+                    ),
+                }
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        assert!(worker.reached(1), "not one of a hundred returned at once");
+        assert!(
+            server.log.iter().all(|drained| drained.offered.is_empty()),
+            "nothing was given up"
+        );
+        server.finish();
+    });
+}
+
+#[test]
+fn c19_the_target_is_next_tid_or_else_the_server() {
+    on_each(|stage| {
+        stage.attempt("a switch past the server", || {
+            let mut server = Server::start(stage);
+            let stop = Arc::new(AtomicBool::new(false));
+            let turns = Arc::new(AtomicU64::new(0));
+            let undisturbed = Arc::new(AtomicBool::new(false));
+
+            let second = stage.worker("second", server.tid(), {
+                let (stop, turns) = (Arc::clone(&stop), Arc::clone(&turns));
+                let undisturbed = Arc::clone(&undisturbed);
+                let record = Arc::clone(server.record());
+                move |me| {
+                    me.park();
+                    let before = turns.load(SeqCst);
+                    undisturbed.store(record.turns.load(SeqCst) == before, SeqCst);
+                    stop.store(true, SeqCst);
+                    me.step(1);
+                }
+            });
+            own_parked(&mut server, &second);
+            let first = stage.worker("first", server.tid(), {
+                let second = second.tid();
+                let turns = Arc::clone(&turns);
+                let record = Arc::clone(server.record());
+                move |me| {
+                    turns.store(record.turns.load(SeqCst), SeqCst);
+                    me.switch_to(second);
+                    me.step(1);
+                    // next_tid 0: back to the server.
+                    me.yield_now();
+                    me.step(2);
+                }
+            });
+            server.collect(&first);
+            let before = stage.disturbances(server.tid());
+            // No slices: a deadline would count as a turn.
+            while !second.finishing() {
+                stage.check();
+                server.turn(0);
+            }
+            let quiet = stage.disturbances(server.tid()) == before;
+            server.run_to_exit(&[&first, &second]);
+            server.finish();
+            if quiet {
+                assert!(
+                    undisturbed.load(SeqCst),
+                    "the server ran between two workers that switched directly"
+                );
+            }
+            quiet
+        });
+    });
+}
+
+#[test]
+fn c20_a_server_that_is_its_own_target_idles() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        for own in [0, server.tid()] {
+            let (record, provider) = (Arc::clone(server.record()), Arc::clone(stage.provider()));
+            let idled = Arc::new(AtomicBool::new(false));
+            stage.thread("outside", {
+                let (stage, idled) = (Arc::clone(stage), Arc::clone(&idled));
+                move || {
+                    let tid = record.task.tid();
+                    stage.guarded("outside", || {
+                        stage.until("the server idles", || {
+                            record.task.state() == state::RUNNABLE && proc::asleep(tid)
+                        });
+                        idled.store(true, SeqCst);
+                        provider.preempt(tid).expect("wake the server");
+                    });
+                }
+            });
+            while !idled.load(SeqCst) {
+                stage.check();
+                server.drain();
+                server.wait(own, 0).expect("idle, then woken");
+            }
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let deadline = in_ms(20);
+        assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "no work comes");
+        assert!(now_ns() >= deadline, "not before the deadline");
+
+        // A deadline that is past already ends the wait, too, and loses nothing.
+        assert_errno(
+            server.insist(0, 1),
+            libc::ETIMEDOUT,
+            "a deadline in the past",
+        );
+
+        // Work: a worker registers while the server idles without a deadline.
+        let tid = server.tid();
+        stage.thread("later", {
+            let (stage, record) = (Arc::clone(stage), Arc::clone(server.record()));
+            move || {
+                let idle = || record.task.state() == state::RUNNABLE && proc::asleep(tid);
+                stage.until("the server idles", idle);
+                stage.worker("worker", tid, |_| {});
+            }
+        });
+        while server.ready.is_empty() {
+            server.drain();
+            if server.ready.is_empty() {
+                server.wait(0, 0).expect("idle until work comes");
+            }
+        }
+        let records = stage.records();
+        let worker = records.last().expect("the worker");
+        server.run_until("the worker's exit", |_| worker.exited.load(SeqCst));
+        server.finish();
+    });
+}
+
+#[test]
+fn c22_a_target_that_does_not_exist_is_esrch() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
+        let worker = stage.worker("worker", server.tid(), |me| {
+            let error = me.failing_wait("wait for nobody", NO_SUCH_TID, 0, 0);
+            assert_eq!(error.errno(), libc::ESRCH, "{error}");
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c23_only_a_runnable_target_is_taken() {
+    on_each(|stage| {
+        let mut first = Server::named(stage, "first");
+        let stop = Arc::new(AtomicBool::new(false));
+        // RUNNING, on another server.
+        let other_tid = Arc::new(AtomicU32::new(0));
+        stage.thread("second", {
+            let (stage, stop) = (Arc::clone(stage), Arc::clone(&stop));
+            let other_tid = Arc::clone(&other_tid);
+            move || {
+                stage.guarded("second", || {
+                    let mut second = Server::named(&stage, "second");
+                    let other = spinner(&stage, "other", &second, &stop);
+                    second.run_until("other runs", |_| other.state() == state::RUNNING);
+                    other_tid.store(other.tid(), SeqCst);
+                    second.run_to_exit(&[&other]);
+                    second.finish();
+                });
+            }
+        });
+        stage.until("a running worker elsewhere", || other_tid.load(SeqCst) != 0);
+        let busy = first.insist(other_tid.load(SeqCst), 0);
+        assert_errno(busy, libc::EBUSY, "a worker that runs elsewhere");
+
+        // BLOCKED, own.
+        let data = umcg_tests::blockers::Futex::default();
+        let sleeper = stage.worker("sleeper", first.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        first.run_until("sleeper blocks", |_| {
+            sleeper.state() == state::BLOCKED && sleeper.asleep()
+        });
+        let busy = first.insist(sleeper.tid(), 0);
+        assert_errno(busy, libc::EBUSY, "a worker that is blocked");
+        assert_eq!(sleeper.state(), state::BLOCKED, "and stays so");
+        data.set();
+        first.run_to_exit(&[&sleeper]);
+        stop.store(true, SeqCst);
+        first.finish();
+    });
+}
+
+#[test]
+fn c25_a_switch_puts_the_caller_to_sleep_and_runs_the_target() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let slept = Arc::new(AtomicBool::new(false));
+        let worker = stage.worker("worker", server.tid(), {
+            let (slept, tid) = (Arc::clone(&slept), server.tid());
+            move |me| {
+                me.spin_until(|| proc::asleep(tid));
+                slept.store(true, SeqCst);
+            }
+        });
+        server.collect(&worker);
+        server.run_without_deadline(&[&worker]);
+        assert!(slept.load(SeqCst));
+        server.finish();
+    });
+}
+
+#[test]
+fn c26_the_sleep_loops_until_running() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let parked = parker(stage, "parked", &server, &stop);
+        own_parked(&mut server, &parked);
+        // Wakes that mean nothing, on the word that a sleeper may use.
+        let records = [Arc::clone(server.record()), Arc::clone(parked.record())];
+        let pester = Arc::new(AtomicBool::new(true));
+        stage.thread("pester", {
+            let pester = Arc::clone(&pester);
+            move || {
+                while pester.load(SeqCst) {
+                    for record in &records {
+                        futex_wake(record.task.state_word());
+                    }
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            }
+        });
+        for _ in 0..5 {
+            assert_errno(
+                server.insist(0, in_ms(20)),
+                libc::ETIMEDOUT,
+                "no event came",
+            );
+            assert_eq!(parked.state(), state::RUNNABLE, "the worker sleeps on");
+        }
+        pester.store(false, SeqCst);
+        stop.store(true, SeqCst);
+        server.ready.push_back(parked.tid());
+        server.run_to_exit(&[&parked]);
+        server.finish();
+    });
+}
+
+fn futex_wake(word: &AtomicU32) {
+    // SAFETY: a wake reads nothing but the address.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
+        let private = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        libc::syscall(libc::SYS_futex, word.as_ptr(), private, i32::MAX);
+    }
+}
+
+#[test]
+fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // The server idles without a deadline, a thread outside wakes it, as fast as both can:
+        // one lost wake-up and this hangs.
+        let round = Arc::new(AtomicU32::new(0));
+        let answered = Arc::new(AtomicU32::new(0));
+        const ROUNDS: u32 = 2000;
+        stage.thread("outside", {
+            let (round, answered) = (Arc::clone(&round), Arc::clone(&answered));
+            let (tid, provider) = (server.tid(), Arc::clone(stage.provider()));
+            move || {
+                for number in 1..=ROUNDS {
+                    round.store(number, SeqCst);
+                    // The last one may come too late.
+                    match provider.preempt(tid) {
+                        Ok(()) => {}
+                        Err(error) => assert!(error.is_gone() && number == ROUNDS, "{error}"),
+                    }
+                    while answered.load(SeqCst) < number {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        });
+        let mut seen = 0;
+        while seen < ROUNDS {
+            server.drain();
+            let now = round.load(SeqCst);
+            if now > seen {
+                seen = now;
+                answered.store(seen, SeqCst);
+                continue;
+            }
+            server.wait(0, 0).expect("woken");
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn c28_a_successful_wait_leaves_the_caller_running() {
+    // `Server::wait` and `Me::wait` assert it at every return; here, many returns of all kinds.
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let workers: Vec<_> = (0..3)
+            .map(|index| {
+                stage.worker(&format!("worker {index}"), server.tid(), |me| {
+                    for _ in 0..30 {
+                        me.yield_now();
+                        me.sleep(Duration::from_micros(200));
+                    }
+                })
+            })
+            .collect();
+        server.run_to_exit(&workers.iter().collect::<Vec<_>>());
+        server.finish();
+    });
+}
+
+#[test]
+fn c29_events_do_not_end_running() {
+    // What remains of the line here: nothing but a verdict or a preemption ends a worker's
+    // RUNNING, and nothing at all ends a server's.
+    on_each(|stage| {
+        stage.attempt("a worker left alone", || {
+            let mut server = Server::start(stage);
+            let stop = Arc::new(AtomicBool::new(false));
+            let spinner = spinner(stage, "spinner", &server, &stop);
+            server.hold(&spinner);
+            let before = stage.disturbances(server.tid());
+            // Admissions are events for a server that is awake.
+            let newcomer = stage.worker("newcomer", server.tid(), |_| {});
+            stage.until("the event", || {
+                server.task().has_events(umcg_sys::List::Runnable)
+            });
+            assert_eq!(server.task().state(), state::RUNNING);
+            let running = spinner.state() == state::RUNNING;
+            let quiet = stage.disturbances(server.tid()) == before;
+            stop.store(true, SeqCst);
+            server.run_to_exit(&[&spinner, &newcomer]);
+            server.finish();
+            assert!(running || !quiet, "RUNNING ended, and nobody says why");
+            quiet
+        });
+    });
+}
+
+#[test]
+fn c30_signals_do_not_end_a_wait() {
+    // More about signals in `process.rs`.
+    on_each(|stage| {
+        umcg_tests::proc::count_signals(libc::SIGUSR1, 0);
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let parked = parker(stage, "parked", &server, &stop);
+        own_parked(&mut server, &parked);
+        let tids = [server.tid(), parked.tid()];
+        let pester = Arc::new(AtomicBool::new(true));
+        stage.thread("pester", {
+            let pester = Arc::clone(&pester);
+            move || {
+                while pester.load(SeqCst) {
+                    for tid in tids {
+                        proc::signal(tid, libc::SIGUSR1);
+                    }
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+            }
+        });
+        for _ in 0..5 {
+            let deadline = in_ms(20);
+            assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "no event came");
+            assert!(now_ns() >= deadline, "a signal shortened the wait");
+            assert_eq!(parked.state(), state::RUNNABLE);
+        }
+        pester.store(false, SeqCst);
+        stop.store(true, SeqCst);
+        server.ready.push_back(parked.tid());
+        server.run_to_exit(&[&parked]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c31_time_is_nanoseconds_in_64_bits() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let start = now_ns();
+        let deadline = start + 1_500_000;
+        assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "1.5 ms");
+        assert!(now_ns() >= deadline);
+        // The far end of the range is a deadline that does not come, not one in the past.
+        for far in [u64::MAX, i64::MAX as u64, i64::MAX as u64 + 1] {
+            let worker = stage.worker("worker", server.tid(), |_| {});
+            while !worker.finishing() {
+                stage.check();
+                assert!(
+                    !matches!(server.turn(far), Turn::TimedOut),
+                    "deadline {far} is far away"
+                );
+            }
+            server.run_to_exit(&[&worker]);
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn c32_running_a_worker_is_three_steps() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| me.step(1));
+        server.collect(&worker);
+        let next = server.remove(&worker);
+        assert!(!worker.reached(1));
+        // state = RUNNABLE; next_tid = w; wait().
+        server.task().begin_drain();
+        server.task().set_next_tid(next);
+        stage.provider().wait(0, 0).expect("run the worker");
+        server.run_to_exit(&[&worker]);
+        assert!(worker.reached(1));
+        server.finish();
+    });
+}
+
+#[test]
+fn c33_no_retry_loop_in_user_space() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..100 {
+                me.yield_now();
+            }
+        });
+        // Somebody plays with the user bits all the time: each call succeeds all the same.
+        let stop = Arc::new(AtomicBool::new(false));
+        stage.thread("flipper", {
+            let stop = Arc::clone(&stop);
+            let records = [Arc::clone(server.record()), Arc::clone(worker.record())];
+            move || {
+                let mut bits = 0_u16;
+                while !stop.load(SeqCst) {
+                    bits = bits.wrapping_add(1);
+                    for record in &records {
+                        record.task.set_user_bits(bits);
+                    }
+                    if bits % 16 == 0 {
+                        std::thread::sleep(Duration::from_micros(1));
+                    }
+                }
+            }
+        });
+        while !worker.exited() {
+            stage.check();
+            let turn = server.turn(in_ms(100));
+            assert!(
+                !matches!(turn, Turn::Busy(_) | Turn::Gone(_)),
+                "the user's bits show: {turn:?}"
+            );
+        }
+        stop.store(true, SeqCst);
+        server.finish();
+    });
+}

@@ -1,0 +1,439 @@
+//! Every error of every call, as a table; and after each error the caller runs on.
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+};
+
+use libc::{EBUSY, EINVAL, ESRCH, ETIMEDOUT};
+use umcg_sys::{Call, Placement, Provider, REGISTER_WORKER, Register, UmcgTask, gettid, state};
+use umcg_tests::{
+    Fleet, NO_SUCH_TID, Server, Stage, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+};
+
+fn register(provider: &dyn Provider, task: &UmcgTask, how: &Register) -> i32 {
+    // SAFETY: on success the caller unregisters before it drops the task.
+    match unsafe { provider.register(NonNull::from(task), how) } {
+        Ok(()) => 0,
+        Err(error) => {
+            assert_eq!(error.call(), Call::Register);
+            error.errno()
+        }
+    }
+}
+
+/// The tid of a thread that lives and is no task, while `body` runs.
+fn with_ordinary_thread(body: impl FnOnce(u32)) {
+    let (tid, done) = (Arc::new(AtomicU32::new(0)), Futex::default());
+    let thread = std::thread::spawn({
+        let (tid, done) = (Arc::clone(&tid), done.clone());
+        move || {
+            tid.store(gettid(), SeqCst);
+            done.wait();
+        }
+    });
+    while tid.load(SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    body(tid.load(SeqCst));
+    done.set();
+    thread.join().expect("an ordinary thread");
+}
+
+/// The tid of a thread that is gone.
+fn dead_tid() -> u32 {
+    std::thread::spawn(gettid).join().expect("a thread")
+}
+
+/// A worker that sleeps, reported, until `data` is set.
+fn blocked(stage: &Arc<Stage>, server: &mut Server, data: &Futex) -> Worker {
+    let worker = stage.worker("blocked", server.tid(), {
+        let data = data.clone();
+        move |me| me.blocking(|| data.wait())
+    });
+    server.run_until("a blocked worker", |_| {
+        worker.state() == state::BLOCKED && worker.asleep()
+    });
+    worker
+}
+
+#[test]
+fn every_call_of_an_unregistered_thread() {
+    on_each(|stage| {
+        let provider = stage.provider();
+        let task = UmcgTask::for_current_thread(0);
+        assert_errno(provider.wait(0, 0), EINVAL, "wait");
+        assert_errno(provider.wait(in_ms(1), 0), EINVAL, "wait with a deadline");
+        assert_errno(provider.checkpoint(), EINVAL, "checkpoint");
+        let own = NonNull::from(&task);
+        assert_errno(provider.unregister(own), EINVAL, "unregister");
+        assert_errno(provider.preempt(gettid()), ESRCH, "preempt oneself");
+        assert_eq!(provider.counters(gettid()), None);
+        assert_eq!(provider.current(gettid()), None);
+        assert_eq!(provider.disarm(&task), None);
+        provider.work_waiting(gettid());
+        assert_eq!(task.state(), state::NONE);
+    });
+}
+
+#[test]
+fn register_of_a_server() {
+    on_each(|stage| {
+        let provider = stage.provider().as_ref();
+        let place = stage.subject().placement;
+        let refused = |what: &str, task: &UmcgTask, how: &Register, errno: i32| {
+            assert_eq!(register(provider, task, how), errno, "{what}");
+            assert_eq!(task.state(), state::NONE, "{what}: not registered");
+            assert_errno(provider.checkpoint(), EINVAL, what);
+        };
+        let task = UmcgTask::for_current_thread(0);
+        for bit in 1..32 {
+            let mut how = Register::server(place);
+            how.flags = 1 << bit;
+            refused("an unknown flag or version", &task, &how, EINVAL);
+        }
+        let plain = Register::server(place);
+        refused("no tid", &UmcgTask::new(), &plain, EINVAL);
+        let other = UmcgTask::for_current_thread(dead_tid());
+        refused("a server_tid that is not its own", &other, &plain, EINVAL);
+        for cpu in [usize::MAX, 1 << 20, 1023] {
+            if !proc::affinity().contains(&cpu) {
+                let how = Register::server(Placement::Cpu(cpu));
+                refused("a CPU outside the affinity mask", &task, &how, EINVAL);
+            }
+        }
+        // After all that it can be done right.
+        assert_eq!(register(provider, &task, &plain), 0);
+        assert_eq!(register(provider, &task, &plain), EINVAL, "a second time");
+        let second = UmcgTask::for_current_thread(0);
+        assert_eq!(register(provider, &second, &plain), EINVAL, "another task");
+        assert_eq!(second.state(), state::NONE);
+        assert_eq!(task.state(), state::RUNNING, "the first one stays");
+        provider
+            .unregister(NonNull::from(&task))
+            .expect("the first one stays");
+    });
+}
+
+#[test]
+fn register_of_a_worker() {
+    on_each(|stage| {
+        let server = Server::start(stage);
+        let refused = |what: &str, server_tid: u32| {
+            let worker = stage.worker(what, server_tid, |_| {});
+            stage.until(what, || worker.exited());
+            assert_eq!(worker.admission(), Some(ESRCH), "{what}");
+            assert_eq!(worker.state(), state::NONE, "{what}: not registered");
+        };
+        refused("itself as server", 0);
+        refused("nobody as server", NO_SUCH_TID);
+        refused("a thread that is gone as server", dead_tid());
+        with_ordinary_thread(|tid| refused("an ordinary thread as server", tid));
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        stage.until("a worker", || worker.state() == state::RUNNABLE);
+        refused("a worker as server", worker.tid());
+        // Other bits beside the worker flag, on a thread that is no task yet.
+        let own = server.tid();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let task = UmcgTask::for_current_thread(own);
+                for bit in 1..32 {
+                    let mut how = Register::worker();
+                    how.flags |= 1 << bit;
+                    let provider = stage.provider().as_ref();
+                    assert_eq!(how.flags & REGISTER_WORKER, 1);
+                    assert_eq!(register(provider, &task, &how), EINVAL, "bit {bit}");
+                    assert_eq!(task.state(), state::NONE);
+                }
+            });
+        });
+        let mut server = server;
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn wait_of_a_server() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let elsewhere = Fleet::start(stage, 1);
+        let foreign = stage.worker("foreign", elsewhere.tid(0), umcg_tests::Me::park);
+        stage.until("it waits there", || foreign.record().parked.load(SeqCst));
+        let data = Futex::default();
+        let sleeper = blocked(stage, &mut server, &data);
+
+        with_ordinary_thread(|ordinary| {
+            let table = [
+                ("a thread that never was", NO_SUCH_TID, ESRCH),
+                ("a thread that is gone", dead_tid(), ESRCH),
+                ("an ordinary thread", ordinary, ESRCH),
+                ("a worker of another server", foreign.tid(), EBUSY),
+                ("another server", elsewhere.tid(0), EBUSY),
+                ("a blocked worker", sleeper.tid(), EBUSY),
+            ];
+            for (what, next, errno) in table {
+                for deadline in [0, 1, in_ms(60_000)] {
+                    // RUNNING and next_tid untouched: asserted by `Server::wait`.
+                    assert_errno(server.insist(next, deadline), errno, what);
+                }
+            }
+        });
+        assert_eq!(foreign.state(), state::RUNNABLE, "untouched");
+        assert_eq!(sleeper.state(), state::BLOCKED, "untouched");
+
+        // Flags, whatever the state and the target.
+        for flags in [1, 2, 1 << 31, u32::MAX] {
+            assert_errno(stage.provider().wait(0, flags), EINVAL, "RUNNING, flags");
+            assert_eq!(server.task().state(), state::RUNNING);
+            server.drain();
+            server.task().set_next_tid(sleeper.tid());
+            assert_errno(stage.provider().wait(0, flags), EINVAL, "RUNNABLE, flags");
+            assert_eq!(server.task().state(), state::RUNNING);
+            assert_eq!(server.task().next_tid(), sleeper.tid());
+            server.task().set_next_tid(0);
+        }
+
+        // The deadline.
+        assert_errno(server.insist(0, in_ms(3)), ETIMEDOUT, "idle");
+        assert_errno(server.insist(server.tid(), in_ms(3)), ETIMEDOUT, "itself");
+
+        data.set();
+        server.run_to_exit(&[&sleeper]);
+        // Somebody must run the foreign one, and nobody else owns it.
+        assert!(foreign.unpark());
+        foreign
+            .record()
+            .offered
+            .store(foreign.task().server_tid(), SeqCst);
+        stage.until("the foreign one ends", || foreign.exited());
+        elsewhere.finish();
+        server.finish();
+    });
+}
+
+#[test]
+fn wait_of_a_server_in_no_state_to_wait() {
+    on_each(|stage| {
+        let server = Server::start(stage);
+        for wrong in [state::BLOCKED, state::NONE] {
+            server
+                .task()
+                .transition(state::RUNNING, wrong)
+                .expect("RUNNING");
+            assert_errno(stage.provider().wait(0, 0), EINVAL, state::name(wrong));
+            let _ = server.task().transition(wrong, state::RUNNING);
+            assert_eq!(server.task().state(), state::RUNNING);
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn wait_of_a_server_with_a_worker_in_its_slot() {
+    on_each(|stage| {
+        stage.attempt("rule 3", || {
+            let mut server = Server::start(stage);
+            let stop = Arc::new(AtomicBool::new(false));
+            let other = stage.worker("other", server.tid(), |_| {});
+            server.collect(&other);
+            let other_tid = server.remove(&other);
+            let holder = stage.worker("holder", server.tid(), {
+                let stop = Arc::clone(&stop);
+                move |me| me.spin_until(|| stop.load(SeqCst))
+            });
+            server.hold(&holder);
+            let before = stage.disturbances(server.tid());
+
+            // Another worker: refused.
+            server.task().begin_drain();
+            let refused = server.wait(other_tid, in_ms(5));
+            let back = server.task().next_tid() == other_tid;
+            let still = refused.is_err() && server.current() == Some(holder.tid());
+            // Nobody, itself, or the holder: it sleeps on, and nothing is switched.
+            let mut slept = Vec::new();
+            if still {
+                for next in [0, server.tid(), holder.tid()] {
+                    server.task().begin_drain();
+                    slept.push(server.wait(next, in_ms(2)));
+                }
+            }
+            // An event in between ends a wait, too, and that is no answer.
+            let quiet = still
+                && slept.iter().all(Result::is_err)
+                && stage.disturbances(server.tid()) == before;
+            if quiet {
+                assert_eq!(server.current(), Some(holder.tid()));
+            }
+            stop.store(true, SeqCst);
+            if back {
+                server.ready.push_back(other_tid);
+            }
+            server.run_to_exit(&[&holder, &other]);
+            server.finish();
+            if quiet {
+                assert_errno(refused, EBUSY, "another worker");
+                for result in slept {
+                    assert_errno(result, ETIMEDOUT, "sleeps on");
+                }
+            }
+            quiet
+        });
+    });
+}
+
+#[test]
+fn wait_of_a_worker() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let elsewhere = Fleet::start(stage, 1);
+        let data = Futex::default();
+        let sleeper = blocked(stage, &mut server, &data);
+        let done = dead_tid();
+        let worker = stage.worker("worker", server.tid(), {
+            let (elsewhere, sleeper) = (elsewhere.tid(0), sleeper.tid());
+            let server = server.tid();
+            move |me| {
+                let table = [
+                    ("unknown flags", 0, 0, 1, EINVAL),
+                    ("all flags", 0, 0, u32::MAX, EINVAL),
+                    ("a deadline", 0, in_ms(60_000), 0, EINVAL),
+                    ("a deadline and a target", server, 1, 0, EINVAL),
+                    ("itself", gettid(), 0, 0, EINVAL),
+                    ("a thread that never was", NO_SUCH_TID, 0, 0, ESRCH),
+                    ("a thread that is gone", done, 0, 0, ESRCH),
+                    ("another server", elsewhere, 0, 0, EBUSY),
+                    ("a blocked worker", sleeper, 0, 0, EBUSY),
+                ];
+                for (what, next, deadline, flags, errno) in table {
+                    // RUNNING and next_tid untouched: asserted there.
+                    let error = me.failing_wait(what, next, deadline, flags);
+                    assert_eq!(error.call(), Call::Wait);
+                    assert_eq!(error.errno(), errno, "{what}: {error}");
+                }
+                // Flags, and a deadline, are refused in RUNNING, too.
+                let error = me.failing("flags", |provider| provider.wait(0, 4));
+                assert_eq!(error.errno(), EINVAL);
+                let error = me.failing("a deadline", |provider| provider.wait(1, 0));
+                assert_eq!(error.errno(), EINVAL);
+                // Its own tid as server (trap g): refused, not idled on.
+                me.leave();
+                me.task().set_server_tid(gettid());
+                let result = me.provider().wait(0, 0);
+                me.task().set_server_tid(server);
+                assert_errno(result, EINVAL, "a worker that is its own server");
+                me.assert_passed("wait");
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        data.set();
+        server.run_to_exit(&[&sleeper]);
+        elsewhere.finish();
+        server.finish();
+    });
+}
+
+#[test]
+fn unregister() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let provider = Arc::clone(stage.provider());
+        let own = NonNull::from(server.task());
+        let other = UmcgTask::for_current_thread(0);
+        let wrong = provider.unregister(NonNull::from(&other));
+        assert_errno(wrong, EINVAL, "another task than the registered one");
+        assert_eq!(server.task().state(), state::RUNNING);
+        server.drain();
+        assert_errno(provider.unregister(own), EBUSY, "a RUNNABLE server");
+        assert_errno(server.insist(0, 1), ETIMEDOUT, "still registered");
+
+        let worker = stage.worker("worker", server.tid(), |me| {
+            let other = UmcgTask::for_current_thread(me.task().server_tid());
+            let error = me.failing("unregister another task", |provider| {
+                provider.unregister(NonNull::from(&other))
+            });
+            assert_eq!(error.errno(), EINVAL);
+            me.leave();
+            let result = me.provider().unregister(NonNull::from(me.task()));
+            assert_errno(result, EBUSY, "a RUNNABLE worker");
+            me.record().offered.store(me.task().server_tid(), SeqCst);
+            me.wait();
+        });
+        server.run_to_exit(&[&worker]);
+
+        // Twice.
+        server.finish();
+        assert_errno(provider.unregister(own), EINVAL, "a second time");
+    });
+}
+
+#[test]
+fn preempt() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let provider = Arc::clone(stage.provider());
+        for tid in [0, NO_SUCH_TID, u32::MAX, dead_tid()] {
+            assert_errno(provider.preempt(tid), ESRCH, "no such task");
+        }
+        with_ordinary_thread(|tid| {
+            assert_errno(provider.preempt(tid), ESRCH, "an ordinary thread");
+        });
+        // Whoever is not RUNNING is left alone, and that is no error.
+        let data = Futex::default();
+        let sleeper = blocked(stage, &mut server, &data);
+        provider.preempt(sleeper.tid()).expect("a blocked worker");
+        assert_eq!(sleeper.state(), state::BLOCKED);
+        let ready = stage.worker("ready", server.tid(), |_| {});
+        server.collect(&ready);
+        provider.preempt(ready.tid()).expect("a RUNNABLE worker");
+        assert_eq!(ready.state(), state::RUNNABLE);
+        // A server that is awake, too.
+        provider.preempt(server.tid()).expect("an awake server");
+        assert!(matches!(
+            server.task().state(),
+            state::RUNNING | state::RUNNABLE
+        ));
+        data.set();
+        server.run_to_exit(&[&sleeper, &ready]);
+        let (own, worker) = (server.tid(), ready.tid());
+        server.finish();
+        assert_errno(provider.preempt(own), ESRCH, "after unregister");
+        assert_errno(provider.preempt(worker), ESRCH, "a worker that has gone");
+    });
+}
+
+#[test]
+fn checkpoint() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        stage.provider().checkpoint().expect("a server");
+        assert_eq!(server.task().state(), state::RUNNING);
+        server.drain();
+        stage.provider().checkpoint().expect("a server, draining");
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..1000 {
+                me.checkpoint();
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
+        assert_errno(stage.provider().checkpoint(), EINVAL, "after unregister");
+    });
+}
+
+#[test]
+fn errors_say_what_was_attempted() {
+    on_each(|stage| {
+        let error = stage.provider().wait(0, 0).expect_err("not registered");
+        let text = error.to_string();
+        assert!(
+            text.contains("Wait") && text.contains("EINVAL") && text.contains("regist"),
+            "{text}"
+        );
+        let error: std::io::Error = error.into();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    });
+}

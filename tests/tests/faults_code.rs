@@ -1,0 +1,443 @@
+//! The application's own code does what breaks naive schedulers: signals, forks, panics, spin
+//! locks.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    os::fd::AsRawFd,
+    panic::{AssertUnwindSafe, catch_unwind, panic_any},
+    process::Command,
+    ptr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use umcg::{Builder, Runtime};
+use umcg_sys::CommandUnmanaged;
+use umcg_tests::{
+    fault::{Dam, SpinLock, apart, blocks_are_seen, eventually, overlap, signals::Storm},
+    proc,
+};
+
+/// As many servers as `UMCG_SERVERS` says, or one a CPU.
+fn any_runtime() -> Runtime {
+    Runtime::new().expect("a runtime")
+}
+
+fn runtime(servers: usize) -> Runtime {
+    Builder::new().servers(servers).build().expect("a runtime")
+}
+
+fn survives_a_storm(flags: i32) {
+    let runtime = any_runtime();
+    overlap(&runtime, 50);
+    let dam = Arc::new(Dam::new());
+    let mutex = Arc::new(Mutex::new(0_u64));
+    let (sender, receiver) = mpsc::channel();
+    let held = mutex.lock().unwrap();
+
+    // Blocked in a read, on a lock, in a queue, on the clock; beside idle workers and servers.
+    let mut handles = Vec::new();
+    for _ in 0..8 {
+        let dam = Arc::clone(&dam);
+        handles.push(runtime.spawn_blocking(move || dam.wait()));
+        let mutex = Arc::clone(&mutex);
+        handles.push(runtime.spawn_blocking(move || *mutex.lock().unwrap() += 1));
+    }
+    handles.push(runtime.spawn_blocking(move || assert_eq!(receiver.iter().count(), 100)));
+    let parked = runtime.spawn(async {
+        umcg::thread::park_timeout(Duration::from_millis(300));
+        umcg::time::sleep(Duration::from_millis(50)).await;
+    });
+    eventually("the readers are blocked", || dam.waiting() == 8);
+
+    let storm = Storm::start(libc::SIGUSR1, flags);
+    eventually("signals come", || proc::signals() > 500);
+    for _ in 0..5 {
+        overlap(&runtime, 40);
+    }
+    drop(held);
+    for i in 0..100 {
+        sender.send(i).unwrap();
+    }
+    drop(sender);
+    eventually("more signals come", || proc::signals() > 2_000);
+    dam.open();
+    for handle in handles {
+        handle.join().unwrap();
+    }
+    parked.join().unwrap();
+    assert_eq!(*mutex.lock().unwrap(), 8);
+    blocks_are_seen(&runtime);
+    drop(storm);
+    overlap(&runtime, 50);
+}
+
+#[test]
+fn a_storm_of_signals_that_interrupt() {
+    apart(60, || survives_a_storm(0));
+}
+
+#[test]
+fn a_storm_of_signals_that_restart() {
+    apart(60, || survives_a_storm(libc::SA_RESTART));
+}
+
+/// A signal in the midst of the shutdown of one runtime after the other.
+#[test]
+fn a_storm_of_signals_while_runtimes_come_and_go() {
+    apart(60, || {
+        let _storm = Storm::start(libc::SIGUSR1, 0);
+        for servers in [1, 2, 3, 2, 1] {
+            let runtime = runtime(servers);
+            overlap(&runtime, 20);
+        }
+    });
+}
+
+#[test]
+fn fork_in_a_worker() {
+    apart(60, || {
+        let runtime = any_runtime();
+        let handles: Vec<_> = (0..10)
+            .map(|code| {
+                runtime.spawn_blocking(move || {
+                    // SAFETY: the child calls nothing but `_exit`.
+                    let child = unsafe { libc::fork() };
+                    if child == 0 {
+                        // SAFETY: ends the child at once.
+                        unsafe { libc::_exit(code) };
+                    }
+                    assert!(child > 0, "fork");
+                    let mut status = 0;
+                    // A blocking wait, like any.
+                    // SAFETY: a live place for the answer.
+                    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+                    assert_eq!(waited, child);
+                    assert!(libc::WIFEXITED(status));
+                    assert_eq!(libc::WEXITSTATUS(status), code);
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.join().unwrap();
+        }
+        overlap(&runtime, 50);
+        blocks_are_seen(&runtime);
+    });
+}
+
+#[test]
+fn children_by_command_inherit_a_pin_or_are_given_the_original_mask() {
+    apart(60, || {
+        let before = proc::affinity();
+        let runtime = any_runtime();
+        let handles: Vec<_> = (0..12)
+            .map(|i| {
+                let before = before.clone();
+                runtime.spawn_blocking(move || {
+                    let mut command = Command::new("/bin/sh");
+                    command.args(["-c", "grep Cpus_allowed_list /proc/self/status; exit 3"]);
+                    if i % 2 == 0 {
+                        command.unmanaged();
+                    }
+                    let output = command.output().expect("a shell");
+                    assert_eq!(output.status.code(), Some(3));
+                    let list = String::from_utf8(output.stdout).unwrap();
+                    let cpus = parse_list(list.split(':').nth(1).unwrap_or_default().trim());
+                    if i % 2 == 0 {
+                        assert_eq!(cpus, before);
+                    } else {
+                        assert!(cpus.iter().all(|cpu| before.contains(cpu)), "{list}");
+                    }
+                })
+            })
+            .collect();
+        for handle in handles {
+            handle.join().unwrap();
+        }
+        overlap(&runtime, 50);
+    });
+}
+
+/// "0-2,5" as the kernel writes sets of CPUs.
+fn parse_list(list: &str) -> Vec<usize> {
+    list.split(',')
+        .flat_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            first.parse().unwrap()..=last.parse::<usize>().unwrap()
+        })
+        .collect()
+}
+
+/// Pages of a file that are thrown out of memory before each use.
+struct Pages {
+    file: File,
+    memory: *mut u8,
+    length: usize,
+}
+
+// SAFETY: the memory is read only, and mapped as long as this lives.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("umcg-pages-{}", std::process::id()));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .expect("a temporary file");
+        std::fs::remove_file(&path).expect("it is there");
+        let length = 1 << 20;
+        file.write_all(&vec![1; length]).expect("room for a file");
+        file.sync_all().expect("written");
+        // SAFETY: a new shared mapping of an open file.
+        let memory = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(memory, libc::MAP_FAILED);
+        Self {
+            file,
+            memory: memory.cast(),
+            length,
+        }
+    }
+
+    /// Out of the page tables and, as far as the file system does so, out of memory.
+    fn throw_out(&self) {
+        // SAFETY: our mapping, which reads as the file again, and our file.
+        unsafe {
+            libc::madvise(self.memory.cast(), self.length, libc::MADV_DONTNEED);
+            libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+        }
+    }
+
+    /// Reads one byte of a page: a page fault.
+    fn touch(&self, page: usize) -> u8 {
+        // SAFETY: in bounds.
+        unsafe { self.memory.add((page * 4096) % self.length).read_volatile() }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: our mapping, not used any more.
+        unsafe { libc::munmap(self.memory.cast(), self.length) };
+    }
+}
+
+#[test]
+fn a_spin_lock_may_be_held_across_page_faults() {
+    apart(60, || {
+        let pages = Arc::new(Pages::new());
+        for servers in [1, 2] {
+            let runtime = runtime(servers);
+            let lock = Arc::new(SpinLock::new(0_u64));
+            let handles: Vec<_> = (0..8_usize)
+                .map(|task| {
+                    let (pages, lock) = (Arc::clone(&pages), Arc::clone(&lock));
+                    runtime.spawn_blocking(move || {
+                        for i in 0..40 {
+                            lock.with(|sum| {
+                                pages.throw_out();
+                                *sum += u64::from(pages.touch(task * 31 + i));
+                            });
+                            umcg::thread::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            for handle in handles {
+                handle.join().unwrap();
+            }
+            lock.with(|sum| assert_eq!(*sum, 8 * 40));
+        }
+    });
+}
+
+/// The holder of a spin lock sleeps inside, and passes a checkpoint before it gives it back:
+/// every other worker spins meanwhile, on all servers (trace A13).
+#[test]
+fn a_spin_lock_may_be_held_across_a_block_and_a_checkpoint() {
+    apart(60, || {
+        for servers in [1, 2] {
+            let runtime = runtime(servers);
+            let lock = Arc::new(SpinLock::new(0_u64));
+            let handles: Vec<_> = (0..6)
+                .map(|_| {
+                    let lock = Arc::clone(&lock);
+                    runtime.spawn_blocking(move || {
+                        for _ in 0..4 {
+                            lock.with(|count| {
+                                // `umcg::thread::sleep` ends at a checkpoint.
+                                umcg::thread::sleep(Duration::from_millis(1));
+                                *count += 1;
+                            });
+                        }
+                    })
+                })
+                .collect();
+            for handle in handles {
+                handle.join().unwrap();
+            }
+            lock.with(|count| assert_eq!(*count, 6 * 4));
+        }
+    });
+}
+
+/// Panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("in a drop");
+        }
+    }
+}
+
+/// A payload that panics when it is dropped, once it was dropped by somebody.
+struct Payload;
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        panic!("in the drop of a payload");
+    }
+}
+
+#[test]
+fn panics_stay_in_their_tasks() {
+    apart(60, || {
+        let runtime = any_runtime();
+        let workers = runtime.metrics().workers.total;
+        for _ in 0..20 {
+            let error = runtime.spawn_blocking(|| panic!("in a closure")).join().unwrap_err();
+            assert!(error.is_panic());
+            let payload = error.into_panic();
+            assert_eq!(payload.downcast_ref::<&str>(), Some(&"in a closure"));
+
+            let error = runtime
+                .spawn(async {
+                    umcg::yield_now().await;
+                    panic!("in a future");
+                })
+                .join()
+                .unwrap_err();
+            assert!(error.is_panic());
+
+            // After a block: on a worker that came back through its checkpoint.
+            let error = runtime
+                .spawn_blocking(|| {
+                    thread::sleep(Duration::from_millis(1));
+                    panic_any(7_u32);
+                })
+                .join()
+                .unwrap_err();
+            assert_eq!(error.into_panic().downcast_ref::<u32>(), Some(&7));
+
+            // Nobody looks at these.
+            drop(runtime.spawn_blocking(|| panic!("detached")));
+            drop(runtime.spawn_blocking(|| Grenade));
+            drop(runtime.spawn(async { Grenade }));
+            drop(runtime.spawn_blocking(|| panic_any(Payload)));
+        }
+        overlap(&runtime, 100);
+        blocks_are_seen(&runtime);
+        assert!(
+            runtime.metrics().workers.total <= workers + 64,
+            "a panic costs no thread: {:?}",
+            runtime.metrics()
+        );
+    });
+}
+
+#[test]
+fn a_future_that_panics_when_it_is_cancelled() {
+    apart(60, || {
+        let runtime = any_runtime();
+        for _ in 0..20 {
+            let grenade = Grenade;
+            let task = runtime.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(grenade);
+            });
+            task.abort();
+            assert!(task.join().is_err());
+        }
+        // And the same by the shutdown.
+        for _ in 0..20 {
+            let grenade = Grenade;
+            drop(runtime.spawn(async move {
+                std::future::pending::<()>().await;
+                drop(grenade);
+            }));
+        }
+        overlap(&runtime, 50);
+        drop(runtime);
+    });
+}
+
+#[test]
+fn panics_of_the_hooks_stop_nothing() {
+    apart(60, || {
+        let (starts, stops) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (started, stopped) = (Arc::clone(&starts), Arc::clone(&stops));
+        let runtime = Builder::new()
+            .servers(2)
+            .on_worker_start(move |_| {
+                starts.fetch_add(1, SeqCst);
+                panic!("in a start hook");
+            })
+            .on_worker_stop(move |_| {
+                stops.fetch_add(1, SeqCst);
+                panic!("in a stop hook");
+            })
+            .build()
+            .expect("a runtime");
+        overlap(&runtime, 100);
+        blocks_are_seen(&runtime);
+        assert!(started.load(SeqCst) > 0);
+        drop(runtime);
+        assert_eq!(stopped.load(SeqCst), started.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_panic_in_block_on_is_the_caller_s() {
+    apart(60, || {
+        let runtime = runtime(1);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                umcg::yield_now().await;
+                panic!("in block_on");
+            })
+        }));
+        assert!(caught.is_err());
+        let poisoned = Arc::new(Mutex::new(()));
+        let theirs = Arc::clone(&poisoned);
+        let task = runtime.spawn_blocking(move || {
+            let _held = theirs.lock();
+            panic!("with a lock held");
+        });
+        assert!(task.join().unwrap_err().is_panic());
+        drop(poisoned.lock().unwrap_or_else(PoisonError::into_inner));
+        overlap(&runtime, 20);
+    });
+}

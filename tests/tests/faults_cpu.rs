@@ -1,0 +1,421 @@
+//! The CPUs are few, change, are refused, or are somebody else's.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio, id},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use umcg::{Builder, Runtime};
+use umcg_tests::{
+    fault::{
+        Dam, apart, blocks_are_seen,
+        cpu::{self, BusyProcess},
+        eventually, overlap, seccomp,
+    },
+    proc, skip,
+};
+
+/// As many servers as `UMCG_SERVERS` says, or one a CPU.
+fn any_runtime() -> Runtime {
+    Runtime::new().expect("a runtime")
+}
+
+fn runtime(servers: usize) -> Runtime {
+    Builder::new().servers(servers).build().expect("a runtime")
+}
+
+#[test]
+fn a_mask_of_one_cpu_has_one_server_and_works() {
+    apart(60, || {
+        let cpus = proc::affinity();
+        let last = *cpus.last().expect("a CPU");
+        cpu::pin(0, &[last]).expect("a CPU of the mask");
+        let runtime = Runtime::new().expect("a runtime");
+        if env::var_os("UMCG_SERVERS").is_none() {
+            assert_eq!(runtime.metrics().servers.len(), 1, "one server a CPU of the mask");
+        }
+        overlap(&runtime, 100);
+        blocks_are_seen(&runtime);
+        drop(runtime);
+        // More servers than CPUs are permitted.
+        let crowded = self::runtime(3);
+        overlap(&crowded, 100);
+        blocks_are_seen(&crowded);
+    });
+}
+
+#[test]
+fn the_mask_shrinks_and_widens_while_work_goes_on() {
+    apart(60, || {
+        let cpus = proc::affinity();
+        if cpus.len() < 2 {
+            skip!("a mask of one CPU cannot shrink");
+        }
+        let runtime = any_runtime();
+        overlap(&runtime, 50);
+        for mask in [&cpus[..1], &cpus[1..2], &cpus[..], &cpus[1..], &cpus[..1], &cpus[..]] {
+            let handle = runtime.handle().clone();
+            let dam = Arc::new(Dam::new());
+            let blocked = Arc::clone(&dam);
+            let before = handle.spawn_blocking(move || blocked.wait());
+            eventually("it is blocked", || dam.waiting() == 1);
+            cpu::pin_all_threads(mask);
+            overlap(&runtime, 100);
+            blocks_are_seen(&runtime);
+            dam.open();
+            before.join().expect("blocked across the change");
+        }
+    });
+}
+
+#[test]
+fn a_mask_that_changes_under_load_loses_nothing() {
+    apart(60, || {
+        let cpus = proc::affinity();
+        if cpus.len() < 2 {
+            skip!("a mask of one CPU cannot shrink");
+        }
+        let runtime = any_runtime();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let other = thread::spawn(move || {
+            let mut changes = 0;
+            while !stopped.load(SeqCst) {
+                cpu::pin_all_threads(&cpus[changes % cpus.len()..][..1]);
+                changes += 1;
+                thread::sleep(Duration::from_millis(2));
+            }
+            cpu::pin_all_threads(&cpus);
+        });
+        for _ in 0..10 {
+            overlap(&runtime, 60);
+        }
+        stop.store(true, SeqCst);
+        other.join().unwrap();
+        overlap(&runtime, 60);
+        blocks_are_seen(&runtime);
+    });
+}
+
+/// These system calls are refused, before or after the runtime was built.
+fn refused(calls: &[i64]) {
+    let early = any_runtime();
+    if let Err(error) = seccomp::refuse(calls) {
+        skip!("no seccomp filter here: {error}");
+    }
+    overlap(&early, 100);
+    blocks_are_seen(&early);
+    // A second one, from under the filter, with the first one still there.
+    let late = any_runtime();
+    overlap(&late, 100);
+    blocks_are_seen(&late);
+    drop(early);
+    drop(late);
+}
+
+/// The filter comes first, before anything was tried.
+fn refused_from_the_start(calls: &[i64]) {
+    if let Err(error) = seccomp::refuse(calls) {
+        skip!("no seccomp filter here: {error}");
+    }
+    for servers in [1, 2, 3] {
+        let runtime = runtime(servers);
+        overlap(&runtime, 100);
+        blocks_are_seen(&runtime);
+    }
+}
+
+#[test]
+fn affinity_refused() {
+    apart(60, || refused_from_the_start(seccomp::AFFINITY));
+}
+
+#[test]
+fn affinity_refused_later() {
+    apart(60, || refused(seccomp::AFFINITY));
+}
+
+#[test]
+fn policy_refused() {
+    apart(60, || refused_from_the_start(seccomp::POLICY));
+}
+
+#[test]
+fn policy_refused_later() {
+    apart(60, || refused(seccomp::POLICY));
+}
+
+#[test]
+fn slices_refused() {
+    apart(60, || refused_from_the_start(seccomp::ATTRIBUTES));
+}
+
+#[test]
+fn all_scheduling_calls_refused() {
+    apart(60, || {
+        refused_from_the_start(
+            &[seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat(),
+        );
+    });
+}
+
+#[test]
+fn all_scheduling_calls_refused_later() {
+    apart(60, || {
+        refused(&[seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat());
+    });
+}
+
+/// A loop of `sched_yield` that waits for a worker which is ready to run: the server's slice
+/// gives that one its turn.
+#[test]
+fn a_loop_of_sched_yield_does_not_keep_a_ready_worker_out() {
+    apart(60, || {
+        let runtime = runtime(1);
+        let (dam, flag) = (Arc::new(Dam::new()), Arc::new(AtomicBool::new(false)));
+        let (blocked, set) = (Arc::clone(&dam), Arc::clone(&flag));
+        let first = runtime.spawn_blocking(move || {
+            blocked.wait();
+            // The place to stop until it is picked, behind the loop below.
+            umcg::thread::yield_now();
+            set.store(true, SeqCst);
+        });
+        eventually("it is blocked", || dam.waiting() == 1);
+        let began = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&began);
+        let looping = runtime.spawn_blocking(move || {
+            begins.store(true, SeqCst);
+            let mut turns = 0_u64;
+            while !flag.load(SeqCst) {
+                thread::yield_now();
+                turns += 1;
+            }
+            turns
+        });
+        eventually("the loop runs", || began.load(SeqCst));
+        dam.open();
+        first.join().unwrap();
+        looping.join().unwrap();
+    });
+}
+
+/// The sentinel is beside a loop of `sched_yield` on the same CPU, and leaves most of it to the
+/// loop.
+#[test]
+fn a_loop_of_sched_yield_keeps_most_of_its_cpu() {
+    apart(60, || {
+        let runtime = runtime(1);
+        // CPU time against CPU time: other processes may want this CPU, too.
+        let (own, sentinels) = runtime
+            .spawn_blocking(|| {
+                let before = (thread_time(), sentinel_time());
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_millis(400) {
+                    thread::yield_now();
+                }
+                (thread_time() - before.0, sentinel_time() - before.1)
+            })
+            .join()
+            .unwrap();
+        // Measured on a machine at rest: a twentieth; a sentinel that spins takes ten times as
+        // much as the loop.
+        assert!(sentinels < own / 2, "{own:?} for the loop, {sentinels:?} for the sentinel");
+    });
+}
+
+/// CPU time of all sentinels of this process.
+fn sentinel_time() -> Duration {
+    let nanoseconds = proc::threads()
+        .into_iter()
+        .filter(|&tid| proc::status(tid, "Name").is_some_and(|n| n.starts_with("umcg-sentinel")))
+        .filter_map(|tid| {
+            let stat = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<u64>().ok()
+        })
+        .sum();
+    Duration::from_nanos(nanoseconds)
+}
+
+fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a live place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn tasks_that_move_and_change_themselves_do_no_harm() {
+    apart(60, || {
+        let cpus = proc::affinity();
+        let runtime = any_runtime();
+        let handles: Vec<_> = (0..120_usize)
+            .map(|i| {
+                let cpus = cpus.clone();
+                runtime.spawn_blocking(move || {
+                    match i % 6 {
+                        0 => cpu::pin(0, &cpus[..1]).unwrap(),
+                        1 => cpu::pin(0, &cpus[cpus.len() - 1..]).unwrap(),
+                        2 => cpu::pin(0, &cpus).unwrap(),
+                        3 => cpu::set_policy(libc::SCHED_OTHER).unwrap(),
+                        // Nobody without privileges comes back from this one.
+                        4 => cpu::set_policy(libc::SCHED_IDLE).unwrap(),
+                        // Asking for more niceness is always permitted.
+                        // SAFETY: plain values; 0 = the calling thread.
+                        _ => unsafe { _ = libc::setpriority(libc::PRIO_PROCESS, 0, 10) },
+                    }
+                    thread::sleep(Duration::from_millis(2));
+                    i
+                })
+            })
+            .collect();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i);
+        }
+        overlap(&runtime, 100);
+        blocks_are_seen(&runtime);
+    });
+}
+
+#[test]
+fn a_busy_foreign_process_delays_and_stops_nothing() {
+    apart(60, || {
+        let cpus = proc::affinity();
+        // The server has no choice but to share this CPU.
+        cpu::pin(0, &cpus[..1]).expect("a CPU of the mask");
+        let runtime = runtime(1);
+        let Ok(_busy) = BusyProcess::on(cpus[0]) else {
+            skip!("no shell to keep a CPU busy");
+        };
+        let begun = Instant::now();
+        // Each must be seen as blocked before the next one starts: 200 in a row would take the
+        // whole time limit if one took the monitor's bound.
+        let handles: Vec<_> = (0..200_u64)
+            .map(|i| {
+                runtime.spawn_blocking(move || {
+                    thread::sleep(Duration::from_millis(20));
+                    i
+                })
+            })
+            .collect();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i as u64);
+        }
+        // One after another they would take 4 s.
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        blocks_are_seen(&runtime);
+    });
+}
+
+#[test]
+fn stop_and_continue() {
+    apart(60, || {
+        let runtime = any_runtime();
+        let ticks = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&ticks);
+        let ticker = runtime.spawn(async move {
+            for _ in 0..100 {
+                umcg::time::sleep(Duration::from_millis(2)).await;
+                counted.fetch_add(1, SeqCst);
+            }
+        });
+        let script = format!(
+            "i=0; while [ $i -lt 10 ]; do kill -STOP {0}; sleep 0.02; kill -CONT {0}; sleep 0.01; \
+             i=$((i+1)); done",
+            id()
+        );
+        let mut other = Command::new("/bin/sh")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        while other.try_wait().expect("wait for the shell").is_none() {
+            overlap(&runtime, 20);
+        }
+        ticker.join().unwrap();
+        assert_eq!(ticks.load(SeqCst), 100);
+        blocks_are_seen(&runtime);
+    });
+}
+
+/// A cgroup of this test's own, which goes when it is dropped.
+struct Cgroup {
+    path: PathBuf,
+    /// Where to go back to.
+    home: PathBuf,
+}
+
+impl Cgroup {
+    /// With a fifth of one CPU for the calling process.
+    fn with_quota() -> io::Result<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let path_of = |line: &str| line.rsplit_once(':').map(|(_, path)| path.to_owned());
+        let v1 = own
+            .lines()
+            .find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "cpu")));
+        let (root, line) = match v1 {
+            Some(line) => ("/sys/fs/cgroup/cpu", line),
+            None => (
+                "/sys/fs/cgroup",
+                own.lines().find(|line| line.starts_with("0::")).unwrap_or(""),
+            ),
+        };
+        let own = path_of(line).unwrap_or_default();
+        let home = Path::new(root).join(own.trim_start_matches('/'));
+        let path = home.join(format!("umcg-test-{}", id()));
+        fs::create_dir(&path)?;
+        let group = Self { path, home };
+        if v1.is_some() {
+            fs::write(group.path.join("cpu.cfs_period_us"), "50000")?;
+            fs::write(group.path.join("cpu.cfs_quota_us"), "10000")?;
+        } else {
+            fs::write(group.path.join("cpu.max"), "10000 50000")?;
+        }
+        fs::write(group.path.join("cgroup.procs"), id().to_string())?;
+        Ok(group)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::write(self.home.join("cgroup.procs"), id().to_string());
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+#[test]
+fn a_cpu_quota_delays_and_stops_nothing() {
+    apart(90, || {
+        let group = match Cgroup::with_quota() {
+            Ok(group) => group,
+            Err(error) => skip!("no cgroup with a CPU quota can be made here: {error}"),
+        };
+        let runtime = any_runtime();
+        // Enough work to be throttled for several periods.
+        let handles: Vec<_> = (0..60_u64)
+            .map(|i| {
+                runtime.spawn_blocking(move || {
+                    let used = thread_time();
+                    while thread_time() - used < Duration::from_millis(1) {}
+                    thread::sleep(Duration::from_millis(1));
+                    i
+                })
+            })
+            .collect();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i as u64);
+        }
+        blocks_are_seen(&runtime);
+        drop(runtime);
+        drop(group);
+    });
+}

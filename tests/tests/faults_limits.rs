@@ -1,0 +1,301 @@
+//! The machine gives less than the runtime would like: threads, descriptors, `/proc`.
+
+use std::{
+    ffi::CStr,
+    fs::File,
+    io,
+    os::unix::process::CommandExt,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use umcg::Builder;
+use umcg_tests::{
+    fault::{Dam, apart, apart_with, blocks_are_seen, eventually, limits, overlap, threads},
+    skip,
+};
+
+/// As a user whom RLIMIT_NPROC holds for, with room for `spare` threads more.
+fn limit_threads(spare: u64) -> u64 {
+    limits::drop_privileges().expect("root may become anybody");
+    let limit = limits::threads_of_this_user() + spare;
+    limits::set_soft(libc::RLIMIT_NPROC, limit).expect("a lower limit is permitted");
+    limit
+}
+
+fn lift_thread_limit() {
+    let hard = limits::get(libc::RLIMIT_NPROC).expect("it has a limit").rlim_max;
+    limits::set_soft(libc::RLIMIT_NPROC, hard).expect("up to the hard limit is permitted");
+}
+
+#[test]
+fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
+    apart(60, || {
+        limit_threads(14);
+        let runtime = Builder::new().servers(2).build().expect("room for the servers");
+        // Far more would like to be blocked at once than there can be threads.
+        let most = Arc::new(AtomicUsize::new(0));
+        let handles: Vec<_> = (0..300_usize)
+            .map(|i| {
+                let most = Arc::clone(&most);
+                runtime.spawn_blocking(move || {
+                    thread::sleep(Duration::from_millis(3));
+                    if i % 50 == 0 {
+                        most.fetch_max(threads::count(), SeqCst);
+                    }
+                    i
+                })
+            })
+            .collect();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().expect("nothing is lost"), i);
+        }
+        assert!(
+            runtime.metrics().worker_spawn_failures > 0,
+            "the limit was never reached: {:?}",
+            runtime.metrics()
+        );
+    });
+}
+
+#[test]
+fn growth_is_tried_again_when_there_is_room() {
+    apart(60, || {
+        limit_threads(14);
+        let runtime = Builder::new().servers(2).build().expect("room for the servers");
+        // All of them must be there at once: this cannot end under the limit.
+        let dam = Arc::new(Dam::new());
+        let handles: Vec<_> = (0..40_usize)
+            .map(|i| {
+                let dam = Arc::clone(&dam);
+                runtime.spawn_blocking(move || {
+                    dam.wait();
+                    i
+                })
+            })
+            .collect();
+        eventually("a thread was refused", || runtime.metrics().worker_spawn_failures > 0);
+        assert!(dam.waiting() < 40);
+        lift_thread_limit();
+        eventually("all are blocked at once", || dam.waiting() == 40);
+        dam.open();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().expect("nothing is lost"), i);
+        }
+    });
+}
+
+#[test]
+fn a_runtime_that_cannot_have_its_threads_is_an_error() {
+    apart(30, || {
+        limit_threads(0);
+        let before = threads::count();
+        let error = Builder::new().servers(2).build().expect_err("no thread at all");
+        assert!(!error.to_string().is_empty());
+        lift_thread_limit();
+        // What was made of it is gone, and the next attempt does better.
+        eventually("no thread is left over", || threads::count() <= before);
+        let runtime = Builder::new().servers(2).build().expect("room again");
+        overlap(&runtime, 40);
+        blocks_are_seen(&runtime);
+    });
+}
+
+/// At each number of threads that a limit leaves, a runtime either comes up or is an error.
+#[test]
+fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
+    apart(60, || {
+        // Threads of the process that are made once, and stay.
+        drop(Builder::new().servers(2).build().expect("no limit yet"));
+        limits::drop_privileges().expect("root may become anybody");
+        for spare in 1..12 {
+            let limit = limits::threads_of_this_user() + spare;
+            limits::set_soft(libc::RLIMIT_NPROC, limit).expect("a lower limit is permitted");
+            match Builder::new().servers(2).build() {
+                Err(error) => assert!(!error.to_string().is_empty()),
+                Ok(runtime) => {
+                    overlap(&runtime, 40);
+                    // Workers of this runtime must be gone before the next limit is set.
+                    drop(runtime);
+                }
+            }
+            lift_thread_limit();
+            eventually("the threads are gone", || threads::named("umcg") <= 4);
+        }
+    });
+}
+
+/// Takes all descriptors that are left.
+fn exhaust_descriptors() -> Vec<File> {
+    let mut taken = Vec::new();
+    loop {
+        match File::open("/dev/null") {
+            Ok(file) => taken.push(file),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                return taken;
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_free_descriptor_everything_works() {
+    apart(60, || {
+        let dam = Arc::new(Dam::new());
+        limits::set_soft(libc::RLIMIT_NOFILE, 64).expect("a lower limit is permitted");
+        let taken = exhaust_descriptors();
+        let runtime = Builder::new().servers(2).build().expect("it needs no descriptor");
+        overlap(&runtime, 200);
+        let handles: Vec<_> = (0..6_usize)
+            .map(|i| {
+                let dam = Arc::clone(&dam);
+                runtime.spawn_blocking(move || {
+                    dam.wait();
+                    i
+                })
+            })
+            .collect();
+        eventually("all are blocked", || dam.waiting() == 6);
+        assert_eq!(runtime.spawn(async { 1 }).join().unwrap(), 1);
+        dam.open();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i);
+        }
+        drop(taken);
+    });
+}
+
+/// Covers `/proc` with an empty directory, in a mount namespace of this process alone.
+fn hide_proc() -> io::Result<()> {
+    const NONE: &CStr = c"none";
+    let check = |result: i32| {
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    };
+    // SAFETY: system calls on constant strings; between fork and exec.
+    unsafe {
+        let user = if libc::geteuid() == 0 { 0 } else { libc::CLONE_NEWUSER };
+        check(libc::unshare(libc::CLONE_NEWNS | user))?;
+        let all = libc::MS_REC | libc::MS_PRIVATE;
+        let null = std::ptr::null();
+        check(libc::mount(null, c"/".as_ptr(), null, all, null.cast()))?;
+        let tmpfs = c"tmpfs".as_ptr();
+        check(libc::mount(NONE.as_ptr(), c"/proc".as_ptr(), tmpfs, 0, null.cast()))
+    }
+}
+
+#[test]
+fn without_proc_everything_works() {
+    let setup = |command: &mut std::process::Command| {
+        // SAFETY: see `hide_proc`. What is refused is seen by the body.
+        unsafe {
+            command.pre_exec(|| {
+                let _ = hide_proc();
+                Ok(())
+            });
+        }
+    };
+    apart_with(60, setup, || {
+        if File::open("/proc/self/stat").is_ok() {
+            skip!("this user may not have a mount namespace to hide /proc in");
+        }
+        let runtime = Builder::new().servers(2).build().expect("it needs no /proc");
+        overlap(&runtime, 200);
+        blocks_are_seen(&runtime);
+        let unpinned = Builder::new().servers(1).pin(false).build().expect("the monitor alone");
+        overlap(&unpinned, 40);
+        blocks_are_seen(&unpinned);
+    });
+}
+
+#[test]
+fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
+    const TASKS: usize = 10_000;
+    apart(60, || {
+        let runtime = Builder::new().servers(2).max_workers(64).build().unwrap();
+        let dam = Arc::new(Dam::new());
+        let handles: Vec<_> = (0..TASKS)
+            .map(|i| {
+                let dam = Arc::clone(&dam);
+                runtime.spawn_blocking(move || {
+                    dam.wait();
+                    i
+                })
+            })
+            .collect();
+        eventually("the workers are all blocked", || dam.waiting() == 64);
+        // Servers and helpers beside the workers.
+        assert!(threads::count() < 64 + 16, "{} threads", threads::count());
+        assert!(runtime.metrics().workers.total <= 64, "{:?}", runtime.metrics());
+        dam.open();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i);
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_tasks_are_blocked_at_once() {
+    const TASKS: usize = 10_000;
+    apart(110, || {
+        let room = limits::room_for_threads();
+        if room < TASKS as u64 + 2_000 {
+            skip!("this machine permits {room} threads, {TASKS} and some are needed");
+        }
+        let runtime = Builder::new()
+            .servers(2)
+            .max_workers(TASKS)
+            .thread_stack_size(64 * 1024)
+            .build()
+            .unwrap();
+        let dam = Arc::new(Dam::new());
+        let handles: Vec<_> = (0..TASKS)
+            .map(|i| {
+                let dam = Arc::clone(&dam);
+                runtime.spawn_blocking(move || {
+                    dam.wait();
+                    i
+                })
+            })
+            .collect();
+        while dam.waiting() < TASKS {
+            assert_eq!(runtime.metrics().worker_spawn_failures, 0, "{:?}", runtime.metrics());
+            thread::sleep(Duration::from_millis(5));
+        }
+        let each = limits::resident_bytes() / TASKS as u64;
+        assert!(each < 64 * 1024, "{each} bytes of memory for each blocked task");
+        dam.open();
+        for (i, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i);
+        }
+    });
+}
+
+/// A barrier of as many tasks as there may be workers: none is kept back as a spare.
+#[test]
+fn every_worker_of_the_limit_can_be_used() {
+    apart(30, || {
+        let runtime = Builder::new().servers(2).max_workers(24).build().unwrap();
+        let barrier = Arc::new(Barrier::new(24));
+        let handles: Vec<_> = (0..24)
+            .map(|_| {
+                let barrier = Arc::clone(&barrier);
+                runtime.spawn_blocking(move || barrier.wait().is_leader())
+            })
+            .collect();
+        let leaders = handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap())
+            .filter(|&leader| leader)
+            .count();
+        assert_eq!(leaders, 1);
+    });
+}

@@ -1,0 +1,501 @@
+//! Several servers, and how servers and workers come to an end.
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{List, Register, state};
+use umcg_tests::{
+    Fleet, Me, NO_SUCH_TID, Server, Stage, Worker, assert_errno, blockers::Futex, in_ms, on_each,
+    proc,
+};
+
+fn spinner(stage: &Arc<Stage>, name: &str, server: u32, stop: &Arc<AtomicBool>) -> Worker {
+    let stop = Arc::clone(stop);
+    stage.worker(name, server, move |me| me.spin_until(|| stop.load(SeqCst)))
+}
+
+#[test]
+fn two_servers_pick_one_worker_and_one_wins() {
+    on_each(|stage| {
+        // The worker's home is one of the two; both name it at the same moment.
+        const ROUNDS: usize = 60;
+        let barrier = Arc::new(Barrier::new(2));
+        let homes: Arc<[AtomicU32; 2]> = Arc::default();
+        let picked = Arc::new(Mutex::new(None::<Worker>));
+        let wins: Arc<[AtomicU32; 2]> = Arc::default();
+        for own in 0..2 {
+            let (stage, barrier) = (Arc::clone(stage), Arc::clone(&barrier));
+            let (homes, picked) = (Arc::clone(&homes), Arc::clone(&picked));
+            let wins = Arc::clone(&wins);
+            Arc::clone(&stage).thread("server", move || {
+                stage.guarded("server", || {
+                    let mut server = Server::named(&stage, &format!("server {own}"));
+                    homes[own].store(server.tid(), SeqCst);
+                    barrier.wait();
+                    let worker = if own == 0 {
+                        let worker = stage.worker("worker", server.tid(), move |me| {
+                            for _ in 0..=ROUNDS {
+                                me.park();
+                            }
+                        });
+                        server.run_until("in the pool", |_| worker.unpark());
+                        *picked.lock().expect("the worker") = Some(worker.clone());
+                        barrier.wait();
+                        worker
+                    } else {
+                        barrier.wait();
+                        picked
+                            .lock()
+                            .expect("the worker")
+                            .clone()
+                            .expect("the worker")
+                    };
+                    for round in 0..ROUNDS {
+                        let home = round % 2;
+                        if own == home {
+                            worker.task().set_server_tid(server.tid());
+                        }
+                        server.drain();
+                        barrier.wait();
+                        let (result, switched) = loop {
+                            let result = server.wait(worker.tid(), in_ms(20_000));
+                            let switched = server.task().next_tid() == 0;
+                            if switched || result.is_err() {
+                                break (result, switched);
+                            }
+                            // A wake-up of the round before came late: again.
+                            server.drain();
+                        };
+                        if switched {
+                            wins[own].fetch_add(1, SeqCst);
+                            assert_eq!(own, home, "the winner is the worker's own server");
+                        } else {
+                            assert_errno(result, libc::EBUSY, "the other one");
+                        }
+                        // Back in the pool before the next round, by whatever way.
+                        if own == home {
+                            server.run_until("in the pool again", |_| worker.unpark());
+                            if round + 1 == ROUNDS {
+                                server.ready.push_back(worker.tid());
+                            }
+                        }
+                        barrier.wait();
+                    }
+                    server.run_until("the worker's exit", |_| worker.exited());
+                    server.finish();
+                });
+            });
+        }
+        stage.until("both servers are done", || {
+            let all = stage.records();
+            all.len() == 3 && all.iter().all(|record| record.exited.load(SeqCst))
+        });
+        let wins: Vec<_> = wins.iter().map(|count| count.load(SeqCst)).collect();
+        assert_eq!(wins.iter().sum::<u32>() as usize, ROUNDS, "one winner each");
+    });
+}
+
+#[test]
+fn a06_stealing_a_worker_that_has_not_reached_wait() {
+    on_each(|stage| {
+        let mut first = Server::named(stage, "first");
+        let (left, stolen) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+        let worker = stage.worker("worker", first.tid(), {
+            let (left, stolen) = (left.clone(), Arc::clone(&stolen));
+            move |me| {
+                let first = me.task().server_tid();
+                // Out of RUNNING and published, but not in wait: it still holds its slot.
+                me.leave();
+                left.set();
+                while !stolen.load(SeqCst) {
+                    std::hint::spin_loop();
+                }
+                me.wait();
+                assert_ne!(me.task().server_tid(), first, "it runs on the thief's slot");
+                me.step(1);
+            }
+        });
+        first.collect(&worker);
+        let tid = first.remove(&worker);
+        stage.thread("thief", {
+            let (stage, worker, stolen) = (Arc::clone(stage), worker.clone(), Arc::clone(&stolen));
+            let left = left.clone();
+            move || {
+                stage.guarded("thief", || {
+                    let mut thief = Server::named(&stage, "thief");
+                    left.wait();
+                    worker.task().set_server_tid(thief.tid());
+                    thief.drain();
+                    // It returns when the worker is done, or blocks; the worker leaves its loop
+                    // as soon as the claim shows.
+                    let looker = worker.clone();
+                    let stage_of_looker = Arc::clone(&stage);
+                    stage.thread("looker", move || {
+                        stage_of_looker.until("the theft", || looker.state() == state::RUNNING);
+                        stolen.store(true, SeqCst);
+                    });
+                    thief.ready.push_back(worker.tid());
+                    thief.run_to_exit(&[&worker]);
+                    thief.finish();
+                });
+            }
+        });
+        // No deadline: the old server must be told that its slot is free.
+        first.dispatch(tid, 0).expect("the slot is free again");
+        assert_eq!(first.current(), None);
+        stage.until("the worker's exit", || worker.exited());
+        assert!(worker.reached(1));
+        // And it can run others.
+        let next = stage.worker("next", first.tid(), |_| {});
+        first.run_to_exit(&[&next]);
+        first.finish();
+    });
+}
+
+#[test]
+fn a_worker_moves_between_two_blocks() {
+    on_each(|stage| {
+        let fleet = Fleet::start(stage, 3);
+        let workers: Vec<_> = (0..6)
+            .map(|index| {
+                stage.worker(&format!("worker {index}"), fleet.tid(index), |me| {
+                    for _ in 0..30 {
+                        me.sleep(Duration::from_micros(200));
+                        me.yield_now();
+                    }
+                })
+            })
+            .collect();
+        stage.until("all exit", || workers.iter().all(Worker::exited));
+        fleet.finish();
+    });
+}
+
+/// A worker that asks `call` what the end of its server looks like, in the state that it brings
+/// itself into, and then is an ordinary thread, which can register anew.
+fn orphan(
+    stage: &Arc<Stage>,
+    name: &str,
+    server: u32,
+    call: impl FnOnce(&Me) -> Result<(), umcg_sys::Error> + Send + 'static,
+) -> Worker {
+    stage.worker_that_just_ends(name, server, move |me| {
+        let error = call(me).expect_err("the server is gone");
+        assert!(error.is_gone(), "{error}");
+        let again = me.provider().checkpoint().expect_err("no task any more");
+        assert!(
+            again.is_gone() || again.errno() == libc::EINVAL,
+            "after that: {again}"
+        );
+        // What it was, it may be told to forget; then nothing is left of it.
+        let _ = me.provider().unregister(NonNull::from(me.task()));
+        assert_eq!(me.task().state(), state::NONE);
+        me.step(1);
+    })
+}
+
+#[test]
+fn a_server_ends_with_workers_in_every_state() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+        // BLOCKED in a system call; it learns of it at its checkpoint, much later.
+        let asleep = orphan(stage, "asleep", server.tid(), {
+            let data = data.clone();
+            move |me| {
+                data.wait();
+                me.provider().checkpoint()
+            }
+        });
+        server.run_until("asleep blocks", |_| {
+            asleep.state() == state::BLOCKED && asleep.asleep()
+        });
+        // In an explicit wait.
+        let waiting = orphan(stage, "waiting", server.tid(), |me| {
+            me.leave();
+            me.record().parked.store(true, SeqCst);
+            me.provider().wait(0, 0)
+        });
+        server.run_until("waiting waits", |_| waiting.unpark());
+        // At its checkpoint, unblocked, not picked.
+        let gate = Futex::default();
+        let stopped = orphan(stage, "stopped", server.tid(), {
+            let gate = gate.clone();
+            move |me| {
+                gate.wait();
+                loop {
+                    me.provider().checkpoint()?;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        server.run_until("stopped blocks", |_| {
+            stopped.state() == state::BLOCKED && stopped.asleep()
+        });
+        gate.set();
+        server.collect(&stopped);
+        let _ = server.remove(&stopped);
+        // RUNNING, in the slot.
+        let running = orphan(stage, "running", server.tid(), {
+            let stop = Arc::clone(&stop);
+            move |me| {
+                while !stop.load(SeqCst) {
+                    me.provider().checkpoint()?;
+                    std::thread::yield_now();
+                }
+                unreachable!("the server ends first");
+            }
+        });
+        server.hold(&running);
+        // In register, asleep, never run. Its event is on the list.
+        let admitted = stage.worker("admitted", server.tid(), |_| unreachable!("nobody runs it"));
+        stage.until("admitted is queued", || {
+            admitted.state() == state::RUNNABLE && admitted.task().is_linked(List::Runnable)
+        });
+
+        server.finish();
+        stage.until("register says so", || admitted.exited());
+        assert_eq!(admitted.admission(), Some(libc::ESRCH));
+        for worker in [&waiting, &stopped, &running] {
+            let what = format!("{} is told", worker.name());
+            stage.until(&what, || worker.reached(1));
+        }
+        assert!(
+            !asleep.reached(1),
+            "nothing is killed, nothing is interrupted"
+        );
+        data.set();
+        stage.until("the late one is told", || asleep.reached(1));
+        stop.store(true, SeqCst);
+    });
+}
+
+#[test]
+fn orphans_can_join_another_server() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let next = Arc::new(AtomicU32::new(0));
+        let worker = stage.worker("worker", server.tid(), {
+            let next = Arc::clone(&next);
+            move |me| {
+                me.leave();
+                me.record().parked.store(true, SeqCst);
+                let error = me.provider().wait(0, 0).expect_err("the server goes");
+                assert!(error.is_gone());
+                let _ = me.provider().unregister(NonNull::from(me.task()));
+                while next.load(SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                me.task().prepare(next.load(SeqCst));
+                let task = NonNull::from(me.task());
+                // SAFETY: the stage keeps the task.
+                unsafe { me.provider().register(task, &Register::worker()) }.expect("register");
+                me.step(1);
+            }
+        });
+        server.run_until("it waits", |_| worker.unpark());
+        server.finish();
+        let mut second = Server::named(stage, "second");
+        next.store(second.tid(), SeqCst);
+        second.run_to_exit(&[&worker]);
+        assert!(worker.reached(1));
+        second.finish();
+    });
+}
+
+#[test]
+fn a_server_thread_ends_without_unregister() {
+    on_each(|stage| {
+        let tid = Arc::new(AtomicU32::new(0));
+        let go = Futex::default();
+        stage.thread("server", {
+            let (stage, tid, go) = (Arc::clone(stage), Arc::clone(&tid), go.clone());
+            move || {
+                let server = Server::named(&stage, "server");
+                tid.store(server.tid(), SeqCst);
+                go.wait();
+                server.forget();
+            }
+        });
+        stage.until("a server", || tid.load(SeqCst) != 0);
+        let worker = stage.worker("worker", tid.load(SeqCst), |_| {
+            unreachable!("nobody runs it")
+        });
+        stage.until("queued", || worker.state() == state::RUNNABLE);
+        go.set();
+        stage.until("register says so", || worker.exited());
+        assert_eq!(worker.admission(), Some(libc::ESRCH));
+        assert_errno(
+            stage.provider().preempt(tid.load(SeqCst)),
+            libc::ESRCH,
+            "the server",
+        );
+    });
+}
+
+#[test]
+fn a_worker_thread_ends_without_unregister() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // As the holder of the slot: the server must get it back, and wake.
+        let holder = stage.worker_that_just_ends("holder", server.tid(), |_| {});
+        server.collect(&holder);
+        let next = server.remove(&holder);
+        server.dispatch(next, 0).expect("the slot is free again");
+        server.run_to_exit(&[&holder]);
+        // After a block, without a checkpoint, so perhaps without a slot.
+        let data = Futex::default();
+        let late = stage.worker_that_just_ends("late", server.tid(), {
+            let data = data.clone();
+            move |_| data.wait()
+        });
+        server.run_until("late blocks", |_| {
+            late.state() == state::BLOCKED && late.asleep()
+        });
+        data.set();
+        let tid = late.tid();
+        server.run_until("the thread is gone", |_| proc::state(tid).is_none());
+        for gone in [&holder, &late] {
+            assert_eq!(gone.state(), state::NONE);
+            assert!(!gone.task().is_linked(List::Blocked));
+            assert!(!gone.task().is_linked(List::Runnable));
+            assert_errno(
+                stage.provider().preempt(gone.tid()),
+                libc::ESRCH,
+                gone.name(),
+            );
+        }
+        // The rest goes on.
+        let worker = stage.worker("worker", server.tid(), |me| me.yield_now());
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn a_worker_that_unregisters_wakes_its_server() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        server.collect(&worker);
+        let next = server.remove(&worker);
+        server.dispatch(next, 0).expect("woken by the unregister");
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn a11_unregister_waits_until_the_worker_is_on_no_list() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = spinner(stage, "worker", server.tid(), &stop);
+        server.hold(&worker);
+        // Out of the slot, so that both events are pushed.
+        stage
+            .provider()
+            .preempt(worker.tid())
+            .expect("preempt the worker");
+        stage.until("both events", || worker.task().is_linked(List::Runnable));
+        let linked = worker.task().is_linked(List::Blocked);
+        // The server takes the token only, and runs the worker while it is on the other list.
+        server.task().begin_drain();
+        assert_eq!(server.task().take(List::Runnable).count(), 1);
+        stop.store(true, SeqCst);
+        let _ = server.wait(worker.tid(), in_ms(50));
+        if server.task().next_tid() != 0 {
+            server.ready.push_back(worker.tid());
+        } else if linked {
+            assert!(
+                !worker.exited() || !worker.task().is_linked(List::Blocked),
+                "unregister returned with the worker on a list"
+            );
+        }
+        server.run_to_exit(&[&worker]);
+        assert!(!worker.task().is_linked(List::Blocked));
+        server.finish();
+    });
+}
+
+#[test]
+fn workers_come_and_go() {
+    on_each(|stage| {
+        let fleet = Fleet::start(stage, 2);
+        for round in 0..10 {
+            let workers: Vec<_> = (0..6)
+                .map(|index| {
+                    let body = move |me: &Me| {
+                        if index % 2 == 0 {
+                            me.sleep(Duration::from_micros(100 * index));
+                        }
+                        me.yield_now();
+                    };
+                    let home = fleet.tid(round + index as usize);
+                    if index % 3 == 0 {
+                        stage.worker_that_just_ends("ends", home, body)
+                    } else {
+                        stage.worker("leaves", home, body)
+                    }
+                })
+                .collect();
+            stage.until("all exit", || workers.iter().all(Worker::exited));
+        }
+        fleet.finish();
+    });
+}
+
+#[test]
+fn servers_come_and_go_beside_each_other() {
+    on_each(|stage| {
+        for _ in 0..5 {
+            let fleet = Fleet::start(stage, 3);
+            let worker = stage.worker("worker", fleet.tid(1), |me| me.yield_now());
+            stage.until("it exits", || worker.exited());
+            fleet.finish();
+        }
+        assert_errno(stage.provider().preempt(NO_SUCH_TID), libc::ESRCH, "nobody");
+    });
+}
+
+#[test]
+fn an_ordinary_thread_again() {
+    on_each(|stage| {
+        // Affinity and policy are what they were, for a server and for a worker.
+        let everywhere = proc::affinity();
+        let own = *everywhere.last().expect("a CPU");
+        let check = move || {
+            assert_eq!(proc::affinity(), [own], "the thread's own affinity");
+            assert_eq!(
+                proc::policy(0),
+                libc::SCHED_OTHER,
+                "the thread's own policy"
+            );
+        };
+        stage.thread("server", {
+            let stage = Arc::clone(stage);
+            move || {
+                stage.guarded("server", || {
+                    proc::set_affinity(&[own]);
+                    let mut server = Server::named(&stage, "server");
+                    let worker = stage.worker_that_just_ends("worker", server.tid(), {
+                        move |me| {
+                            me.yield_now();
+                            me.unregister();
+                            check();
+                        }
+                    });
+                    server.run_to_exit(&[&worker]);
+                    server.finish();
+                    check();
+                });
+            }
+        });
+    });
+}

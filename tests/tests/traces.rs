@@ -1,0 +1,440 @@
+//! The interleavings that shaped the protocol, A1 to A13, as far as they can be brought about
+//! from outside. The model checks beside the provider go through all of them.
+//!
+//! A2 is `c43`, A6 and A11 are in `servers.rs`, A7 and A10 in `errors.rs`; A12 is the runtime's.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{List, ProviderKind, UmcgTask, state};
+use umcg_tests::{Fleet, Me, Server, Stage, Worker, blockers::Futex, in_ms, on_each, proc};
+
+/// Two workers of one server that hand the slot to and fro as fast as they can, and block for a
+/// moment now and then: verdicts and hand-overs meet in every order.
+fn verdicts_and_hand_overs(stage: &Arc<Stage>, rounds: u64) {
+    let mut server = Server::start(stage);
+    let workers: Vec<_> = (0..3)
+        .map(|index| {
+            stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+                for round in 0..rounds {
+                    me.yield_now();
+                    if (round + index) % 5 == 0 {
+                        me.sleep(Duration::from_micros(1 + round % 60));
+                    }
+                }
+            })
+        })
+        .collect();
+    server.run_without_deadline(&workers.iter().collect::<Vec<_>>());
+    server.finish();
+}
+
+#[test]
+fn a01_a_verdict_hits_only_the_dispatch_that_it_saw() {
+    on_each(|stage| verdicts_and_hand_overs(stage, 400));
+}
+
+#[test]
+fn a03_a_linked_worker_is_not_pushed_again() {
+    let server = UmcgTask::new();
+    let workers: [UmcgTask; 3] = Default::default();
+    for list in [List::Blocked, List::Runnable] {
+        // SAFETY: none of the tasks is freed before its events are taken.
+        unsafe {
+            for worker in &workers {
+                assert!(server.push(list, worker));
+            }
+            // Wherever it is on the list: the event is pending, the list is not changed.
+            for worker in &workers {
+                assert!(!server.push(list, worker), "pending");
+                assert!(worker.is_linked(list));
+            }
+        }
+        let taken: Vec<_> = server.take(list).collect();
+        let newest_first: Vec<_> = workers.iter().rev().map(std::ptr::NonNull::from).collect();
+        assert_eq!(taken, newest_first);
+        for worker in &workers {
+            assert!(!worker.is_linked(list));
+            // SAFETY: as above.
+            assert!(unsafe { server.push(list, worker) }, "and once more");
+        }
+        assert_eq!(server.take(list).count(), workers.len());
+    }
+}
+
+#[test]
+fn a03_a_worker_is_unlinked_before_it_is_handed_out() {
+    let server = UmcgTask::new();
+    let workers: [UmcgTask; 3] = Default::default();
+    // SAFETY: none of the tasks is freed before its events are taken.
+    unsafe {
+        for worker in &workers {
+            server.push(List::Runnable, worker);
+        }
+        let mut pushed_again = 0;
+        for worker in server.take(List::Runnable) {
+            assert!(!worker.as_ref().is_linked(List::Runnable));
+            if server.push(List::Runnable, worker.as_ref()) {
+                pushed_again += 1;
+            }
+        }
+        assert_eq!(pushed_again, 3);
+        assert_eq!(server.take(List::Runnable).count(), 3);
+    }
+}
+
+#[test]
+fn a03_short_blocks_of_an_idle_servers_only_worker() {
+    // The worker may take the slot of its idle server by itself while its last block has not
+    // been drained yet, and block again.
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for round in 0..400 {
+                me.sleep(Duration::from_micros(1 + round % 90));
+            }
+        });
+        server.run_without_deadline(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn a04_an_overtaken_verdict_changes_nothing() {
+    // The same with several servers: what a judge that was overtaken still has to do names the
+    // dispatch that it judged. `UMCG_FAULT` makes this one bite.
+    on_each(|stage| {
+        let fleet = Fleet::start(stage, 2);
+        let workers: Vec<_> = (0..5)
+            .map(|index| {
+                stage.worker(&format!("worker {index}"), fleet.tid(index), |me| {
+                    for round in 0..200 {
+                        me.sleep(Duration::from_micros(1 + round % 40));
+                        me.yield_now();
+                    }
+                })
+            })
+            .collect();
+        stage.until("all exit", || workers.iter().all(Worker::exited));
+        fleet.finish();
+    });
+}
+
+#[test]
+fn a05_helper_threads_take_no_signals() {
+    on_each(|stage| {
+        if stage.provider().kind() != ProviderKind::Emulated {
+            return;
+        }
+        let server = Server::start(stage);
+        let all = |tid: u32| {
+            let mask = proc::status(tid, "SigBlk").unwrap_or_default();
+            let mask = u64::from_str_radix(&mask, 16).unwrap_or(0);
+            // All but KILL and STOP, which cannot be blocked, and the two that libc keeps.
+            let needed: u64 = !(1 << 8 | 1 << 18 | 0b11 << 31);
+            mask & needed == needed
+        };
+        let mut idle = 0;
+        for tid in proc::threads() {
+            let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
+            let name = name.unwrap_or_default();
+            if proc::policy(tid) == libc::SCHED_IDLE {
+                idle += 1;
+                assert!(all(tid), "{} takes signals", name.trim());
+            }
+            if name.starts_with("umcg-") {
+                assert!(all(tid), "{} takes signals", name.trim());
+            }
+        }
+        let pinned = stage
+            .provider()
+            .counters(server.tid())
+            .is_some_and(|count| count.cpu.is_some());
+        let sentinels = !stage.provider().describe().contains("without sentinels");
+        assert!(!pinned || !sentinels || idle > 0, "no sentinel was found");
+        server.finish();
+    });
+}
+
+#[test]
+fn a08_a_worker_that_was_judged_does_not_leave() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (judged, refused) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU32::new(0)),
+        );
+        let worker = stage.worker("worker", server.tid(), {
+            let (judged, refused) = (Arc::clone(&judged), Arc::clone(&refused));
+            move |me| {
+                while !judged.load(SeqCst) {
+                    std::hint::spin_loop();
+                    std::thread::yield_now();
+                }
+                // It runs unmanaged, where a preemption is a verdict; or it was stopped and is
+                // back.
+                if !me.task().leave() {
+                    refused.fetch_add(1, SeqCst);
+                    assert_eq!(me.task().state(), state::BLOCKED);
+                    me.checkpoint();
+                    me.leave();
+                }
+                me.record().offered.store(me.task().server_tid(), SeqCst);
+                me.wait();
+            }
+        });
+        server.collect(&worker);
+        let tid = server.remove(&worker);
+        let _ = server.dispatch(tid, in_ms(5));
+        stage.provider().preempt(tid).expect("preempt the worker");
+        stage.until("it is out of the slot", || server.current().is_none());
+        judged.store(true, SeqCst);
+        server.run_to_exit(&[&worker]);
+        if !stage.provider().facts().exact_stop {
+            assert_eq!(
+                refused.load(SeqCst),
+                1,
+                "it published itself although judged"
+            );
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn a08_preemption_between_leave_and_wait_loses_nobody() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (left, go) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        const ROUNDS: u64 = 50;
+        let worker = stage.worker("worker", server.tid(), {
+            let (left, go) = (Arc::clone(&left), Arc::clone(&go));
+            move |me| {
+                for round in 1..=ROUNDS {
+                    me.leave();
+                    left.store(round, SeqCst);
+                    while go.load(SeqCst) < round {
+                        std::hint::spin_loop();
+                    }
+                    me.record().offered.store(me.task().server_tid(), SeqCst);
+                    me.wait();
+                }
+            }
+        });
+        stage.thread("preempter", {
+            let (provider, tid) = (Arc::clone(stage.provider()), worker.tid());
+            let stage = Arc::clone(stage);
+            move || {
+                stage.guarded("preempter", || {
+                    for round in 1..=ROUNDS {
+                        stage.until("the window", || left.load(SeqCst) >= round);
+                        provider.preempt(tid).expect("preempt in the window");
+                        go.store(round, SeqCst);
+                    }
+                });
+            }
+        });
+        // Without deadlines: the server must be told that its slot is free.
+        server.run_without_deadline(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn a08_wait_without_a_slot_wakes_nobody() {
+    on_each(|stage| {
+        stage.attempt(
+            "a wait of a worker that lost its slot in the window",
+            || {
+                let mut server = Server::start(stage);
+                let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+                // It sleeps in the window, which it should not: it is judged, and queued already.
+                let sleeper = stage.worker("sleeper", server.tid(), {
+                    let data = data.clone();
+                    move |me| {
+                        me.leave();
+                        data.wait();
+                        me.record().parked.store(true, SeqCst);
+                        me.wait();
+                    }
+                });
+                server.collect(&sleeper);
+                let next = server.remove(&sleeper);
+                server.dispatch(next, 0).expect("the slot is free again");
+                // Somebody else holds the slot now, and the server sleeps.
+                let woken = Arc::new(AtomicBool::new(true));
+                let runner = stage.worker("runner", server.tid(), {
+                    let (record, sleeper) = (Arc::clone(server.record()), sleeper.clone());
+                    let (woken, stop) = (Arc::clone(&woken), Arc::clone(&stop));
+                    move |me| {
+                        let turns = record.turns.load(SeqCst);
+                        data.set();
+                        me.spin_until(|| sleeper.record().parked.load(SeqCst));
+                        for _ in 0..100 {
+                            std::thread::yield_now();
+                            me.checkpoint();
+                        }
+                        woken.store(
+                            record.turns.load(SeqCst) != turns
+                                || record.task.state() != state::RUNNABLE,
+                            SeqCst,
+                        );
+                        stop.store(true, SeqCst);
+                    }
+                });
+                server.collect(&runner);
+                let next = server.remove(&runner);
+                let before = stage.disturbances(server.tid());
+                server.dispatch(next, 0).expect("until the runner leaves");
+                let quiet = stop.load(SeqCst) && stage.disturbances(server.tid()) == before;
+                server.run_until("sleeper in the pool", |_| sleeper.unpark());
+                server.ready.push_back(sleeper.tid());
+                server.run_to_exit(&[&sleeper, &runner]);
+                server.finish();
+                assert!(!quiet || !woken.load(SeqCst), "it woke the server");
+                quiet
+            },
+        );
+    });
+}
+
+#[test]
+fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let runs = Arc::new(AtomicU32::new(0));
+        let spare = stage.worker("spare", server.tid(), {
+            let (stop, runs) = (Arc::clone(&stop), Arc::clone(&runs));
+            move |me| {
+                while !stop.load(SeqCst) {
+                    me.park();
+                    runs.fetch_add(1, SeqCst);
+                }
+            }
+        });
+        server.run_until("spare in the pool", |_| spare.unpark());
+        let mut consumed = 0;
+        for round in 0..60_u64 {
+            let back = Arc::new(AtomicU32::new(0));
+            let sleeper = stage.worker("sleeper", server.tid(), {
+                let back = Arc::clone(&back);
+                move |me| {
+                    // Now and then too short to be seen.
+                    me.sleep(Duration::from_micros(1 + (round % 8) * 40));
+                    // Nobody may be left in the next_tid of a worker that ends.
+                    if let Some(tid) = me.provider().disarm(me.task()) {
+                        back.store(tid, SeqCst);
+                    }
+                }
+            });
+            server.collect(&sleeper);
+            let next = server.remove(&sleeper);
+            sleeper.task().set_next_tid(spare.tid());
+            let _ = server.dispatch(next, in_ms(2));
+            if server.task().next_tid() == next {
+                server.ready.push_back(next);
+            }
+            // Perhaps in the middle of the block, perhaps against the worker's own disarming.
+            let taken = stage.provider().disarm(sleeper.task());
+            assert!(taken.is_none_or(|tid| tid == spare.tid()));
+            server.run_to_exit(&[&sleeper]);
+            match (taken, back.load(SeqCst)) {
+                (Some(_), 0) => {}
+                (None, tid) if tid == spare.tid() => {}
+                (None, 0) => {
+                    consumed += 1;
+                    server.run_until("the consumed spare is in the pool", |_| spare.unpark());
+                }
+                twice => panic!("taken back twice: {twice:?}"),
+            }
+            // The test owns the spare again, exactly once.
+            assert!(!spare.unpark());
+            assert_eq!(runs.load(SeqCst), consumed, "it ran when it was consumed");
+        }
+        stop.store(true, SeqCst);
+        server.ready.push_back(spare.tid());
+        server.run_to_exit(&[&spare]);
+        assert_eq!(runs.load(SeqCst), consumed + 1);
+        server.finish();
+    });
+}
+
+#[test]
+fn a09_a_worker_of_another_server_is_not_armed() {
+    on_each(|stage| {
+        let fleet = Fleet::start(stage, 1);
+        let foreign = stage.worker("foreign", fleet.tid(0), Me::park);
+        stage.until("in the pool", || foreign.unpark());
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let sleeper = stage.worker("sleeper", server.tid(), {
+            let data = data.clone();
+            move |me| me.blocking(|| data.wait())
+        });
+        server.collect(&sleeper);
+        let next = server.remove(&sleeper);
+        sleeper.task().set_next_tid(foreign.tid());
+        server
+            .dispatch(next, 0)
+            .expect("the block wakes the server");
+        assert_eq!(foreign.state(), state::RUNNABLE, "not switched to");
+        assert_eq!(server.current(), None);
+        assert_eq!(
+            stage.provider().disarm(sleeper.task()),
+            Some(foreign.tid()),
+            "and the caller has it back"
+        );
+        data.set();
+        server.run_to_exit(&[&sleeper]);
+        server.finish();
+        foreign.record().offered.store(fleet.tid(0), SeqCst);
+        stage.until("foreign ends", || foreign.exited());
+        fleet.finish();
+    });
+}
+
+#[test]
+fn a13_a_spin_lock_whose_holder_waits() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let lock = Arc::new(AtomicBool::new(false));
+        let data = Futex::default();
+        // Takes the lock, blocks inside, and is stopped on its way out with the lock held.
+        let holder = stage.worker("holder", server.tid(), {
+            let (lock, data) = (Arc::clone(&lock), data.clone());
+            move |me| {
+                lock.store(true, SeqCst);
+                me.step(1);
+                me.blocking(|| data.wait());
+                lock.store(false, SeqCst);
+            }
+        });
+        server.run_until("the holder blocks", |_| {
+            holder.reached(1) && holder.state() == state::BLOCKED && holder.asleep()
+        });
+        // Spins for it and never blocks, and never comes to a checkpoint by itself.
+        let spinner = stage.worker("spinner", server.tid(), {
+            let lock = Arc::clone(&lock);
+            move |me| {
+                while lock.compare_exchange(false, true, SeqCst, SeqCst).is_err() {
+                    std::thread::yield_now();
+                }
+                me.step(1);
+                lock.store(false, SeqCst);
+                me.checkpoint();
+            }
+        });
+        server.hold(&spinner);
+        data.set();
+        // The slice of the loop ends it.
+        server.run_to_exit(&[&holder, &spinner]);
+        assert!(spinner.reached(1));
+        server.finish();
+    });
+}

@@ -1,0 +1,456 @@
+//! The traps of the mailing-list history that no line of the checklist covers already.
+//! `TRAPS.md` names the test, or the reason, for every one of them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use umcg_sys::{List, UmcgTask, state};
+use umcg_tests::{
+    Fleet, Me, Record, Server, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+};
+
+#[test]
+fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
+    on_each(|stage| {
+        let mut first = Server::named(stage, "first");
+        let other = stage.worker("other", first.tid(), |me| {
+            me.park();
+            me.step(1);
+        });
+        first.run_until("other in the pool", |_| other.unpark());
+        let (left, stolen) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+        let worker = stage.worker("worker", first.tid(), {
+            let (left, stolen) = (left.clone(), Arc::clone(&stolen));
+            let other = other.clone();
+            move |me| {
+                let home = me.task().server_tid();
+                me.leave();
+                left.set();
+                while !stolen.load(SeqCst) {
+                    std::hint::spin_loop();
+                }
+                // Set by the owner of the choice alone, after it was stolen: nobody reads it as
+                // the spare that a server arms.
+                me.task().set_next_tid(other.tid());
+                me.wait();
+                // Either way the choice is in one place only: here, or at its server.
+                if me.task().clear_next_tid(other.tid()) {
+                    other.record().offered.store(home, SeqCst);
+                    me.provider().preempt(home).expect("tell its server");
+                }
+            }
+        });
+        first.collect(&worker);
+        let tid = first.remove(&worker);
+        stage.thread("thief", {
+            let (stage, worker) = (Arc::clone(stage), worker.clone());
+            move || {
+                stage.guarded("thief", || {
+                    let mut thief = Server::named(&stage, "thief");
+                    left.wait();
+                    worker.task().set_server_tid(thief.tid());
+                    let looker = worker.clone();
+                    let of_looker = Arc::clone(&stage);
+                    stage.thread("looker", move || {
+                        of_looker.until("the theft", || looker.state() == state::RUNNING);
+                        stolen.store(true, SeqCst);
+                    });
+                    thief.ready.push_back(worker.tid());
+                    thief.run_to_exit(&[&worker]);
+                    thief.finish();
+                });
+            }
+        });
+        first.dispatch(tid, 0).expect("the slot is free again");
+        first.run_to_exit(&[&worker, &other]);
+        assert!(
+            other.reached(1),
+            "the choice of the stolen worker is not lost"
+        );
+        first.finish();
+    });
+}
+
+#[test]
+fn t06_a_block_between_leave_and_a_switch() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let other = stage.worker("other", server.tid(), |me| {
+            me.park();
+            me.step(1);
+        });
+        server.run_until("other in the pool", |_| other.unpark());
+        let data = Futex::default();
+        let worker = stage.worker("worker", server.tid(), {
+            let (data, other) = (data.clone(), other.tid());
+            move |me| {
+                me.leave();
+                // It should not block here (trace B10). If it does, it loses its slot, and
+                // neither it nor its choice is lost.
+                data.wait();
+                me.task().set_next_tid(other);
+                me.record().offered.store(me.task().server_tid(), SeqCst);
+                me.wait();
+                if me.task().clear_next_tid(other) {
+                    let other = me.stage().by_tid(other).expect("the other worker");
+                    other.offered.store(me.task().server_tid(), SeqCst);
+                }
+            }
+        });
+        server.collect(&worker);
+        let next = server.remove(&worker);
+        server.dispatch(next, 0).expect("the slot is free again");
+        data.set();
+        server.run_to_exit(&[&worker, &other]);
+        assert!(other.reached(1));
+        server.finish();
+    });
+}
+
+#[test]
+fn t07_three_workers_that_switch_in_a_ring() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        // Each takes whoever waits in the pool and switches there, offering itself.
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers: Vec<_> = (0..3)
+            .map(|index| {
+                stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+                    for round in 0..60_u64 {
+                        let all = me.stage().records();
+                        let waits = all
+                            .iter()
+                            .find(|record| record.parked.swap(false, SeqCst))
+                            .map(|record| record.task.tid());
+                        match waits {
+                            Some(tid) => me.switch_to(tid),
+                            None => me.park(),
+                        }
+                        if (round + index) % 7 == 0 {
+                            me.sleep(Duration::from_micros(80));
+                        }
+                    }
+                })
+            })
+            .collect();
+        server.run_until("all exit", |server| {
+            // Whoever waits with nobody left to switch to.
+            for worker in &workers {
+                if server.ready.is_empty() && worker.unpark() {
+                    server.ready.push_back(worker.tid());
+                }
+            }
+            workers.iter().all(Worker::exited)
+        });
+        stop.store(true, SeqCst);
+        server.finish();
+    });
+}
+
+#[test]
+fn t35_flags_and_user_bits_do_not_confuse_a_state() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for bits in [0, 1, 0x8000, 0xffff] {
+                me.task().set_user_bits(bits);
+                me.yield_now();
+                me.sleep(Duration::from_micros(200));
+                let word = me.task().state_word().load(SeqCst);
+                assert_eq!(word >> 16, u32::from(bits));
+                assert_eq!(word & state::FLAG_MASK, 0, "no flag in a worker that runs");
+            }
+        });
+        server.task().set_user_bits(0xffff);
+        server.run_to_exit(&[&worker]);
+        assert_eq!(server.task().user_bits(), 0xffff);
+        server.finish();
+    });
+}
+
+#[test]
+fn t40_late_and_lost_preemptions_are_harmless() {
+    on_each(|stage| {
+        let fleet = Fleet::start(stage, 2);
+        let workers: Vec<_> = (0..4)
+            .map(|index| {
+                stage.worker(&format!("worker {index}"), fleet.tid(index), |me| {
+                    for round in 0..60 {
+                        me.yield_now();
+                        me.sleep(Duration::from_micros(1 + round % 50));
+                        me.checkpoint();
+                    }
+                })
+            })
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        stage.thread("preempter", {
+            let (stop, provider) = (Arc::clone(&stop), Arc::clone(stage.provider()));
+            let tids: Vec<_> = workers.iter().map(Worker::tid).collect();
+            move || {
+                while !stop.load(SeqCst) {
+                    for &tid in &tids {
+                        // ESRCH when it has gone.
+                        let _ = provider.preempt(tid);
+                    }
+                    std::thread::sleep(Duration::from_micros(30));
+                }
+            }
+        });
+        stage.until("all exit", || workers.iter().all(Worker::exited));
+        stop.store(true, SeqCst);
+        fleet.finish();
+    });
+}
+
+#[test]
+fn t42_a_deadline_that_races_an_event_loses_nothing() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for round in 0..300 {
+                me.sleep(Duration::from_micros(20 + round % 60));
+            }
+        });
+        // Deadlines of the length of the sleeps, or past already.
+        let mut turn = 0;
+        while !worker.exited() {
+            stage.check();
+            turn += 1;
+            let now = umcg_tests::now_ns();
+            let length = [0, 30_000, 60_000, 90_000][turn % 4];
+            server.turn(now + length);
+        }
+        server.finish();
+    });
+}
+
+#[test]
+fn t43_a_worker_wakes_a_worker_through_its_server() {
+    // A wake from a worker to a worker is no call of the provider: it is a user queue.
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let waiter = stage.worker("waiter", server.tid(), |me| {
+            me.park();
+            me.step(1);
+        });
+        server.run_until("waiter waits", |_| waiter.record().parked.load(SeqCst));
+        let waker = stage.worker("waker", server.tid(), {
+            let waiter = waiter.clone();
+            move |me| {
+                assert!(waiter.unpark());
+                let server = me.task().server_tid();
+                waiter.record().offered.store(server, SeqCst);
+                assert!(!waiter.reached(1), "it waits for its turn");
+            }
+        });
+        server.run_to_exit(&[&waker, &waiter]);
+        server.finish();
+    });
+}
+
+#[test]
+fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
+    on_each(|stage| {
+        stage.attempt("a direct switch", || {
+            let mut server = Server::start(stage);
+            let stop = Arc::new(AtomicBool::new(false));
+            let holds = Arc::new(AtomicU32::new(0));
+            let second = stage.worker("second", server.tid(), {
+                let (stop, holds) = (Arc::clone(&stop), Arc::clone(&holds));
+                move |me| {
+                    me.park();
+                    let server = me.task().server_tid();
+                    let current = me.provider().current(server);
+                    holds.store(current.unwrap_or(0), SeqCst);
+                    me.spin_until(|| stop.load(SeqCst));
+                }
+            });
+            server.run_until("second in the pool", |_| second.unpark());
+            let first = stage.worker("first", server.tid(), {
+                let second = second.tid();
+                move |me| me.switch_to(second)
+            });
+            server.collect(&first);
+            let before = stage.disturbances(server.tid());
+            let next = server.remove(&first);
+            let result = server.dispatch(next, in_ms(20));
+            let named = server.task().next_tid();
+            let current = server.current();
+            let quiet = stage.disturbances(server.tid()) == before
+                && result.is_err_and(|error| error.is_timeout())
+                && holds.load(SeqCst) != 0;
+            stop.store(true, SeqCst);
+            server.run_to_exit(&[&first, &second]);
+            server.finish();
+            if quiet {
+                assert_eq!(named, 0, "the server's next_tid names nobody");
+                assert_eq!(current, Some(second.tid()));
+                assert_eq!(holds.load(SeqCst), second.tid());
+            }
+            quiet
+        });
+    });
+}
+
+#[test]
+fn t47_lists_under_concurrent_push_and_take() {
+    // The lists alone, without a provider: push-one and take-all from several threads.
+    const PUSHERS: usize = 3;
+    const ROUNDS: u32 = 3000;
+    let server = UmcgTask::new();
+    let workers: [UmcgTask; PUSHERS] = Default::default();
+    let taken: [AtomicU32; PUSHERS] = Default::default();
+    let pushed: [AtomicU32; PUSHERS] = Default::default();
+    let (server, workers, taken, pushed) = (&server, &workers, &taken, &pushed);
+    std::thread::scope(|scope| {
+        for index in 0..PUSHERS {
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    // SAFETY: the tasks outlive the scope.
+                    if unsafe { server.push(List::Blocked, &workers[index]) } {
+                        pushed[index].fetch_add(1, SeqCst);
+                    }
+                    // A second one of the same worker, from where another pusher would.
+                    let next = (index + 1) % PUSHERS;
+                    // SAFETY: as above.
+                    if unsafe { server.push(List::Blocked, &workers[next]) } {
+                        pushed[next].fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+        scope.spawn(move || {
+            let mut quiet = 0;
+            while quiet < 1000 {
+                quiet += 1;
+                for task in server.take(List::Blocked) {
+                    let index = workers
+                        .iter()
+                        .position(|worker| std::ptr::eq(worker, task.as_ptr()))
+                        .expect("one of the workers");
+                    taken[index].fetch_add(1, SeqCst);
+                    quiet = 0;
+                }
+                std::thread::yield_now();
+            }
+        });
+    });
+    for task in server.take(List::Blocked) {
+        let index = workers
+            .iter()
+            .position(|worker| std::ptr::eq(worker, task.as_ptr()))
+            .expect("one of the workers");
+        taken[index].fetch_add(1, SeqCst);
+    }
+    for index in 0..PUSHERS {
+        let counts = (pushed[index].load(SeqCst), taken[index].load(SeqCst));
+        assert_eq!(counts.0, counts.1, "each push is taken once");
+        assert!(!workers[index].is_linked(List::Blocked));
+    }
+}
+
+#[test]
+fn t51_a_new_worker_runs_nothing_before_admission() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| me.step(1));
+        server.collect(&worker);
+        for _ in 0..3 {
+            server.task().begin_drain();
+            let _ = server.wait(0, in_ms(3));
+            assert!(!worker.reached(1));
+        }
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn t52_an_event_names_the_record_around_the_task() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        stage.until("the event", || server.task().has_events(List::Runnable));
+        server.task().begin_drain();
+        let events: Vec<_> = server.task().take(List::Runnable).collect();
+        assert_eq!(events.len(), 1);
+        // The task is the record's first field: container layout, no pointer is needed.
+        // SAFETY: every task of this server is the first field of a record.
+        let record = unsafe { events[0].cast::<Record>().as_ref() };
+        assert_eq!(record.name, "worker");
+        server.ready.push_back(worker.tid());
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn ti_a_refused_wait_leaves_the_worker_watched() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let data = Futex::default();
+        let worker = stage.worker("worker", server.tid(), {
+            let data = data.clone();
+            move |me| {
+                let error = me.failing_wait("a deadline", 0, in_ms(1000), 0);
+                assert_eq!(error.errno(), libc::EINVAL);
+                me.step(1);
+                me.blocking(|| data.wait());
+            }
+        });
+        server.run_until("the block after it is reported", |_| {
+            worker.reached(1) && worker.state() == state::BLOCKED && worker.asleep()
+        });
+        data.set();
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn tj_the_high_bits_of_a_tid_count() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |_| {});
+        server.collect(&worker);
+        for bit in [1 << 30, 1 << 31] {
+            let result = server.insist(worker.tid() | bit, 0);
+            assert_errno(result, libc::ESRCH, "a tid with a high bit");
+            let result = stage.provider().preempt(server.tid() | bit);
+            assert_errno(result, libc::ESRCH, "a tid with a high bit");
+        }
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn te_a_signal_does_not_drop_the_deadline() {
+    on_each(|stage| {
+        proc::count_signals(libc::SIGUSR1, 0);
+        let mut server = Server::start(stage);
+        let (tid, stop) = (server.tid(), Arc::new(AtomicBool::new(false)));
+        stage.thread("signals", {
+            let stop = Arc::clone(&stop);
+            move || {
+                while !stop.load(SeqCst) {
+                    proc::signal(tid, libc::SIGUSR1);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        for _ in 0..5 {
+            assert_errno(server.insist(0, in_ms(10)), libc::ETIMEDOUT, "the deadline");
+        }
+        stop.store(true, SeqCst);
+        let worker = stage.worker("worker", server.tid(), Me::yield_now);
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}

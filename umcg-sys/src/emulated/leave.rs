@@ -1,0 +1,114 @@
+//! The end of a task: an ordinary thread again, with nobody using its memory (trace A11).
+
+use super::{
+    record::{life, pause},
+    words::{Index, Phase, Slot, Tag},
+    world::World,
+};
+use crate::{
+    List, UmcgTask, state,
+    sync::{Relaxed, SeqCst, fence},
+};
+
+impl World {
+    /// The calling worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
+    pub(crate) fn leave_worker(&self, index: Index) {
+        let record = self.record(index);
+        // SAFETY: own record, alive.
+        let user = unsafe { record.user() };
+        // A spare that nobody consumed goes to its server. A judge may still consume it up to here.
+        if let Some(armed) = self.disarm(user.tid()) {
+            self.hand_over(armed);
+        }
+        // Out of the slot as its own dispatcher would take it. An error is an ordinary thread.
+        let _ = self.pull(index);
+        let run = record.run();
+        if run.phase() == Phase::Out {
+            let _ = record.step(run, run.to(Phase::Plain));
+        }
+        self.close(index);
+        // Late events: the server unlinks them when it drains (trace A11). A server that is gone
+        // took all of its own.
+        let mut turns = 0;
+        while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
+            if let Some(server) = self.server(user.server_tid()) {
+                self.wake_server(&server);
+            }
+            // A late event may be on the list of a server that it belonged to before.
+            if turns > 32 {
+                for server in self.indices() {
+                    if let Some(server) = self.pin(server, life::SERVER) {
+                        self.wake_server(&server);
+                    }
+                }
+            }
+            pause(&mut turns);
+        }
+        clear_state(user);
+        self.release(index);
+    }
+
+    /// The calling server goes: its workers become ordinary threads, their events are dropped.
+    pub(crate) fn leave_server(&self, index: Index) {
+        let record = self.record(index);
+        // SAFETY: own record, alive.
+        let user = unsafe { record.user() };
+        let tid = record.tid.load(SeqCst);
+        // From here on no pins, so no new events; those who had one are done.
+        self.close(index);
+        // The holder of the slot.
+        let slot = Slot(record.slot.swap(Slot::DEAD.0, SeqCst));
+        if slot.tag() == Tag::Held {
+            self.make_plain(slot.index(), slot.epoch());
+        }
+        // Not alive, then look for workers that are OUT; pairs with the fence in `gate`.
+        fence(SeqCst);
+        for worker in self.indices() {
+            let Some(worker) = self.pin(worker, life::WORKER) else {
+                continue;
+            };
+            if worker.task().server_tid() != tid {
+                continue;
+            }
+            let run = worker.run();
+            if run.phase() == Phase::Out && worker.step(run, run.to(Phase::Plain)).is_ok() {
+                worker.run.wake();
+            }
+        }
+        // Unlinks what was pushed.
+        drop(user.take(List::Runnable));
+        drop(user.take(List::Blocked));
+        clear_state(user);
+        self.release(index);
+    }
+
+    /// The worker that held a dead server's slot by that epoch is an ordinary thread.
+    fn make_plain(&self, index: Index, epoch: u64) {
+        let record = self.record(index);
+        loop {
+            let run = record.run();
+            let here = run.epoch() == epoch
+                && matches!(
+                    run.phase(),
+                    Phase::Acked | Phase::Dispatched | Phase::Relieving
+                )
+                || run.phase() == Phase::Out && Slot::held(index, run.epoch() + 1).epoch() == epoch;
+            if !here {
+                return;
+            }
+            if record.step(run, run.naming(0).to(Phase::Plain)).is_ok() {
+                record.run.wake();
+                return;
+            }
+        }
+    }
+}
+
+/// State NONE, whatever it was; the user's bits stay.
+fn clear_state(user: &UmcgTask) {
+    let word = user.state_word();
+    let mut seen = word.load(Relaxed);
+    while let Err(found) = word.compare_exchange(seen, seen & state::USER_MASK, SeqCst, Relaxed) {
+        seen = found;
+    }
+}
