@@ -21,6 +21,22 @@
 
 #include "umcg.h"
 
+/*
+ * Claims @n, which @w is armed with, for the slot of @host. The armed tid is
+ * taken first: user space disarms by the same cmpxchg, and one of us gets it.
+ */
+static bool umcg_consume(struct umcg_thread *w, struct umcg_thread *n,
+			 struct umcg_thread *host)
+{
+	if (READ_ONCE(host->u->runnable_ptr) ||
+	    cmpxchg(&w->u->next_tid, n->tid, 0) != n->tid)
+		return false;
+	if (!umcg_claim(n, host))
+		return true;
+	cmpxchg(&w->u->next_tid, 0, n->tid);
+	return false;
+}
+
 /* The slot of @host, which @w leaves, to @n if that can be had, else to @host. */
 static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 					struct umcg_thread *host,
@@ -31,8 +47,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 	raw_spin_lock_nested(&host->lock, UMCG_LOCK_SERVER);
 	if (host->curr == w) {
 		host->blocks++;
-		if (n && !host->dead && !READ_ONCE(host->u->runnable_ptr) &&
-		    !umcg_claim(n, host)) {
+		if (n && !host->dead && umcg_consume(w, n, host)) {
 			host->curr = n;
 			host->dispatches++;
 			wake = n;
@@ -90,10 +105,8 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 			  umcg_find_server(w->group, server_tid));
 	w->host = NULL;
 	wake = umcg_pass_on(w, host, n);
-	if (wake && wake == n) {
-		cmpxchg(&w->u->next_tid, n->tid, 0);
+	if (wake && wake == n)
 		old = umcg_settle(n, host);
-	}
 	if (wake)
 		irq_work_queue(&wake->waker);
 	if (old)

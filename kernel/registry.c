@@ -216,6 +216,8 @@ static int umcg_check_words(struct umcg_thread *t)
 		return -EINVAL;
 	if (!t->worker)
 		return server_tid == t->tid ? 0 : -EINVAL;
+	if (READ_ONCE(u->blocked_ptr) || READ_ONCE(u->runnable_ptr))
+		return -EINVAL;
 	rcu_read_lock();
 	found = umcg_find_server(t->group, server_tid);
 	rcu_read_unlock();

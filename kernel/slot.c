@@ -34,8 +34,8 @@ static u64 *umcg_list_word(struct umcg_task *u, enum umcg_list list)
  * @w: the worker; locked
  * @list: which list
  *
- * The linked bit is claimed before anything else. Found set, the event is
- * pending and there is no second push: a list never becomes a loop.
+ * The link is claimed before anything else. Found in use, the event is pending
+ * and there is no second push: a list never becomes a loop.
  *
  * Return: 0, or -EAGAIN when user space kept changing the head. Then nothing
  * was pushed.
@@ -47,8 +47,12 @@ int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
 	u64 old, seen;
 	int tries;
 
-	/* Full barrier; pairs with the server's clearing of the bit. */
-	if (xchg(link, UMCG_LINKED) & UMCG_LINKED)
+	/*
+	 * Claims the link, and leaves that of a pending event alone: an xchg would
+	 * cut the rest of the list off. Full barrier (on x86 also when it fails);
+	 * pairs with the server's store of 0.
+	 */
+	if (cmpxchg(link, 0, UMCG_LINKED))
 		return 0;
 	old = READ_ONCE(*head);
 	for (tries = 0; tries < UMCG_TRIES; tries++) {

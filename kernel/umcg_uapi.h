@@ -28,9 +28,9 @@
 
 /*
  * Bit 0 of a worker's blocked_ptr and runnable_ptr: it is on that list. Set by
- * the kernel before it pushes, cleared by the server as it unlinks the worker
- * and before it reads the worker's state. While it is set there is no second
- * push: the event is pending. List heads never carry it.
+ * the kernel before it pushes. The server that unlinks the worker stores 0 in
+ * the whole link, before it reads the worker's state. While a link is not 0
+ * there is no second push: the event is pending. List heads never carry it.
  */
 #define UMCG_LINKED		1ULL
 
@@ -122,7 +122,8 @@ struct umcg_stat {
  *		runnable_ptr and the call returns when it is first picked.
  *		EINVAL: flags, version, alignment, not anonymous memory,
  *		registered already, tid not the caller's, state not NONE,
- *		next_tid not 0, a server whose server_tid is not its own.
+ *		next_tid not 0, a server whose server_tid is not its own, a
+ *		worker whose links are not 0.
  *		ESRCH: no such server, or it went away meanwhile. EFAULT,
  *		ENOMEM (also RLIMIT_MEMLOCK).
  * UNREGISTER	takes the address of a __u64 that holds the address of the

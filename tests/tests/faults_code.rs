@@ -328,7 +328,10 @@ fn panics_stay_in_their_tasks() {
         let runtime = any_runtime();
         let workers = runtime.metrics().workers.total;
         for _ in 0..20 {
-            let error = runtime.spawn_blocking(|| panic!("in a closure")).join().unwrap_err();
+            let error = runtime
+                .spawn_blocking(|| panic!("in a closure"))
+                .join()
+                .unwrap_err();
             assert!(error.is_panic());
             let payload = error.into_panic();
             assert_eq!(payload.downcast_ref::<&str>(), Some(&"in a closure"));

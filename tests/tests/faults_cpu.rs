@@ -39,7 +39,11 @@ fn a_mask_of_one_cpu_has_one_server_and_works() {
         cpu::pin(0, &[last]).expect("a CPU of the mask");
         let runtime = Runtime::new().expect("a runtime");
         if env::var_os("UMCG_SERVERS").is_none() {
-            assert_eq!(runtime.metrics().servers.len(), 1, "one server a CPU of the mask");
+            assert_eq!(
+                runtime.metrics().servers.len(),
+                1,
+                "one server a CPU of the mask"
+            );
         }
         overlap(&runtime, 100);
         blocks_are_seen(&runtime);
@@ -60,7 +64,14 @@ fn the_mask_shrinks_and_widens_while_work_goes_on() {
         }
         let runtime = any_runtime();
         overlap(&runtime, 50);
-        for mask in [&cpus[..1], &cpus[1..2], &cpus[..], &cpus[1..], &cpus[..1], &cpus[..]] {
+        for mask in [
+            &cpus[..1],
+            &cpus[1..2],
+            &cpus[..],
+            &cpus[1..],
+            &cpus[..1],
+            &cpus[..],
+        ] {
             let handle = runtime.handle().clone();
             let dam = Arc::new(Dam::new());
             let blocked = Arc::clone(&dam);
@@ -160,9 +171,7 @@ fn slices_refused() {
 #[test]
 fn all_scheduling_calls_refused() {
     apart(60, || {
-        refused_from_the_start(
-            &[seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat(),
-        );
+        refused_from_the_start(&[seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat());
     });
 }
 
@@ -226,7 +235,10 @@ fn a_loop_of_sched_yield_keeps_most_of_its_cpu() {
             .unwrap();
         // Measured on a machine at rest: a twentieth; a sentinel that spins takes ten times as
         // much as the loop.
-        assert!(sentinels < own / 2, "{own:?} for the loop, {sentinels:?} for the sentinel");
+        assert!(
+            sentinels < own / 2,
+            "{own:?} for the loop, {sentinels:?} for the sentinel"
+        );
     });
 }
 
@@ -311,7 +323,11 @@ fn a_busy_foreign_process_delays_and_stops_nothing() {
             assert_eq!(handle.join().unwrap(), i as u64);
         }
         // One after another they would take 4 s.
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
         blocks_are_seen(&runtime);
     });
 }
@@ -359,14 +375,18 @@ impl Cgroup {
     fn with_quota() -> io::Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let path_of = |line: &str| line.rsplit_once(':').map(|(_, path)| path.to_owned());
-        let v1 = own
-            .lines()
-            .find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "cpu")));
+        let v1 = own.lines().find(|line| {
+            line.split(':')
+                .nth(1)
+                .is_some_and(|c| c.split(',').any(|c| c == "cpu"))
+        });
         let (root, line) = match v1 {
             Some(line) => ("/sys/fs/cgroup/cpu", line),
             None => (
                 "/sys/fs/cgroup",
-                own.lines().find(|line| line.starts_with("0::")).unwrap_or(""),
+                own.lines()
+                    .find(|line| line.starts_with("0::"))
+                    .unwrap_or(""),
             ),
         };
         let own = path_of(line).unwrap_or_default();

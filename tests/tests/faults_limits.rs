@@ -28,7 +28,9 @@ fn limit_threads(spare: u64) -> u64 {
 }
 
 fn lift_thread_limit() {
-    let hard = limits::get(libc::RLIMIT_NPROC).expect("it has a limit").rlim_max;
+    let hard = limits::get(libc::RLIMIT_NPROC)
+        .expect("it has a limit")
+        .rlim_max;
     limits::set_soft(libc::RLIMIT_NPROC, hard).expect("up to the hard limit is permitted");
 }
 
@@ -36,7 +38,10 @@ fn lift_thread_limit() {
 fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
     apart(60, || {
         limit_threads(14);
-        let runtime = Builder::new().servers(2).build().expect("room for the servers");
+        let runtime = Builder::new()
+            .servers(2)
+            .build()
+            .expect("room for the servers");
         // Far more would like to be blocked at once than there can be threads.
         let most = Arc::new(AtomicUsize::new(0));
         let handles: Vec<_> = (0..300_usize)
@@ -66,7 +71,10 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
 fn growth_is_tried_again_when_there_is_room() {
     apart(60, || {
         limit_threads(14);
-        let runtime = Builder::new().servers(2).build().expect("room for the servers");
+        let runtime = Builder::new()
+            .servers(2)
+            .build()
+            .expect("room for the servers");
         // All of them must be there at once: this cannot end under the limit.
         let dam = Arc::new(Dam::new());
         let handles: Vec<_> = (0..40_usize)
@@ -78,7 +86,9 @@ fn growth_is_tried_again_when_there_is_room() {
                 })
             })
             .collect();
-        eventually("a thread was refused", || runtime.metrics().worker_spawn_failures > 0);
+        eventually("a thread was refused", || {
+            runtime.metrics().worker_spawn_failures > 0
+        });
         assert!(dam.waiting() < 40);
         lift_thread_limit();
         eventually("all are blocked at once", || dam.waiting() == 40);
@@ -94,7 +104,10 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
     apart(30, || {
         limit_threads(0);
         let before = threads::count();
-        let error = Builder::new().servers(2).build().expect_err("no thread at all");
+        let error = Builder::new()
+            .servers(2)
+            .build()
+            .expect_err("no thread at all");
         assert!(!error.to_string().is_empty());
         lift_thread_limit();
         // What was made of it is gone, and the next attempt does better.
@@ -149,7 +162,10 @@ fn without_a_free_descriptor_everything_works() {
         let dam = Arc::new(Dam::new());
         limits::set_soft(libc::RLIMIT_NOFILE, 64).expect("a lower limit is permitted");
         let taken = exhaust_descriptors();
-        let runtime = Builder::new().servers(2).build().expect("it needs no descriptor");
+        let runtime = Builder::new()
+            .servers(2)
+            .build()
+            .expect("it needs no descriptor");
         overlap(&runtime, 200);
         let handles: Vec<_> = (0..6_usize)
             .map(|i| {
@@ -182,13 +198,23 @@ fn hide_proc() -> io::Result<()> {
     };
     // SAFETY: system calls on constant strings; between fork and exec.
     unsafe {
-        let user = if libc::geteuid() == 0 { 0 } else { libc::CLONE_NEWUSER };
+        let user = if libc::geteuid() == 0 {
+            0
+        } else {
+            libc::CLONE_NEWUSER
+        };
         check(libc::unshare(libc::CLONE_NEWNS | user))?;
         let all = libc::MS_REC | libc::MS_PRIVATE;
         let null = std::ptr::null();
         check(libc::mount(null, c"/".as_ptr(), null, all, null.cast()))?;
         let tmpfs = c"tmpfs".as_ptr();
-        check(libc::mount(NONE.as_ptr(), c"/proc".as_ptr(), tmpfs, 0, null.cast()))
+        check(libc::mount(
+            NONE.as_ptr(),
+            c"/proc".as_ptr(),
+            tmpfs,
+            0,
+            null.cast(),
+        ))
     }
 }
 
@@ -207,10 +233,17 @@ fn without_proc_everything_works() {
         if File::open("/proc/self/stat").is_ok() {
             skip!("this user may not have a mount namespace to hide /proc in");
         }
-        let runtime = Builder::new().servers(2).build().expect("it needs no /proc");
+        let runtime = Builder::new()
+            .servers(2)
+            .build()
+            .expect("it needs no /proc");
         overlap(&runtime, 200);
         blocks_are_seen(&runtime);
-        let unpinned = Builder::new().servers(1).pin(false).build().expect("the monitor alone");
+        let unpinned = Builder::new()
+            .servers(1)
+            .pin(false)
+            .build()
+            .expect("the monitor alone");
         overlap(&unpinned, 40);
         blocks_are_seen(&unpinned);
     });
@@ -234,7 +267,11 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
         eventually("the workers are all blocked", || dam.waiting() == 64);
         // Servers and helpers beside the workers.
         assert!(threads::count() < 64 + 16, "{} threads", threads::count());
-        assert!(runtime.metrics().workers.total <= 64, "{:?}", runtime.metrics());
+        assert!(
+            runtime.metrics().workers.total <= 64,
+            "{:?}",
+            runtime.metrics()
+        );
         dam.open();
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), i);
@@ -267,11 +304,19 @@ fn ten_thousand_tasks_are_blocked_at_once() {
             })
             .collect();
         while dam.waiting() < TASKS {
-            assert_eq!(runtime.metrics().worker_spawn_failures, 0, "{:?}", runtime.metrics());
+            assert_eq!(
+                runtime.metrics().worker_spawn_failures,
+                0,
+                "{:?}",
+                runtime.metrics()
+            );
             thread::sleep(Duration::from_millis(5));
         }
         let each = limits::resident_bytes() / TASKS as u64;
-        assert!(each < 64 * 1024, "{each} bytes of memory for each blocked task");
+        assert!(
+            each < 64 * 1024,
+            "{each} bytes of memory for each blocked task"
+        );
         dam.open();
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), i);

@@ -49,9 +49,17 @@ fn one_server_goes_on_whatever_a_task_blocks_in() {
                 call()
             });
             eventually(name, || before.load(SeqCst));
-            assert_eq!(runtime.spawn(async { 1 }).join().unwrap(), 1, "beside {name}");
+            assert_eq!(
+                runtime.spawn(async { 1 }).join().unwrap(),
+                1,
+                "beside {name}"
+            );
             (blocker.release)();
-            assert_eq!(blocked.join().unwrap(), blocker.expect, "the result of {name}");
+            assert_eq!(
+                blocked.join().unwrap(),
+                blocker.expect,
+                "the result of {name}"
+            );
         }
     });
 }
@@ -128,14 +136,18 @@ fn no_task_ever_runs_on_the_stack_of_a_blocked_one() {
                 runtime.spawn_blocking(move || {
                     alone_on_this_stack(|| match i % 6 {
                         0 => {
-                            umcg::spawn_blocking(|| alone_on_this_stack(|| ())).join().unwrap();
+                            umcg::spawn_blocking(|| alone_on_this_stack(|| ()))
+                                .join()
+                                .unwrap();
                         }
                         1 => umcg::scope(|s| {
                             s.spawn(|| alone_on_this_stack(|| ()));
                         }),
                         2 => Handle::current().block_on(async {
                             umcg::yield_now().await;
-                            umcg::spawn(async { alone_on_this_stack(|| ()) }).await.unwrap();
+                            umcg::spawn(async { alone_on_this_stack(|| ()) })
+                                .await
+                                .unwrap();
                         }),
                         3 => umcg::thread::park_timeout(Duration::from_millis(1)),
                         4 => umcg::thread::yield_now(),
@@ -307,7 +319,11 @@ fn a_ticker_is_not_starved_by_a_stream_of_short_tasks() {
         stop.store(true, SeqCst);
         // 8 tasks or 100 us, so 1.2 ms on a machine at rest; without the rule: never, or by the
         // server's slice of 10 ms.
-        assert!(gaps[50] < Duration::from_millis(8), "half took more than {:?}", gaps[50]);
+        assert!(
+            gaps[50] < Duration::from_millis(8),
+            "half took more than {:?}",
+            gaps[50]
+        );
     });
 }
 
@@ -459,7 +475,11 @@ fn blocking_tasks_overlap_as_if_each_had_a_thread() {
             handle.join().unwrap();
         }
         // One after another: 5 s.
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
         blocks_are_seen(&runtime);
     });
 }

@@ -42,13 +42,18 @@ fn the_pool_grows_by_what_is_blocked_and_shrinks_after_keep_alive() {
             let metrics = runtime.metrics();
             assert!(metrics.workers.total >= 40, "{metrics:?}");
             assert!(threads::count() >= 40);
-            assert!(wrong_verdicts() || metrics.workers.total <= 40 + 12, "{metrics:?}");
+            assert!(
+                wrong_verdicts() || metrics.workers.total <= 40 + 12,
+                "{metrics:?}"
+            );
             dam.open();
             for handle in handles {
                 handle.join().unwrap();
             }
             // One spare a server.
-            eventually("the idle workers leave", || runtime.metrics().workers.total <= 4);
+            eventually("the idle workers leave", || {
+                runtime.metrics().workers.total <= 4
+            });
             eventually("and so do their threads", || threads::count() <= before + 6);
             overlap(&runtime, 10);
         }
@@ -106,7 +111,11 @@ fn an_idle_runtime_does_not_wake_up() {
             quiet
         });
         thread::sleep(Duration::from_secs(2));
-        assert_eq!(threads::switches(), last, "thread, name, times it went to sleep");
+        assert_eq!(
+            threads::switches(),
+            last,
+            "thread, name, times it went to sleep"
+        );
     });
 }
 
@@ -119,14 +128,23 @@ fn a_runtime_whose_tasks_are_all_blocked_rarely_wakes_up() {
         }
         let runtime = Builder::new().servers(2).build().unwrap();
         let (dam, handles) = blocked_tasks(&runtime, 10);
-        let total = || threads::switches().iter().map(|(_, _, count)| count).sum::<u64>();
+        let total = || {
+            threads::switches()
+                .iter()
+                .map(|(_, _, count)| count)
+                .sum::<u64>()
+        };
         // The helpers go to sleep first.
         thread::sleep(Duration::from_millis(300));
         let before = total();
         thread::sleep(Duration::from_secs(2));
         let wakeups = total() - before;
         // The servers' slices of 10 ms would be 200 for each.
-        assert!(wakeups < 500, "{wakeups} wake-ups in 2 s: {:?}", threads::switches());
+        assert!(
+            wakeups < 500,
+            "{wakeups} wake-ups in 2 s: {:?}",
+            threads::switches()
+        );
         dam.open();
         for handle in handles {
             handle.join().unwrap();
@@ -288,9 +306,16 @@ fn a_full_queue_is_an_error_that_gives_the_task_back() {
                 Ok(handle) => queued.push(handle),
                 Err(error) => break error,
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "it is never full");
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "it is never full"
+            );
         };
-        assert!((10..=12).contains(&queued.len()), "{} were queued", queued.len());
+        assert!(
+            (10..=12).contains(&queued.len()),
+            "{} were queued",
+            queued.len()
+        );
         assert!(!refused.to_string().is_empty());
         assert!(runtime.handle().try_spawn(async { 1 }).is_err());
         dam.open();
@@ -300,7 +325,15 @@ fn a_full_queue_is_an_error_that_gives_the_task_back() {
         for handle in blocked {
             handle.join().unwrap();
         }
-        assert_eq!(runtime.handle().try_spawn(async { 2 }).unwrap().join().unwrap(), 2);
+        assert_eq!(
+            runtime
+                .handle()
+                .try_spawn(async { 2 })
+                .unwrap()
+                .join()
+                .unwrap(),
+            2
+        );
     });
 }
 
@@ -321,7 +354,8 @@ fn hooks_are_called_once_for_each_worker() {
             handle.join().unwrap();
         }
         drop(runtime);
-        let (mut began, mut ended): (Vec<_>, Vec<_>) = (start.iter().collect(), stop.iter().collect());
+        let (mut began, mut ended): (Vec<_>, Vec<_>) =
+            (start.iter().collect(), stop.iter().collect());
         began.sort_unstable();
         ended.sort_unstable();
         assert!(began.len() >= 10);
@@ -345,7 +379,11 @@ fn names_and_numbers_of_the_builder_are_kept() {
             .spawn_blocking(|| {
                 fn down(depth: usize) -> usize {
                     let page = std::hint::black_box([depth as u8; 1024]);
-                    if depth == 0 { 0 } else { down(depth - 1) + usize::from(page[0] != 0).min(1) }
+                    if depth == 0 {
+                        0
+                    } else {
+                        down(depth - 1) + usize::from(page[0] != 0).min(1)
+                    }
                 }
                 down(400)
             })
@@ -360,7 +398,9 @@ fn metrics_add_up() {
     apart(60, || {
         let runtime = Builder::new().servers(2).build().unwrap();
         let (dam, blocked) = blocked_tasks(&runtime, 6);
-        eventually("the blocks are counted", || runtime.metrics().workers.blocked >= 5);
+        eventually("the blocks are counted", || {
+            runtime.metrics().workers.blocked >= 5
+        });
         let metrics = runtime.metrics();
         assert_eq!(metrics.servers.len(), 2);
         assert!(metrics.workers.total >= 6, "{metrics:?}");
@@ -373,7 +413,9 @@ fn metrics_add_up() {
             handle.join().unwrap();
         }
         overlap(&runtime, 50);
-        eventually("nobody is blocked", || runtime.metrics().workers.blocked == 0);
+        eventually("nobody is blocked", || {
+            runtime.metrics().workers.blocked == 0
+        });
         assert!(runtime.metrics().spawned >= 56, "{:?}", runtime.metrics());
     });
 }

@@ -76,7 +76,10 @@ fn shutdown_timeout_returns_in_time_whatever_is_blocked() {
             let begun = Instant::now();
             runtime.shutdown_timeout(Duration::from_millis(100));
             let took = begun.elapsed();
-            assert!(took >= Duration::from_millis(90), "there was nothing to wait for? {took:?}");
+            assert!(
+                took >= Duration::from_millis(90),
+                "there was nothing to wait for? {took:?}"
+            );
             assert!(took < Duration::from_secs(5), "{took:?}");
             late_unblock(&dam, handles, before);
         }
@@ -103,7 +106,11 @@ fn shutdown_background_returns_at_once_whatever_is_blocked() {
             let (dam, handles) = blocked_for_ever(&runtime, 6);
             let begun = Instant::now();
             runtime.shutdown_background();
-            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{:?}",
+                begun.elapsed()
+            );
             late_unblock(&dam, handles, before);
         }
     });
@@ -176,7 +183,9 @@ fn queued_tasks_are_cancelled_by_a_timeout() {
 
 #[test]
 fn queued_tasks_are_cancelled_in_the_background() {
-    apart(60, || queued_tasks_are_cancelled(Runtime::shutdown_background));
+    apart(60, || {
+        queued_tasks_are_cancelled(Runtime::shutdown_background)
+    });
 }
 
 fn suspended_tasks_are_cancelled(end: impl FnOnce(Runtime)) {
@@ -221,7 +230,9 @@ fn suspended_tasks_are_cancelled_by_a_timeout() {
 
 #[test]
 fn suspended_tasks_are_cancelled_in_the_background() {
-    apart(60, || suspended_tasks_are_cancelled(Runtime::shutdown_background));
+    apart(60, || {
+        suspended_tasks_are_cancelled(Runtime::shutdown_background)
+    });
 }
 
 /// Tasks that others wait for, in each of the runtime's own waits, while it ends: nobody hangs.
@@ -236,7 +247,12 @@ fn waits_for_cancelled_tasks_end() {
             let _entered = joins.enter();
             assert!(never.join().unwrap_err().is_cancelled());
             // And a task that comes too late.
-            assert!(umcg::spawn_blocking(|| ()).join().unwrap_err().is_cancelled());
+            assert!(
+                umcg::spawn_blocking(|| ())
+                    .join()
+                    .unwrap_err()
+                    .is_cancelled()
+            );
             assert!(umcg::spawn(async {}).join().unwrap_err().is_cancelled());
         });
         runtime.shutdown_background();
@@ -302,7 +318,13 @@ fn a_handle_outlives_its_runtime_and_says_so() {
         let handle = runtime.handle().clone();
         drop(runtime);
         assert!(handle.spawn(async { 1 }).join().unwrap_err().is_cancelled());
-        assert!(handle.spawn_blocking(|| 1).join().unwrap_err().is_cancelled());
+        assert!(
+            handle
+                .spawn_blocking(|| 1)
+                .join()
+                .unwrap_err()
+                .is_cancelled()
+        );
         assert!(handle.try_spawn(async { 1 }).unwrap_err().is_shut_down());
         // The caller's own thread polls this one.
         assert_eq!(handle.block_on(async { 2 }), 2);

@@ -73,7 +73,10 @@ fn mutex_and_condvar_between_tasks() {
         for producer in producers {
             producer.join().unwrap();
         }
-        let mut all: Vec<_> = consumers.into_iter().flat_map(|c| c.join().unwrap()).collect();
+        let mut all: Vec<_> = consumers
+            .into_iter()
+            .flat_map(|c| c.join().unwrap())
+            .collect();
         all.sort_unstable();
         assert_eq!(all, (0..600).collect::<Vec<_>>());
     });
@@ -143,7 +146,8 @@ fn locks_once_and_barrier() {
         let barrier = Arc::new(Barrier::new(20));
         let handles: Vec<_> = (0..20)
             .map(|i| {
-                let (once, calls, cell) = (Arc::clone(&once), Arc::clone(&calls), Arc::clone(&cell));
+                let (once, calls, cell) =
+                    (Arc::clone(&once), Arc::clone(&calls), Arc::clone(&cell));
                 let (lock, barrier) = (Arc::clone(&lock), Arc::clone(&barrier));
                 runtime.spawn_blocking(move || {
                     barrier.wait();
@@ -355,7 +359,9 @@ fn threads_have_names_ids_and_results() {
             .map(|thread| thread.join().unwrap())
             .collect();
         assert_eq!(ids.len(), 50);
-        let payload = umcg::thread::spawn(|| panic!("as in std")).join().unwrap_err();
+        let payload = umcg::thread::spawn(|| panic!("as in std"))
+            .join()
+            .unwrap_err();
         assert_eq!(payload.downcast_ref::<&str>(), Some(&"as in std"));
     });
 }
@@ -384,7 +390,10 @@ fn park_and_unpark() {
                 })
             })
             .collect();
-        let handles: Vec<_> = threads.iter().map(|thread| thread.thread().clone()).collect();
+        let handles: Vec<_> = threads
+            .iter()
+            .map(|thread| thread.thread().clone())
+            .collect();
         partners.lock().unwrap().extend(handles.clone());
         handles.iter().for_each(umcg::thread::Thread::unpark);
         for thread in threads {

@@ -52,7 +52,9 @@ fn a_chain_of_blocking_joins() {
             if depth == 0 {
                 return 0;
             }
-            1 + umcg::spawn_blocking(move || chain(depth - 1)).join().unwrap()
+            1 + umcg::spawn_blocking(move || chain(depth - 1))
+                .join()
+                .unwrap()
         }
         let runtime = runtime();
         assert_eq!(runtime.spawn_blocking(|| chain(100)).join().unwrap(), 100);
@@ -346,7 +348,9 @@ fn channels_of_tokio_carry_everything() {
                 seen.push(value);
             }
             seen.sort_unstable();
-            let want: Vec<_> = (0..8).flat_map(|p| (0..200).map(move |i| p * 1_000 + i)).collect();
+            let want: Vec<_> = (0..8)
+                .flat_map(|p| (0..200).map(move |i| p * 1_000 + i))
+                .collect();
             assert_eq!(seen, want);
 
             let (ask, mut asked) = mpsc::unbounded_channel::<(u64, oneshot::Sender<u64>)>();

@@ -97,7 +97,8 @@ fn tree(site: &Arc<Site>, handles: &Arc<[Handle]>, random: &mut Random, depth: u
             }
             2 => {
                 count += handle.block_on(async {
-                    let task = umcg::spawn(async move { tree(&theirs, &all, &mut seed, depth - 1) });
+                    let task =
+                        umcg::spawn(async move { tree(&theirs, &all, &mut seed, depth - 1) });
                     umcg::yield_now().await;
                     task.await.expect("an awaited task of the tree")
                 });
@@ -239,9 +240,16 @@ fn stress(seconds: u64, seed: u64) {
                 handles[i % handles.len()].spawn_blocking(move || tree(&site, &all, &mut seed, 3))
             })
             .collect();
-        let counted: u64 = roots.into_iter().map(|root| root.join().expect("a root")).sum();
+        let counted: u64 = roots
+            .into_iter()
+            .map(|root| root.join().expect("a root"))
+            .sum();
         drop(runtimes);
-        assert_eq!(site.begun.load(SeqCst), site.ended.load(SeqCst), "a task was lost");
+        assert_eq!(
+            site.begun.load(SeqCst),
+            site.ended.load(SeqCst),
+            "a task was lost"
+        );
         assert_eq!(site.begun.load(SeqCst), counted, "a result was lost");
         tasks += counted;
         rounds += 1;
@@ -249,12 +257,13 @@ fn stress(seconds: u64, seed: u64) {
     println!("{rounds} rounds, {tasks} tasks of trees");
 }
 
-
 #[test]
 fn everything_at_once() {
     let seconds = number("UMCG_STRESS_SECONDS", 5);
     apart(seconds + 60, || {
-        let clock = std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64);
+        let clock = std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |time| time.as_nanos() as u64);
         let seed = number("UMCG_STRESS_SEED", clock);
         println!("UMCG_STRESS_SEED={seed}");
         stress(seconds, seed);

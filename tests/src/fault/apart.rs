@@ -63,7 +63,11 @@ pub fn apart_with<F: FnOnce()>(seconds: u64, setup: impl FnOnce(&mut Command), b
     }
     setup(&mut command);
     let ended = run(command, Duration::from_secs(seconds));
-    for line in ended.errors.lines().filter(|line| line.starts_with(SKIPPED)) {
+    for line in ended
+        .errors
+        .lines()
+        .filter(|line| line.starts_with(SKIPPED))
+    {
         let _ = writeln!(io::stderr(), "{line}");
     }
     let skipped = ended.errors.lines().any(|line| line.starts_with(SKIPPED));

@@ -18,11 +18,15 @@ pub fn process(pid: u32) -> String {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return report + "no such process, or no /proc\n";
     };
-    let tids: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let tids: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     for thread in tids.iter().take(LISTED) {
         let read = |file: &str| {
-            fs::read_to_string(thread.join(file))
-                .map_or_else(|error| error.kind().to_string(), |text| text.trim().to_owned())
+            fs::read_to_string(thread.join(file)).map_or_else(
+                |error| error.kind().to_string(),
+                |text| text.trim().to_owned(),
+            )
         };
         let stat = read("stat");
         let fields: Vec<_> = stat

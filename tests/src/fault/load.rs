@@ -60,7 +60,11 @@ pub fn blocks_are_seen(runtime: &Runtime) {
     let begun = Instant::now();
     assert_eq!(runtime.spawn(async { 7 }).join().expect("it runs"), 7);
     // A worker was blocked, so this took the next one: a block bound, with room for noise.
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     dam.open();
     for (i, handle) in handles.into_iter().enumerate() {
         assert_eq!(handle.join().expect("it ends"), i);
