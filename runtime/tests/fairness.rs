@@ -130,6 +130,49 @@ fn a_spinner_is_preempted_for_the_worker_behind_it() {
     }
 }
 
+/// The same for one that nobody dispatched: it unblocked while its server idled, and took the
+/// slot itself.
+#[test]
+fn a_spinner_that_took_the_slot_itself_is_preempted_too() {
+    for servers in SERVERS {
+        within(LIMIT, "a spin lock in an idle slot", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let released = Arc::new(AtomicBool::new(false));
+            let (tell, told) = mpsc::channel();
+            let holders: Vec<_> = (0..servers)
+                .map(|_| {
+                    let (release, tell) = (Arc::clone(&released), tell.clone());
+                    runtime.spawn_blocking(move || {
+                        tell.send(()).unwrap();
+                        std::thread::sleep(Duration::from_millis(60));
+                        umcg::thread::yield_now();
+                        release.store(true, SeqCst);
+                    })
+                })
+                .collect();
+            for _ in 0..servers {
+                told.recv().unwrap();
+            }
+            let spinners: Vec<_> = (0..servers)
+                .map(|_| {
+                    let released = Arc::clone(&released);
+                    runtime.spawn_blocking(move || {
+                        // Nothing is queued and nobody runs: the servers idle.
+                        std::thread::sleep(Duration::from_millis(20));
+                        umcg::thread::yield_now();
+                        while !released.load(SeqCst) {
+                            std::hint::spin_loop();
+                        }
+                    })
+                })
+                .collect();
+            for task in spinners.into_iter().chain(holders) {
+                task.join().unwrap();
+            }
+        });
+    }
+}
+
 #[test]
 fn two_tasks_that_wake_each_other_do_not_starve_the_queue() {
     within(LIMIT, "ping-pong beside a queued task", || {

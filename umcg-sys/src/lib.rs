@@ -23,7 +23,7 @@ mod task;
 
 #[cfg(not(loom))]
 pub use crate::{
-    child::CommandUnmanaged,
+    child::{CommandUnmanaged, unmanage_current_thread},
     emulated::{Emulated, EmulatedOptions},
     select::{Choice, PROVIDER_ENV, SelectError, Selected, select, select_with},
 };

@@ -219,10 +219,11 @@ pub(super) fn main(shared: Arc<Shared>, index: u32) {
         orphan: Cell::new(false),
         turn: RefCell::default(),
     };
-    this.run();
-    let WorkerThread { shared, record, .. } = this;
-    // SAFETY: in the arena of `shared`, which is alive.
-    shared.worker_gone(unsafe { record.as_ref() });
+    if this.run() {
+        let WorkerThread { shared, record, .. } = this;
+        // SAFETY: in the arena of `shared`, which is alive.
+        shared.worker_gone(unsafe { record.as_ref() });
+    }
     guard.disarm();
 }
 
@@ -237,10 +238,12 @@ impl WorkerThread {
         &self.shared.servers[self.record().server()]
     }
 
-    /// From the first line of the thread to the last.
-    fn run(&self) {
+    /// From the first line of the thread to the last. False: this is a forked child.
+    fn run(&self) -> bool {
         let record = self.record();
         let home = &self.shared.servers[record.server()];
+        // The maker has all signals blocked.
+        self.shared.signals.apply();
         record.task.prepare(home.tid());
         // SAFETY: the record is in the arena, which `self.shared` keeps, and `unregister` below
         // is called before that goes.
@@ -252,7 +255,7 @@ impl WorkerThread {
         home.started();
         if let Err(error) = registered {
             self.shared.worker_refused(home, error);
-            return;
+            return true;
         }
         record.set_seat(seat::BUSY);
         let handle = Handle::new(Arc::clone(&self.shared));
@@ -278,6 +281,11 @@ impl WorkerThread {
         drop(handle);
         // The provider waits until this worker is on no list and lets its server drain.
         while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
+            if error.is_gone() {
+                // A forked child, whose only thread this is. Nobody else is there to account to,
+                // and a lock of the parent's threads may be held for ever.
+                return false;
+            }
             assert!(error.is_busy(), "a worker could not unregister: {error}");
             let _ = self.shared.provider.checkpoint();
         }
@@ -288,6 +296,7 @@ impl WorkerThread {
                 self.give_back(armed);
             }
         }
+        true
     }
 
     /// Runs tasks until it is time to leave.
@@ -322,6 +331,7 @@ impl WorkerThread {
             }
             if let Some(task) = self.take(server) {
                 self.spare(server);
+                self.rouse_server();
                 task.run();
             } else {
                 turn = None;
@@ -351,6 +361,17 @@ impl WorkerThread {
             && self.shared.grow.cap.has_room()
         {
             self.shared.grow.want(server);
+        }
+    }
+
+    /// Before code of the user's: if this worker unblocked while its server idled, and took the
+    /// slot itself, the server sleeps without a deadline, and nobody would notice a sibling that
+    /// unblocks behind this worker. Woken, it sleeps on with one.
+    fn rouse_server(&self) {
+        let server = self.server();
+        if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.backlog) > 1 {
+            // ESRCH: it has left; then this is an ordinary thread.
+            let _ = self.shared.provider.preempt(server.tid());
         }
     }
 
@@ -429,7 +450,7 @@ impl WorkerHook for WorkerThread {
     fn end_own_wait(&self) {
         self.shared.grow.end_own_wait();
         self.record().in_own_wait.store(false, Relaxed);
-        self.check();
+        self.checkpoint();
     }
 
     fn yield_now(&self) {
@@ -443,8 +464,9 @@ impl WorkerHook for WorkerThread {
         };
         if self.check() && others() {
             self.part(seat::YIELDED);
-            self.check();
+            self.checkpoint();
         } else {
+            self.rouse_server();
             // Threads that no server knows of want the CPU too: a worker of ours that was
             // blocked and runs on to its next checkpoint, for one.
             std::thread::yield_now();
@@ -452,6 +474,8 @@ impl WorkerHook for WorkerThread {
     }
 
     fn checkpoint(&self) {
-        self.check();
+        if self.check() {
+            self.rouse_server();
+        }
     }
 }
