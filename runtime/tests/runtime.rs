@@ -56,17 +56,22 @@ fn many_tasks_on_many_servers_all_run() {
     }
 }
 
-/// Signals that a thread of this process blocks, as in `/proc`.
-fn blocked_signals(thread: &str) -> u64 {
+/// A line of a thread's `/proc` status.
+fn status_of(thread: &str, field: &str) -> Option<String> {
     std::fs::read_dir("/proc/self/task")
         .unwrap()
         .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("status")).ok())
         .find(|status| status.lines().next() == Some(&format!("Name:\t{thread}")))
         .and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with("SigBlk:"))?;
-            u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok()
+            let line = status.lines().find(|line| line.starts_with(field))?;
+            Some(line.split_whitespace().nth(1)?.to_owned())
         })
-        .unwrap_or_else(|| panic!("no thread {thread}"))
+}
+
+/// Whether a thread of this process blocks SIGUSR1. `None`: no such thread.
+fn blocks_usr1(thread: &str) -> Option<bool> {
+    let mask = u64::from_str_radix(&status_of(thread, "SigBlk:")?, 16).unwrap();
+    Some(mask & (1_u64 << (libc::SIGUSR1 - 1)) != 0)
 }
 
 #[test]
@@ -82,28 +87,32 @@ fn servers_handle_no_signals_and_workers_do() {
     for task in grow {
         task.join().unwrap();
     }
-    let usr1 = 1_u64 << (libc::SIGUSR1 - 1);
-    assert_ne!(blocked_signals("sig-s0") & usr1, 0);
-    assert_ne!(blocked_signals("sig-maker") & usr1, 0);
-    assert_eq!(blocked_signals("sig-w0") & usr1, 0);
-    assert_eq!(blocked_signals("sig-w1") & usr1, 0, "made by the maker");
+    // A new thread takes a moment to set its mask.
+    for (thread, blocks) in [
+        ("sig-s0", true),
+        ("sig-maker", true),
+        ("sig-w0", false),
+        // Made by the maker.
+        ("sig-w1", false),
+    ] {
+        common::eventually(thread, || blocks_usr1(thread) == Some(blocks));
+    }
 }
 
 #[test]
 fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
+    let all = status_of("a_runtime_built", "Cpus_allowed:");
     let outer = Builder::new().servers(1).build().unwrap();
-    let cpus = outer
-        .spawn_blocking(|| {
-            let inner = Builder::new().servers(2).build().unwrap();
-            inner
-                .metrics()
-                .servers
-                .iter()
-                .map(|server| server.cpu)
-                .collect::<Vec<_>>()
-        })
+    let inner = outer
+        .spawn_blocking(|| Builder::new().servers(2).thread_name("inner").build())
         .join()
+        .unwrap()
         .unwrap();
+    assert!(all.is_some());
+    common::eventually("the maker has all CPUs", || {
+        status_of("inner-maker", "Cpus_allowed:") == all
+    });
+    let cpus: Vec<_> = inner.metrics().servers.iter().map(|s| s.cpu).collect();
     if std::thread::available_parallelism().unwrap().get() > 1 {
         assert_ne!(cpus[0], cpus[1]);
     } else {
