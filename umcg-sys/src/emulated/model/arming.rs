@@ -2,7 +2,9 @@
 
 use loom::thread;
 
-use super::{Judge, Model, Phase, check, check_large, check_large_with_stops};
+use super::{
+    Judge, Model, Phase, Repair, check, check_large, check_large_with_stops, check_with_stops,
+};
 use crate::{state, sync::SeqCst};
 
 /// Steps of a sentinel's verdict that consumes a spare: run word, slot, spare's run word, wake.
@@ -103,6 +105,37 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
         worker.join().unwrap();
         spare.join().unwrap();
         judge.join().unwrap();
+        assert_eq!(m.task(2).next_tid(), 0);
+        m.all_out();
+    });
+}
+
+/// The worker sleeps for ever, and so does the sentinel that consumes its spare, anywhere: after
+/// a tick of the monitor the spare runs, and the block is booked.
+#[test]
+fn a09_a_switch_that_stops_anywhere_is_finished_by_the_monitor() {
+    check_with_stops(STEPS, |steps| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_armed(2, 1, 3);
+        m.sleeps(1);
+        let spare = {
+            let m = m.clone();
+            thread::spawn(move || m.one_task(3))
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                if let Repair::Runs(_) = m.tick(1) {
+                    // Stopped before the verdict, or the spare runs.
+                    m.look(1, Judge::Monitor);
+                }
+            })
+        };
+        m.serve(1, &[], 1);
+        spare.join().unwrap();
+        judge.join().unwrap();
+        assert_eq!(m.task(2).state(), state::BLOCKED, "not booked");
         assert_eq!(m.task(2).next_tid(), 0);
         m.all_out();
     });

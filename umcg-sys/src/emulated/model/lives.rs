@@ -23,7 +23,7 @@ fn a11_nobody_touches_a_worker_that_has_unregistered() {
         };
         let judge = {
             let m = m.clone();
-            thread::spawn(move || m.world.preempt(2).is_ok())
+            thread::spawn(move || m.look(1, Judge::Monitor))
         };
         m.serve(1, &[], 1);
         worker.join().unwrap();

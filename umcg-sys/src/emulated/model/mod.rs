@@ -268,13 +268,14 @@ impl Model {
     }
 
     /// The mail's server loop until that many workers have finished. `ready`: workers that it
-    /// owns. Each dispatch that it owns the token for must succeed.
+    /// owns. Each dispatch that it owns the token for must succeed, and none may be left over.
     fn serve(&self, server: Index, ready: &[Index], workers: u32) {
         let task = self.task(server);
         let mut ready: VecDeque<Index> = ready.iter().copied().collect();
-        while !self.all_done(workers) {
+        loop {
             self.drain(server, &mut ready);
             if self.all_done(workers) {
+                assert!(ready.is_empty(), "{ready:?} have been queued twice");
                 return;
             }
             let held = self.slot(server).tag() == Tag::Held;
