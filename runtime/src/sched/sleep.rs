@@ -64,8 +64,7 @@ impl Sleep {
     /// The server is about to sleep and found nothing to do. It must look at all the queues
     /// once more after this, and [`rise`](Self::rise) if there is something.
     pub(super) fn idle(&self, server: usize, waking: Option<Waking>) {
-        // The seat first: whoever sees the count finds the seat, and whoever does not see the
-        // count pushed before our last look.
+        // The seat first, so that whoever sees the count finds a seat.
         self.seats[server].store(seat::IDLE, SeqCst);
         // SeqCst: one half of "announce, then look"; pairs with the fence in `claim`, after the
         // push.
