@@ -12,6 +12,8 @@ compile_error!("umcg-sys supports x86-64 and aarch64 only");
 
 #[cfg(not(loom))]
 mod child;
+#[cfg(not(loom))]
+mod device;
 mod emulated;
 mod error;
 mod provider;
@@ -24,6 +26,7 @@ mod task;
 #[cfg(not(loom))]
 pub use crate::{
     child::{CommandUnmanaged, unmanage_current_thread},
+    device::{Device, NoDevice},
     emulated::{Emulated, EmulatedOptions},
     select::{Choice, PROVIDER_ENV, SelectError, Selected, select, select_with},
 };

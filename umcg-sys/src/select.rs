@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Emulated, EmulatedOptions, Error, Provider};
+use crate::{Device, Emulated, EmulatedOptions, Error, NoDevice, Provider};
 
 /// The environment variable that chooses a provider.
 pub const PROVIDER_ENV: &str = "UMCG_PROVIDER";
@@ -68,7 +68,7 @@ pub enum SelectError {
     /// A name that is none of `auto`, `emulated`, `device`.
     Unknown(String),
     /// The device was asked for by name and cannot be had.
-    NoDevice(&'static str),
+    NoDevice(NoDevice),
     /// The emulated provider does not work on this kernel.
     Emulated(Error),
 }
@@ -95,13 +95,11 @@ impl std::error::Error for SelectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Emulated(error) => Some(error),
-            _ => None,
+            Self::NoDevice(why) => Some(why),
+            Self::Unknown(_) => None,
         }
     }
 }
-
-/// Why this version of the library has no device provider.
-const NO_DEVICE: &str = "this version of the library has no support for /dev/umcg";
 
 /// The provider for a choice.
 ///
@@ -128,10 +126,24 @@ pub fn select(choice: Choice) -> Result<Selected, SelectError> {
 /// # Errors
 /// As [`select`].
 pub fn select_with(choice: Choice, options: EmulatedOptions) -> Result<Selected, SelectError> {
-    let why = match choice {
-        Choice::Device => return Err(SelectError::NoDevice(NO_DEVICE)),
-        Choice::Emulated => "emulated was asked for".to_owned(),
-        Choice::Auto => format!("auto took emulated: {NO_DEVICE}"),
+    let device = match choice {
+        Choice::Emulated => None,
+        Choice::Auto | Choice::Device => Some(Device::open()),
+    };
+    let why = match (choice, device) {
+        (_, Some(Ok(device))) => {
+            let why = match choice {
+                Choice::Device => "device was asked for",
+                _ => "auto took device: the kernel module is loaded and fits",
+            };
+            return Ok(Selected {
+                provider: Arc::new(device),
+                why: why.to_owned(),
+            });
+        }
+        (Choice::Device, Some(Err(why))) => return Err(SelectError::NoDevice(why)),
+        (_, Some(Err(why))) => format!("auto took emulated: {why}"),
+        (_, None) => "emulated was asked for".to_owned(),
     };
     let provider = Emulated::new(options).map_err(SelectError::Emulated)?;
     Ok(Selected {
@@ -143,6 +155,7 @@ pub fn select_with(choice: Choice, options: EmulatedOptions) -> Result<Selected,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ProviderKind;
 
     #[test]
     fn names_are_parsed_and_others_refused() {
@@ -157,14 +170,30 @@ mod tests {
     }
 
     #[test]
-    fn the_missing_device_is_an_error_by_name_and_a_reason_by_auto() {
-        let error = select(Choice::Device).unwrap_err();
-        assert!(error.to_string().contains("UMCG_PROVIDER=auto"), "{error}");
+    fn a_missing_device_is_an_error_by_name_and_a_reason_by_auto() {
         let selected = select(Choice::Auto).unwrap();
-        assert!(
-            selected.why.contains("auto took emulated"),
-            "{}",
-            selected.why
-        );
+        match Device::open() {
+            Ok(_) => {
+                assert_eq!(selected.provider.kind(), ProviderKind::Device);
+                assert!(
+                    selected.why.contains("auto took device"),
+                    "{}",
+                    selected.why
+                );
+                let named = select(Choice::Device).unwrap();
+                assert_eq!(named.provider.kind(), ProviderKind::Device);
+            }
+            Err(why) => {
+                let error = select(Choice::Device).unwrap_err();
+                assert_eq!(error, SelectError::NoDevice(why));
+                assert!(error.to_string().contains("UMCG_PROVIDER=auto"), "{error}");
+                assert_eq!(selected.provider.kind(), ProviderKind::Emulated);
+                assert!(
+                    selected.why.contains("auto took emulated"),
+                    "{}",
+                    selected.why
+                );
+            }
+        }
     }
 }

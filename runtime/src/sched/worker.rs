@@ -239,11 +239,21 @@ impl WorkerThread {
     }
 
     /// From the first line of the thread to the last. False: this is a forked child.
+    ///
+    /// The hooks run outside of the registration. A start hook that blocks is not a blocked
+    /// worker then, in whose place others would be made, whose hooks block as well; the server
+    /// waits for the one that is on its way.
     fn run(&self) -> bool {
         let record = self.record();
         let home = &self.shared.servers[record.server()];
+        let hooks = &self.shared.config.hooks;
         // The maker has all signals blocked.
         self.shared.signals.apply();
+        let handle = Handle::new(Arc::clone(&self.shared));
+        let entered = context::enter(&handle);
+        if let Some(hook) = &hooks.on_worker_start {
+            contain("on_worker_start", || hook(record.index as usize));
+        }
         record.task.prepare(home.tid());
         // SAFETY: the record is in the arena, which `self.shared` keeps, and `unregister` below
         // is called before that goes.
@@ -253,32 +263,34 @@ impl WorkerThread {
                 .register(self.record.cast(), &Register::worker())
         };
         home.started();
-        if let Err(error) = registered {
-            self.shared.worker_refused(home, error);
-            return true;
+        match registered {
+            Ok(()) => {
+                if !self.work() {
+                    return false;
+                }
+            }
+            Err(error) => self.shared.worker_refused(home, error),
         }
-        record.set_seat(seat::BUSY);
-        let handle = Handle::new(Arc::clone(&self.shared));
-        let entered = context::enter(&handle);
-        // SAFETY: `self` outlives the loop, and the hook is taken back below.
-        unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
-        CURRENT.set(self);
-
-        let hooks = &self.shared.config.hooks;
-        if let Some(hook) = &hooks.on_worker_start {
-            contain("on_worker_start", || hook(record.index as usize));
-        }
-        self.serve();
-        self.disarm();
         if let Some(hook) = &hooks.on_worker_stop {
             contain("on_worker_stop", || hook(record.index as usize));
         }
+        drop(entered);
+        drop(handle);
+        true
+    }
 
+    /// From registered to not registered. False: this is a forked child.
+    fn work(&self) -> bool {
+        let record = self.record();
+        record.set_seat(seat::BUSY);
+        // SAFETY: `self` outlives the loop, and the hook is taken back below.
+        unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
+        CURRENT.set(self);
+        self.serve();
+        self.disarm();
         CURRENT.set(ptr::null());
         // SAFETY: `None` needs nothing to stay valid.
         unsafe { context::set_worker(None) };
-        drop(entered);
-        drop(handle);
         // The provider waits until this worker is on no list and lets its server drain.
         while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
             if error.is_gone() {

@@ -4,7 +4,7 @@
 mod bed;
 mod checkpoint;
 #[cfg(not(loom))]
-mod fork;
+pub(crate) mod fork;
 mod gate;
 mod leave;
 #[cfg(not(loom))]

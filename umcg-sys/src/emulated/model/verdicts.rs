@@ -3,7 +3,10 @@
 use loom::{sync::atomic::AtomicBool, thread};
 
 use super::{Judge, Model, Repair, check, check_large, check_large_with_stops, check_with_stops};
-use crate::{state, sync::SeqCst};
+use crate::{
+    state,
+    sync::{Futex32, SeqCst},
+};
 
 /// Steps of a sentinel's verdict: run word, slot, bell, wake.
 const STEPS: u32 = 4;
@@ -17,24 +20,30 @@ fn a01_a_confirmation_is_good_for_one_dispatch() {
         let first = m.runs_in(2, 1);
         m.sleeps(1);
         let asleep = loom::sync::Arc::new(AtomicBool::new(true));
+        let again = loom::sync::Arc::new(Futex32::new(0));
         let worker = {
-            let (m, asleep) = (m.clone(), asleep.clone());
+            let (m, asleep, again) = (m.clone(), asleep.clone(), again.clone());
             thread::spawn(move || {
                 asleep.store(false, SeqCst);
                 m.hand_over(2, 1);
+                again.store(1, SeqCst);
+                again.wake();
                 m.finish(2);
             })
         };
         let judge = {
             let m = m.clone();
             thread::spawn(move || {
-                // A read-modify-write reads what is true now.
-                let judged = m.look_and(1, Judge::Sentinel, |_| asleep.fetch_and(true, SeqCst));
-                let run = m.run(2);
-                assert!(
-                    !judged || !run.is_judged() || run.epoch() == first.epoch(),
-                    "asleep in {first:?}, and judged: {run:?}"
-                );
+                let judged = m.look_and(1, Judge::Sentinel, |_| {
+                    // A read-modify-write reads what is true now. What it says is old by the
+                    // time that it is used.
+                    let confirmed = asleep.fetch_and(true, SeqCst);
+                    while confirmed && again.load(SeqCst) == 0 {
+                        again.wait(0, None);
+                    }
+                    confirmed
+                });
+                assert!(!judged, "{first:?} was over, and {:?} judged", m.run(2));
             })
         };
         m.serve(1, &[], 1);

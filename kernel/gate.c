@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Blocks, and the gate before user mode.
+ *
+ * A worker that goes to sleep while it holds a slot is reported from the
+ * preempt notifier sched_out. When it is back on a CPU, sched_in queues the
+ * gate as task_work: on its way to user mode it queues up at its server and
+ * sleeps until it is picked.
+ *
+ * Nothing of the worker may run in user mode before that, not even a signal
+ * handler, and yet stops, ptrace, the freezer and SIGKILL must work at once. So
+ * a signal interrupts the gate, which lets get_signal() do its work and is
+ * queued again, by whichever comes first: the signal_deliver tracepoint (the
+ * handler's frame is built, then the gate), sched_in (after a stop), or, when
+ * another thread took the signal, the user-return notifier. It must not queue
+ * itself: task_work_run() loops until its list is empty.
+ */
+#include <linux/errno.h>
+#include <linux/sched/signal.h>
+#include <linux/timekeeping.h>
+
+#include "umcg.h"
+
+/*
+ * Claims @n, which @w is armed with, for the slot of @host. The armed tid is
+ * taken first: user space disarms by the same cmpxchg, and one of us gets it.
+ */
+static bool umcg_consume(struct umcg_thread *w, struct umcg_thread *n,
+			 struct umcg_thread *host)
+{
+	if (READ_ONCE(host->u->runnable_ptr) ||
+	    cmpxchg(&w->u->next_tid, n->tid, 0) != n->tid)
+		return false;
+	if (!umcg_claim(n, host))
+		return true;
+	cmpxchg(&w->u->next_tid, 0, n->tid);
+	return false;
+}
+
+/* The slot of @host, which @w leaves, to @n if that can be had, else to @host. */
+static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
+					struct umcg_thread *host,
+					struct umcg_thread *n)
+{
+	struct umcg_thread *wake = NULL;
+
+	raw_spin_lock_nested(&host->lock, UMCG_LOCK_SERVER);
+	if (host->curr == w) {
+		host->blocks++;
+		if (n && !host->dead && umcg_consume(w, n, host)) {
+			host->curr = n;
+			host->dispatches++;
+			wake = n;
+		} else {
+			host->curr = NULL;
+			if (umcg_poke(host))
+				wake = host;
+		}
+	}
+	raw_spin_unlock(&host->lock);
+	return wake;
+}
+
+static void umcg_post_blocked(struct umcg_thread *w, struct umcg_thread *s)
+{
+	int ret = -EAGAIN;
+
+	if (s) {
+		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+		if (!s->dead)
+			ret = umcg_push(s, w, UMCG_L_BLOCKED);
+		raw_spin_unlock(&s->lock);
+	}
+	/* Information may come late: the gate tries again. */
+	if (ret)
+		set_bit(UMCG_F_OWES_EVENT, &w->flags);
+}
+
+/* Both locked. RUNNING -> BLOCKED, event, slot. */
+static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
+{
+	struct umcg_thread *host = w->host, *wake, *old = NULL;
+	u32 server_tid = READ_ONCE(w->u->server_tid);
+	u8 state;
+
+	state = cmpxchg(umcg_state(w), UMCG_RUNNING, UMCG_BLOCKED);
+	if (state == UMCG_RUNNABLE) {
+		/*
+		 * Between its step to RUNNABLE and WAIT: somebody else owns it
+		 * already. The slot goes on, and that is all.
+		 */
+		w->phase = UMCG_PH_OUT;
+		wake = umcg_vacate(w);
+		if (wake)
+			irq_work_queue(&wake->waker);
+		return;
+	}
+	if (state != UMCG_RUNNING)
+		WRITE_ONCE(*umcg_state(w), UMCG_BLOCKED);
+	w->phase = UMCG_PH_BLOCKED;
+	w->blocked_at = ktime_get_mono_fast_ns();
+	set_bit(UMCG_F_OWED, &w->flags);
+
+	umcg_post_blocked(w, server_tid == host->tid ? host :
+			  umcg_find_server(w->group, server_tid));
+	w->host = NULL;
+	wake = umcg_pass_on(w, host, n);
+	if (wake && wake == n)
+		old = umcg_settle(n, host);
+	if (wake)
+		irq_work_queue(&wake->waker);
+	if (old)
+		irq_work_queue(&old->waker);
+}
+
+/* rq->lock held, interrupts off. */
+static void umcg_sched_out(struct preempt_notifier *notifier,
+			   struct task_struct *next)
+{
+	struct umcg_thread *w = container_of(notifier, struct umcg_thread, notifier);
+	struct umcg_thread *n = NULL;
+	u32 tid;
+
+	if (!w->worker || READ_ONCE(w->phase) != UMCG_PH_HOLD ||
+	    umcg_was_preempted() || test_bit(UMCG_F_ASLEEP, &w->flags))
+		return;
+	if ((current->flags & PF_EXITING) || current->mm != w->group->mm)
+		return;
+
+	rcu_read_lock();
+	tid = READ_ONCE(w->u->next_tid);
+	if (tid)
+		n = umcg_find(w->group, tid);
+	if (n && (!n->worker || n == w))
+		n = NULL;
+	if (n && n < w)
+		raw_spin_lock(&n->lock);
+	raw_spin_lock_nested(&w->lock, n && n < w ? UMCG_LOCK_WORKER2 : UMCG_LOCK_WORKER);
+	if (n && n > w)
+		raw_spin_lock_nested(&n->lock, UMCG_LOCK_WORKER2);
+	if (w->phase == UMCG_PH_HOLD)
+		umcg_block_locked(w, n);
+	raw_spin_unlock(&w->lock);
+	if (n)
+		raw_spin_unlock(&n->lock);
+	rcu_read_unlock();
+}
+
+/* Preemption off, interrupts on, no lock. */
+static void umcg_sched_in(struct preempt_notifier *notifier, int cpu)
+{
+	struct umcg_thread *w = container_of(notifier, struct umcg_thread, notifier);
+
+	if ((test_bit(UMCG_F_OWED, &w->flags) ||
+	     test_bit(UMCG_F_REGATE, &w->flags)) &&
+	    !(current->flags & PF_EXITING))
+		umcg_queue_gate(w);
+}
+
+struct preempt_ops umcg_preempt_ops = {
+	.sched_in	= umcg_sched_in,
+	.sched_out	= umcg_sched_out,
+};
+
+/**
+ * umcg_queue_gate() - stop a worker on its way to user mode
+ * @w: current's registration, or one found under rcu_read_lock()
+ *
+ * Any context but under a thread lock.
+ */
+void umcg_queue_gate(struct umcg_thread *w)
+{
+	if (test_and_set_bit(UMCG_F_QUEUED, &w->flags))
+		return;
+	if (refcount_inc_not_zero(&w->ref)) {
+		if (!task_work_add(w->task, &w->gate, TWA_RESUME))
+			return;
+		umcg_put(w);	/* it is exiting */
+	}
+	clear_bit(UMCG_F_QUEUED, &w->flags);
+}
+
+static int umcg_queue_up_once(struct umcg_thread *w)
+{
+	struct umcg_group *g = w->group;
+	struct umcg_thread *s, *wake = NULL;
+	unsigned long irq;
+	int ret = -ESRCH;
+	u64 length;
+
+	rcu_read_lock();
+	raw_spin_lock_irqsave(&w->lock, irq);
+	if (w->phase == UMCG_PH_HOLD) {		/* picked between two tries */
+		ret = 0;
+		goto unlock;
+	}
+	if (w->phase == UMCG_PH_PLAIN)
+		goto unlock;
+	s = umcg_find_server(g, READ_ONCE(w->u->server_tid));
+	if (!s || READ_ONCE(g->dead)) {
+		wake = umcg_vacate(w);
+		umcg_orphan(w);
+		goto unlock;
+	}
+	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
+	w->phase = UMCG_PH_OUT;
+	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+	if (s->dead) {
+		umcg_orphan(w);
+	} else {
+		/* Who is on the runnable list was on the blocked list before. */
+		if (test_bit(UMCG_F_OWES_EVENT, &w->flags) &&
+		    !umcg_push(s, w, UMCG_L_BLOCKED))
+			clear_bit(UMCG_F_OWES_EVENT, &w->flags);
+		ret = umcg_push(s, w, UMCG_L_RUNNABLE);
+		if (!ret && umcg_poke(s))
+			wake = s;
+		if (!ret && w->blocked_at) {
+			length = ktime_get_mono_fast_ns() - w->blocked_at;
+			s->longest_block = max(s->longest_block, length);
+			w->blocked_at = 0;
+		}
+	}
+	raw_spin_unlock(&s->lock);
+	/* A preempted worker still holds its slot; the event comes first. */
+	if (!ret && w->host) {
+		w->host->preempted++;
+		wake = umcg_vacate(w);
+	}
+unlock:
+	raw_spin_unlock_irqrestore(&w->lock, irq);
+	if (wake)
+		umcg_wake(wake, UMCG_WF_SYNC | UMCG_WF_HERE);
+	rcu_read_unlock();
+	return ret;
+}
+
+/**
+ * umcg_queue_up() - RUNNABLE, and a runnable event on the server's list
+ * @w: current's registration
+ *
+ * Return: 0, or -ESRCH: the server is gone, an ordinary thread.
+ */
+int umcg_queue_up(struct umcg_thread *w)
+{
+	int ret;
+
+	while ((ret = umcg_queue_up_once(w)) == -EAGAIN) {
+		if (fatal_signal_pending(current))
+			return 0;
+		cond_resched();
+	}
+	return ret;
+}
+
+/* Is current, on its way to user mode, to stop? */
+static bool umcg_must_stop(struct umcg_thread *w)
+{
+	bool queue_up = test_and_clear_bit(UMCG_F_OWED, &w->flags);
+
+	if (!queue_up && test_and_clear_bit(UMCG_F_PREEMPT, &w->flags)) {
+		raw_spin_lock_irq(&w->lock);
+		if (w->phase == UMCG_PH_HOLD &&
+		    umcg_move(w, UMCG_RUNNING, UMCG_RUNNABLE)) {
+			/* Nobody owns it yet: no claim before it queued up. */
+			w->phase = UMCG_PH_BLOCKED;
+			queue_up = true;
+		}
+		raw_spin_unlock_irq(&w->lock);
+	}
+	if (queue_up) {
+		set_bit(UMCG_F_INSIDE, &w->flags);
+		atomic64_inc(&w->group->gates);
+		umcg_queue_up(w);
+	}
+	return test_bit(UMCG_F_INSIDE, &w->flags) && !umcg_broken(gate);
+}
+
+/**
+ * umcg_gate() - the gate
+ * @head: the task_work of current's registration
+ */
+void umcg_gate(struct callback_head *head)
+{
+	struct umcg_thread *w = container_of(head, struct umcg_thread, gate);
+
+	/* After exec or on the way out nothing is left to stop, or to preempt. */
+	if ((current->flags & PF_EXITING) || current->mm != w->group->mm) {
+		clear_bit(UMCG_F_SECOND, &w->flags);
+		umcg_put(w);	/* stays QUEUED: never again */
+		return;
+	}
+	/*
+	 * Let every other task_work of this batch run first (a delayed fput):
+	 * what is added now runs in the next round of task_work_run().
+	 */
+	if (!test_and_set_bit(UMCG_F_SECOND, &w->flags) &&
+	    !task_work_add(current, &w->gate, TWA_RESUME))
+		return;
+
+	clear_bit(UMCG_F_REGATE, &w->flags);
+	if (!umcg_must_stop(w))
+		goto through;
+	if (umcg_sleep_worker(w, -EINTR) != -EINTR)
+		goto through;
+	if (!task_sigpending(current) && test_thread_flag(TIF_NOTIFY_SIGNAL)) {
+		/* Not a signal, but a task_work of io_uring's: let it run. */
+		clear_notify_signal();
+		if (!task_work_add(current, &w->gate, TWA_RESUME))
+			return;
+	} else if (!fatal_signal_pending(current)) {
+		clear_bit(UMCG_F_SECOND, &w->flags);
+		clear_bit(UMCG_F_QUEUED, &w->flags);
+		umcg_arm_regate(w);
+		umcg_put(w);
+		return;
+	}
+through:
+	clear_bit(UMCG_F_INSIDE, &w->flags);
+	clear_bit(UMCG_F_SECOND, &w->flags);
+	clear_bit(UMCG_F_QUEUED, &w->flags);
+	/* A preemption that found us queued. Pairs with the set_bit there. */
+	smp_mb__after_atomic();
+	if (test_bit(UMCG_F_PREEMPT, &w->flags))
+		umcg_queue_gate(w);
+	umcg_put(w);
+}

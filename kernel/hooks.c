@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tracepoints, and the user-return notifier that is the gate's last resort.
+ */
+#define pr_fmt(fmt) "umcg: " fmt
+
+#include <linux/cpu.h>
+#include <linux/cpuhotplug.h>
+#include <linux/irq_work.h>
+#include <linux/module.h>
+#include <linux/percpu.h>
+#include <linux/tracepoint.h>
+#include <linux/user-return-notifier.h>
+
+#include "umcg.h"
+
+/*
+ * After an interrupted gate nothing may come that queues it again: another
+ * thread took the signal. Then this fires as the CPU goes to user mode, queues
+ * the gate, and has the CPU interrupt itself so that the task_work runs.
+ */
+struct umcg_return {
+	struct user_return_notifier notifier;
+	struct irq_work		kick;
+	bool			armed;	/* interrupts off */
+};
+
+static DEFINE_PER_CPU(struct umcg_return, umcg_return);
+static int umcg_cpuhp_state;
+
+static void umcg_kick(struct irq_work *work)
+{
+}
+
+/* Interrupts off. */
+static void umcg_disarm(struct umcg_return *r)
+{
+	if (r->armed) {
+		r->armed = false;
+		user_return_notifier_unregister(&r->notifier);
+	}
+}
+
+static void umcg_on_user_return(struct user_return_notifier *notifier)
+{
+	struct umcg_return *r = container_of(notifier, struct umcg_return, notifier);
+	struct umcg_thread *w;
+	unsigned long irq;
+
+	local_irq_save(irq);
+	umcg_disarm(r);
+	w = umcg_current();
+	if (w && test_bit(UMCG_F_REGATE, &w->flags) &&
+	    !test_bit(UMCG_F_QUEUED, &w->flags)) {
+		atomic64_inc(&w->group->user_returns);
+		umcg_queue_gate(w);
+		irq_work_queue(&r->kick);
+	}
+	local_irq_restore(irq);
+}
+
+/**
+ * umcg_arm_regate() - make sure that an interrupted gate is entered again
+ * @w: current's registration
+ */
+void umcg_arm_regate(struct umcg_thread *w)
+{
+	struct umcg_return *r;
+	unsigned long irq;
+
+	atomic64_inc(&w->group->regates);
+	if (umcg_broken(regate)) {
+		clear_bit(UMCG_F_INSIDE, &w->flags);
+		return;
+	}
+	set_bit(UMCG_F_REGATE, &w->flags);
+	local_irq_save(irq);
+	r = this_cpu_ptr(&umcg_return);
+	if (!r->armed) {
+		r->armed = true;
+		r->notifier.on_user_return = umcg_on_user_return;
+		user_return_notifier_register(&r->notifier);
+	}
+	local_irq_restore(irq);
+}
+
+/* On the CPU that goes away, or, at module exit, on each that is there. */
+static int umcg_cpu_offline(unsigned int cpu)
+{
+	unsigned long irq;
+
+	local_irq_save(irq);
+	umcg_disarm(this_cpu_ptr(&umcg_return));
+	local_irq_restore(irq);
+	return 0;
+}
+
+/* After exit_mm(): the user memory may be somebody else's by now. */
+static UMCG_EXIT_PROBE(umcg_on_exit)
+{
+	struct umcg_thread *t = p == current ? umcg_current() : NULL;
+
+	if (t)
+		umcg_detach(t);
+}
+
+static UMCG_EXEC_PROBE(umcg_on_exec)
+{
+	struct umcg_thread *t = umcg_current();
+
+	if (t)
+		umcg_detach(t);
+}
+
+/* siglock held, interrupts off. */
+static UMCG_SIGNAL_PROBE(umcg_on_signal)
+{
+	struct umcg_thread *w = umcg_current();
+
+	if (w && test_bit(UMCG_F_REGATE, &w->flags))
+		umcg_queue_gate(w);
+}
+
+static struct {
+	const char *name;
+	void *probe;
+	struct tracepoint *point;
+} umcg_points[] = {
+	{ "sched_process_exit", umcg_on_exit },
+	{ "sched_process_exec", umcg_on_exec },
+	{ "signal_deliver", umcg_on_signal },
+};
+
+static void umcg_find_point(struct tracepoint *point, void *unused)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(umcg_points); i++)
+		if (!strcmp(point->name, umcg_points[i].name))
+			umcg_points[i].point = point;
+}
+
+static void umcg_remove_probes(int count)
+{
+	while (count--)
+		tracepoint_probe_unregister(umcg_points[count].point,
+					    umcg_points[count].probe, NULL);
+	tracepoint_synchronize_unregister();
+}
+
+static int umcg_add_probes(void)
+{
+	int i, ret;
+
+	umcg_check_probes(umcg_on_exit, umcg_on_exec, umcg_on_signal);
+	for_each_kernel_tracepoint(umcg_find_point, NULL);
+	for (i = 0; i < ARRAY_SIZE(umcg_points); i++) {
+		ret = -ENOENT;
+		if (umcg_points[i].point)
+			ret = tracepoint_probe_register(umcg_points[i].point,
+							umcg_points[i].probe, NULL);
+		if (ret) {
+			pr_err("no tracepoint %s: %d\n", umcg_points[i].name, ret);
+			umcg_remove_probes(i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/**
+ * umcg_hooks_init() - tracepoints, CPU hotplug, preempt notifiers
+ *
+ * Return: 0 or an error.
+ */
+int umcg_hooks_init(void)
+{
+	int cpu, ret;
+
+	for_each_possible_cpu(cpu)
+		per_cpu(umcg_return, cpu).kick = IRQ_WORK_INIT_HARD(umcg_kick);
+	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "umcg:online", NULL,
+					umcg_cpu_offline);
+	if (ret < 0)
+		return ret;
+	umcg_cpuhp_state = ret;
+	ret = umcg_add_probes();
+	if (ret) {
+		cpuhp_remove_state_nocalls(umcg_cpuhp_state);
+		return ret;
+	}
+	preempt_notifier_inc();
+	return 0;
+}
+
+/**
+ * umcg_hooks_exit() - undo umcg_hooks_init()
+ *
+ * No task is registered any more.
+ */
+void umcg_hooks_exit(void)
+{
+	int cpu;
+
+	preempt_notifier_dec();
+	umcg_remove_probes(ARRAY_SIZE(umcg_points));
+	cpuhp_remove_state(umcg_cpuhp_state);	/* disarms each CPU */
+	for_each_possible_cpu(cpu)
+		irq_work_sync(&per_cpu(umcg_return, cpu).kick);
+}

@@ -1,0 +1,114 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# boot.sh OPTIONS: boots a kernel in QEMU with a busybox initramfs, loads the module, runs a
+# script, powers off. Fails if the script does, or if the kernel complains about anything.
+#
+#   --kernel FILE      vmlinuz or bzImage
+#   --module FILE      umcg.ko built for it (none: nothing is loaded)
+#   --arguments TEXT   for insmod
+#   --script FILE      run by sh in the guest, in /, as root
+#   --add FILE[:PATH]  copied into the guest, executable; again and again
+#   --smp N            CPUs, default 2
+#   --memory MB        default 1024
+#   --time SECONDS     limit, default 300
+#   --icount           one CPU, 1 ns of guest time = 1 instruction
+#   --append TEXT      for the kernel command line
+#   --log FILE         keeps the console
+#
+# UMCG_QEMU_ACCEL=kvm uses KVM. Not by default even where /dev/kvm is there: nested KVM hosts were
+# seen on which no guest starts.
+#
+# A guest is started again once, and says so, if it never came to init, or if a register dump
+# shows EFLAGS with bits 22 to 31 set, which no x86 can have: a bug of QEMU 7.2's. A test that
+# failed is never run again.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' adds=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--kernel) kernel=$2 ;;
+	--module) module=$2 ;;
+	--arguments) arguments=$2 ;;
+	--script) script=$2 ;;
+	--add) adds+=("$2") ;;
+	--smp) smp=$2 ;;
+	--memory) memory=$2 ;;
+	--time) limit=$2 ;;
+	--append) append=$2 ;;
+	--log) log=$2 ;;
+	--icount) icount=1; shift; continue ;;
+	*) echo "boot.sh: unknown option $1" >&2; exit 2 ;;
+	esac
+	shift 2
+done
+for tool in qemu-system-x86_64 busybox cpio; do
+	command -v $tool > /dev/null || { echo "boot.sh: $tool is missing" >&2; exit 2; }
+done
+file -L "$(command -v busybox)" 2> /dev/null | grep -q 'dynamically linked' &&
+	{ echo "boot.sh: busybox must be static (busybox-static)" >&2; exit 2; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work"/root/{bin,proc,sys,dev,tmp,etc}
+cp "$(command -v busybox)" "$work/root/bin/busybox"
+for name in $("$work/root/bin/busybox" --list); do
+	[ "$name" = busybox ] || ln -sf busybox "$work/root/bin/$name"
+done
+echo 'root:x:0:0::/:/bin/sh' > "$work/root/etc/passwd"
+install -m 755 "$here/init" "$work/root/init"
+install -m 755 "$script" "$work/root/script"
+for add in ${adds[@]+"${adds[@]}"}; do
+	path=${add##*:}
+	[ "$path" != "$add" ] || path=/${add##*/}
+	install -D -m 755 "${add%%:*}" "$work/root/$path"
+done
+if [ -n "$module" ]; then
+	strip --strip-debug -o "$work/root/umcg.ko" "$module"
+	echo "$arguments" > "$work/root/insmod-arguments"
+fi
+(cd "$work/root" && find . | cpio -o -H newc --quiet | gzip -1) > "$work/initramfs"
+
+accelerator=(-accel tcg,thread=multi -cpu max)
+if [ -n "$icount" ]; then
+	smp=1
+	accelerator=(-accel tcg -icount shift=0,sleep=off -cpu max)
+elif [ "${UMCG_QEMU_ACCEL:-tcg}" = kvm ]; then
+	accelerator=(-accel kvm -cpu host,-arch-capabilities)
+fi
+
+complaints='WARNING:|BUG:|Oops:|Kernel panic|general protection|double fault|circular locking|inconsistent lock|suspicious RCU|KASAN|UBSAN|refcount_t:|(list_add|list_del) corruption|detected stall|self-detected|soft lockup|blocked for more than|scheduling while atomic|invalid context|Call Trace'
+
+boot() {
+	timeout "$limit" nice -n 19 qemu-system-x86_64 "${accelerator[@]}" -smp "$smp" \
+		-m "$memory" -display none -serial stdio -monitor none -no-reboot -net none \
+		-kernel "$kernel" -initrd "$work/initramfs" \
+		-append "console=ttyS0 panic=-1 oops=panic quiet $append" < /dev/null 2>&1 |
+		sed -u 's/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\r//g' |
+		tee "$work/console" | sed -u '/UMCG-GUEST log/,/UMCG-GUEST status/{/UMCG-GUEST/!d}'
+	[ -z "$log" ] || cp "$work/console" "$log"
+}
+
+retry() {
+	if ! grep -q 'UMCG-GUEST up' "$work/console"; then
+		echo "boot.sh: the guest never came to init"
+	elif grep -Eq 'EFLAGS: *0*([4-9a-f]|[0-9a-f]{2})[0-9a-f]{6}( |$)' "$work/console"; then
+		echo "boot.sh: impossible EFLAGS in a register dump: QEMU, not the kernel"
+	else
+		return 1
+	fi
+}
+
+boot || true
+if retry; then
+	tail -5 "$work/console"
+	echo "boot.sh: started again, once"
+	boot || true
+fi
+if grep -Eq "$complaints" "$work/console"; then
+	echo "boot.sh: FAILED, the kernel complains:"
+	grep -E -A40 -m1 "$complaints" "$work/console" | head -60
+	exit 1
+fi
+grep -q 'UMCG-GUEST status 0 ' "$work/console" ||
+	{ echo "boot.sh: FAILED, see above (limit ${limit} s)"; exit 1; }

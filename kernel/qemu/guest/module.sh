@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0
+# The module's own tests, in the guest. SKIP: scenarios to leave out.
+failed=0
+check() {
+	case " $SKIP " in *" $1 "*) echo "skip $*"; return ;; esac
+	from=$(cut -d' ' -f1 /proc/uptime)
+	if timeout -s KILL 120 /umcg-test "$@" > /tmp/out 2>&1; then
+		echo "ok   $* ($from to $(cut -d' ' -f1 /proc/uptime) s): $(tail -1 /tmp/out)"
+	else
+		echo "FAIL $* (status $?)"
+		cat /tmp/out
+		failed=1
+	fi
+}
+check abi
+check memory
+check compat
+check blocks
+check fork
+check exec
+check exit
+check server-death
+check close
+check stress 10 64 2 k
+check stress 10 64 2 kst
+check stress 8 16 2 Ks
+check stress 5 8 1
+check stop
+check ptrace
+check freezer
+check io_uring
+check hostile
+check kill
+check hotplug
+
+# In use: no removal. Then none is left, and it goes.
+/umcg-test stress 3 8 2 > /tmp/out 2>&1 &
+sleep 1
+rmmod umcg 2> /dev/null && { echo "FAIL rmmod in use"; failed=1; }
+wait $! || failed=1
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	rmmod umcg 2> /tmp/out && break
+	sleep 1
+done
+[ ! -d /sys/module/umcg ] || { echo "FAIL rmmod: $(cat /tmp/out)"; failed=1; }
+insmod /umcg.ko && rmmod umcg || { echo "FAIL insmod and rmmod again"; failed=1; }
+echo "ok   rmmod refused in use, clean after"
+exit $failed

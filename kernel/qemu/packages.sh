@@ -1,0 +1,65 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# packages.sh SERIES: fetches Debian's newest stock kernel of that series (6.1, 6.12) with its
+# headers, unpacks both in the cache, and prints the folder. There:
+#   vmlinuz  System.map  headers -> the KDIR to build modules with
+# Nothing is installed: packages are downloaded with an apt state of our own and unpacked in place.
+#
+# UMCG_KERNEL_CACHE: the cache, by default ${XDG_CACHE_HOME:-~/.cache}/umcg-kernel
+# UMCG_DEBIAN_MIRROR: by default http://deb.debian.org
+set -euo pipefail
+
+series=${1:?series, 6.1 or 6.12}
+release=bookworm
+mirror=${UMCG_DEBIAN_MIRROR:-http://deb.debian.org}
+cache=${UMCG_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/umcg-kernel}
+target=$cache/$series
+state=$cache/apt
+
+if [ -e "$target/complete" ]; then
+	echo "$target"
+	exit
+fi
+
+mkdir -p "$state"/lists/partial "$state"/cache/archives/partial
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -e $keyring ] || keyring=/etc/apt/trusted.gpg.d/debian-archive-$release-automatic.asc
+cat > "$state/sources.list" <<SOURCES
+deb [signed-by=$keyring] $mirror/debian $release main
+deb [signed-by=$keyring] $mirror/debian $release-backports main
+deb [signed-by=$keyring] $mirror/debian-security $release-security main
+SOURCES
+options=(-o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=-
+	-o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache"
+	-o APT::Sandbox::User="$(id -un)" -o APT::Architecture=amd64)
+apt-get "${options[@]}" -qq update >&2
+
+version=$(apt-cache "${options[@]}" search --names-only "^linux-image-${series//./\\.}\.[0-9].*amd64-unsigned\$" |
+	cut -d' ' -f1 | grep -v -e cloud -e -rt- | sed 's/^linux-image-//; s/-unsigned$//' | sort -V | tail -1)
+[ -n "$version" ] || { echo "packages.sh: no stock kernel $series in $release" >&2; exit 1; }
+common=${version%-amd64}-common
+kbuild=$(apt-cache "${options[@]}" depends "linux-headers-$version" |
+	sed -n 's/.*Depends: \(linux-kbuild-.*\)/\1/p' | head -1)
+
+rm -rf "$target"
+mkdir -p "$target/debs" "$target/root"
+echo "packages.sh: $version" >&2
+(cd "$target/debs" && apt-get "${options[@]}" -qq download \
+	"linux-image-$version-unsigned" "linux-headers-$version" "linux-headers-$common" "$kbuild") >&2
+for package in "$target"/debs/*.deb; do
+	dpkg-deb -x "$package" "$target/root"
+done
+rm -r "$target/debs"
+
+headers=$target/root/usr/src/linux-headers-$version
+# The one absolute path in there. Without vmlinux the module gets no BTF, and needs no pahole.
+echo "include $target/root/usr/src/linux-headers-$common/Makefile" > "$headers/Makefile"
+rm -f "$headers/vmlinux"
+# The modules are not needed: the guest runs from an initramfs.
+rm -rf "$target/root/lib/modules"
+ln -sf "root/boot/vmlinuz-$version" "$target/vmlinuz"
+ln -sf "root/boot/System.map-$version" "$target/System.map"
+ln -sf "root/usr/src/linux-headers-$version" "$target/headers"
+echo "$version" > "$target/version"
+touch "$target/complete"
+echo "$target"

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Who is registered: look-up, pinned pages, life times.
+ */
+#include <linux/capability.h>
+#include <linux/cred.h>
+#include <linux/errno.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pid.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+
+#include "umcg.h"
+
+static struct workqueue_struct *umcg_wq;
+
+int umcg_registry_init(void)
+{
+	umcg_wq = alloc_workqueue("umcg", 0, 0);
+	return umcg_wq ? 0 : -ENOMEM;
+}
+
+/* The module is not in use: what is left are threads on their way to be freed. */
+void umcg_registry_exit(void)
+{
+	rcu_barrier();
+	destroy_workqueue(umcg_wq);
+}
+
+/**
+ * umcg_group_new() - a group for the calling process
+ *
+ * Return: the group, or NULL without memory.
+ */
+struct umcg_group *umcg_group_new(void)
+{
+	struct umcg_group *g = kvzalloc(sizeof(*g), GFP_KERNEL_ACCOUNT);
+
+	if (!g)
+		return NULL;
+	refcount_set(&g->ref, 1);
+	raw_spin_lock_init(&g->hash_lock);
+	mutex_init(&g->pages_lock);
+	INIT_LIST_HEAD(&g->pages);
+	g->mm = current->mm;
+	mmgrab(g->mm);
+	g->tgid = get_pid(task_tgid(current));
+	return g;
+}
+
+static void umcg_group_put(struct umcg_group *g)
+{
+	if (!refcount_dec_and_test(&g->ref))
+		return;
+	mmdrop(g->mm);
+	put_pid(g->tgid);
+	kvfree(g);
+}
+
+static struct hlist_head *umcg_bucket(struct umcg_group *g, u32 tid)
+{
+	return &g->threads[tid % UMCG_BUCKETS];
+}
+
+/**
+ * umcg_find() - the registered task with a tid
+ * @g: the group
+ * @tid: the tid, as the group's process sees it
+ *
+ * Under rcu_read_lock(). The task may be unregistered meanwhile: see
+ * umcg_thread.dead, under its lock.
+ */
+struct umcg_thread *umcg_find(struct umcg_group *g, u32 tid)
+{
+	struct umcg_thread *t;
+
+	hlist_for_each_entry_rcu(t, umcg_bucket(g, tid), node)
+		if (t->tid == tid)
+			return t;
+	return NULL;
+}
+
+/**
+ * umcg_find_server() - the registered server with a tid
+ * @g: the group
+ * @tid: the tid
+ *
+ * As umcg_find().
+ */
+struct umcg_thread *umcg_find_server(struct umcg_group *g, u32 tid)
+{
+	struct umcg_thread *s = umcg_find(g, tid);
+
+	return s && !s->worker ? s : NULL;
+}
+
+/**
+ * umcg_current() - current's registration, or NULL
+ *
+ * No lock: only current itself changes its list of notifiers.
+ */
+struct umcg_thread *umcg_current(void)
+{
+	struct preempt_notifier *notifier;
+
+	hlist_for_each_entry(notifier, &current->preempt_notifiers, link)
+		if (notifier->ops == &umcg_preempt_ops)
+			return container_of(notifier, struct umcg_thread, notifier);
+	return NULL;
+}
+
+/* Tasks that share a page pin and account it once. */
+static struct umcg_page *umcg_page_get(struct umcg_group *g, u64 uaddr)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	struct umcg_page *new, *page;
+	int ret;
+
+	new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+	if (!new)
+		return ERR_PTR(-ENOMEM);
+	new->users = 1;
+	ret = pin_user_pages_fast(uaddr & PAGE_MASK, 1, FOLL_WRITE | FOLL_LONGTERM,
+				  &new->page);
+	if (ret != 1) {
+		kfree(new);
+		return ERR_PTR(ret == -ENOMEM ? ret : -EFAULT);
+	}
+	ret = -EINVAL;
+	if (!PageAnon(new->page))
+		goto unpin;
+
+	mutex_lock(&g->pages_lock);
+	list_for_each_entry(page, &g->pages, list) {
+		if (page->page == new->page) {
+			page->users++;
+			mutex_unlock(&g->pages_lock);
+			unpin_user_page(new->page);
+			kfree(new);
+			return page;
+		}
+	}
+	ret = -ENOMEM;
+	if (atomic64_inc_return(&g->mm->pinned_vm) > limit &&
+	    !capable(CAP_IPC_LOCK)) {
+		atomic64_dec(&g->mm->pinned_vm);
+		mutex_unlock(&g->pages_lock);
+		goto unpin;
+	}
+	list_add(&new->list, &g->pages);
+	mutex_unlock(&g->pages_lock);
+	return new;
+unpin:
+	unpin_user_page(new->page);
+	kfree(new);
+	return ERR_PTR(ret);
+}
+
+static void umcg_page_put(struct umcg_group *g, struct umcg_page *page)
+{
+	mutex_lock(&g->pages_lock);
+	if (--page->users) {
+		mutex_unlock(&g->pages_lock);
+		return;
+	}
+	list_del(&page->list);
+	atomic64_dec(&g->mm->pinned_vm);
+	mutex_unlock(&g->pages_lock);
+	unpin_user_page(page->page);
+	kfree(page);
+}
+
+static void umcg_free_thread(struct work_struct *work)
+{
+	struct umcg_thread *t = container_of(to_rcu_work(work),
+					     struct umcg_thread, free);
+
+	irq_work_sync(&t->waker);
+	umcg_page_put(t->group, t->page);
+	put_task_struct(t->task);
+	umcg_group_put(t->group);
+	kfree(t);
+	module_put(THIS_MODULE);	/* exit waits for this work */
+}
+
+/**
+ * umcg_put() - drop a reference; the last one frees after a grace period
+ * @t: whose
+ *
+ * Any context, also with preemption off on PREEMPT_RT: nothing is freed here.
+ */
+void umcg_put(struct umcg_thread *t)
+{
+	if (refcount_dec_and_test(&t->ref)) {
+		INIT_RCU_WORK(&t->free, umcg_free_thread);
+		queue_rcu_work(umcg_wq, &t->free);
+	}
+}
+
+static void umcg_waker(struct irq_work *work)
+{
+	umcg_wake(container_of(work, struct umcg_thread, waker), UMCG_WF_HERE);
+}
+
+static int umcg_check_words(struct umcg_thread *t)
+{
+	struct umcg_task *u = t->u;
+	u32 server_tid = READ_ONCE(u->server_tid);
+	bool found;
+
+	if (READ_ONCE(u->tid) != t->tid || READ_ONCE(u->next_tid) ||
+	    READ_ONCE(*umcg_state(t)) != UMCG_NONE)
+		return -EINVAL;
+	if (!t->worker)
+		return server_tid == t->tid ? 0 : -EINVAL;
+	if (READ_ONCE(u->blocked_ptr) || READ_ONCE(u->runnable_ptr))
+		return -EINVAL;
+	rcu_read_lock();
+	found = umcg_find_server(t->group, server_tid);
+	rcu_read_unlock();
+	return found ? 0 : -ESRCH;
+}
+
+static struct umcg_thread *umcg_new(struct umcg_group *g,
+				    const struct umcg_register *how)
+{
+	struct umcg_thread *t = kzalloc(sizeof(*t), GFP_KERNEL_ACCOUNT);
+	int ret;
+
+	if (!t)
+		return ERR_PTR(-ENOMEM);
+	raw_spin_lock_init(&t->lock);
+	refcount_set(&t->ref, 1);
+	init_task_work(&t->gate, umcg_gate);
+	t->waker = IRQ_WORK_INIT_HARD(umcg_waker);
+	preempt_notifier_init(&t->notifier, &umcg_preempt_ops);
+	t->worker = how->flags & UMCG_REG_WORKER;
+	t->phase = UMCG_PH_BLOCKED;
+	t->tid = task_pid_vnr(current);
+	t->uaddr = how->self;
+	t->group = g;
+	t->page = umcg_page_get(g, how->self);
+	if (IS_ERR(t->page)) {
+		ret = PTR_ERR(t->page);
+		goto free;
+	}
+	t->u = page_address(t->page->page) + offset_in_page(how->self);
+	ret = umcg_check_words(t);
+	if (ret)
+		goto put_page;
+	/* From here on it goes by umcg_put(). */
+	t->task = get_task_struct(current);
+	refcount_inc(&g->ref);
+	__module_get(THIS_MODULE);
+	return t;
+put_page:
+	umcg_page_put(g, t->page);
+free:
+	kfree(t);
+	return ERR_PTR(ret);
+}
+
+static int umcg_admit(struct umcg_thread *w)
+{
+	int ret = umcg_sleep_worker(w, -ERESTARTNOINTR);
+
+	if (ret == -ERESTARTNOINTR)
+		return ret;
+	clear_bit(UMCG_F_ADMISSION, &w->flags);
+	if (ret) {
+		WRITE_ONCE(*umcg_state(w), UMCG_NONE);
+		umcg_detach(w);
+	}
+	return ret;
+}
+
+/**
+ * umcg_register() - the call REGISTER
+ * @g: the caller's group
+ * @how: the argument
+ *
+ * For a worker this is admission and counts as an unblock: it sleeps until it
+ * is picked. A signal's handler runs and the call starts again.
+ *
+ * Return: 0 or an error, see umcg_uapi.h.
+ */
+int umcg_register(struct umcg_group *g, const struct umcg_register *how)
+{
+	struct umcg_thread *t = umcg_current();
+
+	if (how->flags & ~(UMCG_REG_WORKER | UMCG_REG_VERSION_MASK) ||
+	    how->flags >> UMCG_REG_VERSION_SHIFT != UMCG_ABI_VERSION ||
+	    how->pad || !how->self ||
+	    how->self & (__alignof__(struct umcg_task) - 1))
+		return -EINVAL;
+	if (t && READ_ONCE(t->group->dead)) {
+		umcg_detach(t);		/* of a file that is closed */
+		t = NULL;
+	}
+	if (t) {
+		if (t->group == g && t->uaddr == how->self &&
+		    test_bit(UMCG_F_ADMISSION, &t->flags))
+			return umcg_admit(t);
+		return -EINVAL;
+	}
+	t = umcg_new(g, how);
+	if (IS_ERR(t))
+		return PTR_ERR(t);
+	if (t->worker)
+		set_bit(UMCG_F_ADMISSION, &t->flags);
+	else
+		WRITE_ONCE(*umcg_state(t), UMCG_RUNNING);
+	atomic_inc(&g->live);
+	preempt_notifier_register(&t->notifier);
+	raw_spin_lock_irq(&g->hash_lock);
+	hlist_add_head_rcu(&t->node, umcg_bucket(g, t->tid));
+	raw_spin_unlock_irq(&g->hash_lock);
+	if (!t->worker)
+		return 0;
+	umcg_queue_up(t);
+	return umcg_admit(t);
+}
+
+/* The workers of a server that is dead and cannot be found any more. */
+static void umcg_orphan_workers(struct umcg_group *g, struct umcg_thread *s)
+{
+	struct umcg_thread *w;
+	unsigned long irq;
+	unsigned int i;
+	bool wake;
+
+	rcu_read_lock();
+	for (i = 0; i < UMCG_BUCKETS; i++) {
+		hlist_for_each_entry_rcu(w, &g->threads[i], node) {
+			if (!w->worker)
+				continue;
+			wake = false;
+			raw_spin_lock_irqsave(&w->lock, irq);
+			if (!w->dead && w->phase != UMCG_PH_PLAIN &&
+			    (!s || w->host == s ||
+			     (w->phase != UMCG_PH_HOLD &&
+			      READ_ONCE(w->u->server_tid) == s->tid)))
+				wake = umcg_orphan(w);
+			raw_spin_unlock_irqrestore(&w->lock, irq);
+			if (wake)
+				umcg_wake(w, 0);
+		}
+	}
+	rcu_read_unlock();
+}
+
+/**
+ * umcg_detach() - current is no task any more
+ * @t: current's registration
+ *
+ * Preemption may be off (the exit tracepoint). The user memory is not touched:
+ * at exit it may be somebody else's by now.
+ */
+void umcg_detach(struct umcg_thread *t)
+{
+	struct umcg_group *g = t->group;
+	struct umcg_thread *wake = NULL;
+	unsigned long irq;
+
+	rcu_read_lock();
+	local_irq_save(irq);
+	raw_spin_lock_nested(&t->lock, t->worker ? UMCG_LOCK_WORKER : UMCG_LOCK_SERVER);
+	t->dead = true;
+	t->curr = NULL;
+	if (t->worker) {
+		wake = umcg_vacate(t);
+		t->phase = UMCG_PH_PLAIN;
+	}
+	raw_spin_unlock(&t->lock);
+	raw_spin_lock(&g->hash_lock);
+	hlist_del_rcu(&t->node);
+	raw_spin_unlock(&g->hash_lock);
+	local_irq_restore(irq);
+	if (wake)
+		umcg_wake(wake, 0);
+	rcu_read_unlock();
+
+	preempt_notifier_unregister(&t->notifier);
+	if (!t->worker)
+		umcg_orphan_workers(g, t);
+	atomic_dec(&g->live);
+	umcg_put(t);
+}
+
+/**
+ * umcg_unregister() - the call UNREGISTER
+ * @t: current's registration
+ *
+ * Return: 0 with the state NONE, or -EBUSY.
+ */
+int umcg_unregister(struct umcg_thread *t)
+{
+	if (!umcg_move(t, UMCG_RUNNING, UMCG_NONE))
+		return -EBUSY;
+	umcg_detach(t);
+	return 0;
+}
+
+/**
+ * umcg_group_close() - the last descriptor of the group's file is gone
+ * @g: the group
+ *
+ * Nobody can call any more, so nobody may be left asleep: all workers become
+ * ordinary threads. Registrations end with their threads.
+ */
+void umcg_group_close(struct umcg_group *g)
+{
+	WRITE_ONCE(g->dead, true);
+	/* Dead, then look for sleepers; pairs with umcg_queue_up_once(), by lock. */
+	smp_mb();
+	umcg_orphan_workers(g, NULL);
+	umcg_group_put(g);
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+/* umcg-test SCENARIO [ARGUMENT...] */
+#include "harness.h"
+
+#include <signal.h>
+#include <string.h>
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} tests[] = {
+	{ "abi", test_abi },
+	{ "memory", test_memory },
+	{ "compat", test_compat },
+	{ "blocks", test_blocks },
+	{ "stress", test_stress },
+	{ "hostile", test_hostile },
+	{ "fork", test_fork },
+	{ "exec", test_exec },
+	{ "exit", test_exit },
+	{ "server-death", test_server_death },
+	{ "close", test_close },
+	{ "stop", test_stop },
+	{ "ptrace", test_ptrace },
+	{ "freezer", test_freezer },
+	{ "kill", test_kill },
+	{ "hotplug", test_hotplug },
+	{ "io_uring", test_io_uring },
+	{ "bench", bench },
+};
+
+int main(int argc, char **argv)
+{
+	unsigned int i;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* A shell has background jobs ignore these two. */
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
+	open_device();
+	if (argc == 2 && !strcmp(argv[1], "after-exec"))
+		return test_exec(-1, NULL);
+	for (i = 0; argc > 1 && i < sizeof(tests) / sizeof(tests[0]); i++)
+		if (!strcmp(argv[1], tests[i].name))
+			return tests[i].run(argc - 2, argv + 2);
+	fprintf(stderr, "usage: umcg-test SCENARIO [ARGUMENT...]; scenarios:");
+	for (i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
+		fprintf(stderr, " %s", tests[i].name);
+	fprintf(stderr, "\n");
+	return 2;
+}

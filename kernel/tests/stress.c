@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Many workers that do a bit of everything, while others kick, signal and
+ * scribble. Run to the end of a time, or until killed.
+ */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t end;
+static int feed[2];
+static bool tight;
+
+static void one_round(struct worker *w)
+{
+	struct timespec time = { 0 };
+	char c, *map;
+	int ends[2], i;
+
+	switch (draw(w) % 9) {
+	case 0:
+		time.tv_nsec = draw(w) * 60;
+		nanosleep(&time, NULL);
+		break;
+	case 1: {
+		struct pollfd poller = { .fd = feed[0], .events = POLLIN };
+
+		if (poll(&poller, 1, draw(w) % 3) > 0 && read(feed[0], &c, 1) < 0)
+			c = 0;
+		break;
+	}
+	case 2:
+		pthread_mutex_lock(&mutex);
+		if (!(draw(w) % 4)) {
+			time.tv_nsec = 50000;
+			nanosleep(&time, NULL);
+		}
+		may_run();
+		pthread_mutex_unlock(&mutex);
+		break;
+	case 3:
+		map = mmap(NULL, 65536, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (map == MAP_FAILED)
+			break;
+		for (i = 0; i < 65536; i += 4096)
+			map[i] = 1;
+		munmap(map, 65536);
+		break;
+	case 4:
+	case 5:
+		yield_now();
+		break;
+	case 6:
+		for (volatile int n = 0; n < (int)(draw(w) % 4000); n++)
+			;
+		break;
+	case 7:
+		sched_yield();
+		break;
+	default:
+		if (pipe(ends))
+			break;
+		if (write(ends[1], "y", 1) == 1 && read(ends[0], &c, 1) != 1)
+			FAIL("pipe");
+		close(ends[0]);
+		close(ends[1]);
+	}
+}
+
+static void body(struct worker *w)
+{
+	while (now_ns() < end) {
+		one_round(w);
+		may_run();
+		w->rounds++;
+	}
+}
+
+static void on_signal(int signal)
+{
+	(void)signal;
+	if (!me)
+		return;
+	/* A handler may run in an explicit WAIT; never in the gate. */
+	if (!me->waiting)
+		may_run();
+	me->signals++;
+}
+
+static void *storm(void *unused)
+{
+	unsigned int r = 1;
+
+	while (alive > 0) {
+		struct worker *w;
+
+		r = r * 1103515245 + 12345;
+		w = &workers[(r >> 16) % worker_count];
+		if (!w->finished && w->task.tid)
+			syscall(SYS_tgkill, getpid(), w->task.tid,
+				(r >> 8) & 1 ? SIGUSR1 : SIGUSR2);
+		if (!((r >> 20) & 3))
+			kill(getpid(), SIGUSR1);
+		usleep(300);
+	}
+	return unused;
+}
+
+static void *kick(void *unused)
+{
+	unsigned int r = (uintptr_t)&r;
+
+	while (alive > 0) {
+		r = r * 1103515245 + 12345;
+		do_preempt(workers[(r >> 16) % worker_count].task.tid);
+		if (!tight)
+			usleep(500);
+	}
+	return unused;
+}
+
+static void *feed_pipe(void *unused)
+{
+	while (alive > 0) {
+		if (write(feed[1], "x", 1) < 0 && errno != EAGAIN)
+			FAIL("feed");
+		usleep(400);
+	}
+	return unused;
+}
+
+static void stuck(void)
+{
+	int i;
+
+	for (i = 0; i < worker_count; i++)
+		fprintf(stderr, " w%d tid=%u state=%#x next=%u b=%#llx r=%#llx queued=%d offered=%u rounds=%ld host=%d finished=%d\n",
+			i, workers[i].task.tid, workers[i].task.state,
+			workers[i].task.next_tid,
+			(unsigned long long)workers[i].task.blocked_ptr,
+			(unsigned long long)workers[i].task.runnable_ptr,
+			workers[i].queued, workers[i].offered, workers[i].rounds,
+			workers[i].host ? workers[i].host->id : -1, workers[i].finished);
+	for (i = 0; i < server_count; i++)
+		fprintf(stderr, " s%d tid=%u state=%#x next=%u b=%#llx r=%#llx idle=%d slot=%d current=%d\n",
+			i, servers[i].task.tid, servers[i].task.state,
+			servers[i].task.next_tid,
+			(unsigned long long)servers[i].task.blocked_ptr,
+			(unsigned long long)servers[i].task.runnable_ptr,
+			servers[i].idle, servers[i].slot, do_current(servers[i].task.tid));
+	report("stuck");
+	_Exit(3);
+}
+
+/* Each worker must come forward, or twice in a row within 5 s nobody looked. */
+static void watch(void)
+{
+	long last[MAX_WORKERS] = { 0 };
+	int i, rounds = 0;
+
+	while (alive > 0) {
+		bool none = false;
+
+		for (i = 0; i < 50 && alive > 0; i++)
+			usleep(100000);
+		for (i = 0; i < worker_count; i++) {
+			none |= !workers[i].gone && workers[i].rounds == last[i];
+			last[i] = workers[i].rounds;
+		}
+		rounds = none && alive > 0 ? rounds + 1 : 0;
+		if (rounds == 2)
+			stuck();
+	}
+}
+
+/* stress SECONDS WORKERS SERVERS [k|K][s][t]: kicks, tight kicks, signals, slices */
+int test_stress(int argc, char **argv)
+{
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	int seconds = argc > 0 ? atoi(argv[0]) : 5;
+	int total = argc > 1 ? atoi(argv[1]) : 16;
+	int server_total = argc > 2 ? atoi(argv[2]) : 2;
+	const char *options = argc > 3 ? argv[3] : "";
+	pthread_t threads[4];
+	int i, count = 0;
+	sigset_t all;
+
+	sigaction(SIGUSR1, &action, NULL);
+	action.sa_flags = 0;
+	sigaction(SIGUSR2, &action, NULL);
+	CHECK(!pipe2(feed, O_NONBLOCK));
+	end = seconds ? now_ns() + seconds * 1000000000ull : UINT64_MAX;
+	/*
+	 * A handler may block between a worker's step to RUNNABLE and its WAIT,
+	 * which loses the slot before the worker offered itself: with signals
+	 * the servers look around every 10 ms.
+	 */
+	start(server_total, total, body, strpbrk(options, "st") ? 10 : 0);
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	pthread_create(&threads[count++], NULL, feed_pipe, NULL);
+	tight = strchr(options, 'K');
+	if (tight)
+		pthread_create(&threads[count++], NULL, kick, NULL);
+	if (tight || strchr(options, 'k'))
+		pthread_create(&threads[count++], NULL, kick, NULL);
+	if (strchr(options, 's'))
+		pthread_create(&threads[count++], NULL, storm, NULL);
+	watch();
+	finish();
+	for (i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	report("stress");
+	CHECK(!violations);
+	CHECK(do_stat(0).live == 0);
+	return 0;
+}
+
+static void scribbled(struct worker *w)
+{
+	while (now_ns() < end) {
+		usleep(10);
+		w->rounds++;
+	}
+}
+
+static void *scribble(void *unused)
+{
+	struct umcg_task *task = &servers[0].task;
+
+	while (now_ns() < end) {
+		__atomic_exchange_n(&task->blocked_ptr, 0x20, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&task->runnable_ptr, 0x40, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&task->state, now_ns() & 0xffff0003u, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&task->next_tid, now_ns() & 0xfff, __ATOMIC_SEQ_CST);
+		for (int i = 0; i < worker_count; i++) {
+			struct umcg_task *victim = &workers[i].task;
+
+			if (!(now_ns() & 7)) {
+				__atomic_exchange_n(&victim->blocked_ptr, now_ns(), __ATOMIC_SEQ_CST);
+				__atomic_exchange_n(&victim->runnable_ptr, 0, __ATOMIC_SEQ_CST);
+				__atomic_exchange_n(&victim->state, now_ns() & 3, __ATOMIC_SEQ_CST);
+				__atomic_exchange_n(&victim->next_tid, workers[0].task.tid, __ATOMIC_SEQ_CST);
+			}
+		}
+	}
+	return unused;
+}
+
+static void *hostile_worker(void *argument)
+{
+	struct worker *w = argument;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	do_register(&w->task, UMCG_REG_WORKER);
+	scribbled(w);
+	return NULL;
+}
+
+/* Nothing is asserted but that the kernel, and SIGKILL, survive it. */
+int test_hostile(int argc, char **argv)
+{
+	pthread_t thread;
+	int i, turn = 0;
+
+	(void)argc, (void)argv;
+	server_count = 1;
+	end = now_ns() + 5000000000ull;
+	servers[0].task.tid = servers[0].task.server_tid = own_tid();
+	CHECK(!do_register(&servers[0].task, 0));
+	for (i = 0; i < 3; i++) {
+		worker_count = i + 1;
+		workers[i].id = i;
+		pthread_create(&workers[i].thread, NULL, hostile_worker, &workers[i]);
+	}
+	pthread_create(&thread, NULL, scribble, NULL);
+	pthread_create(&thread, NULL, scribble, NULL);
+	while (now_ns() < end) {
+		servers[0].task.state = UMCG_RUNNABLE;
+		servers[0].task.next_tid = workers[turn++ % 3].task.tid;
+		do_wait(now_ns() + 1000000);
+		do_preempt(workers[turn % 3].task.tid);
+	}
+	report("hostile");
+	CHECK(do_stat(0).gates > 0);
+	_exit(0);
+}

@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * WAIT and PREEMPT.
+ *
+ * A signal ends neither wait: with ERESTARTNOINTR the handler runs and the call
+ * starts again, which is harmless, because a switch that was made has cleared
+ * next_tid and because the slot is not the caller's any more.
+ */
+#include <linux/errno.h>
+#include <linux/hrtimer.h>
+#include <linux/ktime.h>
+#include <linux/sched/signal.h>
+
+#include "umcg.h"
+
+#define UMCG_WF_HANDOVER	(UMCG_WF_SYNC | UMCG_WF_HERE)
+
+/*
+ * A pending signal for us, or only the trace of one that another thread took?
+ * Called with a sleep state set, and may be so again.
+ */
+static bool umcg_interrupted(void)
+{
+	if (!signal_pending(current))
+		return false;
+	__set_current_state(TASK_RUNNING);
+	spin_lock_irq(&current->sighand->siglock);
+	recalc_sigpending();
+	spin_unlock_irq(&current->sighand->siglock);
+	return signal_pending(current);
+}
+
+/**
+ * umcg_sleep_worker() - sleep until somebody gives us a slot
+ * @w: current's registration, in no slot or about to be
+ * @interrupted: what to return for a signal
+ *
+ * Return: 0 with a slot; -ESRCH as an ordinary thread, RUNNING; or @interrupted.
+ */
+int umcg_sleep_worker(struct umcg_thread *w, int interrupted)
+{
+	int ret = 0;
+
+	/* Until this is cleared a sleep is no block, whatever the phase says. */
+	set_bit(UMCG_F_ASLEEP, &w->flags);
+	for (;;) {
+		enum umcg_phase phase;
+
+		set_current_state(UMCG_SLEEP);
+		/* Pairs with umcg_settle(): the state is RUNNING by then. */
+		phase = smp_load_acquire(&w->phase);
+		if (phase == UMCG_PH_HOLD)
+			break;
+		if (phase == UMCG_PH_PLAIN) {
+			ret = -ESRCH;
+			break;
+		}
+		if (signal_pending(current)) {
+			if (!umcg_interrupted())
+				continue;
+			ret = interrupted;
+			break;
+		}
+		schedule();
+	}
+	__set_current_state(TASK_RUNNING);
+	clear_bit(UMCG_F_ASLEEP, &w->flags);
+	if (ret == -ESRCH && !umcg_move(w, UMCG_RUNNABLE, UMCG_RUNNING))
+		umcg_move(w, UMCG_BLOCKED, UMCG_RUNNING);
+	return ret;
+}
+
+static long umcg_sleep_server(struct umcg_thread *s, u64 deadline)
+{
+	ktime_t expires = ns_to_ktime(deadline);
+	bool timed = deadline && deadline < KTIME_MAX;
+	long ret = 0;
+
+	for (;;) {
+		set_current_state(UMCG_SLEEP);
+		if (READ_ONCE(*umcg_state(s)) != UMCG_RUNNABLE)
+			break;
+		if (signal_pending(current)) {
+			if (!umcg_interrupted())
+				continue;
+			ret = -ERESTARTNOINTR;
+			break;
+		}
+		if (!timed) {
+			schedule();
+		} else if (!schedule_hrtimeout_range(&expires, 0,
+						     HRTIMER_MODE_ABS)) {
+			if (umcg_move(s, UMCG_RUNNABLE, UMCG_RUNNING))
+				ret = -ETIMEDOUT;
+			break;
+		}
+	}
+	__set_current_state(TASK_RUNNING);
+	return ret;
+}
+
+static void umcg_clear_next(struct umcg_thread *t, u32 tid)
+{
+	if (tid)
+		cmpxchg(&t->u->next_tid, tid, 0);
+}
+
+/* From the server's own slot to @tid. 1: an event came first, nothing was done. */
+static int umcg_dispatch(struct umcg_thread *s, u32 tid)
+{
+	struct umcg_thread *n, *old = NULL;
+	unsigned long irq;
+	int ret;
+
+	rcu_read_lock();
+	n = umcg_find(s->group, tid);
+	if (!n || !n->worker) {
+		ret = n ? -EBUSY : -ESRCH;
+		goto out;
+	}
+	raw_spin_lock_irqsave(&n->lock, irq);
+	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+	if (READ_ONCE(*umcg_state(s)) != UMCG_RUNNABLE) {
+		ret = 1;
+	} else {
+		ret = umcg_claim(n, s);
+		if (!ret) {
+			s->curr = n;
+			s->dispatches++;
+			umcg_clear_next(s, tid);
+		}
+	}
+	raw_spin_unlock(&s->lock);
+	if (!ret)
+		old = umcg_settle(n, s);
+	raw_spin_unlock_irqrestore(&n->lock, irq);
+	if (old)
+		umcg_wake(old, 0);
+	if (!ret)
+		umcg_wake(n, UMCG_WF_HANDOVER);
+out:
+	rcu_read_unlock();
+	return ret;
+}
+
+static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
+{
+	u32 next = READ_ONCE(s->u->next_tid);
+	u32 held = 0;
+	int ret = 0;
+
+	if (next == s->tid)
+		next = 0;
+	raw_spin_lock_irq(&s->lock);
+	if (s->curr)
+		held = s->curr->tid;
+	raw_spin_unlock_irq(&s->lock);
+	/* A worker in the slot: never a second one. */
+	if (held && next == held)
+		umcg_clear_next(s, next);
+	else if (held && next)
+		ret = -EBUSY;
+	else if (next)
+		ret = umcg_dispatch(s, next);
+	if (ret < 0) {
+		umcg_move(s, UMCG_RUNNABLE, UMCG_RUNNING);
+		return ret;
+	}
+	return ret ? 0 : umcg_sleep_server(s, deadline);
+}
+
+/*
+ * A worker that lost its slot before it came to WAIT wakes nobody; whom it
+ * chose becomes a runnable event of that one's server, so that the choice is
+ * not lost.
+ */
+static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
+{
+	struct umcg_group *g = w->group;
+	struct umcg_thread *n, *s;
+	unsigned long irq;
+	bool wake;
+	int ret;
+
+	if (!tid || cmpxchg(&w->u->next_tid, tid, 0) != tid)
+		return;
+	do {
+		ret = 0;
+		wake = false;
+		rcu_read_lock();
+		n = umcg_find(g, tid);
+		if (!n || !n->worker || n == w)
+			goto next;
+		raw_spin_lock_irqsave(&n->lock, irq);
+		s = n->dead ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
+		if (s) {
+			raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+			if (!s->dead && n->phase != UMCG_PH_PLAIN &&
+			    READ_ONCE(*umcg_state(n)) == UMCG_RUNNABLE) {
+				ret = umcg_push(s, n, UMCG_L_RUNNABLE);
+				wake = !ret && umcg_poke(s);
+			}
+			raw_spin_unlock(&s->lock);
+		}
+		raw_spin_unlock_irqrestore(&n->lock, irq);
+		if (wake)
+			umcg_wake(s, 0);
+next:
+		rcu_read_unlock();
+		cond_resched();
+	} while (ret && !fatal_signal_pending(current));
+}
+
+static void umcg_lock_workers(struct umcg_thread *a, struct umcg_thread *b)
+{
+	if (b && b < a)
+		swap(a, b);
+	raw_spin_lock(&a->lock);
+	if (b)
+		raw_spin_lock_nested(&b->lock, UMCG_LOCK_WORKER2);
+}
+
+static void umcg_unlock_workers(struct umcg_thread *a, struct umcg_thread *b)
+{
+	if (b)
+		raw_spin_unlock(&b->lock);
+	raw_spin_unlock(&a->lock);
+}
+
+/*
+ * From the holder @w of a slot straight to @n, both locked. Return: 0 or the
+ * error; *old: a server to be woken.
+ */
+static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
+		       struct umcg_thread **old)
+{
+	struct umcg_thread *s = w->host;
+	int ret;
+
+	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+	ret = umcg_claim(n, s);
+	if (!ret) {
+		s->curr = n;
+		s->dispatches++;
+	}
+	raw_spin_unlock(&s->lock);
+	if (ret)
+		return ret;
+	umcg_clear_next(w, next);
+	w->host = NULL;
+	w->phase = UMCG_PH_OUT;
+	*old = umcg_settle(n, s);
+	return 0;
+}
+
+/* Sleeps on, see umcg_sleep_worker(); > 0: picked already. */
+static int umcg_leave_slot(struct umcg_thread *w, u32 next)
+{
+	struct umcg_thread *n, *target, *old = NULL;
+	unsigned long irq;
+	bool hand = false;
+	int ret = 0;
+
+	rcu_read_lock();
+	n = next ? umcg_find(w->group, next) : NULL;
+	target = n && n->worker && n != w ? n : NULL;
+	local_irq_save(irq);
+	umcg_lock_workers(w, target);
+	if (w->phase == UMCG_PH_PLAIN) {
+		ret = -ESRCH;
+	} else if (READ_ONCE(*umcg_state(w)) != UMCG_RUNNABLE) {
+		ret = 1;
+	} else if (w->phase == UMCG_PH_OUT) {
+		hand = true;
+	} else if (w->phase != UMCG_PH_HOLD) {
+		ret = -EINVAL;
+	} else if (!next || next == w->host->tid) {
+		umcg_clear_next(w, next);
+		w->phase = UMCG_PH_OUT;
+		target = NULL;
+		n = umcg_vacate(w);
+	} else if (!target) {
+		ret = n ? -EBUSY : -ESRCH;
+	} else {
+		ret = umcg_switch(w, target, next, &old);
+	}
+	if (ret < 0)
+		umcg_move(w, UMCG_RUNNABLE, UMCG_RUNNING);
+	umcg_unlock_workers(w, target);
+	local_irq_restore(irq);
+	if (!ret && !hand) {
+		if (old)
+			umcg_wake(old, 0);
+		if (n)
+			umcg_wake(n, UMCG_WF_HANDOVER);
+	}
+	rcu_read_unlock();
+	if (hand)
+		umcg_hand_to_server(w, next);
+	return ret;
+}
+
+/*
+ * A worker's misuse: an error, and RUNNING. If it lost its slot meanwhile it
+ * passes the gate first, as after any block.
+ */
+static long umcg_refuse(struct umcg_thread *w, long error)
+{
+	bool lost = false;
+
+	raw_spin_lock_irq(&w->lock);
+	if (READ_ONCE(*umcg_state(w)) == UMCG_RUNNABLE) {
+		if (w->phase == UMCG_PH_OUT) {
+			w->phase = UMCG_PH_BLOCKED;
+			w->blocked_at = 0;
+			set_bit(UMCG_F_OWED, &w->flags);
+			lost = true;
+		} else {
+			umcg_move(w, UMCG_RUNNABLE, UMCG_RUNNING);
+		}
+	}
+	raw_spin_unlock_irq(&w->lock);
+	if (lost)
+		umcg_queue_gate(w);
+	return error;
+}
+
+static long umcg_wait_worker(struct umcg_thread *w)
+{
+	u32 next = READ_ONCE(w->u->next_tid);
+	int ret;
+
+	if (next == w->tid || (!next && READ_ONCE(w->u->server_tid) == w->tid))
+		return umcg_refuse(w, -EINVAL);
+	ret = umcg_leave_slot(w, next);
+	if (ret)
+		return ret > 0 ? 0 : ret;
+	return umcg_sleep_worker(w, -ERESTARTNOINTR);
+}
+
+/**
+ * umcg_wait() - the call WAIT
+ * @t: current's registration
+ * @how: the argument
+ *
+ * Return: 0 with the state RUNNING, or an error.
+ */
+long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how)
+{
+	if (how->flags || how->pad || (t->worker && how->deadline_ns)) {
+		if (t->worker)
+			return umcg_refuse(t, -EINVAL);
+		umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
+		return -EINVAL;
+	}
+	switch (READ_ONCE(*umcg_state(t))) {
+	case UMCG_RUNNING:
+		return 0;
+	case UMCG_RUNNABLE:
+		break;
+	default:
+		return -EINVAL;
+	}
+	return t->worker ? umcg_wait_worker(t) :
+			   umcg_wait_server(t, how->deadline_ns);
+}
+
+/**
+ * umcg_preempt() - the call PREEMPT
+ * @g: the caller's group
+ * @tid: a worker to be taken out of its slot, or a server to be woken
+ *
+ * Return: 0 or -ESRCH. Late and lost preemptions are no errors.
+ */
+int umcg_preempt(struct umcg_group *g, u32 tid)
+{
+	struct umcg_thread *n;
+	unsigned long irq;
+	bool hit;
+
+	rcu_read_lock();
+	n = umcg_find(g, tid);
+	if (!n) {
+		rcu_read_unlock();
+		return -ESRCH;
+	}
+	local_irq_save(irq);
+	if (n->worker) {
+		raw_spin_lock(&n->lock);
+		hit = !n->dead && n->phase == UMCG_PH_HOLD &&
+		      READ_ONCE(*umcg_state(n)) == UMCG_RUNNING;
+		if (hit)
+			set_bit(UMCG_F_PREEMPT, &n->flags);
+		raw_spin_unlock(&n->lock);
+	} else {
+		raw_spin_lock_nested(&n->lock, UMCG_LOCK_SERVER);
+		/* Also beside a worker in the slot: somebody asks for the server. */
+		hit = !n->dead && umcg_move(n, UMCG_RUNNABLE, UMCG_RUNNING);
+		if (umcg_broken(lock))
+			umcg_wake(n, 0);
+		raw_spin_unlock(&n->lock);
+	}
+	local_irq_restore(irq);
+	if (hit && n->worker)
+		umcg_queue_gate(n);
+	else if (hit)
+		umcg_wake(n, 0);
+	rcu_read_unlock();
+	return 0;
+}
