@@ -112,12 +112,6 @@ fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
     common::eventually("the maker has all CPUs", || {
         status_of("inner-maker", "Cpus_allowed:") == all
     });
-    let cpus: Vec<_> = inner.metrics().servers.iter().map(|s| s.cpu).collect();
-    if std::thread::available_parallelism().unwrap().get() > 1 {
-        assert_ne!(cpus[0], cpus[1]);
-    } else {
-        eprintln!("SKIPPED: one CPU");
-    }
 }
 
 #[test]

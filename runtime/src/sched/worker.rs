@@ -238,19 +238,17 @@ impl WorkerThread {
         &self.shared.servers[self.record().server()]
     }
 
-    /// From the first line of the thread to the last.
+    /// From the first line of the thread to the last. False: this is a forked child.
     ///
     /// The hooks run outside of the registration. A start hook that blocks is not a blocked
     /// worker then, in whose place others would be made, whose hooks block as well; the server
     /// waits for the one that is on its way.
-    ///
-    /// False: this is a forked child.
     fn run(&self) -> bool {
         let record = self.record();
         let home = &self.shared.servers[record.server()];
+        let hooks = &self.shared.config.hooks;
         // The maker has all signals blocked.
         self.shared.signals.apply();
-        let hooks = &self.shared.config.hooks;
         let handle = Handle::new(Arc::clone(&self.shared));
         let entered = context::enter(&handle);
         if let Some(hook) = &hooks.on_worker_start {
@@ -265,15 +263,13 @@ impl WorkerThread {
                 .register(self.record.cast(), &Register::worker())
         };
         home.started();
-        let parent = match registered {
-            Ok(()) => self.work(),
-            Err(error) => {
-                self.shared.worker_refused(home, error);
-                true
+        match registered {
+            Ok(()) => {
+                if !self.work() {
+                    return false;
+                }
             }
-        };
-        if !parent {
-            return false;
+            Err(error) => self.shared.worker_refused(home, error),
         }
         if let Some(hook) = &hooks.on_worker_stop {
             contain("on_worker_stop", || hook(record.index as usize));
