@@ -159,6 +159,7 @@ bool umcg_orphan(struct umcg_thread *w)
 	bool asleep = w->phase == UMCG_PH_OUT;
 
 	w->host = NULL;
+	/* Pairs with umcg_sleep_worker(). */
 	smp_store_release(&w->phase, UMCG_PH_PLAIN);
 	return asleep;
 }

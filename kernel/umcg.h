@@ -98,7 +98,7 @@ struct umcg_group {
 	struct pid		*tgid;
 	bool			dead;		/* its file is closed */
 	raw_spinlock_t		hash_lock;
-	struct mutex		pages_lock;
+	struct mutex		pages_lock;	/* pages, and umcg_page.users */
 	struct list_head	pages;
 	atomic_t		live;
 	atomic64_t		gates, regates, user_returns, deferred;

@@ -105,6 +105,17 @@ static void umcg_clear_next(struct umcg_thread *t, u32 tid)
 		cmpxchg(&t->u->next_tid, tid, 0);
 }
 
+/*
+ * After a hand-over that asked for this CPU: let it have it before we go to
+ * sleep. If the slot comes back soon, as in a short task, we never sleep, which
+ * saves a dequeue and an enqueue (a futex waiter that is preempted by whom it
+ * woke gains the same).
+ */
+static void umcg_step_aside(void)
+{
+	cond_resched();
+}
+
 /* From the server's own slot to @tid. 1: an event came first, nothing was done. */
 static int umcg_dispatch(struct umcg_thread *s, u32 tid)
 {
@@ -166,7 +177,11 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 		umcg_move(s, UMCG_RUNNABLE, UMCG_RUNNING);
 		return ret;
 	}
-	return ret ? 0 : umcg_sleep_server(s, deadline);
+	if (ret)
+		return 0;
+	if (next && !held)
+		umcg_step_aside();
+	return umcg_sleep_server(s, deadline);
 }
 
 /*
@@ -335,6 +350,7 @@ static long umcg_wait_worker(struct umcg_thread *w)
 	ret = umcg_leave_slot(w, next);
 	if (ret)
 		return ret > 0 ? 0 : ret;
+	umcg_step_aside();
 	return umcg_sleep_worker(w, -ERESTARTNOINTR);
 }
 

@@ -47,8 +47,10 @@ where
 {
     let stage = Arc::new(Stage::new(subject));
     let on_stage = Arc::clone(&stage);
+    // The name of the test, by which a skipped one is known.
+    let name = thread::current().name().unwrap_or("stage").to_owned();
     let thread = thread::Builder::new()
-        .name("stage".to_owned())
+        .name(name)
         .spawn(move || {
             body(&on_stage);
             on_stage.join_all();

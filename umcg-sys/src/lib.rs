@@ -25,7 +25,7 @@ mod task;
 
 #[cfg(not(loom))]
 pub use crate::{
-    child::CommandUnmanaged,
+    child::{CommandUnmanaged, unmanage_current_thread},
     device::{Device, NoDevice},
     emulated::{Emulated, EmulatedOptions},
     select::{Choice, PROVIDER_ENV, SelectError, Selected, select, select_with},

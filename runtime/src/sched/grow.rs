@@ -193,6 +193,7 @@ impl Shared {
     /// The thread that makes workers.
     pub(super) fn make_workers(self: &Arc<Self>) {
         let guard = AbortIfPanic("the thread that makes workers");
+        self.begin_thread();
         let mut retry = FIRST_RETRY;
         while !self.life.is_stopping() {
             let failed = self.grow.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);

@@ -153,6 +153,11 @@ impl Sleep {
         self.seats[server].load(SeqCst) == seat::AWAKE
     }
 
+    /// Whether the server sleeps, idle or starved, and nobody is waking it.
+    pub(super) fn is_asleep(&self, server: usize) -> bool {
+        matches!(self.seats[server].load(SeqCst), seat::IDLE | seat::STARVED)
+    }
+
     /// Whether the server waits for a worker to be made.
     pub(super) fn is_starved(&self, server: usize) -> bool {
         self.seats[server].load(SeqCst) == seat::STARVED

@@ -219,10 +219,11 @@ pub(super) fn main(shared: Arc<Shared>, index: u32) {
         orphan: Cell::new(false),
         turn: RefCell::default(),
     };
-    this.run();
-    let WorkerThread { shared, record, .. } = this;
-    // SAFETY: in the arena of `shared`, which is alive.
-    shared.worker_gone(unsafe { record.as_ref() });
+    if this.run() {
+        let WorkerThread { shared, record, .. } = this;
+        // SAFETY: in the arena of `shared`, which is alive.
+        shared.worker_gone(unsafe { record.as_ref() });
+    }
     guard.disarm();
 }
 
@@ -242,9 +243,13 @@ impl WorkerThread {
     /// The hooks run outside of the registration. A start hook that blocks is not a blocked
     /// worker then, in whose place others would be made, whose hooks block as well; the server
     /// waits for the one that is on its way.
-    fn run(&self) {
+    ///
+    /// False: this is a forked child.
+    fn run(&self) -> bool {
         let record = self.record();
         let home = &self.shared.servers[record.server()];
+        // The maker has all signals blocked.
+        self.shared.signals.apply();
         let hooks = &self.shared.config.hooks;
         let handle = Handle::new(Arc::clone(&self.shared));
         let entered = context::enter(&handle);
@@ -260,19 +265,26 @@ impl WorkerThread {
                 .register(self.record.cast(), &Register::worker())
         };
         home.started();
-        match registered {
+        let parent = match registered {
             Ok(()) => self.work(),
-            Err(error) => self.shared.worker_refused(home, error),
+            Err(error) => {
+                self.shared.worker_refused(home, error);
+                true
+            }
+        };
+        if !parent {
+            return false;
         }
         if let Some(hook) = &hooks.on_worker_stop {
             contain("on_worker_stop", || hook(record.index as usize));
         }
         drop(entered);
         drop(handle);
+        true
     }
 
-    /// From registered to not registered.
-    fn work(&self) {
+    /// From registered to not registered. False: this is a forked child.
+    fn work(&self) -> bool {
         let record = self.record();
         record.set_seat(seat::BUSY);
         // SAFETY: `self` outlives the loop, and the hook is taken back below.
@@ -285,6 +297,11 @@ impl WorkerThread {
         unsafe { context::set_worker(None) };
         // The provider waits until this worker is on no list and lets its server drain.
         while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
+            if error.is_gone() {
+                // A forked child, whose only thread this is. Nobody else is there to account to,
+                // and a lock of the parent's threads may be held for ever.
+                return false;
+            }
             assert!(error.is_busy(), "a worker could not unregister: {error}");
             let _ = self.shared.provider.checkpoint();
         }
@@ -295,6 +312,7 @@ impl WorkerThread {
                 self.give_back(armed);
             }
         }
+        true
     }
 
     /// Runs tasks until it is time to leave.
@@ -329,6 +347,7 @@ impl WorkerThread {
             }
             if let Some(task) = self.take(server) {
                 self.spare(server);
+                self.rouse_server();
                 task.run();
             } else {
                 turn = None;
@@ -358,6 +377,17 @@ impl WorkerThread {
             && self.shared.grow.cap.has_room()
         {
             self.shared.grow.want(server);
+        }
+    }
+
+    /// Before code of the user's: if this worker unblocked while its server idled, and took the
+    /// slot itself, the server sleeps without a deadline, and nobody would notice a sibling that
+    /// unblocks behind this worker. Woken, it sleeps on with one.
+    fn rouse_server(&self) {
+        let server = self.server();
+        if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.backlog) > 1 {
+            // ESRCH: it has left; then this is an ordinary thread.
+            let _ = self.shared.provider.preempt(server.tid());
         }
     }
 
@@ -436,7 +466,7 @@ impl WorkerHook for WorkerThread {
     fn end_own_wait(&self) {
         self.shared.grow.end_own_wait();
         self.record().in_own_wait.store(false, Relaxed);
-        self.check();
+        self.checkpoint();
     }
 
     fn yield_now(&self) {
@@ -450,8 +480,9 @@ impl WorkerHook for WorkerThread {
         };
         if self.check() && others() {
             self.part(seat::YIELDED);
-            self.check();
+            self.checkpoint();
         } else {
+            self.rouse_server();
             // Threads that no server knows of want the CPU too: a worker of ours that was
             // blocked and runs on to its next checkpoint, for one.
             std::thread::yield_now();
@@ -459,6 +490,8 @@ impl WorkerHook for WorkerThread {
     }
 
     fn checkpoint(&self) {
-        self.check();
+        if self.check() {
+            self.rouse_server();
+        }
     }
 }

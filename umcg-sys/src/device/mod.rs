@@ -258,10 +258,15 @@ unsafe impl Provider for Device {
 
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
-        Self::own(call)?;
-        self.node
-            .wait(deadline_ns, flags)
-            .map_err(|errno| failure(call, errno))
+        let mut own = Self::own(call)?;
+        self.node.wait(deadline_ns, flags).map_err(|errno| {
+            // The target, or the own server, which may not have said so to `checkpoint` yet?
+            if own.worker && errno == libc::ESRCH && self.node.check().is_err() {
+                own.plain = true;
+                OWN.set(own);
+            }
+            failure(call, errno)
+        })
     }
 
     fn preempt(&self, tid: u32) -> Result<(), Error> {

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# The kernel module and the device provider, in QEMU on Debian's stock kernels 6.1 and 6.12: the
+# module's own tests, the test suite of the workspace, the cost of the calls, and that the tests
+# notice a module that is broken on purpose. Packages are downloaded and unpacked in a cache
+# (kernel/qemu/packages.sh); without them this fails.
+#     KERNELS="6.12" ci/kernel.sh        one of them
+#     KERNEL_TESTS="errors traps" ...    only these test binaries of the workspace
+source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
+
+need qemu-system-x86_64 qemu-system-x86
+need busybox busybox-static
+need cpio cpio
+need gcc gcc
+need make make
+
+out=$target/kernel
+qemu=$root/kernel/qemu
+mkdir -p "$out"/{t,e}
+
+say "kernel: test programs for the guest"
+gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
+triple=x86_64-unknown-linux-gnu
+static() {
+    CARGO_TARGET_DIR=$out/cargo RUSTFLAGS="-C target-feature=+crt-static" \
+        cargo "$1" --release --target $triple "${@:2}"
+}
+only=()
+for test in ${KERNEL_TESTS:-}; do
+    only+=(--test "$test")
+done
+rm -f "$out"/t/* "$out"/e/*
+static test --no-run -p umcg-tests ${only[@]+"${only[@]}"} 2>&1 | tee "$out/cargo.log"
+sed -n 's/.*Executable tests.*(\(.*\))$/\1/p' "$out/cargo.log" | while read -r binary; do
+    name=$(basename "$binary")
+    strip -o "$out/t/${name%-*}" "$binary"
+done
+[[ -n $(ls "$out/t") ]] || { echo "no test binaries were built"; exit 1; }
+static build -p umcg-examples --bins
+for name in tree_hash bad_neighbour; do
+    if [[ -x $out/cargo/$triple/release/$name ]]; then
+        strip -o "$out/e/$name" "$out/cargo/$triple/release/$name"
+    fi
+done
+adds=()
+for file in "$out"/t/* "$out"/e/*; do
+    [[ ! -e $file ]] || adds+=(--add "$file:/$(basename "$(dirname "$file")")/$(basename "$file")")
+done
+
+# module FOLDER SUFFIX [MAKE ARGUMENT...]: builds it, without any warning, and says where.
+module() {
+    local build=$out/module-$2
+    rm -rf "$build"
+    mkdir -p "$build"
+    cp kernel/{Kbuild,Makefile} kernel/*.[ch] "$build"
+    make -s -C "$1/headers" M="$build" W=1 "${@:3}" modules > "$build/log" 2>&1 ||
+        { cat "$build/log" >&2; return 1; }
+    if grep -E 'warning|error' "$build/log" >&2; then
+        return 1
+    fi
+    echo "$build/umcg.ko"
+}
+
+for series in ${KERNELS:-6.1 6.12}; do
+    folder=$("$qemu/packages.sh" "$series")
+    say "kernel $(cat "$folder/version"): the module's tests"
+    ko=$(module "$folder" "$series")
+    "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/module.sh" \
+        --add "$out/umcg-test" --time 500 --log "$out/$series-module.log"
+    say "kernel $(cat "$folder/version"): the workspace's tests on the device"
+    "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/rust.sh" \
+        "${adds[@]}" --time 900 --log "$out/$series-rust.log"
+    say "kernel $(cat "$folder/version"): instructions"
+    "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/bench.sh" \
+        --add "$out/umcg-test" --icount --time 200
+done
+
+say "kernel: a broken module is noticed"
+ko=$(module "$folder" debug UMCG_DEBUG=1)
+for switch in gate regate wake; do
+    "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments "break_$switch=1" \
+        --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 200
+done

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0
+# The test binaries in /t, one test at a time, on the device. Then the programs in /e.
+export UMCG_PROVIDER=device
+failed=0
+run() {
+	from=$(cut -d' ' -f1 /proc/uptime)
+	if timeout -s KILL ${LIMIT:-240} "$@" > /tmp/out 2>&1; then
+		echo "ok   $(basename "$1") ($from to $(cut -d' ' -f1 /proc/uptime) s): $(grep 'test result' /tmp/out || tail -1 /tmp/out)"
+	else
+		echo "FAIL $(basename "$1") (status $?)"
+		grep -v '\.\.\. ok$' /tmp/out | tail -80
+		failed=1
+	fi
+}
+for test in /t/*; do
+	[ ! -e "$test" ] || run "$test" --test-threads=1
+done
+for program in /e/*; do
+	[ ! -e "$program" ] || run "$program"
+done
+exit $failed
