@@ -14,12 +14,14 @@ compile_error!("umcg-sys supports x86-64 and aarch64 only");
 mod child;
 #[cfg(not(loom))]
 mod device;
+#[cfg_attr(all(loom, not(test)), allow(dead_code))]
 mod emulated;
 mod error;
 mod provider;
 #[cfg(not(loom))]
 mod select;
 pub mod state;
+#[cfg_attr(all(loom, not(test)), allow(dead_code))]
 mod sync;
 mod task;
 

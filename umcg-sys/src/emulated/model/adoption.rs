@@ -83,7 +83,7 @@ fn b06_the_holder_may_leave_during_an_adoption() {
 /// on: what the adopter does then touches neither.
 #[test]
 fn b06_an_adoption_that_was_called_off_leaves_a_stolen_worker_alone() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(2, &[1, 1]);
         m.judged_in(3, 1);
         m.runs_in(4, 1);

@@ -209,38 +209,40 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
     });
 }
 
-/// The same while it hands its slot to another one: that choice has one owner, who runs it.
+/// The same while it hands its slot to the worker that will queue it again, say the next owner
+/// of a lock: that choice is not lost.
 #[test]
 fn a08_the_choice_of_a_worker_judged_on_its_way_into_wait_is_not_lost() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
         m.sleeps(1);
         let chooses = {
             let m = m.clone();
             thread::spawn(move || {
-                m.task(2).set_next_tid(3);
-                m.hand_over(2, 1);
-                // Picked before it came to `wait`: the choice is still its own.
-                if let Some(choice) = m.world.disarm(2) {
-                    assert_eq!(choice, 3);
-                    m.inboxes[1].fetch_or(1 << choice, SeqCst);
+                while !m.task(2).leave() {
+                    m.world.checkpoint(2).unwrap();
                 }
+                m.task(2).set_next_tid(3);
+                m.world.wait_worker(2, None).unwrap();
+                m.holds(2);
+                assert_eq!(m.task(2).next_tid(), 0);
                 m.finish(2);
             })
         };
         let chosen = {
             let m = m.clone();
-            thread::spawn(move || m.one_task(3))
+            thread::spawn(move || {
+                m.world.gate(3).unwrap();
+                m.holds(3);
+                m.inboxes[1].fetch_or(1 << 2, SeqCst);
+                m.finish(3);
+            })
         };
-        let judge = {
-            let m = m.clone();
-            thread::spawn(move || m.world.preempt(2).unwrap())
-        };
+        m.world.preempt(2).unwrap();
         m.serve(1, &[], 2);
         chooses.join().unwrap();
         chosen.join().unwrap();
-        judge.join().unwrap();
         m.all_out();
     });
 }
