@@ -154,6 +154,41 @@ fn a_runtime_whose_tasks_are_all_blocked_rarely_wakes_up() {
     });
 }
 
+/// The same with the pool full and tasks queued: nothing can be done for them until one unblocks.
+#[test]
+fn a_full_pool_with_tasks_queued_rarely_wakes_up() {
+    apart(60, || {
+        if wrong_verdicts() {
+            return;
+        }
+        let runtime = Builder::new().servers(2).max_workers(8).build().unwrap();
+        let (dam, blocked) = blocked_tasks(&runtime, 8);
+        let queued: Vec<_> = (0..40).map(|i| runtime.spawn(async move { i })).collect();
+        let total = || {
+            threads::switches()
+                .iter()
+                .map(|(_, _, count)| count)
+                .sum::<u64>()
+        };
+        thread::sleep(Duration::from_millis(300));
+        let before = total();
+        thread::sleep(Duration::from_secs(2));
+        let wakeups = total() - before;
+        assert!(
+            wakeups < 500,
+            "{wakeups} wake-ups in 2 s: {:?}",
+            threads::switches()
+        );
+        dam.open();
+        for handle in blocked {
+            handle.join().unwrap();
+        }
+        for (i, handle) in queued.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), i);
+        }
+    });
+}
+
 #[test]
 fn several_runtimes_in_one_process() {
     apart(60, || {
