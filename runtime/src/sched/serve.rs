@@ -66,6 +66,9 @@ struct ServerThread<'a> {
     window: Option<IdleWindow>,
     /// A task's turn, when yielders and tasks both wait.
     fresh_turn: bool,
+    /// Theirs, when an unblocked or preempted worker ran last. Without it a spinner that is
+    /// preempted and ready again at once (device) would keep them out for ever.
+    yielded_turn: bool,
     yields: u32,
     takes_seen: u64,
 }
@@ -95,6 +98,7 @@ pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Re
             slice: Slice::default(),
             window: None,
             fresh_turn: true,
+            yielded_turn: false,
             yields: 0,
             takes_seen: 0,
         }
@@ -224,8 +228,11 @@ impl ServerThread<'_> {
 
     fn pick_own(&mut self, lists: &mut Lists, tasks: bool, stopping: bool) -> Option<(u32, From)> {
         let links = &self.shared.arena;
-        if let Some(worker) = lists.ready.pop(links) {
-            return Some((worker, From::Ready));
+        if !self.yielded_turn || lists.yielded.len() == 0 {
+            if let Some(worker) = lists.ready.pop(links) {
+                self.yielded_turn = true;
+                return Some((worker, From::Ready));
+            }
         }
         let fresh = tasks && (self.fresh_turn || lists.yielded.len() == 0);
         if fresh || (stopping && lists.yielded.len() == 0) {
@@ -236,6 +243,7 @@ impl ServerThread<'_> {
         }
         let worker = lists.yielded.pop(links)?;
         self.fresh_turn = true;
+        self.yielded_turn = false;
         if tasks && lists.idle.len() == 0 {
             self.watch_yields();
         }
