@@ -103,7 +103,7 @@ fn servers_handle_no_signals_and_workers_do() {
 fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
     let all = status_of("a_runtime_built", "Cpus_allowed:");
     let outer = Builder::new().servers(1).build().unwrap();
-    let inner = outer
+    let _inner = outer
         .spawn_blocking(|| Builder::new().servers(2).thread_name("inner").build())
         .join()
         .unwrap()
