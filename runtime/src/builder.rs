@@ -164,8 +164,9 @@ impl Builder {
         self
     }
 
-    /// Has each worker call `f` with its id before its first task. It may block, as a task may.
-    /// If it panics the worker goes on.
+    /// Has each worker call `f` with its id before its first task. If it panics the worker goes
+    /// on. It may block, but not on a task of this runtime: the worker joins its server when `f`
+    /// returns, and that server gets no other one before.
     ///
     /// Ids are small numbers; one that left may be given to a later worker.
     pub fn on_worker_start(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
@@ -173,8 +174,8 @@ impl Builder {
         self
     }
 
-    /// Has each worker call `f` with its id after its last task. As
-    /// [`on_worker_start`](Self::on_worker_start).
+    /// Has each worker call `f` with its id after its last task, when it has left its server. If
+    /// it panics the thread ends all the same.
     pub fn on_worker_stop(mut self, f: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.hooks.on_worker_stop = Some(Arc::new(f));
         self

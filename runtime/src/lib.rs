@@ -59,35 +59,64 @@
 //! * Children of a worker inherit its CPU pin and policy; [`CommandUnmanaged`] undoes that.
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
 
-mod block_on;
-mod builder;
-mod context;
-mod error;
-mod handle;
-mod hooks;
-mod join;
-mod latch;
-mod macros_support;
-mod metrics;
-mod panic;
-mod parker;
-mod runtime;
+// Under `--cfg loom` this crate is nothing but its model checks: the files of the scheduler that
+// lock nothing, alone.
+#[cfg(loom)]
+#[path = "sched/model.rs"]
 mod sched;
+
+#[cfg(not(loom))]
+mod block_on;
+#[cfg(not(loom))]
+mod builder;
+#[cfg(not(loom))]
+mod context;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod handle;
+#[cfg(not(loom))]
+mod hooks;
+#[cfg(not(loom))]
+mod join;
+#[cfg(not(loom))]
+mod latch;
+#[cfg(not(loom))]
+mod macros_support;
+#[cfg(not(loom))]
+mod metrics;
+#[cfg(not(loom))]
+mod panic;
+#[cfg(not(loom))]
+mod parker;
+#[cfg(not(loom))]
+mod runtime;
+#[cfg(not(loom))]
+mod sched;
+#[cfg(not(loom))]
 mod scope;
+#[cfg(not(loom))]
 mod spawn;
 mod sync;
+#[cfg(not(loom))]
 pub mod task;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod test_sched;
+#[cfg(not(loom))]
 pub mod thread;
+#[cfg(not(loom))]
 pub mod thread_pool;
+#[cfg(not(loom))]
 pub mod time;
+#[cfg(not(loom))]
 mod trace;
 
-#[cfg(feature = "macros")]
+#[cfg(all(feature = "macros", not(loom)))]
 pub use umcg_macros::{main, test};
+#[cfg(not(loom))]
 pub use umcg_sys::{Choice, CommandUnmanaged, ProviderKind};
 
+#[cfg(not(loom))]
 pub use crate::{
     block_on::block_on,
     builder::Builder,
@@ -105,6 +134,7 @@ pub use crate::{
 
 /// For the code that the attributes make; see `macros_support.rs`.
 #[doc(hidden)]
+#[cfg(not(loom))]
 pub mod __private {
     pub use crate::macros_support::*;
 }

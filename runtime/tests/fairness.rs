@@ -75,7 +75,8 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
                     let mut longest = Duration::ZERO;
                     for _ in 0..200 {
                         let start = Instant::now();
-                        std::thread::sleep(Duration::from_millis(1));
+                        // With a checkpoint at its end, where it waits for the slot.
+                        umcg::thread::sleep(Duration::from_millis(1));
                         longest = longest.max(start.elapsed());
                     }
                     longest
@@ -84,6 +85,9 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
                 .unwrap();
             stop.store(true, SeqCst);
             assert!(longest < Duration::from_secs(1), "{longest:?}");
+            // Short tasks hand over by themselves: nobody needs to be preempted for that.
+            let preempted = runtime.metrics().preempted;
+            assert!(preempted < 100, "{preempted} of 200");
         });
     }
 }
@@ -130,6 +134,49 @@ fn a_spinner_is_preempted_for_the_worker_behind_it() {
     }
 }
 
+/// The same for one that nobody dispatched: it unblocked while its server idled, and took the
+/// slot itself.
+#[test]
+fn a_spinner_that_took_the_slot_itself_is_preempted_too() {
+    for servers in SERVERS {
+        within(LIMIT, "a spin lock in an idle slot", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let released = Arc::new(AtomicBool::new(false));
+            let (tell, told) = mpsc::channel();
+            let holders: Vec<_> = (0..servers)
+                .map(|_| {
+                    let (release, tell) = (Arc::clone(&released), tell.clone());
+                    runtime.spawn_blocking(move || {
+                        tell.send(()).unwrap();
+                        std::thread::sleep(Duration::from_millis(60));
+                        umcg::thread::yield_now();
+                        release.store(true, SeqCst);
+                    })
+                })
+                .collect();
+            for _ in 0..servers {
+                told.recv().unwrap();
+            }
+            let spinners: Vec<_> = (0..servers)
+                .map(|_| {
+                    let released = Arc::clone(&released);
+                    runtime.spawn_blocking(move || {
+                        // Nothing is queued and nobody runs: the servers idle.
+                        std::thread::sleep(Duration::from_millis(20));
+                        umcg::thread::yield_now();
+                        while !released.load(SeqCst) {
+                            std::hint::spin_loop();
+                        }
+                    })
+                })
+                .collect();
+            for task in spinners.into_iter().chain(holders) {
+                task.join().unwrap();
+            }
+        });
+    }
+}
+
 #[test]
 fn two_tasks_that_wake_each_other_do_not_starve_the_queue() {
     within(LIMIT, "ping-pong beside a queued task", || {
@@ -156,7 +203,12 @@ fn two_tasks_that_wake_each_other_do_not_starve_the_queue() {
             to_a.set();
         });
         common::eventually("they play", || rounds.load(SeqCst) > 100);
-        runtime.spawn(async {}).join().unwrap();
+        // The first comes through the injector, the one that it spawns through the queue of the
+        // players' own server.
+        runtime
+            .spawn(async { umcg::spawn(async {}).await.unwrap() })
+            .join()
+            .unwrap();
         stop.store(true, SeqCst);
         // Whoever saw `stop` first set the other's flag once more.
         a.join().unwrap();

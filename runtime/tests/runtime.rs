@@ -10,6 +10,8 @@ use std::{
 
 use umcg::{Builder, Runtime};
 
+mod common;
+
 #[test]
 fn a_future_runs_and_its_value_comes_back() {
     let runtime = Runtime::new().unwrap();
@@ -51,5 +53,111 @@ fn many_tasks_on_many_servers_all_run() {
             task.join().unwrap();
         }
         assert_eq!(count.load(SeqCst), 10_000);
+    }
+}
+
+/// A line of a thread's `/proc` status.
+fn status_of(thread: &str, field: &str) -> Option<String> {
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("status")).ok())
+        .find(|status| status.lines().next() == Some(&format!("Name:\t{thread}")))
+        .and_then(|status| {
+            let line = status.lines().find(|line| line.starts_with(field))?;
+            Some(line.split_whitespace().nth(1)?.to_owned())
+        })
+}
+
+/// Whether a thread of this process blocks SIGUSR1. `None`: no such thread.
+fn blocks_usr1(thread: &str) -> Option<bool> {
+    let mask = u64::from_str_radix(&status_of(thread, "SigBlk:")?, 16).unwrap();
+    Some(mask & (1_u64 << (libc::SIGUSR1 - 1)) != 0)
+}
+
+#[test]
+fn servers_handle_no_signals_and_workers_do() {
+    let runtime = Builder::new()
+        .servers(1)
+        .thread_name("sig")
+        .build()
+        .unwrap();
+    let grow: Vec<_> = (0..4)
+        .map(|_| runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(20))))
+        .collect();
+    for task in grow {
+        task.join().unwrap();
+    }
+    // A new thread takes a moment to set its mask.
+    for (thread, blocks) in [
+        ("sig-s0", true),
+        ("sig-maker", true),
+        ("sig-w0", false),
+        // Made by the maker.
+        ("sig-w1", false),
+    ] {
+        common::eventually(thread, || blocks_usr1(thread) == Some(blocks));
+    }
+}
+
+#[test]
+fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
+    let all = status_of("a_runtime_built", "Cpus_allowed:");
+    let outer = Builder::new().servers(1).build().unwrap();
+    let _inner = outer
+        .spawn_blocking(|| Builder::new().servers(2).thread_name("inner").build())
+        .join()
+        .unwrap()
+        .unwrap();
+    assert!(all.is_some());
+    common::eventually("the maker has all CPUs", || {
+        status_of("inner-maker", "Cpus_allowed:") == all
+    });
+}
+
+#[test]
+fn builders_refuse_what_cannot_work() {
+    for (builder, name) in [
+        (Builder::new().servers(0), "servers"),
+        (Builder::new().max_workers(0), "max_workers"),
+        (Builder::new().servers(usize::MAX), "servers"),
+        (Builder::new().thread_name("a\0b"), "thread_name"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let error = Builder::new()
+        .provider(umcg::Choice::Device)
+        .build()
+        .unwrap_err();
+    assert!(matches!(error, umcg::BuildError::Provider(_)), "{error}");
+    // No address space has room for this stack.
+    let error = Builder::new()
+        .thread_stack_size(1 << 46)
+        .build()
+        .unwrap_err();
+    assert!(matches!(error, umcg::BuildError::Thread(_)), "{error}");
+}
+
+#[test]
+fn try_spawn_stops_at_the_limit() {
+    let runtime = Builder::new()
+        .servers(1)
+        .max_workers(1)
+        .queue_limit(3)
+        .build()
+        .unwrap();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let first = runtime.spawn_blocking(move || gate.recv().unwrap());
+    common::eventually("it runs", || runtime.metrics().queued == 0);
+    let queued: Vec<_> = (0..3)
+        .map(|_| runtime.handle().try_spawn(async {}).unwrap())
+        .collect();
+    let refused = runtime.handle().try_spawn(async {}).unwrap_err();
+    assert!(refused.is_full());
+    // `spawn` is not limited.
+    let more = runtime.spawn(refused.into_inner());
+    open.send(()).unwrap();
+    for task in queued.into_iter().chain([first, more]) {
+        task.join().unwrap();
     }
 }

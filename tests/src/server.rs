@@ -12,7 +12,7 @@ use std::{
 
 use umcg_sys::{Error, List, Provider, Register, UmcgTask, state};
 
-use crate::{Record, Stage, Worker, in_ms, record::Role};
+use crate::{Record, Stage, Worker, in_ms, now_ns, record::Role};
 
 /// How long a server of a test lets the holder of its slot run while others wait (trace A13).
 const SLICE: Duration = Duration::from_millis(10);
@@ -334,6 +334,21 @@ impl Server {
         }
     }
 
+    /// Preempts this worker until it is out of the slot: one that has not quite begun to run
+    /// is left alone, and so the first preemption may be lost.
+    ///
+    /// # Panics
+    /// If it takes longer than the time limit.
+    #[track_caller]
+    pub fn preempt(&self, worker: &Worker) {
+        self.stage.until("it is out of the slot", || {
+            self.provider()
+                .preempt(worker.tid())
+                .expect("preempt a worker");
+            self.current() != Some(worker.tid())
+        });
+    }
+
     /// One turn of the loop with its time slice.
     #[track_caller]
     pub fn step(&mut self) -> Turn {
@@ -454,15 +469,23 @@ impl Server {
             self.collect(worker);
             let tid = self.remove(worker);
             self.task().begin_drain();
-            let result = self.wait(tid, in_ms(5));
+            // Short, so that it goes through between two injected verdicts, too.
+            let _ = self.wait(tid, now_ns() + 300_000);
             if self.task().next_tid() == tid {
                 self.ready.push_front(tid);
-            } else if result.is_err_and(|error| error.is_timeout())
-                && self.current() == Some(tid)
-                && !self.task().has_events(List::Blocked)
-                && !self.task().has_events(List::Runnable)
-            {
-                return;
+                continue;
+            }
+            while self.current() == Some(tid) {
+                self.stage.check();
+                let word = worker.task().state_word().load(SeqCst) & !state::USER_MASK;
+                if self.task().has_events(List::Blocked) || self.task().has_events(List::Runnable) {
+                    self.drain();
+                    let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
+                } else if word == state::RUNNING {
+                    return;
+                }
+                // It has the slot, and has not come through its gate yet.
+                std::thread::sleep(Duration::from_micros(50));
             }
         }
     }

@@ -47,8 +47,10 @@ where
 {
     let stage = Arc::new(Stage::new(subject));
     let on_stage = Arc::clone(&stage);
+    // The name of the test, by which a skipped one is known.
+    let name = thread::current().name().unwrap_or("stage").to_owned();
     let thread = thread::Builder::new()
-        .name("stage".to_owned())
+        .name(name)
         .spawn(move || {
             body(&on_stage);
             on_stage.join_all();
@@ -187,8 +189,10 @@ impl Stage {
     /// Tries a scenario until it goes through undisturbed: `true` = it did, and it held;
     /// `false` = a verdict of the provider came in between, try again.
     ///
+    /// With injected faults it may be that none goes through; then that is said.
+    ///
     /// # Panics
-    /// If none of 200 attempts went through.
+    /// If none of 200 attempts went through, without injected faults.
     #[track_caller]
     pub fn attempt(&self, what: &str, mut scenario: impl FnMut() -> bool) {
         for _ in 0..200 {
@@ -197,7 +201,9 @@ impl Stage {
                 return;
             }
         }
-        panic!("not one undisturbed attempt in 200: {what}");
+        let faults = std::env::var_os("UMCG_FAULT").is_some();
+        assert!(faults, "not one undisturbed attempt in 200: {what}");
+        eprintln!("SKIPPED: not one undisturbed attempt in 200: {what}");
     }
 
     /// How often the provider took a worker out of that server's slot, or put one in by

@@ -33,7 +33,12 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
                 move |me| {
                     let turns = server.turns.load(SeqCst);
                     data.set();
-                    me.spin_until(|| sleeper.task().is_linked(List::Runnable));
+                    // Or it took the slot by itself, after a verdict on this one.
+                    me.spin_until(|| sleeper.state() != state::BLOCKED);
+                    me.spin_until(|| {
+                        sleeper.task().is_linked(List::Runnable)
+                            || sleeper.state() != state::RUNNABLE
+                    });
                     // Time for a wake-up that must not come.
                     for _ in 0..200 {
                         std::thread::yield_now();

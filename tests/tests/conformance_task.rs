@@ -295,20 +295,25 @@ fn c13_idle_is_runnable_not_a_state_of_its_own() {
     on_each(|stage| {
         let mut server = Server::start(stage);
         let (record, provider) = (Arc::clone(server.record()), Arc::clone(stage.provider()));
+        let woken = Arc::new(AtomicBool::new(false));
         stage.thread("outside", {
-            let stage = Arc::clone(stage);
+            let (stage, woken) = (Arc::clone(stage), Arc::clone(&woken));
             move || {
                 stage.guarded("outside", || {
                     let tid = record.task.tid();
                     stage.until("the server idles", || {
                         record.task.state() == state::RUNNABLE && proc::asleep(tid)
                     });
+                    woken.store(true, SeqCst);
                     provider.preempt(tid).expect("wake the server");
                 });
             }
         });
-        server.drain();
-        server.wait(0, 0).expect("idle until woken");
+        while !woken.load(SeqCst) {
+            stage.check();
+            server.drain();
+            server.wait(0, 0).expect("idle until woken");
+        }
         server.finish();
     });
 }

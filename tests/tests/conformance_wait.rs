@@ -29,6 +29,7 @@ fn parker(stage: &Arc<Stage>, name: &str, server: &Server, stop: &Arc<AtomicBool
 fn spinner(stage: &Arc<Stage>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
     let stop = Arc::clone(stop);
     stage.worker(name, server.tid(), move |me| {
+        me.step(1);
         me.spin_until(|| stop.load(SeqCst));
     })
 }
@@ -223,7 +224,7 @@ fn c23_only_a_runnable_target_is_taken() {
                 stage.guarded("second", || {
                     let mut second = Server::named(&stage, "second");
                     let other = spinner(&stage, "other", &second, &stop);
-                    second.run_until("other runs", |_| other.state() == state::RUNNING);
+                    second.run_until("other runs", |_| other.reached(1));
                     other_tid.store(other.tid(), SeqCst);
                     second.run_to_exit(&[&other]);
                     second.finish();

@@ -20,7 +20,9 @@ use std::{
 use umcg::{Builder, Runtime};
 use umcg_sys::CommandUnmanaged;
 use umcg_tests::{
-    fault::{Dam, SpinLock, apart, blocks_are_seen, eventually, overlap, signals::Storm},
+    fault::{
+        Dam, SpinLock, apart, blocks_are_seen, eventually, overlap, signals::Storm, wrong_verdicts,
+    },
     proc,
 };
 
@@ -220,12 +222,15 @@ impl Pages {
         }
     }
 
-    /// Out of the page tables and, as far as the file system does so, out of memory.
-    fn throw_out(&self) {
+    /// Out of the page tables, and `from_memory` as far as the file system does so: that call
+    /// sleeps until a kernel thread had its turn on each CPU, which spinners put off.
+    fn throw_out(&self, from_memory: bool) {
         // SAFETY: our mapping, which reads as the file again, and our file.
         unsafe {
             libc::madvise(self.memory.cast(), self.length, libc::MADV_DONTNEED);
-            libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+            if from_memory {
+                libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
+            }
         }
     }
 
@@ -254,9 +259,9 @@ fn a_spin_lock_may_be_held_across_page_faults() {
                 .map(|task| {
                     let (pages, lock) = (Arc::clone(&pages), Arc::clone(&lock));
                     runtime.spawn_blocking(move || {
-                        for i in 0..40 {
+                        for i in 0..20 {
                             lock.with(|sum| {
-                                pages.throw_out();
+                                pages.throw_out(i % 10 == 0);
                                 *sum += u64::from(pages.touch(task * 31 + i));
                             });
                             umcg::thread::yield_now();
@@ -267,7 +272,7 @@ fn a_spin_lock_may_be_held_across_page_faults() {
             for handle in handles {
                 handle.join().unwrap();
             }
-            lock.with(|sum| assert_eq!(*sum, 8 * 40));
+            lock.with(|sum| assert_eq!(*sum, 8 * 20));
         }
     });
 }
@@ -419,6 +424,34 @@ fn panics_of_the_hooks_stop_nothing() {
         assert!(started.load(SeqCst) > 0);
         drop(runtime);
         assert_eq!(stopped.load(SeqCst), started.load(SeqCst));
+    });
+}
+
+/// A worker that is still in its start hook is on its way: no other one is made in its place.
+#[test]
+fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
+    apart(60, || {
+        let runtime = Builder::new()
+            .servers(2)
+            .on_worker_start(|_| thread::sleep(Duration::from_millis(20)))
+            .build()
+            .expect("a runtime");
+        let dam = Arc::new(Dam::new());
+        let handles: Vec<_> = (0..10)
+            .map(|_| {
+                let dam = Arc::clone(&dam);
+                runtime.spawn_blocking(move || dam.wait())
+            })
+            .collect();
+        eventually("all are blocked", || dam.waiting() == 10);
+        overlap(&runtime, 20);
+        let peak = runtime.metrics().workers_peak;
+        // One for each blocked task, those of `overlap`, and spares.
+        assert!(wrong_verdicts() || peak <= 10 + 20 + 8, "{peak} workers");
+        dam.open();
+        for handle in handles {
+            handle.join().unwrap();
+        }
     });
 }
 

@@ -278,8 +278,9 @@ fn tasks_that_move_and_change_themselves_do_no_harm() {
                         0 => cpu::pin(0, &cpus[..1]).unwrap(),
                         1 => cpu::pin(0, &cpus[cpus.len() - 1..]).unwrap(),
                         2 => cpu::pin(0, &cpus).unwrap(),
-                        3 => cpu::set_policy(libc::SCHED_OTHER).unwrap(),
-                        // Nobody without privileges comes back from this one.
+                        // Refused to a worker that is SCHED_IDLE since an earlier task, from which
+                        // nobody without privileges comes back.
+                        3 => drop(cpu::set_policy(libc::SCHED_OTHER)),
                         4 => cpu::set_policy(libc::SCHED_IDLE).unwrap(),
                         // Asking for more niceness is always permitted.
                         // SAFETY: plain values; 0 = the calling thread.

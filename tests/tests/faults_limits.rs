@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::process::CommandExt,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
@@ -18,6 +18,15 @@ use umcg_tests::{
     fault::{Dam, apart, apart_with, blocks_are_seen, eventually, limits, overlap, threads},
     skip,
 };
+
+/// Root gives each test a user of its own to be limited as. Otherwise they are one user, whose
+/// threads are counted together: one test at a time.
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // SAFETY: no arguments.
+    let root = unsafe { libc::geteuid() } == 0;
+    (!root).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// As a user whom RLIMIT_NPROC holds for, with room for `spare` threads more.
 fn limit_threads(spare: u64) -> u64 {
@@ -36,6 +45,7 @@ fn lift_thread_limit() {
 
 #[test]
 fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
+    let _alone = alone();
     apart(60, || {
         limit_threads(14);
         let runtime = Builder::new()
@@ -69,6 +79,7 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
 
 #[test]
 fn growth_is_tried_again_when_there_is_room() {
+    let _alone = alone();
     apart(60, || {
         limit_threads(14);
         let runtime = Builder::new()
@@ -101,6 +112,7 @@ fn growth_is_tried_again_when_there_is_room() {
 
 #[test]
 fn a_runtime_that_cannot_have_its_threads_is_an_error() {
+    let _alone = alone();
     apart(30, || {
         limit_threads(0);
         let before = threads::count();
@@ -121,6 +133,7 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
 /// At each number of threads that a limit leaves, a runtime either comes up or is an error.
 #[test]
 fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
+    let _alone = alone();
     apart(60, || {
         // Threads of the process that are made once, and stay.
         drop(Builder::new().servers(2).build().expect("no limit yet"));
@@ -158,6 +171,7 @@ fn exhaust_descriptors() -> Vec<File> {
 
 #[test]
 fn without_a_free_descriptor_everything_works() {
+    let _alone = alone();
     apart(60, || {
         let dam = Arc::new(Dam::new());
         // The device, where it is used, is one descriptor for the process, kept for good.
@@ -222,6 +236,7 @@ fn hide_proc() -> io::Result<()> {
 
 #[test]
 fn without_proc_everything_works() {
+    let _alone = alone();
     let setup = |command: &mut std::process::Command| {
         // SAFETY: see `hide_proc`. What is refused is seen by the body.
         unsafe {
@@ -253,6 +268,7 @@ fn without_proc_everything_works() {
 
 #[test]
 fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
+    let _alone = alone();
     const TASKS: usize = 10_000;
     apart(60, || {
         let runtime = Builder::new().servers(2).max_workers(64).build().unwrap();
@@ -283,6 +299,7 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
 
 #[test]
 fn ten_thousand_tasks_are_blocked_at_once() {
+    let _alone = alone();
     const TASKS: usize = 10_000;
     apart(110, || {
         let room = limits::room_for_threads();
@@ -329,6 +346,7 @@ fn ten_thousand_tasks_are_blocked_at_once() {
 /// A barrier of as many tasks as there may be workers: none is kept back as a spare.
 #[test]
 fn every_worker_of_the_limit_can_be_used() {
+    let _alone = alone();
     apart(30, || {
         let runtime = Builder::new().servers(2).max_workers(24).build().unwrap();
         let barrier = Arc::new(Barrier::new(24));

@@ -399,10 +399,7 @@ fn a11_unregister_waits_until_the_worker_is_on_no_list() {
         let worker = spinner(stage, "worker", server.tid(), &stop);
         server.hold(&worker);
         // Out of the slot, so that both events are pushed.
-        stage
-            .provider()
-            .preempt(worker.tid())
-            .expect("preempt the worker");
+        server.preempt(&worker);
         stage.until("both events", || worker.task().is_linked(List::Runnable));
         let linked = worker.task().is_linked(List::Blocked);
         // The server takes the token only, and runs the worker while it is on the other list.

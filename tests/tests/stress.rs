@@ -150,7 +150,7 @@ fn tree(site: &Arc<Site>, handles: &Arc<[Handle]>, random: &mut Random, depth: u
                     act(&theirs, &mut seed);
                     std::panic::resume_unwind(Box::new(17_u32));
                 });
-                let error = failing.join().map(|()| ()).expect_err("it panics");
+                let error = failing.join().expect_err("it panics");
                 assert_eq!(error.into_panic().downcast_ref::<u32>(), Some(&17));
             }
         }

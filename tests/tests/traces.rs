@@ -258,14 +258,25 @@ fn a08_wait_without_a_slot_wakes_nobody() {
                     let data = data.clone();
                     move |me| {
                         me.leave();
+                        me.step(1);
                         data.wait();
                         me.record().parked.store(true, SeqCst);
+                        me.step(2);
                         me.wait();
                     }
                 });
                 server.collect(&sleeper);
                 let next = server.remove(&sleeper);
                 server.dispatch(next, 0).expect("the slot is free again");
+                if !sleeper.reached(1) {
+                    // Judged too early.
+                    data.set();
+                    server.run_until("sleeper in the pool", |_| sleeper.unpark());
+                    server.ready.push_back(sleeper.tid());
+                    server.run_to_exit(&[&sleeper]);
+                    server.finish();
+                    return false;
+                }
                 // Somebody else holds the slot now, and the server sleeps.
                 let woken = Arc::new(AtomicBool::new(true));
                 let runner = stage.worker("runner", server.tid(), {
@@ -274,7 +285,7 @@ fn a08_wait_without_a_slot_wakes_nobody() {
                     move |me| {
                         let turns = record.turns.load(SeqCst);
                         data.set();
-                        me.spin_until(|| sleeper.record().parked.load(SeqCst));
+                        me.spin_until(|| sleeper.reached(2));
                         for _ in 0..100 {
                             std::thread::yield_now();
                             me.checkpoint();
@@ -430,7 +441,13 @@ fn a13_a_spin_lock_whose_holder_waits() {
                 me.checkpoint();
             }
         });
-        server.hold(&spinner);
+        // Dispatched, and in the middle of it.
+        server.collect(&spinner);
+        let next = server.remove(&spinner);
+        let _ = server.dispatch(next, in_ms(5));
+        if server.task().next_tid() == next {
+            server.ready.push_back(next);
+        }
         data.set();
         // The slice of the loop ends it.
         server.run_to_exit(&[&holder, &spinner]);

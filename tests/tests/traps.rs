@@ -246,7 +246,6 @@ fn t43_a_worker_wakes_a_worker_through_its_server() {
                 assert!(waiter.unpark());
                 let server = me.task().server_tid();
                 waiter.record().offered.store(server, SeqCst);
-                assert!(!waiter.reached(1), "it waits for its turn");
             }
         });
         server.run_to_exit(&[&waker, &waiter]);
@@ -279,7 +278,7 @@ fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
             server.collect(&first);
             let before = stage.disturbances(server.tid());
             let next = server.remove(&first);
-            let result = server.dispatch(next, in_ms(20));
+            let result = server.dispatch(next, in_ms(5));
             let named = server.task().next_tid();
             let current = server.current();
             let quiet = stage.disturbances(server.tid()) == before

@@ -43,3 +43,20 @@ impl CommandUnmanaged for Command {
         }
     }
 }
+
+/// Gives the calling thread the affinity mask that the process had before anything was pinned,
+/// and SCHED_OTHER with the default slice. For a thread that a worker made: it would share the
+/// worker's CPU for good.
+///
+/// What is refused stays as it is. Not for a registered worker, which gets its pin and policy
+/// back only when it moves to another server.
+///
+/// # Examples
+///
+/// ```
+/// std::thread::spawn(umcg_sys::unmanage_current_thread).join().unwrap();
+/// ```
+pub fn unmanage_current_thread() {
+    let _ = os::original_mask().apply(0);
+    let _ = os::set_policy(0, libc::SCHED_OTHER);
+}

@@ -14,18 +14,20 @@ compile_error!("umcg-sys supports x86-64 and aarch64 only");
 mod child;
 #[cfg(not(loom))]
 mod device;
+#[cfg_attr(all(loom, not(test)), allow(dead_code))]
 mod emulated;
 mod error;
 mod provider;
 #[cfg(not(loom))]
 mod select;
 pub mod state;
+#[cfg_attr(all(loom, not(test)), allow(dead_code))]
 mod sync;
 mod task;
 
 #[cfg(not(loom))]
 pub use crate::{
-    child::CommandUnmanaged,
+    child::{CommandUnmanaged, unmanage_current_thread},
     device::{Device, NoDevice},
     emulated::{Emulated, EmulatedOptions},
     select::{Choice, PROVIDER_ENV, SelectError, Selected, select, select_with},

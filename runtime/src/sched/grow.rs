@@ -12,39 +12,33 @@ use std::{
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
-            fence,
         },
     },
     time::{Duration, Instant},
 };
 
-use super::{Shared, server::Server, worker};
+use super::{
+    Shared,
+    cap::{Cap, Place},
+    server::Server,
+    worker,
+};
 use crate::{panic::AbortIfPanic, parker::Parker, trace};
-
-/// So many workers may be added beyond `max_workers` while others wait in the runtime's own
-/// waits (trace A12). Not infinite, so that a runaway recursion of joins ends in an event and a
-/// wait instead of in the machine's last thread.
-const BEYOND_CAP: usize = 32_768;
 
 /// A thread that could not be made is tried again after this, doubling ...
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// ... up to this.
 const LAST_RETRY: Duration = Duration::from_millis(100);
 
-/// How many workers there are, and may be.
+/// What the maker of workers shares with those that ask it.
 pub(super) struct Grow {
-    /// Workers that exist or are being made.
-    total: AtomicUsize,
-    /// The most that `total` was.
-    peak: AtomicUsize,
-    /// Those that sleep in the runtime's own waits: they do not count against the cap.
-    own_waits: AtomicUsize,
-    /// A server could not get a worker because of the cap; whoever makes room says so.
-    capped: AtomicBool,
-    /// A worker that was made could not register.
-    refused: AtomicBool,
+    pub(super) cap: Cap,
     /// Of the thread that makes workers.
     maker: Parker,
+    /// A worker that was made could not register.
+    stillborn: AtomicBool,
+    /// The most workers that there were.
+    peak: AtomicUsize,
     /// Threads that could not be made, or could not register.
     failures: AtomicU64,
     /// Workers that were added although there were `max_workers` already.
@@ -63,14 +57,12 @@ pub(super) struct GrowCounts {
 }
 
 impl Grow {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_workers: usize) -> Self {
         Self {
-            total: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
-            own_waits: AtomicUsize::new(0),
-            capped: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            cap: Cap::new(max_workers),
             maker: Parker::new(),
+            stillborn: AtomicBool::new(false),
+            peak: AtomicUsize::new(0),
             failures: AtomicU64::new(0),
             beyond_cap: AtomicU64::new(0),
             at_cap: AtomicU64::new(0),
@@ -90,88 +82,49 @@ impl Grow {
         self.maker.unpark();
     }
 
-    /// Whether another worker would be allowed.
-    pub(super) fn has_room(&self, max: usize) -> bool {
-        let total = self.total.load(SeqCst);
-        total.saturating_sub(self.own_waits.load(SeqCst)) < max
-            && total < max.saturating_add(BEYOND_CAP)
-    }
-
-    /// Whether there are more workers than `max` allows for: those that were added while others
-    /// waited leave when they have nothing to do.
-    pub(super) fn is_over(&self, max: usize) -> bool {
-        self.total.load(Relaxed) > max
-    }
-
     pub(super) fn begin_own_wait(&self) {
-        self.own_waits.fetch_add(1, SeqCst);
-        self.made_room();
-    }
-
-    pub(super) fn end_own_wait(&self) {
-        self.own_waits.fetch_sub(1, SeqCst);
-    }
-
-    /// A worker is gone, or was not made.
-    pub(super) fn release(&self) {
-        self.total.fetch_sub(1, SeqCst);
-        self.made_room();
-    }
-
-    /// After the counts changed; pairs with the fence in `reserve`: either it saw the change,
-    /// or we see its flag.
-    fn made_room(&self) {
-        fence(SeqCst);
-        if self.capped.load(Relaxed) && self.capped.swap(false, SeqCst) {
+        if self.cap.begin_own_wait() {
             self.rouse();
         }
     }
 
-    /// Takes a place for a worker. False: the cap.
-    fn reserve(&self, max: usize) -> bool {
-        if self.try_reserve(max) {
-            return true;
-        }
-        let first = !self.capped.swap(true, SeqCst);
-        fence(SeqCst);
-        // Again, behind the flag.
-        if self.try_reserve(max) {
-            return true;
-        }
-        if first {
-            self.at_cap.fetch_add(1, Relaxed);
-            trace::at_cap(max);
-        }
-        false
+    pub(super) fn end_own_wait(&self) {
+        self.cap.end_own_wait();
     }
 
-    fn try_reserve(&self, max: usize) -> bool {
-        let mut total = self.total.load(SeqCst);
-        loop {
-            let counted = total.saturating_sub(self.own_waits.load(SeqCst));
-            if counted >= max || total >= max.saturating_add(BEYOND_CAP) {
-                return false;
+    /// A worker is gone, or was not made.
+    pub(super) fn release(&self) {
+        if self.cap.release() {
+            self.rouse();
+        }
+    }
+
+    /// Takes a place for a worker, and counts. `None`: the cap.
+    fn reserve(&self) -> Option<usize> {
+        match self.cap.reserve() {
+            Place::Taken(total) => {
+                // Relaxed, here and below: numbers for people.
+                self.peak.fetch_max(total, Relaxed);
+                if total > self.cap.max() {
+                    self.beyond_cap.fetch_add(1, Relaxed);
+                    trace::beyond_cap(self.cap.max(), total);
+                }
+                Some(total)
             }
-            match self
-                .total
-                .compare_exchange(total, total + 1, SeqCst, SeqCst)
-            {
-                Ok(_) => break,
-                Err(found) => total = found,
+            Place::Refused { news } => {
+                if news {
+                    self.at_cap.fetch_add(1, Relaxed);
+                    trace::at_cap(self.cap.max());
+                }
+                None
             }
         }
-        self.peak.fetch_max(total + 1, Relaxed);
-        if total >= max {
-            self.beyond_cap.fetch_add(1, Relaxed);
-            trace::beyond_cap(max, total + 1);
-        }
-        true
     }
 
     /// A worker came to life and could not register: not to be tried again at once.
-    pub(super) fn note_refusal(&self) {
+    pub(super) fn note_stillborn(&self) {
         self.failures.fetch_add(1, Relaxed);
-        self.refused.store(true, SeqCst);
+        self.stillborn.store(true, SeqCst);
     }
 
     pub(super) fn counts(&self) -> GrowCounts {
@@ -186,12 +139,11 @@ impl Grow {
 
 impl fmt::Debug for Grow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.counts().fmt(f)
+        f.debug_struct("Grow")
+            .field("cap", &self.cap)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
     }
-}
-
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
 }
 
 /// Why a worker was not added.
@@ -203,12 +155,14 @@ pub(super) enum NoWorker {
     Thread(std::io::Error),
 }
 
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 impl Shared {
     /// Makes a worker for `server`, on a thread that no server schedules.
     pub(super) fn add_worker(self: &Arc<Self>, server: &Server) -> Result<(), NoWorker> {
-        if !self.grow.reserve(self.config.max_workers) {
-            return Err(NoWorker::Cap);
-        }
+        let total = self.grow.reserve().ok_or(NoWorker::Cap)?;
         let record = self.arena.take();
         record.prepare(server);
         server.expect_worker();
@@ -221,7 +175,7 @@ impl Shared {
         match builder.spawn(move || worker::main(shared, index)) {
             Ok(thread) => {
                 record.set_thread(thread);
-                trace::worker_started(index, server.index(), self.grow.total.load(Relaxed));
+                trace::worker_started(index, server.index(), total);
                 Ok(())
             }
             Err(error) => {
@@ -239,9 +193,10 @@ impl Shared {
     /// The thread that makes workers.
     pub(super) fn make_workers(self: &Arc<Self>) {
         let guard = AbortIfPanic("the thread that makes workers");
+        self.begin_thread();
         let mut retry = FIRST_RETRY;
         while !self.life.is_stopping() {
-            let failed = self.grow.refused.swap(false, SeqCst) || !self.grant_wishes(retry);
+            let failed = self.grow.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
@@ -287,38 +242,5 @@ impl Shared {
             }
         }
         true
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_waits_make_room_up_to_the_hard_limit() {
-        let grow = Grow::new();
-        assert!(grow.reserve(2) && grow.reserve(2));
-        assert!(!grow.reserve(2));
-        assert_eq!(grow.counts().at_cap, 1);
-        grow.begin_own_wait();
-        assert!(grow.has_room(2) && grow.reserve(2));
-        assert_eq!(grow.counts().beyond_cap, 1);
-        assert!(!grow.reserve(2));
-        grow.end_own_wait();
-        assert!(grow.is_over(2));
-        grow.release();
-        assert!(!grow.is_over(2));
-        assert_eq!(grow.counts().peak, 3);
-    }
-
-    #[test]
-    fn who_makes_room_rouses_the_maker_once() {
-        let grow = Grow::new();
-        assert!(grow.reserve(1) && !grow.reserve(1));
-        grow.begin_own_wait();
-        assert!(grow.maker.park_timeout(Duration::ZERO));
-        grow.end_own_wait();
-        grow.begin_own_wait();
-        assert!(!grow.maker.park_timeout(Duration::ZERO));
     }
 }

@@ -10,12 +10,9 @@
 
 use std::{fmt, ptr, ptr::NonNull};
 
-use crate::{
-    sync::{
-        AtomicPtr,
-        Ordering::{AcqRel, Acquire, SeqCst},
-    },
-    task::Runnable,
+use crate::sync::{
+    AtomicPtr,
+    Ordering::{AcqRel, Acquire, SeqCst},
 };
 
 /// What fits into one pointer.
@@ -31,7 +28,8 @@ pub(super) unsafe trait OneWord: Sized {
 }
 
 // SAFETY: async-task's own pair of functions.
-unsafe impl OneWord for Runnable {
+#[cfg(not(loom))]
+unsafe impl OneWord for crate::task::Runnable {
     fn into_raw(self) -> NonNull<()> {
         Self::into_raw(self)
     }
@@ -103,7 +101,7 @@ impl<T: OneWord> fmt::Debug for LifoSlot<T> {
 }
 
 #[cfg(test)]
-pub(super) mod boxed {
+mod boxed {
     use super::*;
 
     // SAFETY: Box's own pair of functions.
@@ -141,5 +139,72 @@ mod tests {
         slot.put(Box::new(Arc::clone(&witness)));
         drop(slot);
         assert_eq!(Arc::strong_count(&witness), 1);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use loom::{
+        sync::{Arc, atomic::AtomicBool},
+        thread,
+    };
+
+    use super::*;
+    use crate::{sched::sleep::Sleep, sync::fence};
+
+    /// A worker that was blocked, and runs unmanaged, puts a task into the slot of its server
+    /// while that one goes to sleep: the server sees it in its last look, or is woken.
+    #[test]
+    fn a_task_is_not_stranded_when_its_server_falls_asleep() {
+        loom::model(|| {
+            let shared = Arc::new((LifoSlot::new(), Sleep::new(1), AtomicBool::new(false)));
+            let worker = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let (slot, sleep, woken) = &*shared;
+                    assert!(slot.put(Box::new(7)).is_none());
+                    fence(SeqCst);
+                    if !sleep.is_awake(0) && sleep.claim(|| true).is_some() {
+                        woken.store(true, SeqCst);
+                    }
+                })
+            };
+            let (slot, sleep, woken) = &*shared;
+            let mut taken = slot.take();
+            if taken.is_none() {
+                sleep.idle(0, None);
+                if !slot.is_empty() {
+                    sleep.found(sleep.rise(0));
+                    taken = slot.take();
+                    assert!(taken.is_some(), "nobody else takes it");
+                }
+            }
+            worker.join().unwrap();
+            assert!(
+                taken.is_some() || woken.load(SeqCst),
+                "the task is in the slot, and its server sleeps"
+            );
+        });
+    }
+
+    /// Two workers of one server, one of them unmanaged, and the server's next one: what goes
+    /// in comes out once.
+    #[test]
+    fn each_task_comes_out_once() {
+        loom::model(|| {
+            let slot = Arc::new(LifoSlot::new());
+            let threads: Vec<_> = (1..3)
+                .map(|task| {
+                    let slot = Arc::clone(&slot);
+                    thread::spawn(move || slot.put(Box::new(task)).map_or(0, |task| *task))
+                })
+                .collect();
+            let mut sum = slot.take().map_or(0, |task| *task);
+            for thread in threads {
+                sum += thread.join().unwrap();
+            }
+            sum += slot.take().map_or(0, |task| *task);
+            assert_eq!(sum, 3);
+        });
     }
 }

@@ -241,25 +241,34 @@ mod model {
 
     use super::*;
 
-    /// Two workers push themselves while the server takes: each comes out exactly once.
+    /// Two workers push themselves while the server takes: each comes out exactly once, with
+    /// what it wrote before.
     #[test]
     fn nobody_is_lost_or_doubled() {
         loom::model(|| {
-            let shared = Arc::new((Inbox::new(), Words::new(2)));
+            let shared = Arc::new((Inbox::new(), Words::new(2), Words::new(2)));
             let threads: Vec<_> = (0..2)
                 .map(|index| {
                     let shared = Arc::clone(&shared);
-                    thread::spawn(move || shared.0.push(&shared.1, index))
+                    thread::spawn(move || {
+                        shared.2.link(index).store(7, Relaxed);
+                        shared.0.push(&shared.1, index);
+                    })
                 })
                 .collect();
             let mut seen = [0; 2];
             let mut drain = || {
                 let mut chain = shared.0.take();
                 while let Some(index) = chain.pop(&shared.1) {
+                    assert_eq!(shared.2.link(index).load(Relaxed), 7);
                     seen[index as usize] += 1;
                 }
             };
-            drain();
+            for _ in 0..2 {
+                drain();
+                // Not joined yet: what was pushed is known from the inbox alone.
+                thread::yield_now();
+            }
             for thread in threads {
                 thread.join().unwrap();
             }

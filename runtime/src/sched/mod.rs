@@ -3,6 +3,7 @@
 
 mod arena;
 mod backlog;
+mod cap;
 mod clock;
 mod config;
 mod counters;
@@ -15,6 +16,7 @@ mod queue;
 mod serve;
 mod server;
 mod shutdown;
+mod signals;
 mod sleep;
 mod start;
 mod worker;
@@ -31,10 +33,11 @@ use umcg_sys::Provider;
 
 use self::{
     arena::Arena, backlog::Backlog, counters::TaskCounts, grow::Grow, life::Life, server::Server,
-    sleep::Sleep, worker::Worker,
+    signals::SignalMask, sleep::Sleep, worker::Worker,
 };
 pub(crate) use self::{config::Config, start::Threads};
 use crate::{
+    context,
     spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
 };
@@ -43,6 +46,10 @@ use crate::{
 pub(crate) struct Shared {
     config: Config,
     provider: Arc<dyn Provider>,
+    /// The mask of the thread that built the runtime, for its workers.
+    signals: SignalMask,
+    /// It is a worker, whose pin and policy new threads inherit.
+    built_on_worker: bool,
     /// Why it is this provider, in a sentence.
     why: String,
     /// What it says of itself, in a sentence.
@@ -62,13 +69,15 @@ impl Shared {
         let servers = config.servers;
         Self {
             description: provider.describe(),
+            signals: SignalMask::current(),
+            built_on_worker: context::with_worker(|_| ()).is_some(),
             provider,
             why,
             backlog: Arc::new(Backlog::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
             sleep: Sleep::new(servers),
             arena: Arena::new(),
-            grow: Grow::new(),
+            grow: Grow::new(config.max_workers),
             life: Life::new(),
             owned: OwnedTasks::new(servers),
             tasks: TaskCounts::new(servers),
@@ -99,6 +108,15 @@ impl Shared {
     /// Whether the calling thread is a worker of this runtime.
     pub(crate) fn is_current(&self) -> bool {
         worker::with_current(self, |_| ()).is_some()
+    }
+
+    /// The first step of a thread that runs no code of the user's: no signal is handled on it,
+    /// and it has the CPUs of the process.
+    fn begin_thread(&self) {
+        SignalMask::all().apply();
+        if self.built_on_worker {
+            umcg_sys::unmanage_current_thread();
+        }
     }
 
     /// Wakes one idle server for something that was queued before the call, unless one is being

@@ -76,6 +76,7 @@ struct ServerThread<'a> {
 /// The thread of server `index`. `registered` is told how that went, before anything else.
 pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Result<(), Error>)) {
     let guard = AbortIfPanic("a server's loop");
+    shared.begin_thread();
     let me = &shared.servers[index];
     me.task().prepare(0);
     let backlog = Arc::clone(&shared.backlog);

@@ -65,7 +65,7 @@ impl Shared {
     pub(super) fn worker_refused(&self, home: &Server, error: Error) {
         if !self.life.is_stopping() {
             trace::register_failed(&error);
-            self.grow.note_refusal();
+            self.grow.note_stillborn();
             home.want();
         }
     }
@@ -76,6 +76,10 @@ impl Shared {
         trace::worker_gone(worker.index());
         worker.set_seat(seat::FREE);
         server.lose_worker();
+        if !self.life.is_stopping() {
+            // Nobody is going to join it; unjoined, its stack would stay.
+            drop(worker.take_thread());
+        }
         self.arena.put(worker.index());
         self.grow.release();
         if self.life.is_stopping() {

@@ -64,8 +64,7 @@ impl Sleep {
     /// The server is about to sleep and found nothing to do. It must look at all the queues
     /// once more after this, and [`rise`](Self::rise) if there is something.
     pub(super) fn idle(&self, server: usize, waking: Option<Waking>) {
-        // The seat first: whoever sees the count finds the seat, and whoever does not see the
-        // count pushed before our last look.
+        // The seat first, so that whoever sees the count finds a seat.
         self.seats[server].store(seat::IDLE, SeqCst);
         // SeqCst: one half of "announce, then look"; pairs with the fence in `claim`, after the
         // push.
@@ -152,6 +151,11 @@ impl Sleep {
     /// Whether the server neither sleeps nor starves: somebody will look at its LIFO slot.
     pub(super) fn is_awake(&self, server: usize) -> bool {
         self.seats[server].load(SeqCst) == seat::AWAKE
+    }
+
+    /// Whether the server sleeps, idle or starved, and nobody is waking it.
+    pub(super) fn is_asleep(&self, server: usize) -> bool {
+        matches!(self.seats[server].load(SeqCst), seat::IDLE | seat::STARVED)
     }
 
     /// Whether the server waits for a worker to be made.
@@ -300,7 +304,7 @@ mod model {
 
     fn run(servers: usize, pushers: usize) {
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
+        builder.preemption_bound.get_or_insert(3);
         builder.check(move || {
             let model = Model::new(servers);
             let threads: Vec<_> = (0..servers)

@@ -219,10 +219,11 @@ pub(super) fn main(shared: Arc<Shared>, index: u32) {
         orphan: Cell::new(false),
         turn: RefCell::default(),
     };
-    this.run();
-    let WorkerThread { shared, record, .. } = this;
-    // SAFETY: in the arena of `shared`, which is alive.
-    shared.worker_gone(unsafe { record.as_ref() });
+    if this.run() {
+        let WorkerThread { shared, record, .. } = this;
+        // SAFETY: in the arena of `shared`, which is alive.
+        shared.worker_gone(unsafe { record.as_ref() });
+    }
     guard.disarm();
 }
 
@@ -237,10 +238,22 @@ impl WorkerThread {
         &self.shared.servers[self.record().server()]
     }
 
-    /// From the first line of the thread to the last.
-    fn run(&self) {
+    /// From the first line of the thread to the last. False: this is a forked child.
+    ///
+    /// The hooks run outside of the registration. A start hook that blocks is not a blocked
+    /// worker then, in whose place others would be made, whose hooks block as well; the server
+    /// waits for the one that is on its way.
+    fn run(&self) -> bool {
         let record = self.record();
         let home = &self.shared.servers[record.server()];
+        let hooks = &self.shared.config.hooks;
+        // The maker has all signals blocked.
+        self.shared.signals.apply();
+        let handle = Handle::new(Arc::clone(&self.shared));
+        let entered = context::enter(&handle);
+        if let Some(hook) = &hooks.on_worker_start {
+            contain("on_worker_start", || hook(record.index as usize));
+        }
         record.task.prepare(home.tid());
         // SAFETY: the record is in the arena, which `self.shared` keeps, and `unregister` below
         // is called before that goes.
@@ -250,34 +263,41 @@ impl WorkerThread {
                 .register(self.record.cast(), &Register::worker())
         };
         home.started();
-        if let Err(error) = registered {
-            self.shared.worker_refused(home, error);
-            return;
+        match registered {
+            Ok(()) => {
+                if !self.work() {
+                    return false;
+                }
+            }
+            Err(error) => self.shared.worker_refused(home, error),
         }
-        record.set_seat(seat::BUSY);
-        let handle = Handle::new(Arc::clone(&self.shared));
-        let entered = context::enter(&handle);
-        // SAFETY: `self` outlives the loop, and the hook is taken back below.
-        unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
-        CURRENT.set(self);
-
-        let hooks = &self.shared.config.hooks;
-        if let Some(hook) = &hooks.on_worker_start {
-            contain("on_worker_start", || hook(record.index as usize));
-        }
-        self.serve();
-        self.disarm();
         if let Some(hook) = &hooks.on_worker_stop {
             contain("on_worker_stop", || hook(record.index as usize));
         }
+        drop(entered);
+        drop(handle);
+        true
+    }
 
+    /// From registered to not registered. False: this is a forked child.
+    fn work(&self) -> bool {
+        let record = self.record();
+        record.set_seat(seat::BUSY);
+        // SAFETY: `self` outlives the loop, and the hook is taken back below.
+        unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
+        CURRENT.set(self);
+        self.serve();
+        self.disarm();
         CURRENT.set(ptr::null());
         // SAFETY: `None` needs nothing to stay valid.
         unsafe { context::set_worker(None) };
-        drop(entered);
-        drop(handle);
         // The provider waits until this worker is on no list and lets its server drain.
         while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
+            if error.is_gone() {
+                // A forked child, whose only thread this is. Nobody else is there to account to,
+                // and a lock of the parent's threads may be held for ever.
+                return false;
+            }
             assert!(error.is_busy(), "a worker could not unregister: {error}");
             let _ = self.shared.provider.checkpoint();
         }
@@ -288,6 +308,7 @@ impl WorkerThread {
                 self.give_back(armed);
             }
         }
+        true
     }
 
     /// Runs tasks until it is time to leave.
@@ -322,10 +343,11 @@ impl WorkerThread {
             }
             if let Some(task) = self.take(server) {
                 self.spare(server);
+                self.rouse_server();
                 task.run();
             } else {
                 turn = None;
-                if shared.grow.is_over(shared.config.max_workers) || !self.rest() {
+                if shared.grow.cap.is_exceeded() || !self.rest() {
                     return;
                 }
             }
@@ -346,12 +368,22 @@ impl WorkerThread {
     /// Has a spare worker made off the block path: tasks wait, a sibling is blocked, and if
     /// this worker blocks as well nobody could take over.
     fn spare(&self, server: &Server) {
-        let config = &self.shared.config;
         if server.lacks_spare(&self.shared.backlog)
-            && config.min_idle > 0
-            && self.shared.grow.has_room(config.max_workers)
+            && self.shared.config.min_idle > 0
+            && self.shared.grow.cap.has_room()
         {
             self.shared.grow.want(server);
+        }
+    }
+
+    /// Before code of the user's: if this worker unblocked while its server idled, and took the
+    /// slot itself, the server sleeps without a deadline, and nobody would notice a sibling that
+    /// unblocks behind this worker. Woken, it sleeps on with one.
+    fn rouse_server(&self) {
+        let server = self.server();
+        if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.backlog) > 1 {
+            // ESRCH: it has left; then this is an ordinary thread.
+            let _ = self.shared.provider.preempt(server.tid());
         }
     }
 
@@ -430,7 +462,7 @@ impl WorkerHook for WorkerThread {
     fn end_own_wait(&self) {
         self.shared.grow.end_own_wait();
         self.record().in_own_wait.store(false, Relaxed);
-        self.check();
+        self.checkpoint();
     }
 
     fn yield_now(&self) {
@@ -444,8 +476,9 @@ impl WorkerHook for WorkerThread {
         };
         if self.check() && others() {
             self.part(seat::YIELDED);
-            self.check();
+            self.checkpoint();
         } else {
+            self.rouse_server();
             // Threads that no server knows of want the CPU too: a worker of ours that was
             // blocked and runs on to its next checkpoint, for one.
             std::thread::yield_now();
@@ -453,6 +486,8 @@ impl WorkerHook for WorkerThread {
     }
 
     fn checkpoint(&self) {
-        self.check();
+        if self.check() {
+            self.rouse_server();
+        }
     }
 }

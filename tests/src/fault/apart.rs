@@ -22,8 +22,8 @@ const DONE: &str = "the body has come to its end";
 /// Runs `body` in a process of its own, and fails if it panics, dies, or does not end within
 /// `seconds`.
 ///
-/// To be called as the only statement of a `#[test]`: the process is this binary again with that
-/// test alone, which then runs the body.
+/// To be called at the end of a `#[test]`: the process is this binary again with that test alone,
+/// which then runs the body.
 ///
 /// # Panics
 /// If the body fails; with what the child wrote and, after the time limit, what each of its

@@ -89,13 +89,16 @@ impl World {
             if server.move_slot(slot, Slot::held(index, epoch)) {
                 Counts::bump(&server.counts.self_dispatched);
                 self.take_place(worker, &server);
-                // A helper may have completed this dispatch for us: then we acknowledge it.
                 let acked = Run::new(epoch, 0, Phase::Acked);
                 set_running(task);
-                if worker.step(run, acked).is_err() {
-                    worker
-                        .step(acked.to(Phase::Dispatched), acked)
-                        .expect("only the worker itself leaves DISPATCHED");
+                // A helper may have completed this dispatch for us, and one that was stopped since
+                // an earlier switch to this worker even as RELIEVING: it found us OUT and the slot
+                // naming us. Whatever it says, the dispatch is ours to acknowledge. The server is
+                // pinned, so nobody makes us PLAIN.
+                let mut now = run;
+                while worker.step(now, acked).is_err() {
+                    now = worker.run();
+                    debug_assert_eq!(now.epoch(), epoch, "nobody else dispatches us: {now:?}");
                 }
                 self.rouse(&server);
                 return Ok(());

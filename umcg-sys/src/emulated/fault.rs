@@ -15,7 +15,10 @@ use super::{os, record::life, verdict::Judge, words::Phase, world::WORLD};
 pub(crate) fn start_from_env() {
     static START: Once = Once::new();
     START.call_once(|| {
-        let Ok(what) = std::env::var("UMCG_FAULT") else {
+        let Some(what) = std::env::var("UMCG_FAULT")
+            .ok()
+            .filter(|what| !what.is_empty())
+        else {
             return;
         };
         let period = what

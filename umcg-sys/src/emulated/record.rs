@@ -51,6 +51,7 @@ pub(crate) struct Record {
     /// Thread id; 0 when free.
     pub(crate) tid: AtomicU32,
     /// Worker: the CPU it is pinned to, -1 = not pinned. Server: the CPU of its slot, or -1.
+    #[cfg_attr(loom, expect(dead_code, reason = "models have no CPUs"))]
     pub(crate) cpu: AtomicI32,
     /// Worker: whether it left SCHED_BATCH for SCHED_OTHER on a contended server (0 or 1).
     pub(crate) plain_policy: AtomicU32,
@@ -229,7 +230,9 @@ pub(crate) fn pause(turns: &mut u32) {
     }
 }
 
+/// In a model: until others have done something. Counts as many turns.
 #[cfg(loom)]
-pub(crate) fn pause(_turns: &mut u32) {
+pub(crate) fn pause(turns: &mut u32) {
+    *turns += 32;
     loom::thread::yield_now();
 }

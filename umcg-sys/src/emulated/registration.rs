@@ -347,6 +347,12 @@ unsafe impl Provider for Emulated {
                  confirmed by sched_yield ({alone_ns} ns at best, quick up to {quick_ns} ns), and by \
                  the monitor thread on busy CPUs"
             ),
+            Confirmation::Untimed => {
+                "emulated: blocks are seen by an idle-priority sentinel on each \
+                server's CPU, confirmed by sched_yield (not yet timed: the CPU was busy at \
+                start), and by the monitor thread on busy CPUs"
+                    .into()
+            }
             Confirmation::None(why) => format!(
                 "emulated, without sentinels ({why}): blocks are seen by the monitor thread \
                  (50 us to 1 ms)"

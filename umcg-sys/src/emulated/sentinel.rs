@@ -27,6 +27,7 @@ use super::{
     words::{Index, Phase, Run},
     world::WORLD,
 };
+use crate::sync::Futex32;
 
 /// Servers that one CPU can have.
 const SERVERS: usize = 64;
@@ -50,6 +51,17 @@ pub(crate) struct Cpu {
     users: AtomicU32,
     /// 1 while a sentinel thread exists, or is being made.
     running: AtomicU32,
+    /// One of [`leash`]: a new sentinel waits here for its policy.
+    leash: Futex32,
+}
+
+mod leash {
+    /// Not yet SCHED_IDLE.
+    pub(super) const HELD: u32 = 0;
+    /// Watch.
+    pub(super) const LOOSE: u32 = 1;
+    /// SCHED_IDLE was refused: end.
+    pub(super) const AWAY: u32 = 2;
 }
 
 static CPUS: OnceLock<Box<[Cpu]>> = OnceLock::new();
@@ -74,6 +86,7 @@ impl Cpu {
             servers: [const { AtomicU32::new(0) }; SERVERS],
             users: AtomicU32::new(0),
             running: AtomicU32::new(0),
+            leash: Futex32::new(leash::HELD),
         }
     }
 
@@ -117,23 +130,37 @@ impl Cpu {
         self.bed.rouse();
     }
 
-    /// Starts the sentinel and waits until it is what it must be.
+    /// Starts the sentinel. Waits only while it is a thread of normal priority: the policy is set
+    /// from here, since an idle-priority thread may take seconds to say that it is one.
     fn start(&self, number: usize) -> std::io::Result<()> {
+        self.leash.store(leash::HELD, SeqCst);
         let (tell, told) = std::sync::mpsc::channel();
         os::start_helper(format!("umcg-sentinel{number}"), move || {
-            let ready = os::CpuSet::only(number)
-                .apply(0)
-                .and_then(|()| os::set_policy(0, libc::SCHED_IDLE));
+            let pinned = os::CpuSet::only(number).apply(0);
             os::sharp_timers();
-            let ok = ready.is_ok();
-            let _ = tell.send(ready);
+            let _ = tell.send(pinned.map(|()| crate::gettid()));
             drop(tell);
-            if ok {
-                cpu(number).watch(number);
+            let cpu = cpu(number);
+            // Who ends this: the starter, below.
+            while cpu.leash.load(SeqCst) == leash::HELD {
+                cpu.leash.wait(leash::HELD, None);
+            }
+            if cpu.leash.load(SeqCst) == leash::LOOSE {
+                cpu.watch(number);
             }
         })?;
-        told.recv()
+        let ready = told
+            .recv()
             .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EAGAIN)))
+            .and_then(|tid| os::set_policy(tid, libc::SCHED_IDLE));
+        let word = if ready.is_ok() {
+            leash::LOOSE
+        } else {
+            leash::AWAY
+        };
+        self.leash.store(word, SeqCst);
+        self.leash.wake();
+        ready
     }
 
     /// The sentinel's life.
@@ -248,30 +275,40 @@ fn cpu_is_free() -> bool {
 pub(crate) enum Confirmation {
     /// A yield on a free CPU takes `alone_ns`, and is `quick` up to `quick_ns`.
     Yield { alone_ns: u64, quick_ns: u64 },
+    /// The CPU was too busy to find out in time; the test goes on in the background.
+    Untimed,
     /// No sentinel verdicts; why.
     None(String),
 }
 
-/// Tries the confirmation once in this process, on a free and on a busy CPU: a few ms.
+/// The self-test is a few ms on a free CPU. On a busy one its idle-priority thread may take
+/// seconds, which nobody waits for.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Tries the confirmation once in this process, on a free and on a busy CPU.
 pub(crate) fn self_test(number: usize) -> &'static Confirmation {
     static RESULT: OnceLock<Confirmation> = OnceLock::new();
     RESULT.get_or_init(|| {
         let (tell, told) = std::sync::mpsc::channel();
         let started = os::start_helper("umcg-selftest".into(), move || {
-            let _ = tell.send(probe(number));
+            let result = probe(number);
+            QUICK_NS.store(
+                match result {
+                    Confirmation::Yield { quick_ns, .. } => quick_ns,
+                    // Nothing is quick: each verdict is refused. It matters when the answer
+                    // comes too late to do without sentinels.
+                    _ => 0,
+                },
+                Relaxed,
+            );
+            let _ = tell.send(result);
         });
         match started {
             Err(error) => Confirmation::None(format!("no thread for the self-test: {error}")),
-            Ok(thread) => {
-                let result = told
-                    .recv()
-                    .unwrap_or_else(|_| Confirmation::None("the self-test died".into()));
-                let _ = thread.join();
-                if let Confirmation::Yield { quick_ns, .. } = result {
-                    QUICK_NS.store(quick_ns, Relaxed);
-                }
-                result
-            }
+            Ok(_) => match told.recv_timeout(PATIENCE) {
+                Ok(result) => result,
+                Err(_) => Confirmation::Untimed,
+            },
         }
     })
 }

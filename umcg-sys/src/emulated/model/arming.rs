@@ -2,7 +2,9 @@
 
 use loom::thread;
 
-use super::{Judge, Model, Phase, check, check_large, check_large_with_stops};
+use super::{
+    Judge, Model, Phase, Repair, Slot, check, check_large, check_large_with_stops, check_with_stops,
+};
 use crate::{state, sync::SeqCst};
 
 /// Steps of a sentinel's verdict that consumes a spare: run word, slot, spare's run word, wake.
@@ -108,32 +110,60 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
     });
 }
 
-/// A sentinel resumes in the middle of a switch when its worker has long returned, to an idle
-/// server, and holds the slot again: it finishes nothing that is not its own.
+/// The worker sleeps for ever, and so does the sentinel that consumes its spare, anywhere: after
+/// a tick of the monitor the spare runs, and the block is booked.
 #[test]
-fn a09_a_late_switch_completes_no_other_dispatch() {
-    check_large(|| {
+fn a09_a_switch_that_stops_anywhere_is_finished_by_the_monitor() {
+    check_with_stops(STEPS, |steps| {
         let m = Model::new(1, &[1, 1]);
-        let run = m.runs_armed(2, 1, 3);
+        m.runs_armed(2, 1, 3);
         m.sleeps(1);
-        // The verdict has been given and the slot moved on to the spare.
-        let verdict = run.to(Phase::Switched);
-        m.world.record(2).step(run, verdict).unwrap();
-        let late = {
-            let m = m.clone();
-            thread::spawn(move || m.world.settle(1, 2, verdict))
-        };
         let spare = {
             let m = m.clone();
             thread::spawn(move || m.one_task(3))
         };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                if let Repair::Runs(_) = m.tick(1) {
+                    // Stopped before the verdict, or the spare runs.
+                    m.look(1, Judge::Monitor);
+                }
+            })
+        };
+        m.serve(1, &[], 1);
+        spare.join().unwrap();
+        judge.join().unwrap();
+        assert_eq!(m.task(2).state(), state::BLOCKED, "not booked");
+        assert_eq!(m.task(2).next_tid(), 0);
+        m.all_out();
+    });
+}
+
+/// A sentinel resumes in the middle of a switch when the slot has long gone on to a worker with a
+/// spare of its own: it completes nothing that is not its own.
+#[test]
+fn a09_a_late_switch_completes_no_other_dispatch() {
+    check(|| {
+        let m = Model::new(1, &[1, 1, 1]);
+        // Worker 2 consumed worker 3, which has run and left, all by the first dispatches.
+        let named = Slot::held(3, m.run(3).epoch());
+        m.task(3).set_next_tid(4);
+        let late = {
+            let m = m.clone();
+            thread::spawn(move || m.world.complete(m.world.record(1), named, 2))
+        };
         let worker = {
             let m = m.clone();
-            thread::spawn(move || m.one_checkpoint(2))
+            thread::spawn(move || {
+                m.world.gate(3).unwrap();
+                assert_eq!(m.run(3).index(), 4, "its spare is lost");
+                m.finish(3);
+            })
         };
-        m.serve(1, &[], 2);
+        m.serve(1, &[3], 1);
         late.join().unwrap();
-        spare.join().unwrap();
         worker.join().unwrap();
         m.all_out();
     });
@@ -143,7 +173,7 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
 /// and the worker is not told that it still owns it.
 #[test]
 fn a09_a_wait_for_ones_own_spare_that_was_consumed_keeps_nothing() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);
@@ -171,14 +201,10 @@ fn a09_a_wait_for_ones_own_spare_that_was_consumed_keeps_nothing() {
             let m = m.clone();
             thread::spawn(move || m.one_task(3))
         };
-        let judge = {
-            let m = m.clone();
-            thread::spawn(move || m.look(1, Judge::Sentinel))
-        };
+        m.look(1, Judge::Sentinel);
         m.serve(1, &[], 2);
         worker.join().unwrap();
         spare.join().unwrap();
-        judge.join().unwrap();
         m.all_out();
     });
 }

@@ -18,12 +18,12 @@ fn a11_nobody_touches_a_worker_that_has_unregistered() {
             thread::spawn(move || {
                 m.world.leave_worker(2);
                 m.scribble(2);
-                m.end(2);
+                m.end();
             })
         };
         let judge = {
             let m = m.clone();
-            thread::spawn(move || m.world.preempt(2).is_ok())
+            thread::spawn(move || m.look(1, Judge::Monitor))
         };
         m.serve(1, &[], 1);
         worker.join().unwrap();
@@ -80,7 +80,7 @@ fn a11_a_late_event_on_an_earlier_servers_list_is_taken_off() {
             thread::spawn(move || {
                 m.world.leave_worker(3);
                 m.scribble(3);
-                m.end(3);
+                m.end();
             })
         };
         let other = {

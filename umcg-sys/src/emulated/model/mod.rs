@@ -37,7 +37,7 @@ fn check(scenario: impl Fn() + Sync + Send + 'static) {
     builder().check(scenario);
 }
 
-/// For scenarios of four threads: those with at most one preemption.
+/// For scenarios of many steps: those with one preemption less.
 fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
     let mut builder = builder();
     builder.preemption_bound = builder
@@ -210,7 +210,7 @@ impl Model {
     }
 
     /// The end of a worker that has left; the application tells its servers.
-    fn end(&self, _worker: Index) {
+    fn end(&self) {
         self.done.fetch_add(1, Plain);
         self.wake_servers();
     }
@@ -268,13 +268,14 @@ impl Model {
     }
 
     /// The mail's server loop until that many workers have finished. `ready`: workers that it
-    /// owns. Each dispatch that it owns the token for must succeed.
+    /// owns. Each dispatch that it owns the token for must succeed, and none may be left over.
     fn serve(&self, server: Index, ready: &[Index], workers: u32) {
         let task = self.task(server);
         let mut ready: VecDeque<Index> = ready.iter().copied().collect();
-        while !self.all_done(workers) {
+        loop {
             self.drain(server, &mut ready);
             if self.all_done(workers) {
+                assert!(ready.is_empty(), "{ready:?} have been queued twice");
                 return;
             }
             let held = self.slot(server).tag() == Tag::Held;

@@ -3,7 +3,10 @@
 use loom::{sync::atomic::AtomicBool, thread};
 
 use super::{Judge, Model, Repair, check, check_large, check_large_with_stops, check_with_stops};
-use crate::{state, sync::SeqCst};
+use crate::{
+    state,
+    sync::{Futex32, SeqCst},
+};
 
 /// Steps of a sentinel's verdict: run word, slot, bell, wake.
 const STEPS: u32 = 4;
@@ -14,22 +17,33 @@ const STEPS: u32 = 4;
 fn a01_a_confirmation_is_good_for_one_dispatch() {
     check(|| {
         let m = Model::new(1, &[1]);
-        m.runs_in(2, 1);
+        let first = m.runs_in(2, 1);
         m.sleeps(1);
         let asleep = loom::sync::Arc::new(AtomicBool::new(true));
+        let again = loom::sync::Arc::new(Futex32::new(0));
         let worker = {
-            let (m, asleep) = (m.clone(), asleep.clone());
+            let (m, asleep, again) = (m.clone(), asleep.clone(), again.clone());
             thread::spawn(move || {
                 asleep.store(false, SeqCst);
                 m.hand_over(2, 1);
+                again.store(1, SeqCst);
+                again.wake();
                 m.finish(2);
             })
         };
         let judge = {
             let m = m.clone();
             thread::spawn(move || {
-                // A read-modify-write reads what is true now.
-                m.look_and(1, Judge::Sentinel, |_| asleep.fetch_and(true, SeqCst))
+                let judged = m.look_and(1, Judge::Sentinel, |_| {
+                    // A read-modify-write reads what is true now. What it says is old by the
+                    // time that it is used.
+                    let confirmed = asleep.fetch_and(true, SeqCst);
+                    while confirmed && again.load(SeqCst) == 0 {
+                        again.wait(0, None);
+                    }
+                    confirmed
+                });
+                assert!(!judged, "{first:?} was over, and {:?} judged", m.run(2));
             })
         };
         m.serve(1, &[], 1);
@@ -173,7 +187,7 @@ fn a04_two_judges_give_one_verdict() {
 /// is picked once, and the server hears of it.
 #[test]
 fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
-    check(|| {
+    check_large(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
@@ -187,6 +201,75 @@ fn a08_a_worker_judged_on_its_way_into_wait_is_picked_once() {
         let judge = {
             let m = m.clone();
             thread::spawn(move || m.world.preempt(2).unwrap())
+        };
+        m.serve(1, &[], 1);
+        worker.join().unwrap();
+        judge.join().unwrap();
+        m.all_out();
+    });
+}
+
+/// The same while it hands its slot to the worker that will queue it again, say the next owner
+/// of a lock: that choice is not lost.
+#[test]
+fn a08_the_choice_of_a_worker_judged_on_its_way_into_wait_is_not_lost() {
+    check(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let chooses = {
+            let m = m.clone();
+            thread::spawn(move || {
+                while !m.task(2).leave() {
+                    m.world.checkpoint(2).unwrap();
+                }
+                m.task(2).set_next_tid(3);
+                m.world.wait_worker(2, None).unwrap();
+                m.holds(2);
+                assert_eq!(m.task(2).next_tid(), 0);
+                m.finish(2);
+            })
+        };
+        let chosen = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.world.gate(3).unwrap();
+                m.holds(3);
+                m.inboxes[1].fetch_or(1 << 2, SeqCst);
+                m.finish(3);
+            })
+        };
+        m.world.preempt(2).unwrap();
+        m.serve(1, &[], 2);
+        chooses.join().unwrap();
+        chosen.join().unwrap();
+        m.all_out();
+    });
+}
+
+/// A worker that has left RUNNING is its queue's: a checkpoint on the way to `wait` queues it
+/// no second time.
+#[test]
+fn a08_a_checkpoint_between_leave_and_wait_queues_nothing() {
+    check_large(|| {
+        let m = Model::new(1, &[1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || {
+                while !m.task(2).leave() {
+                    m.world.checkpoint(2).unwrap();
+                }
+                m.inboxes[1].fetch_or(1 << 2, SeqCst);
+                m.world.checkpoint(2).unwrap();
+                m.world.wait_worker(2, None).unwrap();
+                m.finish(2);
+            })
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || m.look(1, Judge::Monitor))
         };
         m.serve(1, &[], 1);
         worker.join().unwrap();

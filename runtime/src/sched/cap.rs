@@ -1,0 +1,186 @@
+//! How many workers there may be.
+
+use std::fmt;
+
+use crate::sync::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+/// So many workers may be added beyond `max_workers` while others wait in the runtime's own
+/// waits (trace A12). Not infinite, so that a runaway recursion of joins ends in an event and a
+/// wait instead of in the machine's last thread.
+const BEYOND: usize = 32_768;
+
+/// The workers that there are, against those that there may be.
+pub(super) struct Cap {
+    /// `max_workers` of the builder.
+    max: usize,
+    /// Workers that exist or are being made.
+    total: AtomicUsize,
+    /// Those that sleep in the runtime's own waits: they do not count.
+    own_waits: AtomicUsize,
+    /// Somebody was refused; whoever makes room takes this, and says so.
+    refused: AtomicBool,
+}
+
+/// What came of asking for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It was had; with it there are so many workers.
+    Taken(usize),
+    /// There is none. `news`: the first refusal since room was made last.
+    Refused { news: bool },
+}
+
+impl Cap {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            max,
+            total: AtomicUsize::new(0),
+            own_waits: AtomicUsize::new(0),
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) const fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Whether another worker would be allowed.
+    pub(super) fn has_room(&self) -> bool {
+        self.room_beside(self.total.load(SeqCst))
+    }
+
+    /// Whether there are more workers than `max`: those that were added while others waited
+    /// leave when they have nothing to do.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.total.load(Relaxed) > self.max
+    }
+
+    fn room_beside(&self, total: usize) -> bool {
+        total.saturating_sub(self.own_waits.load(SeqCst)) < self.max
+            && total < self.max.saturating_add(BEYOND)
+    }
+
+    /// Takes a place for a worker. Who is refused is told of room as soon as there is some.
+    pub(super) fn reserve(&self) -> Place {
+        if let Some(total) = self.try_reserve() {
+            return Place::Taken(total);
+        }
+        let news = !self.refused.swap(true, SeqCst);
+        // The flag, then the look; pairs with the fence in `made_room`: either we see the room,
+        // or the flag is seen.
+        fence(SeqCst);
+        match self.try_reserve() {
+            Some(total) => Place::Taken(total),
+            None => Place::Refused { news },
+        }
+    }
+
+    fn try_reserve(&self) -> Option<usize> {
+        let mut total = self.total.load(SeqCst);
+        while self.room_beside(total) {
+            match self
+                .total
+                .compare_exchange(total, total + 1, SeqCst, SeqCst)
+            {
+                Ok(_) => return Some(total + 1),
+                Err(found) => total = found,
+            }
+        }
+        None
+    }
+
+    /// A worker is gone, or was not made. True: somebody was refused and is to be told.
+    #[must_use]
+    pub(super) fn release(&self) -> bool {
+        self.total.fetch_sub(1, SeqCst);
+        self.made_room()
+    }
+
+    /// A worker begins one of the runtime's own waits. True: as in [`release`](Self::release).
+    #[must_use]
+    pub(super) fn begin_own_wait(&self) -> bool {
+        self.own_waits.fetch_add(1, SeqCst);
+        self.made_room()
+    }
+
+    pub(super) fn end_own_wait(&self) {
+        self.own_waits.fetch_sub(1, SeqCst);
+    }
+
+    fn made_room(&self) -> bool {
+        // The room, then the look at the flag; see `reserve`.
+        fence(SeqCst);
+        self.refused.load(Relaxed) && self.refused.swap(false, SeqCst)
+    }
+}
+
+impl fmt::Debug for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cap")
+            .field("max", &self.max)
+            .field("total", &self.total.load(Relaxed))
+            .field("own_waits", &self.own_waits.load(Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_waits_make_room_and_their_end_leaves_a_surplus() {
+        let cap = Cap::new(2);
+        assert_eq!(cap.reserve(), Place::Taken(1));
+        assert_eq!(cap.reserve(), Place::Taken(2));
+        assert_eq!(cap.reserve(), Place::Refused { news: true });
+        assert_eq!(cap.reserve(), Place::Refused { news: false });
+        assert!(cap.begin_own_wait(), "somebody was refused");
+        assert!(cap.has_room());
+        assert_eq!(cap.reserve(), Place::Taken(3));
+        cap.end_own_wait();
+        assert!(cap.is_exceeded() && !cap.has_room());
+        assert!(!cap.release(), "nobody was refused since");
+        assert!(!cap.is_exceeded());
+    }
+
+    #[test]
+    fn own_waits_do_not_go_on_for_ever() {
+        let cap = Cap::new(1);
+        for _ in 0..=BEYOND {
+            assert!(matches!(cap.reserve(), Place::Taken(_)));
+            let _ = cap.begin_own_wait();
+        }
+        assert!(matches!(cap.reserve(), Place::Refused { .. }));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    /// A maker that is refused while a worker makes room gets the place, or is told.
+    #[test]
+    fn room_is_seen_or_said() {
+        loom::model(|| {
+            let cap = Arc::new(Cap::new(1));
+            assert_eq!(cap.reserve(), Place::Taken(1));
+            let worker = {
+                let cap = Arc::clone(&cap);
+                thread::spawn(move || cap.begin_own_wait())
+            };
+            let place = cap.reserve();
+            let told = worker.join().unwrap();
+            assert!(
+                told || matches!(place, Place::Taken(2)),
+                "refused, and nobody says that there is room now"
+            );
+        });
+    }
+}

@@ -1,0 +1,7 @@
+//! What is left of the scheduler under `--cfg loom`: the parts that lock nothing, each with its
+//! model at its end.
+
+mod cap;
+mod lifo;
+mod list;
+mod sleep;
