@@ -284,6 +284,8 @@ int test_hostile(int argc, char **argv)
 		workers[i].id = i;
 		pthread_create(&workers[i].thread, NULL, hostile_worker, &workers[i]);
 	}
+	while (do_stat(0).live < 4)
+		usleep(100);
 	pthread_create(&thread, NULL, scribble, NULL);
 	pthread_create(&thread, NULL, scribble, NULL);
 	while (now_ns() < end) {

@@ -1,7 +1,8 @@
 //! Running a future on the calling thread, blocking.
 
+#[cfg(not(loom))]
+use std::cell::RefCell;
 use std::{
-    cell::RefCell,
     future::Future,
     pin::pin,
     sync::Arc,
@@ -24,6 +25,7 @@ impl Seat {
     }
 }
 
+#[cfg(not(loom))]
 thread_local! {
     /// This thread's seat while nobody sits on it. A nested `block_on` finds it taken and makes
     /// its own: sharing one would let the inner future's poll eat the outer one's token.
@@ -50,6 +52,13 @@ thread_local! {
 /// ```
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
+    // In a model the threads share the real thread's locals, and runs must not share parkers. The
+    // parker stays: the model cannot see that `Arc` orders its end after everybody's last use.
+    #[cfg(loom)]
+    let seat = Seat::new();
+    #[cfg(loom)]
+    std::mem::forget(seat.waker.clone());
+    #[cfg(not(loom))]
     let seat = SEAT
         .try_with(|seat| seat.borrow_mut().take())
         .ok()
@@ -65,11 +74,12 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     };
     // A token may be left in the seat: at worst one poll too many next time. When the future
     // panics the seat is lost, and the next wait makes one.
+    #[cfg(not(loom))]
     let _ = SEAT.try_with(|cell| *cell.borrow_mut() = Some(seat));
     output
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::{
         future::{poll_fn, ready},

@@ -60,16 +60,18 @@
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
 
 // Under `--cfg loom` this crate is nothing but its model checks: the files of the scheduler that
-// lock nothing, alone.
+// lock nothing, and a task's way from spawn to join.
 #[cfg(loom)]
 #[path = "sched/model.rs"]
 mod sched;
 
-#[cfg(not(loom))]
 mod block_on;
 #[cfg(not(loom))]
 mod builder;
 #[cfg(not(loom))]
+mod context;
+#[cfg(loom)]
+#[path = "context_model.rs"]
 mod context;
 #[cfg(not(loom))]
 mod error;
@@ -87,7 +89,6 @@ mod macros_support;
 mod metrics;
 #[cfg(not(loom))]
 mod panic;
-#[cfg(not(loom))]
 mod parker;
 #[cfg(not(loom))]
 mod runtime;
@@ -98,7 +99,6 @@ mod scope;
 #[cfg(not(loom))]
 mod spawn;
 mod sync;
-#[cfg(not(loom))]
 pub mod task;
 #[cfg(all(test, not(loom)))]
 mod test_sched;
@@ -116,9 +116,9 @@ pub use umcg_macros::{main, test};
 #[cfg(not(loom))]
 pub use umcg_sys::{Choice, CommandUnmanaged, ProviderKind};
 
+pub use crate::block_on::block_on;
 #[cfg(not(loom))]
 pub use crate::{
-    block_on::block_on,
     builder::Builder,
     context::EnterGuard,
     error::BuildError,

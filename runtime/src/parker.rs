@@ -8,17 +8,13 @@
 //! anything -> NOTIFIED by whoever unparks, NOTIFIED -> EMPTY by the owner that takes the
 //! token. Only the owner ever leaves NOTIFIED or enters PARKED.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU32,
-            Ordering::{Acquire, Release},
-        },
-    },
-    task::Wake,
-    time::{Duration, Instant},
+#[cfg(not(loom))]
+use std::time::{Duration, Instant};
+use std::{fmt, sync::Arc, task::Wake};
+
+use crate::sync::{
+    AtomicU32,
+    Ordering::{Acquire, Release},
 };
 
 /// No token, nobody waits.
@@ -33,13 +29,51 @@ const PARKED: u32 = u32::MAX;
 pub(crate) struct Parker {
     /// [`EMPTY`], [`NOTIFIED`] or [`PARKED`].
     word: AtomicU32,
+    /// The model's futex.
+    #[cfg(loom)]
+    queue: (loom::sync::Mutex<()>, loom::sync::Condvar),
 }
 
 impl Parker {
+    #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
             word: AtomicU32::new(EMPTY),
         }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            word: AtomicU32::new(EMPTY),
+            queue: (loom::sync::Mutex::new(()), loom::sync::Condvar::new()),
+        }
+    }
+
+    /// Sleeps while the owner is PARKED, or returns for no reason.
+    #[cfg(not(loom))]
+    fn sleep(&self) {
+        futex_wait(&self.word, PARKED, None);
+    }
+
+    #[cfg(not(loom))]
+    fn rouse(&self) {
+        futex_wake(&self.word, 1);
+    }
+
+    /// As the kernel does it: the comparison and going to sleep are one step for a waker.
+    #[cfg(loom)]
+    fn sleep(&self) {
+        let queue = self.queue.0.lock().unwrap();
+        if self.word.load(Acquire) == PARKED {
+            drop(self.queue.1.wait(queue).unwrap());
+        }
+    }
+
+    #[cfg(loom)]
+    fn rouse(&self) {
+        let _queue = self.queue.0.lock().unwrap();
+        self.queue.1.notify_all();
     }
 
     /// Sets the token and wakes the owner if it sleeps.
@@ -47,7 +81,7 @@ impl Parker {
         // Release: what was done before is seen by the owner; pairs with the Acquire of the
         // owner's `fetch_sub` and compare-exchange.
         if self.word.swap(NOTIFIED, Release) == PARKED {
-            futex_wake(&self.word, 1);
+            self.rouse();
         }
     }
 
@@ -59,7 +93,7 @@ impl Parker {
             return;
         }
         loop {
-            futex_wait(&self.word, PARKED, None);
+            self.sleep();
             if self.take() {
                 return;
             }
@@ -67,6 +101,7 @@ impl Parker {
     }
 
     /// Waits for the token at most that long; whether it was taken. For the owner.
+    #[cfg(not(loom))]
     pub(crate) fn park_timeout(&self, timeout: Duration) -> bool {
         // Acquire: pairs with the Release in `unpark`.
         if self.word.fetch_sub(1, Acquire) == NOTIFIED {
@@ -111,6 +146,7 @@ impl fmt::Debug for Parker {
 }
 
 /// Sleeps while `word` is `expected`, at most for `timeout`. May return early for no reason.
+#[cfg(not(loom))]
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
     let timeout = timeout.map(|left| libc::timespec {
         tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -132,6 +168,7 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Durati
 }
 
 /// Wakes up to `count` threads that sleep on `word`.
+#[cfg(not(loom))]
 pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     // SAFETY: a wake does not touch the memory; an address without sleepers is no error.
     unsafe {
@@ -144,7 +181,7 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: i32) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -25,13 +25,16 @@
 // itself.
 
 mod abort;
+#[cfg(not(loom))]
 mod builder;
 mod error;
 mod future;
 mod id;
 mod join;
 mod owned;
+#[cfg(not(loom))]
 mod set;
+#[cfg(not(loom))]
 mod yield_now;
 
 use std::{
@@ -46,12 +49,10 @@ use std::{
 
 use async_task::{ScheduleInfo, WithInfo};
 
+pub use self::{abort::AbortHandle, error::JoinError, id::Id, join::JoinHandle};
+#[cfg(not(loom))]
 pub use self::{
-    abort::AbortHandle,
     builder::Builder,
-    error::JoinError,
-    id::Id,
-    join::JoinHandle,
     set::JoinSet,
     yield_now::{YieldNow, yield_now},
 };
@@ -271,5 +272,8 @@ pub fn name() -> Option<Arc<str>> {
     crate::context::with_task(Meta::name).flatten()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod model;

@@ -126,11 +126,13 @@ impl World {
             }
         }
         self.take_place(&worker, server);
+        // Before the worker can run: it may look.
+        server.task().clear_next_tid(next);
         if !self.give(server, from, &worker, run) {
+            server.task().set_next_tid(next);
             self.unclaim(&worker);
             return Err((libc::ESRCH, "the target became an ordinary thread"));
         }
-        server.task().clear_next_tid(next);
         self.rouse(server);
         // Work that waited before the slot was held has told nobody yet.
         self.watch_if_work(server);
