@@ -5,7 +5,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "build of the integration tests"
 mapfile -t binaries < <(
-    cargo test -p umcg-tests -p umcg -p umcg-sys --test '*' --no-run 2>&1 | tee /dev/stderr |
+    cargo test -p umcg-tests -p umcg -p umcg-sys --test '*' --no-run 2>&1 | tee -a /dev/stderr |
         sed -n 's/^ *Executable tests.*(\(.*\))$/\1/p'
 )
 [[ ${#binaries[@]} -gt 0 ]] || { echo "no integration tests found" >&2; exit 1; }

@@ -41,14 +41,14 @@ struct Storm {
 }
 
 impl Storm {
-    fn start(stage: &Arc<Stage>, tids: Vec<u32>) -> Self {
+    fn start(stage: &Arc<Stage>, signal: i32, tids: Vec<u32>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         stage.thread("storm", {
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(SeqCst) {
                     for &tid in &tids {
-                        proc::signal(tid, libc::SIGUSR1);
+                        proc::signal(tid, signal);
                     }
                     std::thread::sleep(Duration::from_micros(200));
                 }
@@ -64,9 +64,10 @@ impl Drop for Storm {
     }
 }
 
-/// Workers that wait, yield, sleep and block under a storm of signals.
-fn signal_storm(stage: &Arc<Stage>, flags: i32) {
-    proc::count_signals(libc::SIGUSR1, flags);
+/// Workers that wait, yield, sleep and block under a storm of signals. A signal of its own for
+/// each set of flags: a handler is the whole process's, and tests run side by side.
+fn signal_storm(stage: &Arc<Stage>, signal: i32, flags: i32) {
+    proc::count_signals(signal, flags);
     let mut server = Server::start(stage);
     let data = Futex::default();
     // A futex wait is restarted, or it is not and the caller's loop repeats it.
@@ -98,7 +99,7 @@ fn signal_storm(stage: &Arc<Stage>, flags: i32) {
     let all = [&blocked, &reading, &parked, &busy];
     let mut tids: Vec<_> = all.iter().map(|worker| worker.tid()).collect();
     tids.push(server.tid());
-    let storm = Storm::start(stage, tids);
+    let storm = Storm::start(stage, signal, tids);
     let before = proc::signals();
     server.run_until("the storm was there", |_| {
         proc::signals() > before + 200 && busy.exited()
@@ -116,12 +117,12 @@ fn signal_storm(stage: &Arc<Stage>, flags: i32) {
 
 #[test]
 fn signals_with_restart() {
-    on_each(|stage| signal_storm(stage, libc::SA_RESTART));
+    on_each(|stage| signal_storm(stage, libc::SIGUSR1, libc::SA_RESTART));
 }
 
 #[test]
 fn signals_without_restart() {
-    on_each(|stage| signal_storm(stage, 0));
+    on_each(|stage| signal_storm(stage, libc::SIGUSR2, 0));
 }
 
 #[test]

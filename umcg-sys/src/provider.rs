@@ -75,8 +75,10 @@ impl Facts {
 /// Where a server and its workers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Placement {
-    /// What the provider prefers. Emulated: a CPU of the affinity mask, the one that fewest
-    /// servers of this process use. Device: not pinned.
+    /// What the provider prefers. Emulated: a CPU of the registering thread's affinity mask, the
+    /// one that fewest servers of this process use. A thread that a server or a worker made has
+    /// inherited a pin: see [`unmanage_current_thread`](crate::unmanage_current_thread). Device:
+    /// not pinned.
     #[default]
     Auto,
     /// This CPU. It must be in the affinity mask of the registering thread.

@@ -37,7 +37,7 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
         Placement::Unpinned => return Ok(None),
         Placement::Cpu(number) if mask.contains(number) => number,
         Placement::Cpu(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
-        Placement::Auto => choose(&inheritable(mask)),
+        Placement::Auto => choose(&mask),
     };
     // Refused by a sandbox: then unpinned is what is left, and `describe` says so.
     if let Err(error) = os::CpuSet::only(number).apply(0) {
@@ -55,21 +55,6 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
         // the monitor sees the blocks.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(Some(number)),
         attached => attached.map(|()| Some(number)),
-    }
-}
-
-/// The mask that the thread was meant to have: one that descends from a server or a worker has
-/// inherited a pin, which must not put a whole second runtime on that one CPU.
-fn inheritable(mask: os::CpuSet) -> os::CpuSet {
-    let pinned = mask.iter().take(2).count() == 1;
-    let ours = mask
-        .iter()
-        .next()
-        .is_some_and(|number| sentinel::cpu(number).users() > 0);
-    if pinned && ours {
-        os::original_mask().clone()
-    } else {
-        mask
     }
 }
 
