@@ -22,6 +22,13 @@ use crate::{Error, UmcgTask};
 /// `register` flag: the task is a worker. Without it, a server.
 pub const REGISTER_WORKER: u32 = 1;
 
+/// Flag of a server's [`wait`](Provider::wait): no worker waits to be picked. While it sleeps,
+/// a worker of this server that unblocks may take the slot over from one that is blocked in it,
+/// instead of having both switches made by way of the server.
+///
+/// A permission, not a request: a provider for which that saves nothing takes no notice (device).
+pub const WAIT_TAKE_OVER: u32 = 1;
+
 /// Bits 24 to 31 of the `register` flags: the version of the ABI that the caller speaks.
 /// This library speaks version 0.
 pub const REGISTER_VERSION_MASK: u32 = 0xff00_0000;
@@ -155,12 +162,18 @@ pub struct ServerCounters {
     pub blocks_sentinel: u64,
     /// Blocks reported by the monitor (emulated).
     pub blocks_monitor: u64,
+    /// Blocks reported by another worker of that server that had been blocked itself and came to
+    /// run (emulated).
+    pub blocks_sibling: u64,
     /// Times that a suspected block was not confirmed (emulated).
     pub refused: u64,
     /// Blocked workers found awake and put back into the slot instead of a new one (emulated).
     pub adopted: u64,
     /// Unblocked workers that took the idle server's slot without a switch (emulated).
     pub self_dispatched: u64,
+    /// Unblocked workers that took the slot over from a blocked one (emulated,
+    /// [`WAIT_TAKE_OVER`]); part of `blocks_sibling`.
+    pub taken_over: u64,
     /// Preemptions that took effect.
     pub preempted: u64,
     /// The longest time from a reported block to the end of it, in nanoseconds.
@@ -248,7 +261,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// The caller is RUNNING after each, and `next_tid` untouched.
     ///
-    /// * EINVAL: not registered, unknown flags, a worker with a deadline, a worker that is its
+    /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that is its
     ///   own target, state neither RUNNING nor RUNNABLE.
     /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
     /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
@@ -281,6 +294,24 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// EINVAL: not registered. ESRCH: the server is gone, or this is a forked child; the
     /// thread is an ordinary one from here on.
     fn checkpoint(&self) -> Result<(), Error>;
+
+    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing, which need not
+    /// run on: it never sleeps. `true`: the caller holds its slot. `false`: it was judged, and
+    /// runs without a slot; all it may do is [`leave_judged`](UmcgTask::leave_judged), publish
+    /// itself as a worker without work, and `wait`.
+    ///
+    /// `wanted` says, if it comes to that, whether the worker has anything to do in a slot: one
+    /// that is to be had without a switch is taken only then.
+    ///
+    /// Where the kernel stops an unblocked worker itself it is always `true`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `checkpoint`.
+    fn try_checkpoint(&self, wanted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        let _ = wanted;
+        self.checkpoint().map(|()| true)
+    }
 
     /// Takes an armed worker back from `worker`, which the caller dispatches: its server, or
     /// the worker itself. `Some(tid)`: the caller owns it again. `None`: nothing was armed, or

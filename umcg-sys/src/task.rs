@@ -164,6 +164,25 @@ impl UmcgTask {
         self.transition(state::RUNNING, state::RUNNABLE).is_ok()
     }
 
+    /// The same for a worker that [`try_checkpoint`] found without a slot: BLOCKED, or RUNNING if
+    /// nobody had said so yet, to RUNNABLE. To be followed by publication and `wait`, which wakes
+    /// nobody for a worker that holds no slot.
+    ///
+    /// [`try_checkpoint`]: crate::Provider::try_checkpoint
+    pub fn leave_judged(&self) {
+        let mut word = self.raw.state.load(SeqCst);
+        // A late booker makes RUNNING BLOCKED, and nothing else moves it: once round at most,
+        // but for the application's bits.
+        while let Err(found) = self.raw.state.compare_exchange(
+            word,
+            (word & state::USER_MASK) | state::RUNNABLE,
+            SeqCst,
+            SeqCst,
+        ) {
+            word = found;
+        }
+    }
+
     /// First step of the server loop: the server says that it is about to sleep, *before* it
     /// drains. Every event after this makes `wait` return at once.
     pub fn begin_drain(&self) {

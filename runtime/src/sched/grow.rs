@@ -224,7 +224,7 @@ impl Shared {
                 // It comes, and wakes its server.
                 continue;
             }
-            if server.idle() > 0 || !self.backlog.reachable(index, &self.sleep) {
+            if server.idle_soon() > 0 || !self.backlog.reachable(index, &self.sleep) {
                 // The tasks went elsewhere. A server that starves is told of no new ones: it
                 // has to look for itself.
                 if starved {

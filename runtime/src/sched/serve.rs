@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use umcg_sys::{Error, List, Placement, Register};
+use umcg_sys::{Error, List, Placement, Register, WAIT_TAKE_OVER};
 
 use super::{
     Shared,
@@ -175,6 +175,7 @@ impl ServerThread<'_> {
             }
         }
         lists.yielded.append(&shared.arena, yielded);
+        me.take_in_idle(idle.len());
         while let Some(index) = idle.pop(&shared.arena) {
             lists.idle.push(&shared.arena, index);
         }
@@ -491,7 +492,12 @@ impl ServerThread<'_> {
     }
 
     fn wait(&self, deadline: u64) -> Result<(), Error> {
-        let outcome = self.shared.provider.wait(deadline, 0);
+        // Nobody waits who has a turn before those that unblock: they may follow one another.
+        let waiting = self.shared.backlog.servers[self.me.index()]
+            .workers
+            .load(Relaxed);
+        let flags = if waiting == 0 { WAIT_TAKE_OVER } else { 0 };
+        let outcome = self.shared.provider.wait(deadline, flags);
         match outcome {
             Err(error) if !(error.is_timeout() || error.is_busy() || error.is_gone()) => {
                 unreachable!("a server could not wait: {error}")

@@ -53,6 +53,8 @@ pub(super) struct Server {
 struct Words {
     /// `lists.idle.len()`, for those that may not lock.
     idle: AtomicU32,
+    /// Idle workers in the inbox: not yet in `lists`, but as good as.
+    resting: AtomicU32,
     /// Workers whose `server` this is, with those that are being made.
     population: AtomicU32,
     /// Those of them that are being made.
@@ -76,6 +78,7 @@ impl Server {
             }),
             shared: CachePadded::new(Words {
                 idle: AtomicU32::new(0),
+                resting: AtomicU32::new(0),
                 population: AtomicU32::new(0),
                 starting: AtomicU32::new(0),
                 wanted: AtomicBool::new(false),
@@ -119,17 +122,32 @@ impl Server {
             .store(lists.ready.len() + lists.yielded.len(), SeqCst);
     }
 
-    /// How many workers are idle here.
+    /// How many workers are in the idle list here, to be had by any server.
     pub(super) fn idle(&self) -> u32 {
         // SeqCst: read by a server that is about to starve, after its fence.
         self.shared.idle.load(SeqCst)
     }
 
+    /// A worker without work is about to come into the inbox.
+    pub(super) fn expect_idle(&self) {
+        // Relaxed: a hint for growth.
+        self.shared.resting.fetch_add(1, Relaxed);
+    }
+
+    /// So many have been taken out of it.
+    pub(super) fn take_in_idle(&self, count: u32) {
+        self.shared.resting.fetch_sub(count, Relaxed);
+    }
+
+    /// With those in the inbox, which this server alone can take out.
+    pub(super) fn idle_soon(&self) -> u32 {
+        self.idle() + self.shared.resting.load(Relaxed)
+    }
+
     /// Workers of this server that run, are blocked, armed, or being made: all that are in none
     /// of its lists. May be off by those that are on their way.
     pub(super) fn out(&self, backlog: &Backlog) -> u32 {
-        let listed =
-            self.shared.idle.load(Relaxed) + backlog.servers[self.index].workers.load(Relaxed);
+        let listed = self.idle_soon() + backlog.servers[self.index].workers.load(Relaxed);
         self.population().saturating_sub(listed)
     }
 
@@ -202,7 +220,7 @@ impl Server {
     /// take them, while a sibling is blocked already. Without a blocked one the work is
     /// CPU-bound, as far as we know, and a spare would be of no use.
     pub(super) fn lacks_spare(&self, backlog: &Backlog) -> bool {
-        self.shared.idle.load(Relaxed) == 0
+        self.idle_soon() == 0
             && self.out(backlog) > 1
             && self.shared.starting.load(Relaxed) == 0
             && backlog.any_queued()

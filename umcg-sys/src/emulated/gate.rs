@@ -6,6 +6,7 @@
 
 use super::{
     record::{Counts, Record, life},
+    verdict::now,
     words::{Index, Phase, Run, Slot, Tag},
     world::{Pin, World},
 };
@@ -230,6 +231,9 @@ impl World {
                     };
                     // The mirror before the acknowledgement: from then on we can be judged.
                     set_running(task);
+                    worker
+                        .running_since
+                        .store(now(), std::sync::atomic::Ordering::Relaxed);
                     let acked = Run::new(run.epoch(), armed, Phase::Acked);
                     if worker.step(run, acked).is_ok() {
                         return Ok(());

@@ -280,10 +280,14 @@ impl World {
                         self.poke_own_server(&worker);
                     }
                 }
-                // Pulled out by the dispatcher that picked us meanwhile, or picked.
-                Phase::Out | Phase::Dispatched | Phase::Relieving => {
+                // Here without a slot from the start (`try_checkpoint`), or pulled out by the
+                // dispatcher that picked us meanwhile.
+                Phase::Out => {
+                    self.poke_own_server(&worker);
                     return self.sleep_worker(worker);
                 }
+                // Picked.
+                Phase::Dispatched | Phase::Relieving => return self.sleep_worker(worker),
                 Phase::Plain => return self.orphan(&worker),
             }
         }

@@ -25,6 +25,8 @@ pub(crate) enum Judge {
     Monitor,
     /// A deliberate verdict: `preempt`.
     Preempter,
+    /// Another worker of the same server, which was blocked and runs on.
+    Sibling,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
+            Judge::Sibling => &host.counts.sibling,
         });
         self.settle(host_index, index, verdict);
         if judge == Judge::Sentinel {

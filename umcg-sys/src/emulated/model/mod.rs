@@ -7,6 +7,7 @@ mod beds;
 mod lists;
 mod lives;
 mod slots;
+mod take_over;
 mod verdicts;
 
 use std::{
@@ -174,6 +175,12 @@ impl Model {
         self.task(server).begin_drain();
     }
 
+    /// Setting up: the server sleeps so, and permits take-overs from now on.
+    fn sleeps_open(&self, server: Index) {
+        self.sleeps(server);
+        self.world.record(server).open.store(1, SeqCst);
+    }
+
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
@@ -260,6 +267,23 @@ impl Model {
         self.world
             .wait_worker(worker, None)
             .expect("the server lives");
+        self.holds(worker);
+    }
+
+    /// A worker between two tasks, with more to do: takes a slot that it can have at once, or
+    /// goes to rest and waits until it is picked.
+    fn pass(&self, worker: Index, server: Index) {
+        let holds = self
+            .world
+            .try_checkpoint(worker, &|| true)
+            .expect("the server lives");
+        if !holds {
+            self.task(worker).leave_judged();
+            self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
+            self.world
+                .wait_worker(worker, None)
+                .expect("the server lives");
+        }
         self.holds(worker);
     }
 
