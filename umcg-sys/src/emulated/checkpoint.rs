@@ -206,10 +206,7 @@ impl World {
         let first = server.runnable_waiting.load(SeqCst) == 0;
         let verdict = match seen.phase() {
             Phase::Judged => seen,
-            Phase::Acked
-                if seen.index() != slot.index()
-                    && now().saturating_sub(holder.running_since.load(Relaxed)) < FRESH_NS =>
-            {
+            Phase::Acked if now().saturating_sub(holder.running_since.load(Relaxed)) < FRESH_NS => {
                 if !first {
                     self.judge(slot.index(), seen, Judge::Sibling);
                     return false;

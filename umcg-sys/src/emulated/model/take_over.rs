@@ -179,3 +179,32 @@ fn t2_a_worker_that_goes_to_rest_may_be_adopted() {
         m.all_out();
     });
 }
+
+/// Who unblocked before, and waits, is not overtaken: the slot goes to the server.
+#[test]
+fn t1_a_take_over_does_not_overtake_who_waits() {
+    check(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        m.runs_in(3, 1);
+        m.sleeps_open(1);
+        m.world.record(1).runnable_waiting.store(1, SeqCst);
+        assert_eq!(m.world.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.slot(1).tag(), Tag::Server);
+        assert_eq!(m.task(1).state(), state::RUNNING, "the server sleeps on");
+        assert_eq!(m.task(3).state(), state::BLOCKED, "not booked");
+    });
+}
+
+/// A server that has not permitted it keeps the say.
+#[test]
+fn t1_a_take_over_needs_the_servers_permission() {
+    check(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        let holder = m.runs_in(3, 1);
+        m.sleeps(1);
+        assert_eq!(m.world.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.run(3), holder);
+    });
+}
