@@ -1,0 +1,16 @@
+//! umcg beside its peers: the same work on each, in one process and one run.
+//!
+//! [`system`] has the systems behind one trait, [`sets`] the work, [`runner`] what runs the one
+//! on the other, [`targets`] what is to be reached. The program `umcg-benches` puts them together;
+//! `benches/micro.rs` uses them with criterion. `README.md` beside the manifest says how to use
+//! it and what makes the comparison fair.
+
+pub mod clock;
+pub mod machine;
+pub mod neighbour;
+pub mod report;
+pub mod runner;
+pub mod sets;
+pub mod system;
+pub mod targets;
+pub mod usage;

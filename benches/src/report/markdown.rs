@@ -1,0 +1,135 @@
+//! The run as a page of tables.
+
+use std::fmt::Write;
+
+use super::{Report, Row};
+use crate::targets::Verdict;
+
+/// The whole run.
+pub fn table(report: &Report) -> String {
+    let mut text = format!("# `{}`\n\n{}\n", report.command, machine(report));
+    if !report.verdicts.is_empty() {
+        text += "\n## Targets\n\n";
+        text += &verdicts(&report.verdicts);
+    }
+    let mut last = (String::new(), String::new());
+    for row in &report.rows {
+        let here = (row.set.clone(), row.id.clone());
+        if here != last {
+            if here.0 != last.0 {
+                let _ = write!(text, "\n## {}\n", row.set);
+            }
+            text += &group(report, row);
+            last = here;
+        }
+    }
+    text
+}
+
+fn machine(report: &Report) -> String {
+    let m = &report.machine;
+    format!(
+        "{}, {} CPUs, {} MiB, Linux {}, load {}. Provider: {} ({}). {} workers or servers each.\n",
+        m.processor,
+        m.cpus,
+        m.memory_mib,
+        m.kernel,
+        m.load,
+        m.provider,
+        m.provider_description,
+        m.workers
+    )
+}
+
+/// What is to be reached, beside what was.
+pub(crate) fn verdicts(verdicts: &[Verdict]) -> String {
+    let mut text =
+        String::from("| target | what | here | limit | | beside |\n|---|---|--:|--:|---|---|\n");
+    for v in verdicts {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} {} | {} | {} | {} |",
+            v.id,
+            v.what,
+            figure(v.value),
+            v.unit,
+            figure(v.limit),
+            if v.met { "met" } else { "**not met**" },
+            v.note
+        );
+    }
+    text
+}
+
+/// All systems at the work of `first`, from that row on.
+fn group(report: &Report, first: &Row) -> String {
+    let rows: Vec<&Row> = report
+        .rows
+        .iter()
+        .filter(|row| row.set == first.set && row.id == first.id)
+        .collect();
+    let latency = rows.iter().any(|row| row.latency.is_some());
+    let mut text = format!(
+        "\n`{}`: {}; per {}, medians\n\n| system | wall us | (min - max) | CPU us | threads | voluntary switches |{} |\n|---|--:|---|--:|--:|--:|{}---|\n",
+        first.id,
+        first.title,
+        first.unit,
+        if latency {
+            " p50 us | p99 us | p99.9 us | max us |"
+        } else {
+            ""
+        },
+        if latency { "--:|--:|--:|--:|" } else { "" },
+    );
+    for row in rows {
+        let _ = write!(
+            text,
+            "| {}{} | {} | {} - {} | {} | {} | {} |",
+            row.system,
+            if row.beside_busy {
+                ", beside a busy process"
+            } else {
+                ""
+            },
+            figure(row.wall_us),
+            figure(row.wall_us_min),
+            figure(row.wall_us_max),
+            figure(row.cpu_us),
+            row.threads,
+            figure(row.voluntary),
+        );
+        if latency {
+            match &row.latency {
+                Some(l) => {
+                    let _ = write!(
+                        text,
+                        " {} | {} | {} | {} |",
+                        figure(l.p50),
+                        figure(l.p99),
+                        figure(l.p999),
+                        figure(l.max)
+                    );
+                }
+                None => text += " | | | |",
+            }
+        }
+        let figures: Vec<String> = row
+            .figures
+            .iter()
+            .map(|(name, value)| format!("{name} {}", figure(*value)))
+            .collect();
+        let _ = writeln!(text, " {} |", figures.join(", "));
+    }
+    text
+}
+
+/// Three digits or so.
+pub(crate) fn figure(value: f64) -> String {
+    match value.abs() {
+        v if v == 0.0 => "0".into(),
+        v if v < 0.1 => format!("{value:.3}"),
+        v if v < 10.0 => format!("{value:.2}"),
+        v if v < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}

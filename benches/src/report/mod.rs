@@ -1,0 +1,145 @@
+//! What a run found, and how it is shown.
+
+mod markdown;
+mod plot;
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::{machine::Machine, targets::Verdict};
+
+pub use self::markdown::table;
+
+/// Latencies in microseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Latency {
+    pub count: u64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+impl Latency {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |q| histogram.value_at_quantile(q) as f64 / 1e3;
+        Self {
+            count: histogram.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+/// One system at one piece of work. Times and counts are per unit, medians of the rounds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Row {
+    pub set: String,
+    pub id: String,
+    pub title: String,
+    pub unit: String,
+    pub system: String,
+    /// Beside a foreign process that keeps CPU 0 busy.
+    pub beside_busy: bool,
+    pub ops: u64,
+    pub rounds: usize,
+    pub wall_us: f64,
+    pub wall_us_min: f64,
+    pub wall_us_max: f64,
+    pub cpu_us: f64,
+    /// The most threads of the system during a round.
+    pub threads: usize,
+    pub voluntary: f64,
+    pub involuntary: f64,
+    pub latency: Option<Latency>,
+    /// What only this row has.
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Report {
+    pub command: String,
+    pub machine: Machine,
+    pub rows: Vec<Row>,
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Report {
+    /// The row of that work and system.
+    pub fn row(&self, id: &str, system: &str) -> Option<&Row> {
+        self.find(id, system, false)
+    }
+
+    /// The same beside a busy process.
+    pub fn row_beside(&self, id: &str, system: &str) -> Option<&Row> {
+        self.find(id, system, true)
+    }
+
+    fn find(&self, id: &str, system: &str, beside_busy: bool) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| row.id == id && row.system == system && row.beside_busy == beside_busy)
+    }
+
+    /// Writes the table, the numbers and the plots.
+    ///
+    /// # Errors
+    ///
+    /// What the files say.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("table.md"), table(self))?;
+        fs::write(folder.join("rows.csv"), self.csv())?;
+        fs::write(
+            folder.join("run.json"),
+            serde_json::to_string_pretty(self).map_err(io::Error::other)? + "\n",
+        )?;
+        plot::all(self, folder).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    fn csv(&self) -> String {
+        let mut text = String::from(
+            "set,id,system,beside_busy,unit,ops,rounds,wall_us,wall_us_min,wall_us_max,cpu_us,\
+             threads,voluntary,involuntary,p50_us,p90_us,p99_us,p999_us,max_us\n",
+        );
+        for r in &self.rows {
+            text += &format!(
+                "{},{},{},{},{},{},{},{:.4},{:.4},{:.4},{:.4},{},{:.4},{:.4}",
+                r.set,
+                r.id,
+                r.system,
+                r.beside_busy,
+                r.unit,
+                r.ops,
+                r.rounds,
+                r.wall_us,
+                r.wall_us_min,
+                r.wall_us_max,
+                r.cpu_us,
+                r.threads,
+                r.voluntary,
+                r.involuntary
+            );
+            match &r.latency {
+                Some(l) => {
+                    text += &format!(
+                        ",{:.3},{:.3},{:.3},{:.3},{:.3}\n",
+                        l.p50, l.p90, l.p99, l.p999, l.max
+                    );
+                }
+                None => text += ",,,,,\n",
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,244 @@
+//! Runs the cells of a group in turn.
+//!
+//! A group is one piece of work, a cell that work on one system. Each round runs every cell once,
+//! beginning with another one each time, so that a noisy moment hits all of them and none always
+//! follows the same one. Before each cell the process comes to rest. The first round warms up
+//! and counts threads, and is not measured.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    clock::{Clock, Sample},
+    neighbour::Busy,
+    report::{Latency, Row},
+    usage,
+};
+
+/// How long a run takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Measured rounds of a cell at most.
+    pub rounds: usize,
+    /// Time for the measured rounds of one cell; a slow one gets fewer rounds, at least one.
+    pub budget: Duration,
+    /// Less work a round, for a look or for CI.
+    pub quick: bool,
+    /// Only groups whose name has this in it.
+    pub only: Option<&'static str>,
+}
+
+impl Effort {
+    /// `full`, or `quick` if that is what is wanted.
+    pub fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+type Work<'a> = Box<dyn FnMut(&mut Clock) + 'a>;
+
+struct Cell<'a> {
+    system: String,
+    threads: &'static str,
+    work: Work<'a>,
+}
+
+/// The same work on several systems.
+pub struct Group<'a> {
+    id: &'static str,
+    title: String,
+    unit: &'static str,
+    ops: u64,
+    cells: Vec<Cell<'a>>,
+}
+
+impl<'a> Group<'a> {
+    /// Figures are shown per `unit`, of which a round has `ops`.
+    pub fn new(id: &'static str, title: impl Into<String>, unit: &'static str, ops: u64) -> Self {
+        Self {
+            id,
+            title: title.into(),
+            unit,
+            ops,
+            cells: Vec::new(),
+        }
+    }
+
+    /// Adds a system, of whose threads the names begin with `threads`.
+    pub fn cell(
+        &mut self,
+        system: impl Into<String>,
+        threads: &'static str,
+        work: impl FnMut(&mut Clock) + 'a,
+    ) {
+        self.cells.push(Cell {
+            system: system.into(),
+            threads,
+            work: Box::new(work),
+        });
+    }
+
+    /// Runs it, alone on the machine as far as we can tell.
+    pub fn run(self, effort: &Effort) -> Vec<Row> {
+        self.run_in(effort, &[None])
+    }
+
+    /// Runs it alone and, in the same rounds, beside a process that keeps CPU 0 busy.
+    pub fn run_beside(self, effort: &Effort) -> Vec<Row> {
+        self.run_in(effort, &[None, Some(0)])
+    }
+
+    fn run_in(mut self, effort: &Effort, conditions: &[Option<usize>]) -> Vec<Row> {
+        if effort.only.is_some_and(|only| !self.id.contains(only)) {
+            return Vec::new();
+        }
+        eprint!("  {}:", self.id);
+        let count = self.cells.len();
+        let mut rounds = Vec::with_capacity(count);
+        let mut peaks = Vec::with_capacity(count);
+        for cell in &mut self.cells {
+            eprint!(" {},", cell.system);
+            let (peak, took) = census(cell);
+            let fit = effort.budget.as_secs_f64() / took.as_secs_f64().max(1e-6);
+            rounds.push((fit as usize).clamp(1, effort.rounds));
+            peaks.push(peak);
+        }
+        eprintln!(" warm");
+        let mut samples: Vec<Vec<Sample>> = Vec::new();
+        samples.resize_with(count * conditions.len(), Vec::new);
+        for round in 0..effort.rounds {
+            for (c, &busy) in conditions.iter().enumerate() {
+                let _neighbour = busy.map(Busy::on);
+                for i in 0..count {
+                    let i = (i + round) % count;
+                    if round < rounds[i] {
+                        usage::settle();
+                        samples[i * conditions.len() + c].push(measure(&mut self.cells[i]));
+                    }
+                }
+            }
+        }
+        let mut rows = Vec::new();
+        for (index, samples) in samples.into_iter().enumerate() {
+            let (i, c) = (index / conditions.len(), index % conditions.len());
+            let mut row = self.row(&self.cells[i], &samples, peaks[i]);
+            row.beside_busy = conditions[c].is_some();
+            rows.push(row);
+        }
+        rows
+    }
+
+    fn row(&self, cell: &Cell<'_>, samples: &[Sample], threads: usize) -> Row {
+        let per_op = |f: &dyn Fn(&Sample) -> f64| {
+            median(
+                samples
+                    .iter()
+                    .map(|s| f(s) / s.ops.unwrap_or(self.ops).max(1) as f64)
+                    .collect(),
+            )
+        };
+        let walls: Vec<f64> = samples
+            .iter()
+            .map(|s| s.wall.as_secs_f64() * 1e6 / s.ops.unwrap_or(self.ops).max(1) as f64)
+            .collect();
+        let mut histogram: Option<Histogram<u64>> = None;
+        for sample in samples {
+            if let Some(h) = &sample.latency {
+                match &mut histogram {
+                    Some(all) => all.add(h).expect("of the same shape"),
+                    None => histogram = Some(h.clone()),
+                }
+            }
+        }
+        let mut figures = BTreeMap::new();
+        for name in samples.iter().flat_map(|s| s.figures.keys()) {
+            let values = samples.iter().filter_map(|s| s.figures.get(name).copied());
+            figures.insert((*name).to_string(), median(values.collect()));
+        }
+        Row {
+            set: String::new(),
+            id: self.id.into(),
+            title: self.title.clone(),
+            unit: self.unit.into(),
+            system: cell.system.clone(),
+            beside_busy: false,
+            ops: samples.last().and_then(|s| s.ops).unwrap_or(self.ops),
+            rounds: samples.len(),
+            wall_us: median(walls.clone()),
+            wall_us_min: walls.iter().copied().fold(f64::INFINITY, f64::min),
+            wall_us_max: walls.iter().copied().fold(0.0, f64::max),
+            cpu_us: per_op(&|s| s.usage.cpu.as_secs_f64() * 1e6),
+            threads,
+            voluntary: per_op(&|s| s.usage.voluntary as f64),
+            involuntary: per_op(&|s| s.usage.involuntary as f64),
+            latency: histogram.as_ref().map(Latency::of),
+            figures,
+        }
+    }
+}
+
+impl fmt::Debug for Group<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+fn measure(cell: &mut Cell<'_>) -> Sample {
+    let mut clock = Clock::new();
+    (cell.work)(&mut clock);
+    clock.finish()
+}
+
+/// A round that is not measured: the most threads that the system had, and how long it took.
+///
+/// The threads that it has beforehand are counted by name, those that come by the process's
+/// total: only this system has anything to do.
+fn census(cell: &mut Cell<'_>) -> (usize, Duration) {
+    usage::settle();
+    let (own, total) = (usage::threads_named(cell.threads), usage::threads());
+    let (stop, peak) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(total)),
+    );
+    let sampler = {
+        let (stop, peak) = (Arc::clone(&stop), Arc::clone(&peak));
+        thread::Builder::new()
+            .name("census".into())
+            .spawn(move || {
+                while !stop.load(Relaxed) {
+                    // Without the sampler itself.
+                    peak.fetch_max(usage::threads().saturating_sub(1), Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+            .expect("a thread")
+    };
+    let sample = measure(cell);
+    stop.store(true, Relaxed);
+    sampler.join().expect("the sampler");
+    let came = peak.load(Relaxed).saturating_sub(total);
+    let after = usage::threads_named(cell.threads);
+    ((own + came).max(after), sample.wall)
+}

@@ -1,0 +1,158 @@
+//! From "about to block" in one task to "running" in the next, on one server (P4).
+//!
+//! Each task stamps the time right before it sleeps; who runs next takes the stamp. With tasks
+//! queued there is an idle worker armed, which the block switches to by itself. Where instead
+//! only workers that were blocked before have something to do, the block goes through the
+//! server.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    clock::Clock,
+    report::Row,
+    runner::{Effort, Group},
+    system::{System, Systems, Umcg},
+};
+
+pub(super) fn run(_: &Systems, effort: &Effort) -> Vec<Row> {
+    groups(effort)
+        .into_iter()
+        .flat_map(|group| group.run_beside(effort))
+        .collect()
+}
+
+/// Who stamped last, and what the others saw.
+#[derive(Clone)]
+struct Baton(Arc<Inner>);
+
+struct Inner {
+    begin: Instant,
+    stamped: AtomicU64,
+    seen: Mutex<Vec<u64>>,
+}
+
+impl Baton {
+    fn new(capacity: usize) -> Self {
+        Self(Arc::new(Inner {
+            begin: Instant::now(),
+            stamped: AtomicU64::new(0),
+            seen: Mutex::new(Vec::with_capacity(capacity)),
+        }))
+    }
+
+    fn now(&self) -> u64 {
+        self.0.begin.elapsed().as_nanos() as u64 + 1
+    }
+
+    /// Runs again, or for the first time: takes the stamp of who blocked before.
+    fn take(&self) {
+        let since = self.0.stamped.swap(0, SeqCst);
+        if since != 0 {
+            let now = self.now();
+            self.0.seen.lock().expect("samples").push(now - since);
+        }
+    }
+
+    fn stamp(&self) {
+        self.0.stamped.store(self.now(), SeqCst);
+    }
+
+    fn report(&self, clock: &mut Clock) {
+        for nanos in self.0.seen.lock().expect("samples").drain(..) {
+            clock.latency(Duration::from_nanos(nanos));
+        }
+    }
+}
+
+fn groups(effort: &Effort) -> Vec<Group<'static>> {
+    let count: usize = effort.pick(10_000, 4_000);
+    let sleep = Duration::from_micros(200);
+    let system = || -> &'static Umcg {
+        let builder = umcg::Builder::new().thread_name("one-umcg");
+        Box::leak(Box::new(Umcg::build(1, builder)))
+    };
+
+    let mut spare = Group::new(
+        "handover_spare",
+        "block -> next worker running, to an armed spare",
+        "block",
+        count as u64,
+    );
+    let one = system();
+    spare.cell("umcg", "one-umcg", move |clock| {
+        let baton = Baton::new(count);
+        clock.time(|| {
+            let tasks: Vec<_> = (0..count)
+                .map(|_| {
+                    let baton = baton.clone();
+                    one.spawn_blocking(move || {
+                        baton.take();
+                        baton.stamp();
+                        thread::sleep(sleep);
+                    })
+                })
+                .collect();
+            one.block_on(async {
+                for task in tasks {
+                    task.await;
+                }
+            });
+        });
+        baton.report(clock);
+        blocks(one, clock);
+    });
+
+    let mut server = Group::new(
+        "handover_server",
+        "block -> next worker running, via the server",
+        "block",
+        count as u64,
+    );
+    // Enough that one of them is ready whenever one blocks.
+    const WORKERS: usize = 150;
+    let one = system();
+    server.cell("umcg", "one-umcg", move |clock| {
+        let baton = Baton::new(count);
+        let rounds = count / WORKERS;
+        clock.ops((rounds * WORKERS) as u64);
+        clock.time(|| {
+            let tasks: Vec<_> = (0..WORKERS)
+                .map(|_| {
+                    let baton = baton.clone();
+                    one.spawn_blocking(move || {
+                        for _ in 0..rounds {
+                            baton.take();
+                            baton.stamp();
+                            thread::sleep(sleep);
+                            // Queues up behind the others that are ready.
+                            umcg::thread::yield_now();
+                        }
+                    })
+                })
+                .collect();
+            one.block_on(async {
+                for task in tasks {
+                    task.await;
+                }
+            });
+        });
+        baton.report(clock);
+        blocks(one, clock);
+    });
+    vec![spare, server]
+}
+
+/// Who reported how many blocks so far.
+fn blocks(system: &Umcg, clock: &mut Clock) {
+    let metrics = system.runtime().metrics();
+    clock.figure("blocks by sentinel", metrics.blocks_sentinel as f64);
+    clock.figure("blocks by monitor", metrics.blocks_monitor as f64);
+    clock.figure("blocks by kernel", metrics.blocks_kernel as f64);
+}

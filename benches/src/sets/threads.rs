@@ -1,0 +1,148 @@
+//! Threads that talk, and threads that come and go (P6, P7).
+
+use std::{sync::mpsc, time::Instant};
+
+use crate::{
+    clock::Clock,
+    report::Row,
+    runner::{Effort, Group},
+    system::{System, Systems, Umcg},
+};
+
+pub(super) fn run(_: &Systems, effort: &Effort) -> Vec<Row> {
+    groups()
+        .into_iter()
+        .flat_map(|group| group.run(effort))
+        .collect()
+}
+
+/// Those of P6, P7 and P9.
+pub(super) fn groups() -> Vec<Group<'static>> {
+    let one: &'static Umcg = Box::leak(Box::new(Umcg::build(
+        1,
+        umcg::Builder::new().thread_name("one-umcg"),
+    )));
+    vec![ping_pong(one), spawn_join(one), spawn(one)]
+}
+
+/// P6: std mpsc, one way.
+fn ping_pong(one: &'static Umcg) -> Group<'static> {
+    const PINGS: u32 = 5_000;
+    fn play(spawn: impl Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>) {
+        let (ping, pinged) = mpsc::channel();
+        let (pong, ponged) = mpsc::channel();
+        let a = spawn(Box::new(move || {
+            for i in 0..PINGS {
+                ping.send(i).expect("a partner");
+                assert_eq!(ponged.recv(), Ok(i));
+            }
+        }));
+        let b = spawn(Box::new(move || {
+            while let Ok(i) = pinged.recv() {
+                let _ = pong.send(i);
+            }
+        }));
+        a();
+        b();
+    }
+    let mut group = Group::new(
+        "thread_ping_pong",
+        "std mpsc between two threads, one way",
+        "message",
+        u64::from(2 * PINGS),
+    );
+    group.cell("umcg::thread, one server", "one-umcg", move |clock| {
+        clock.time(|| {
+            let _entered = one.runtime().enter();
+            play(|body| {
+                let thread = umcg::thread::spawn(body);
+                Box::new(move || thread.join().expect("the thread"))
+            });
+        });
+    });
+    group.cell("std threads", "thread-", |clock| {
+        clock.time(|| {
+            play(|body| {
+                let thread = std::thread::spawn(body);
+                Box::new(move || thread.join().expect("the thread"))
+            });
+        });
+    });
+    group
+}
+
+/// P7: spawn and join, one after the other.
+fn spawn_join(one: &'static Umcg) -> Group<'static> {
+    let mut group = Group::new(
+        "thread_spawn_join",
+        "spawn a thread and join it, from a task",
+        "thread",
+        1,
+    );
+    group.cell("umcg::thread", "one-umcg", move |clock| {
+        clock.ops(5_000);
+        clock.time(|| {
+            in_task(one, || {
+                for i in 0..5_000 {
+                    assert_eq!(umcg::thread::spawn(move || i).join().expect("it ends"), i);
+                }
+            });
+        });
+    });
+    group.cell("std::thread", "thread-", |clock: &mut Clock| {
+        clock.ops(500);
+        clock.time(|| {
+            for i in 0..500 {
+                assert_eq!(std::thread::spawn(move || i).join().expect("it ends"), i);
+            }
+        });
+    });
+    group
+}
+
+/// P7: the call alone, that is until the spawner goes on.
+fn spawn(one: &'static Umcg) -> Group<'static> {
+    const SPAWNS: u32 = 1_000;
+    let mut group = Group::new(
+        "thread_spawn",
+        "spawn a thread, the call alone, from a task",
+        "thread",
+        u64::from(SPAWNS),
+    );
+    group.cell("umcg::thread", "one-umcg", move |clock| {
+        let took = clock.time(|| {
+            in_task(one, || {
+                let begin = Instant::now();
+                let threads: Vec<_> = (0..SPAWNS)
+                    .map(|i| umcg::thread::spawn(move || i))
+                    .collect();
+                let took = begin.elapsed();
+                for thread in threads {
+                    thread.join().expect("it ends");
+                }
+                took
+            })
+        });
+        clock.wall_is(took);
+    });
+    group.cell("std::thread", "thread-", |clock| {
+        let took = clock.time(|| {
+            let begin = Instant::now();
+            let threads: Vec<_> = (0..SPAWNS / 10)
+                .map(|i| std::thread::spawn(move || i))
+                .collect();
+            let took = begin.elapsed();
+            for thread in threads {
+                thread.join().expect("it ends");
+            }
+            took
+        });
+        clock.ops(u64::from(SPAWNS / 10));
+        clock.wall_is(took);
+    });
+    group
+}
+
+fn in_task<R: Send + 'static>(one: &'static Umcg, f: impl FnOnce() -> R + Send + 'static) -> R {
+    one.block_on(one.spawn_blocking(f))
+}

@@ -1,0 +1,60 @@
+//! `async-executor` with the `blocking` crate: what smol is made of.
+
+use std::{fmt, future::Future, thread};
+
+use async_executor::StaticExecutor;
+use futures_lite::future;
+
+use super::System;
+
+/// The faster of its two executors, the static one, with threads as in its own benches.
+pub struct AsyncExecutor(&'static StaticExecutor);
+
+impl AsyncExecutor {
+    pub(super) fn new(workers: usize) -> Self {
+        let executor: &StaticExecutor = super::leak(StaticExecutor::new());
+        for index in 0..workers {
+            thread::Builder::new()
+                .name(format!("asyncex-{index}"))
+                .spawn(|| future::block_on(executor.run(future::pending::<()>())))
+                .expect("a thread");
+        }
+        Self(executor)
+    }
+}
+
+impl fmt::Debug for AsyncExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAME)
+    }
+}
+
+impl System for AsyncExecutor {
+    const NAME: &'static str = "async-executor";
+    const THREADS: &'static str = "asyncex-|blocking-";
+    type Task<T: Send + 'static> = async_executor::Task<T>;
+
+    fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.spawn(future)
+    }
+
+    fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        blocking::unblock(f)
+    }
+
+    fn detach<T: Send + 'static>(task: Self::Task<T>) {
+        task.detach();
+    }
+
+    fn block_on<F: Future>(&'static self, future: F) -> F::Output {
+        future::block_on(future)
+    }
+}

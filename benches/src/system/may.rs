@@ -1,0 +1,105 @@
+//! `may`: coroutines with stacks.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use may::coroutine::{self, Coroutine};
+
+use super::{
+    System,
+    closures::{Sent, sending},
+};
+
+/// In machine words. Its default of 4096 is little for what the benches call.
+const STACK_WORDS: usize = 0x2000;
+
+/// may's one scheduler. A future runs on a coroutine that parks while it is pending.
+#[derive(Debug)]
+pub struct May;
+
+impl May {
+    pub(super) fn new(workers: usize) -> Self {
+        may::config()
+            .set_workers(workers)
+            .set_stack_size(STACK_WORDS);
+        Self
+    }
+}
+
+/// Unparks the coroutine.
+struct Unpark(Coroutine);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls the future on the current coroutine, which parks in between.
+fn park_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(coroutine::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => coroutine::park(),
+        }
+    }
+}
+
+impl System for May {
+    const NAME: &'static str = "may";
+    const THREADS: &'static str = "may";
+    type Task<T: Send + 'static> = Sent<T>;
+
+    fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_blocking(move || park_on(future))
+    }
+
+    fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (closure, sent) = sending(f);
+        self.execute(closure);
+        sent
+    }
+
+    fn detach<T: Send + 'static>(task: Self::Task<T>) {
+        drop(task);
+    }
+
+    fn execute<F>(&'static self, f: F)
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        // SAFETY: may asks for a promise that no thread-local is used across a switch and that
+        // the stack suffices. The closures of the benches hold none across a park, and the
+        // stacks are twice its default.
+        unsafe { coroutine::spawn(f) };
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        std::future::poll_fn(|_| {
+            coroutine::yield_now();
+            Poll::Ready(())
+        })
+    }
+
+    fn block_on<F: Future>(&'static self, future: F) -> F::Output {
+        futures_lite::future::block_on(future)
+    }
+}

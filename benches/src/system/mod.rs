@@ -1,0 +1,265 @@
+//! The systems that are compared, behind one trait.
+//!
+//! Each is set up as its users get it, with as many workers as the run has servers. They live as
+//! long as the process (`&'static`), so that no reference count is part of what is measured.
+
+mod async_executor;
+mod closures;
+mod futures_pool;
+mod may;
+mod rayon;
+mod std_threads;
+mod threadpool;
+mod tokio;
+mod umcg;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{
+            AtomicUsize,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    task::{Context, Poll},
+    thread,
+    time::Duration,
+};
+
+pub use self::{
+    async_executor::AsyncExecutor,
+    futures_pool::FuturesPool,
+    may::May,
+    rayon::Rayon,
+    std_threads::StdThreads,
+    threadpool::{THREADPOOL_THREADS, Threadpool},
+    tokio::Tokio,
+    umcg::Umcg,
+};
+
+/// Something that runs futures, closures, or both.
+pub trait System: Sync + 'static {
+    /// What the tables call it.
+    const NAME: &'static str;
+
+    /// What the names of its threads begin with.
+    const THREADS: &'static str;
+
+    /// What is spawned, to be awaited for its result.
+    type Task<T: Send + 'static>: Future<Output = T> + Send + 'static;
+
+    /// Runs a future. Systems that know only closures (threadpool, rayon, std) block a thread of
+    /// theirs on it, and take no part in benches of futures.
+    fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static;
+
+    /// Runs a closure that may block, in the way that the system has for that; where it has
+    /// none, as any other closure.
+    fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static;
+
+    /// Lets the task run to its end without anybody waiting.
+    fn detach<T: Send + 'static>(task: Self::Task<T>);
+
+    /// A future that nobody waits for, in the cheapest way that the system has.
+    fn spawn_detached<F>(&'static self, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::detach(self.spawn(future));
+    }
+
+    /// A closure that nobody waits for, in the cheapest way that the system has.
+    fn execute<F>(&'static self, f: F)
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        Self::detach(self.spawn_blocking(f));
+    }
+
+    /// Lets others run; the system's own way if it has one.
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        futures_lite::future::yield_now()
+    }
+
+    /// A future on the calling thread, which is none of the system's.
+    fn block_on<F: Future>(&'static self, future: F) -> F::Output;
+}
+
+/// All systems of a run.
+#[derive(Debug)]
+pub struct Systems {
+    /// Workers, servers or threads of each.
+    pub workers: usize,
+    /// This project.
+    pub umcg: &'static Umcg,
+    /// `tokio`, multi-thread.
+    pub tokio: &'static Tokio,
+    /// `async-executor` with the `blocking` crate: what smol is made of.
+    pub async_executor: &'static AsyncExecutor,
+    /// `futures::executor::ThreadPool`.
+    pub futures_pool: &'static FuturesPool,
+    /// `threadpool`, with 512 threads.
+    pub threadpool: &'static Threadpool,
+    /// `rayon`.
+    pub rayon: &'static Rayon,
+    /// `may`: coroutines with stacks.
+    pub may: &'static May,
+    /// A thread for each closure.
+    pub std_threads: &'static StdThreads,
+}
+
+impl Systems {
+    /// Starts them all and waits until their workers run.
+    pub fn start(workers: usize) -> Self {
+        let systems = Self {
+            workers,
+            umcg: leak(Umcg::new(workers)),
+            tokio: leak(Tokio::new(workers)),
+            async_executor: leak(AsyncExecutor::new(workers)),
+            futures_pool: leak(FuturesPool::new(workers)),
+            threadpool: leak(Threadpool::new()),
+            rayon: leak(Rayon::new(workers)),
+            may: leak(May::new(workers)),
+            std_threads: leak(StdThreads),
+        };
+        crate::for_futures!(systems, s => prime(s, workers));
+        prime(systems.rayon, workers);
+        prime(systems.threadpool, workers);
+        systems
+    }
+}
+
+fn leak<S>(system: S) -> &'static S {
+    Box::leak(Box::new(system))
+}
+
+/// Runs `$body` for each system that runs futures, as `$s`.
+#[macro_export]
+macro_rules! for_futures {
+    ($systems:expr, $s:ident => $body:expr) => {{
+        {
+            let $s = $systems.umcg;
+            $body;
+        }
+        {
+            let $s = $systems.tokio;
+            $body;
+        }
+        {
+            let $s = $systems.async_executor;
+            $body;
+        }
+        {
+            let $s = $systems.futures_pool;
+            $body;
+        }
+        {
+            let $s = $systems.may;
+            $body;
+        }
+    }};
+}
+
+/// Runs `$body` for each system that has a way to run closures that block.
+#[macro_export]
+macro_rules! for_blocking {
+    ($systems:expr, $s:ident => $body:expr) => {{
+        {
+            let $s = $systems.umcg;
+            $body;
+        }
+        {
+            let $s = $systems.threadpool;
+            $body;
+        }
+        {
+            let $s = $systems.tokio;
+            $body;
+        }
+        {
+            let $s = $systems.async_executor;
+            $body;
+        }
+    }};
+}
+
+/// Returns when `workers` tasks of the system have run, or at least tried to, at the same time.
+fn prime<S: System>(system: &'static S, workers: usize) {
+    let arrived = Arc::new(AtomicUsize::new(0));
+    for _ in 0..100 {
+        let tasks: Vec<_> = (0..workers)
+            .map(|_| {
+                let arrived = Arc::clone(&arrived);
+                system.spawn(async move {
+                    arrived.fetch_add(1, AcqRel);
+                    // Long enough for each worker to wake up for one of them.
+                    let begin = std::time::Instant::now();
+                    while begin.elapsed() < Duration::from_micros(100) {
+                        thread::yield_now();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            futures_lite::future::block_on(task);
+        }
+    }
+    assert_eq!(arrived.load(Acquire), 100 * workers);
+}
+
+/// Waits until a number of closures are done.
+#[derive(Clone, Debug)]
+pub struct Countdown(Arc<(AtomicUsize, Mutex<bool>, Condvar)>);
+
+impl Countdown {
+    /// Of `count` closures.
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new((
+            AtomicUsize::new(count),
+            Mutex::new(false),
+            Condvar::new(),
+        )))
+    }
+
+    /// One is done.
+    pub fn done(&self) {
+        // AcqRel: the last one sees what all did.
+        if self.0.0.fetch_sub(1, AcqRel) == 1 {
+            *self.0.1.lock().expect("nobody panics here") = true;
+            self.0.2.notify_all();
+        }
+    }
+
+    /// Blocks the calling thread until all are.
+    pub fn wait(&self) {
+        let mut done = self.0.1.lock().expect("nobody panics here");
+        while !*done {
+            done = self.0.2.wait(done).expect("nobody panics here");
+        }
+    }
+}
+
+/// A handle whose output is a result: its task's panic is ours.
+#[derive(Debug)]
+pub struct Unwrapped<H>(pub(crate) H);
+
+impl<H, T, E> Future for Unwrapped<H>
+where
+    H: Future<Output = Result<T, E>> + Unpin,
+    E: std::fmt::Debug,
+{
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|result| result.expect("the task ends well"))
+    }
+}

@@ -1,0 +1,73 @@
+//! This project.
+
+use std::{fmt, future::Future};
+
+use super::{System, Unwrapped};
+
+/// `umcg::Runtime`, as `Builder::new()` makes it.
+pub struct Umcg(umcg::Runtime);
+
+impl Umcg {
+    pub(super) fn new(workers: usize) -> Self {
+        Self::build(workers, umcg::Builder::new())
+    }
+
+    /// One with other settings.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be built.
+    pub fn build(workers: usize, builder: umcg::Builder) -> Self {
+        Self(builder.servers(workers).build().expect("a runtime"))
+    }
+
+    /// The runtime.
+    pub fn runtime(&self) -> &umcg::Runtime {
+        &self.0
+    }
+
+    /// Ends it without waiting for its tasks.
+    pub fn shutdown(self) {
+        self.0.shutdown_background();
+    }
+}
+
+impl fmt::Debug for Umcg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAME)
+    }
+}
+
+impl System for Umcg {
+    const NAME: &'static str = "umcg";
+    const THREADS: &'static str = "umcg";
+    type Task<T: Send + 'static> = Unwrapped<umcg::JoinHandle<T>>;
+
+    fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Unwrapped(self.0.spawn(future))
+    }
+
+    fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        Unwrapped(self.0.spawn_blocking(f))
+    }
+
+    fn detach<T: Send + 'static>(task: Self::Task<T>) {
+        drop(task);
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        umcg::yield_now()
+    }
+
+    fn block_on<F: Future>(&'static self, future: F) -> F::Output {
+        self.0.block_on(future)
+    }
+}

@@ -1,0 +1,230 @@
+//! What is to be reached, beside what was.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Report, Row};
+
+/// One target and what the run says about it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Verdict {
+    pub id: String,
+    pub what: String,
+    pub value: f64,
+    pub limit: f64,
+    pub unit: String,
+    /// Beside which peer, or how it was computed.
+    pub note: String,
+    pub met: bool,
+}
+
+/// The systems that count as async peers.
+const ASYNC_PEERS: [&str; 3] = ["tokio", "async-executor", "futures"];
+
+/// The rows of P5.
+pub const P5: [&str; 7] = [
+    "spawn_many_local",
+    "spawn_many_worker",
+    "spawn_many_remote",
+    "yield_many",
+    "ping_pong",
+    "chained_spawn",
+    "web_server",
+];
+
+/// The rows of P9, and how much slower each may be beside a busy process.
+const P9: [(&str, &str, f64); 12] = [
+    ("block_1ms", "umcg", 1.5),
+    ("sleep_100us", "umcg", 1.5),
+    ("compute_sleep_100us", "umcg", 1.5),
+    ("spawn_many_local", "umcg", 1.5),
+    ("spawn_many_worker", "umcg", 1.5),
+    ("spawn_many_remote", "umcg", 1.5),
+    ("yield_many", "umcg", 1.5),
+    ("ping_pong", "umcg", 1.5),
+    ("chained_spawn", "umcg", 1.5),
+    ("web_server", "umcg", 1.5),
+    ("read_4k", "umcg", 2.2),
+    ("thread_ping_pong", "umcg::thread, one server", 2.2),
+];
+
+/// Judges what the report has rows for.
+pub fn judge(report: &Report) -> Vec<Verdict> {
+    let mut found = Vec::new();
+    let mut add =
+        |id: &str, what: &str, value: Option<f64>, limit: f64, unit: &str, note: String| {
+            if let Some(value) = value {
+                found.push(Verdict {
+                    id: id.into(),
+                    what: what.into(),
+                    value,
+                    limit,
+                    unit: unit.into(),
+                    note,
+                    met: value <= limit,
+                });
+            }
+        };
+    let wall = |id: &str, system: &str| report.row(id, system).map(|row| row.wall_us);
+    let ratio = |id: &str, ours: &str, theirs: &str| Some(wall(id, ours)? / wall(id, theirs)?);
+    let threads = |id: &str| report.row(id, "umcg").map(|row| row.threads as f64);
+    let at = |row: Option<&Row>, f: fn(&crate::report::Latency) -> f64| {
+        row.and_then(|row| row.latency.as_ref()).map(f)
+    };
+
+    add(
+        "P1",
+        "4 KiB read from an async task",
+        ratio("read_4k", "umcg", "std thread"),
+        1.1,
+        "x",
+        "std::fs::read on a thread".into(),
+    );
+    add(
+        "P2",
+        "2000 tasks block 1 ms, warm pool",
+        wall("block_1ms", "umcg"),
+        8.0,
+        "us",
+        String::new(),
+    );
+    add(
+        "P2",
+        "the same beside the peer",
+        ratio("block_1ms", "umcg", "tokio spawn_blocking, cold"),
+        1.0,
+        "x",
+        "tokio spawn_blocking, cold".into(),
+    );
+    let pool = format!("threadpool({})", crate::system::THREADPOOL_THREADS);
+    add(
+        "P3",
+        "closures sleep 100 us",
+        ratio("sleep_100us", "umcg", &pool),
+        1.0,
+        "x",
+        pool.clone(),
+    );
+    add(
+        "P3",
+        "its threads",
+        threads("sleep_100us"),
+        128.0,
+        "threads",
+        String::new(),
+    );
+    add(
+        "P3",
+        "with 10 us of computing before and after",
+        ratio("compute_sleep_100us", "umcg", &pool),
+        1.05,
+        "x",
+        pool.clone(),
+    );
+    add(
+        "P3",
+        "its threads",
+        threads("compute_sleep_100us"),
+        128.0,
+        "threads",
+        String::new(),
+    );
+    for (what, id, limit) in [
+        ("armed spare", "handover_spare", 3.2),
+        ("via the server", "handover_server", 5.5),
+    ] {
+        add(
+            "P4",
+            &format!("block -> next running, p50, {what}"),
+            at(report.row(id, "umcg"), |l| l.p50),
+            limit,
+            "us",
+            at(report.row(id, "umcg"), |l| l.p99)
+                .map_or(String::new(), |p99| format!("p99 {p99:.1} us")),
+        );
+        add(
+            "P4",
+            &format!("beside a busy process, {what}"),
+            at(report.row_beside(id, "umcg"), |l| l.p50),
+            120.0,
+            "us",
+            at(report.row_beside(id, "umcg"), |l| l.p99)
+                .map_or(String::new(), |p99| format!("p99 {p99:.1} us")),
+        );
+    }
+    let mut logs = Vec::new();
+    for id in P5 {
+        let Some((peer, best)) = best_peer(report, id) else {
+            continue;
+        };
+        let value = wall(id, "umcg").map(|ours| ours / best);
+        logs.extend(value.map(f64::ln));
+        add("P5", id, value, 1.0, "x", peer);
+    }
+    if logs.len() == P5.len() {
+        let mean = (logs.iter().sum::<f64>() / logs.len() as f64).exp();
+        add(
+            "P5",
+            "geometric mean",
+            Some(mean),
+            0.8,
+            "x",
+            "the best peer of each".into(),
+        );
+    }
+    add(
+        "P6",
+        "mpsc between two threads, one way",
+        wall("thread_ping_pong", "umcg::thread, one server"),
+        2.0,
+        "us",
+        wall("thread_ping_pong", "std threads")
+            .map_or(String::new(), |us| format!("std {us:.1} us")),
+    );
+    add(
+        "P7",
+        "thread spawn + join",
+        wall("thread_spawn_join", "umcg::thread"),
+        3.5,
+        "us",
+        wall("thread_spawn_join", "std::thread")
+            .map_or(String::new(), |us| format!("std {us:.1} us")),
+    );
+    add(
+        "P7",
+        "thread spawn alone",
+        wall("thread_spawn", "umcg::thread"),
+        0.3,
+        "us",
+        wall("thread_spawn", "std::thread").map_or(String::new(), |us| format!("std {us:.1} us")),
+    );
+    for (id, system, limit) in P9 {
+        let beside = report.row_beside(id, system).map(|row| row.wall_us);
+        // The row alone of the same rounds.
+        let alone = report
+            .rows
+            .iter()
+            .rfind(|row| row.id == id && row.system == system && !row.beside_busy)
+            .map(|row| row.wall_us);
+        let value = beside.zip(alone).map(|(beside, alone)| beside / alone);
+        add(
+            "P9",
+            &format!("{id} beside a busy process"),
+            value,
+            limit,
+            "x",
+            "alone".into(),
+        );
+    }
+    found
+}
+
+/// The fastest async peer at that work. The pool of futures polls a task that yields again in
+/// place, so that nobody else runs: it does not do the work of `yield_many`.
+pub fn best_peer(report: &Report, id: &str) -> Option<(String, f64)> {
+    ASYNC_PEERS
+        .iter()
+        .filter(|peer| !(id == "yield_many" && **peer == "futures"))
+        .filter_map(|peer| Some(((*peer).to_string(), report.row(id, peer)?.wall_us)))
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+}

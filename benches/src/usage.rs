@@ -1,0 +1,94 @@
+//! What the process has used so far, and how many threads it has.
+
+use std::{fs, thread, time::Duration};
+
+/// CPU time and context switches of the whole process, threads that ended included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// User and system time.
+    pub cpu: Duration,
+    /// Times that a thread gave its CPU up by itself.
+    pub voluntary: u64,
+    /// Times that one was taken off it.
+    pub involuntary: u64,
+    /// Page faults that needed no I/O.
+    pub minor_faults: u64,
+}
+
+impl Usage {
+    /// Up to now.
+    pub fn now() -> Self {
+        // SAFETY: an all-zero rusage is valid, and the call fills it.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: a live buffer.
+        unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+        let part = |t: libc::timeval| {
+            Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64)
+        };
+        Self {
+            cpu: part(usage.ru_utime) + part(usage.ru_stime),
+            voluntary: usage.ru_nvcsw as u64,
+            involuntary: usage.ru_nivcsw as u64,
+            minor_faults: usage.ru_minflt as u64,
+        }
+    }
+
+    /// What was used since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+            voluntary: self.voluntary - earlier.voluntary,
+            involuntary: self.involuntary - earlier.involuntary,
+            minor_faults: self.minor_faults - earlier.minor_faults,
+        }
+    }
+}
+
+/// Waits until the process uses next to no CPU: what the last measurement left to do is done.
+pub fn settle() {
+    for _ in 0..100 {
+        let before = Usage::now();
+        thread::sleep(Duration::from_millis(3));
+        if Usage::now().since(before).cpu < Duration::from_micros(100) {
+            return;
+        }
+    }
+}
+
+/// How many threads the process has.
+pub fn threads() -> usize {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name in brackets may hold anything. After it: state is field 3, num_threads field 20.
+    stat.rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(17))
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
+/// How many threads have a name that begins with one of `prefixes`, which `|` separates.
+pub fn threads_named(prefixes: &str) -> usize {
+    fs::read_dir("/proc/self/task")
+        .map(|tasks| {
+            tasks
+                .flatten()
+                .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+                .filter(|name| prefixes.split('|').any(|prefix| name.starts_with(prefix)))
+                .count()
+        })
+        .unwrap_or(0)
+}
+
+/// A field of `/proc/self/status` in KiB.
+pub fn status_kib(field: &str) -> u64 {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(field))
+                .and_then(|rest| rest.trim_start_matches(':').split_whitespace().next())
+                .and_then(|n| n.parse().ok())
+        })
+        .unwrap_or(0)
+}
