@@ -111,7 +111,12 @@ void may_run(void)
 		if (host && host->slot == me->id)
 			return;
 	}
-	violations++;
+	if (violations++ < 8)
+		fprintf(stderr, "violation: worker %d tid %u state %#x server_tid %u host %d slot %d current %d waiting %d signals %ld rounds %ld caller %p\n",
+			me->id, me->task.tid, me->task.state, me->task.server_tid,
+			host ? host->id : -1, host ? host->slot : -1,
+			host ? do_current(host->task.tid) : -1, me->waiting,
+			me->signals, me->rounds, __builtin_return_address(0));
 }
 
 void yield_now(void)

@@ -315,6 +315,34 @@ fn a08_wait_without_a_slot_wakes_nobody() {
 }
 
 #[test]
+fn a08_a_worker_that_lost_its_slot_before_it_was_published_is_found() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), {
+            let (server, stage) = (Arc::clone(server.record()), Arc::clone(stage));
+            move |me| {
+                for _ in 0..10 {
+                    me.leave();
+                    // It sleeps in the window, which it should not: the slot goes back to the
+                    // server, which finds nobody and idles.
+                    let tid = server.task.tid();
+                    stage.until("the server idles", || {
+                        me.provider().current(tid).is_none()
+                            && server.task.state() == state::RUNNABLE
+                            && proc::asleep(tid)
+                    });
+                    me.record().offered.store(tid, SeqCst);
+                    me.wait();
+                }
+            }
+        });
+        // Without deadlines: it must be told that somebody is there now.
+        server.run_without_deadline(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
 fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
     on_each(|stage| {
         let mut server = Server::start(stage);
