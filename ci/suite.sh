@@ -26,18 +26,22 @@ else
 fi
 
 failed=()
-for servers in 1 2 5; do
-    for binary in "${binaries[@]}"; do
-        name=$(basename -- "$binary")
-        say "UMCG_SERVERS=$servers, without privileges: ${name%-*}"
-        (
-            cd "$place/home"
-            HOME=$PWD TMPDIR=$PWD UMCG_SERVERS=$servers RUST_BACKTRACE=1 \
-                timeout 300 "${as_nobody[@]}" "../$name" --quiet
-        ) || failed+=("UMCG_SERVERS=$servers ${name%-*}")
+everywhere() {
+    local servers binary name
+    for servers in 1 2 5; do
+        for binary in "${binaries[@]}"; do
+            name=$(basename -- "$binary")
+            say "UMCG_SERVERS=$servers, without privileges: ${name%-*}"
+            (
+                cd "$place/home"
+                HOME=$PWD TMPDIR=$PWD UMCG_SERVERS=$servers RUST_BACKTRACE=1 \
+                    timeout 300 "${as_nobody[@]}" "../$name" --quiet
+            ) || failed+=("UMCG_SERVERS=$servers ${name%-*}")
+        done
     done
-done
-if [[ ${#failed[@]} -gt 0 ]]; then
-    printf 'FAILED: %s\n' "${failed[@]}" >&2
-    exit 1
-fi
+    if [[ ${#failed[@]} -gt 0 ]]; then
+        printf 'FAILED: %s\n' "${failed[@]}" >&2
+        return 1
+    fi
+}
+counted everywhere

@@ -70,21 +70,22 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
                 let (again, stop) = (handle.clone(), Arc::clone(&stop));
                 stream(again, stop);
             }
-            let longest = runtime
+            let mut sleeps = runtime
                 .spawn_blocking(|| {
-                    let mut longest = Duration::ZERO;
-                    for _ in 0..200 {
+                    let sleep = |_| {
                         let start = Instant::now();
                         // With a checkpoint at its end, where it waits for the slot.
                         umcg::thread::sleep(Duration::from_millis(1));
-                        longest = longest.max(start.elapsed());
-                    }
-                    longest
+                        start.elapsed()
+                    };
+                    (0..200).map(sleep).collect::<Vec<_>>()
                 })
                 .join()
                 .unwrap();
             stop.store(true, SeqCst);
-            assert!(longest < Duration::from_secs(1), "{longest:?}");
+            sleeps.sort_unstable();
+            // The machine itself may stand still now and then; who is starved, is each time.
+            assert!(sleeps[194] < Duration::from_millis(500), "{sleeps:?}");
             // Short tasks hand over by themselves: nobody needs to be preempted for that.
             let preempted = runtime.metrics().preempted;
             assert!(preempted < 100, "{preempted} of 200");

@@ -232,13 +232,16 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// EINVAL: not registered, or with another task. EBUSY: state is not RUNNING.
+    /// EINVAL: not registered, or with another task. EBUSY: a server that is not RUNNING; a worker
+    /// that has left RUNNING, so that somebody else owns it. A worker that was judged, in truth
+    /// or by a late mirror, is not refused: it stops until it is picked, or leaves at once.
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error>;
 
     /// Gives up the CPU: to `next_tid`, or else to the server; a server without a pick idles.
     /// Returns when the caller is RUNNING.
     ///
-    /// In order: (1) state RUNNING: `Ok` at once. (2) The target is `next_tid`, else
+    /// In order: (1) state RUNNING: `Ok` at once; a worker in state BLOCKED has not left either
+    /// (it was judged, see `checkpoint`): `Ok` once it may run. (2) The target is `next_tid`, else
     /// `server_tid`; a server whose target is itself idles until RUNNING or `deadline_ns`
     /// (absolute CLOCK_MONOTONIC, 0 = none). (3) A server whose slot a worker still holds never
     /// switches: with `next_tid` 0 or that worker it sleeps on, with another it gets EBUSY and
@@ -261,8 +264,8 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// The caller is RUNNING after each, and `next_tid` untouched.
     ///
-    /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that is its
-    ///   own target, state neither RUNNING nor RUNNABLE.
+    /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that
+    ///   is its own target, a state that is none of these.
     /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
     /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
     /// * ETIMEDOUT: the deadline, servers only.

@@ -216,8 +216,10 @@ impl Shared {
     fn grant_wishes(self: &Arc<Self>, retry: Duration) -> bool {
         for server in &self.servers {
             let index = server.index();
+            // In this order: a server that starves after the look finds its wish taken, and asks.
+            let wanted = server.unwant();
             let starved = self.sleep.is_starved(index);
-            if !server.unwant() && !starved {
+            if !wanted && !starved {
                 continue;
             }
             if server.is_starting() {
@@ -235,8 +237,9 @@ impl Shared {
             match self.add_worker(server) {
                 Ok(()) | Err(NoWorker::Cap) => {}
                 Err(NoWorker::Thread(error)) => {
+                    // A server that starves is looked at again by that; a worker that would like
+                    // a spare asks with its next task.
                     trace::spawn_failed(&error, retry.as_millis() as u64);
-                    server.want();
                     return false;
                 }
             }

@@ -38,7 +38,7 @@ impl World {
                     }
                     return Ok(());
                 }
-                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(worker) => {
+                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
                     return Ok(());
                 }
                 Phase::Judged | Phase::Switched => {
@@ -67,10 +67,11 @@ impl World {
     }
 
     /// Between `leave` and `wait` somebody else owns the worker already: it must not queue up a
-    /// second time.
-    fn has_left(&self, worker: &Record) -> bool {
+    /// second time, nor unregister. Not by "is not RUNNING": a late mirror may say BLOCKED.
+    pub(crate) fn has_left(&self, index: Index) -> bool {
         // SAFETY: the worker's own thread.
-        let word = unsafe { worker.user() }.state_word().load(SeqCst) & !state::USER_MASK;
+        let task = unsafe { self.record(index).user() };
+        let word = task.state_word().load(SeqCst) & !state::USER_MASK;
         word == state::RUNNABLE || word == state::RUNNING | state::CLAIMED
     }
 
@@ -86,7 +87,7 @@ impl World {
             let run = worker.run();
             let host = worker.host.load(SeqCst);
             match run.phase() {
-                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(worker) => {
+                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
                     return Ok(true);
                 }
                 Phase::Judged | Phase::Switched | Phase::Adopting => {

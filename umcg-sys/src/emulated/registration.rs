@@ -252,7 +252,13 @@ unsafe impl Provider for Emulated {
             // An ordinary thread already, or stopped until picked: both are fine here.
             let _ = WORLD.checkpoint(index);
         }
-        if user.state() != state::RUNNING {
+        // A worker that is judged from here on leaves all the same.
+        let stays = if worker {
+            WORLD.has_left(index)
+        } else {
+            user.state() != state::RUNNING
+        };
+        if stays {
             return Err(Error::new(call, libc::EBUSY, "the state is not RUNNING"));
         }
         CURRENT.set(0);

@@ -4,6 +4,7 @@
 mod adoption;
 mod arming;
 mod beds;
+mod late;
 mod lists;
 mod lives;
 mod slots;
@@ -294,6 +295,18 @@ impl Model {
     /// The mail's server loop until that many workers have finished. `ready`: workers that it
     /// owns. Each dispatch that it owns the token for must succeed, and none may be left over.
     fn serve(&self, server: Index, ready: &[Index], workers: u32) {
+        self.serve_picking(server, ready, workers, |held| !held);
+    }
+
+    /// The same. `picks` says whether the server picks although a worker is (or is not) in its
+    /// slot: a server that looks before its `wait` may be wrong by then.
+    fn serve_picking(
+        &self,
+        server: Index,
+        ready: &[Index],
+        workers: u32,
+        picks: impl Fn(bool) -> bool,
+    ) {
         let task = self.task(server);
         let mut ready: VecDeque<Index> = ready.iter().copied().collect();
         loop {
@@ -303,7 +316,7 @@ impl Model {
                 return;
             }
             let held = self.slot(server).tag() == Tag::Held;
-            let pick = if held { None } else { ready.front().copied() };
+            let pick = ready.front().copied().filter(|_| picks(held));
             task.set_next_tid(pick.unwrap_or(0));
             match self.world.wait_server(server, None) {
                 Ok(()) => {
