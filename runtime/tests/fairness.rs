@@ -254,3 +254,41 @@ impl Getter {
         .await;
     }
 }
+
+/// Tasks from outside come in shares, not one for each 61 turns of those that keep yielding.
+#[test]
+fn tasks_from_outside_take_turns_with_yielders() {
+    const OUTSIDE: usize = 5_000;
+    within(LIMIT, "tasks from outside beside yielders", || {
+        let runtime = Builder::new().servers(1).build().unwrap();
+        let (queued, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let turns = Arc::new(AtomicUsize::new(0));
+        let yielders: Vec<_> = (0..4)
+            .map(|_| {
+                let (queued, done) = (Arc::clone(&queued), Arc::clone(&done));
+                let turns = Arc::clone(&turns);
+                runtime.spawn(async move {
+                    while done.load(SeqCst) < OUTSIDE {
+                        if queued.load(SeqCst) {
+                            turns.fetch_add(1, SeqCst);
+                        }
+                        umcg::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..OUTSIDE {
+            let done = Arc::clone(&done);
+            drop(runtime.spawn(async move { done.fetch_add(1, SeqCst) }));
+        }
+        queued.store(true, SeqCst);
+        for task in yielders {
+            task.join().unwrap();
+        }
+        let turns = turns.load(SeqCst);
+        assert!(turns < 10 * OUTSIDE, "{turns} turns for {OUTSIDE} tasks");
+    });
+}
