@@ -20,7 +20,9 @@ cp -- "${binaries[@]}" "$place"
 as_nobody=()
 if [[ $EUID == 0 ]]; then
     need setpriv util-linux
-    as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs)
+    # A user of its own: RLIMIT_NPROC, which some tests lower, counts all threads of a user.
+    user=$((61184 + $$ % 4000))
+    as_nobody=(setpriv "--reuid=$user" "--regid=$user" --clear-groups --no-new-privs)
 else
     echo "not root: the tests run as $(id -un)"
 fi

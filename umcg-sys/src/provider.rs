@@ -194,6 +194,12 @@ pub struct ServerCounters {
 ///    became free, is followed by a return of that server's `wait`.
 /// 4. `wait` returns `Ok` to a registered task only when its state is RUNNING.
 ///
+/// A blocked event is information, and no more is promised of it than that at least one follows
+/// each reported block of a RUNNING worker. One block may be told more than once: whoever
+/// finds a verdict books it, since the judge may have been stopped before it did, and a list that
+/// was drained in between does not remember. To tell it once a booker would have to be waited
+/// for.
+///
 /// None of the calls may be made from a signal handler or between `vfork` and `exec`. In a
 /// forked child every call of a task that its parent registered fails with ESRCH.
 pub unsafe trait Provider: fmt::Debug + Send + Sync {

@@ -61,8 +61,8 @@ const LINKED: u64 = 1;
 /// Which of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
-    /// Workers that blocked. An event here is information: late, merged or after the fact is
-    /// legal, and the drainer re-reads the state.
+    /// Workers that blocked. An event here is information: late, merged, repeated or after the
+    /// fact is legal, and the drainer re-reads the state.
     Blocked,
     /// Workers that became runnable. An event here is a token: exactly one for each time that
     /// the worker is to be picked.

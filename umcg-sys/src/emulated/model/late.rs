@@ -3,10 +3,7 @@
 use loom::thread;
 
 use super::{Judge, Model, Phase, Run, Slot, check};
-use crate::{
-    List, state,
-    sync::{Relaxed, SeqCst},
-};
+use crate::{List, state, sync::SeqCst};
 
 /// A worker queues up while the last steps of its adopter and of an earlier judge, which write
 /// its mirror, are still to come: RUNNABLE is what stays, or nobody could pick it.
@@ -238,7 +235,7 @@ fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
             let m = m.clone();
             thread::spawn(move || m.world.leave_server(1))
         };
-        while m.inboxes[2].load(Relaxed) == 0 {
+        while m.inboxes[2].load(SeqCst) == 0 {
             thread::yield_now();
         }
         // It is the second server's from here on. A switch to it that comes to nothing: claimed,
@@ -259,5 +256,74 @@ fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
             }
         }
         worker.join().unwrap();
+    });
+}
+
+/// A worker whose spare was consumed goes on into another server's hands before anybody has
+/// carried that verdict out, and is armed anew: that spare is the worker's, or its server hears
+/// of it.
+#[test]
+fn late_switch_is_not_taken_for_the_next_arming() {
+    check(|| {
+        let m = Model::new(2, &[1, 1, 2]);
+        let verdict = m.runs_armed(3, 1, 4).to(Phase::Switched);
+        m.world.record(3).run.store(verdict.0, SeqCst);
+        m.sleeps(1);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || {
+                assert_eq!(m.world.disarm(3), None, "consumed");
+                assert!(m.task(3).leave());
+                m.inboxes[2].fetch_or(1 << 3, SeqCst);
+                m.world.wait_worker(3, None).unwrap();
+                let mine = m.world.disarm(3) == Some(5);
+                m.finish(3);
+                mine
+            })
+        };
+        while m.inboxes[2].load(SeqCst) == 0 {
+            thread::yield_now();
+        }
+        m.task(3).set_server_tid(2);
+        m.task(3).set_next_tid(5);
+        let is_told = || {
+            let mut events = m.task(2).take(List::Runnable);
+            events.any(|worker| m.tid_of(worker) == 5)
+        };
+        let mut told = false;
+        while !m.all_done(1) {
+            m.task(2).begin_drain();
+            m.task(2).set_next_tid(3);
+            told |= is_told();
+            if m.world.wait_server(2, None).is_err() {
+                thread::yield_now();
+            }
+        }
+        let mine = worker.join().unwrap();
+        told |= is_told();
+        assert!(mine ^ told, "its owners: worker {mine}, server {told}");
+    });
+}
+
+/// A worker is adopted while its server takes its spare back: one of the two has it.
+#[test]
+fn late_disarming_keeps_its_mark_from_an_adopter() {
+    check(|| {
+        let m = Model::new(1, &[1, 1, 1]);
+        let judged = m.judged_in(2, 1).naming(3);
+        m.world.record(2).run.store(judged.0, SeqCst);
+        m.task(2).set_next_tid(3);
+        m.runs_in(4, 1);
+        let monitor = {
+            let m = m.clone();
+            thread::spawn(move || m.adopt(1))
+        };
+        let server = {
+            let m = m.clone();
+            thread::spawn(move || m.world.disarm(2))
+        };
+        let owners = [m.world.disarm(2), server.join().unwrap()];
+        monitor.join().unwrap();
+        assert_eq!(owners.iter().flatten().count(), 1, "{owners:?}");
     });
 }
