@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicBool, AtomicU8,
+            AtomicBool, AtomicU8, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -71,6 +71,8 @@ pub(super) struct Worker {
     retire: AtomicBool,
     /// It sleeps in one of the runtime's own waits.
     in_own_wait: AtomicBool,
+    /// When it came to rest last, CLOCK_MONOTONIC nanoseconds. Written by the worker.
+    idle_since: AtomicU64,
     /// The idle worker that its server armed in `task.next_tid` last. It means something to
     /// whoever gets that worker's tid from `disarm`.
     armed: AtomicU32,
@@ -88,6 +90,7 @@ impl Worker {
             seat: AtomicU8::new(seat::FREE),
             retire: AtomicBool::new(false),
             in_own_wait: AtomicBool::new(false),
+            idle_since: AtomicU64::new(0),
             armed: AtomicU32::new(0),
             thread: Mutex::new(None),
         }
@@ -149,6 +152,11 @@ impl Worker {
     pub(super) fn set_armed(&self, worker: &Self) {
         self.armed.store(worker.index, Relaxed);
         self.task.set_next_tid(worker.task.tid());
+    }
+
+    pub(super) fn idle_since(&self) -> u64 {
+        // Relaxed: the inbox orders it.
+        self.idle_since.load(Relaxed)
     }
 
     pub(super) fn armed(&self) -> u32 {
@@ -478,6 +486,7 @@ impl WorkerThread {
         // (B10). Once it is in the inbox its server owns it.
         record.set_seat(seat);
         if seat == seat::IDLE {
+            record.idle_since.store(now_ns(), Relaxed);
             server.expect_idle();
         }
         server.inbox().push(&self.shared.arena, record.index);

@@ -113,8 +113,8 @@ impl World {
 
     /// All that a verdict entails, by the worker that it is on.
     fn carry_out(&self, host: Index, index: Index, run: Run) {
-        self.settle(host, index, run);
         self.book(index, run);
+        self.settle(host, index, run);
         self.wake_after(host, index, run);
         self.forget_armed(index, run);
     }
@@ -221,12 +221,12 @@ impl World {
             }
             _ => return false,
         };
+        self.book(slot.index(), verdict);
         // Else the holder, or the monitor, has carried the verdict out: the server is awake.
         let taken = first && server.move_slot(slot, named);
         if taken {
             Counts::bump(&server.counts.taken_over);
         }
-        self.book(slot.index(), verdict);
         taken
     }
 

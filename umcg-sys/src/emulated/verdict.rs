@@ -61,6 +61,10 @@ impl World {
             Judge::Preempter => &host.counts.preempted,
             Judge::Sibling => &host.counts.sibling,
         });
+        if judge != Judge::Sentinel {
+            // Before the slot: a server that comes round by itself finds the event.
+            self.book(index, verdict);
+        }
         self.settle(host_index, index, verdict);
         if judge == Judge::Sentinel {
             // The server makes itself RUNNING and books the block: its task is in user memory,
@@ -69,7 +73,6 @@ impl World {
                 host.ring();
             }
         } else {
-            self.book(index, verdict);
             self.wake_after(host_index, index, verdict);
         }
         true
