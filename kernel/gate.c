@@ -308,6 +308,7 @@ static bool umcg_must_stop(struct umcg_thread *w)
 		set_bit(UMCG_F_INSIDE, &w->flags);
 		atomic64_inc(&w->group->gates);
 		umcg_queue_up(w);
+		umcg_step_aside();
 	}
 	return test_bit(UMCG_F_INSIDE, &w->flags) && !umcg_broken(gate);
 }

@@ -173,6 +173,7 @@ bool umcg_orphan(struct umcg_thread *w);
 /* wait.c */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how);
 int umcg_preempt(struct umcg_group *g, u32 tid);
+void umcg_step_aside(void);
 int umcg_sleep_worker(struct umcg_thread *w, int interrupted);
 
 /* gate.c */

@@ -105,13 +105,14 @@ static void umcg_clear_next(struct umcg_thread *t, u32 tid)
 		cmpxchg(&t->u->next_tid, tid, 0);
 }
 
-/*
- * After a hand-over that asked for this CPU: let it have it before we go to
- * sleep. If the slot comes back soon, as in a short task, we never sleep, which
- * saves a dequeue and an enqueue (a futex waiter that is preempted by whom it
- * woke gains the same).
+/**
+ * umcg_step_aside() - let whom we woke on this CPU have it before we sleep
+ *
+ * If the slot comes back soon, as in a short task, we never sleep, which saves
+ * a dequeue and an enqueue (a futex waiter that is preempted by whom it woke
+ * gains the same).
  */
-static void umcg_step_aside(void)
+void umcg_step_aside(void)
 {
 	cond_resched();
 }
