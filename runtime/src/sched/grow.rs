@@ -216,9 +216,7 @@ impl Shared {
     fn grant_wishes(self: &Arc<Self>, retry: Duration) -> bool {
         for server in &self.servers {
             let index = server.index();
-            // In this order: a server that starves after the look finds its wish taken, and asks.
-            let wanted = server.unwant();
-            let starved = self.sleep.is_starved(index);
+            let (wanted, starved) = server.unwant(|| self.sleep.is_starved(index));
             if !wanted && !starved {
                 continue;
             }

@@ -19,6 +19,7 @@ use super::{
     backlog::Backlog,
     counters::ServerCounts,
     list::{Fifo, Inbox, Lifo},
+    wish::Wish,
 };
 use crate::sync::AtomicU32;
 
@@ -60,7 +61,7 @@ struct Words {
     /// Those of them that are being made.
     starting: AtomicU32,
     /// It asked for another worker; see `grow`.
-    wanted: AtomicBool,
+    wanted: Wish,
     /// Idle workers have been idle for too long, and the slot is needed to let them go.
     retirement_due: AtomicBool,
 }
@@ -81,7 +82,7 @@ impl Server {
                 resting: AtomicU32::new(0),
                 population: AtomicU32::new(0),
                 starting: AtomicU32::new(0),
-                wanted: AtomicBool::new(false),
+                wanted: Wish::new(),
                 retirement_due: AtomicBool::new(false),
             }),
             counters: ServerCounts::default(),
@@ -188,17 +189,17 @@ impl Server {
 
     /// Asks for a worker. True: nobody had.
     pub(super) fn want(&self) -> bool {
-        !self.shared.wanted.load(Relaxed) && !self.shared.wanted.swap(true, SeqCst)
+        self.shared.wanted.make()
     }
 
-    /// Takes the wish back, fulfilled or not.
-    pub(super) fn unwant(&self) -> bool {
-        self.shared.wanted.swap(false, SeqCst)
+    /// Takes the wish back, and then asks whether this server starves: see [`Wish::take`].
+    pub(super) fn unwant(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
+        self.shared.wanted.take(starves)
     }
 
     /// Whether it asked and has not been answered.
     pub(super) fn is_wanting(&self) -> bool {
-        self.shared.wanted.load(SeqCst)
+        self.shared.wanted.is_made()
     }
 
     pub(super) fn set_retirement_due(&self, due: bool) {

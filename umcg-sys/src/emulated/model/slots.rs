@@ -155,7 +155,7 @@ fn a07_a_pick_of_the_holder_on_its_way_out_is_not_lost() {
 /// wakes that server with another worker: both run, one at a time.
 #[test]
 fn a03_an_idle_slot_is_taken_by_one() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         let returns = {
@@ -179,7 +179,7 @@ fn a03_an_idle_slot_is_taken_by_one() {
 /// Two workers return to an idle server at once.
 #[test]
 fn a03_two_returning_workers_share_an_idle_slot() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.judged_in(3, 1);
