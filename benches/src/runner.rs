@@ -39,6 +39,11 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// Whether that group is wanted.
+    pub fn takes(&self, id: &str) -> bool {
+        self.only.is_none_or(|only| id.contains(only))
+    }
+
     /// `full`, or `quick` if that is what is wanted.
     pub fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
@@ -74,6 +79,10 @@ impl<'a> Group<'a> {
         }
     }
 
+    pub(crate) fn id(&self) -> &'static str {
+        self.id
+    }
+
     /// Adds a system, of whose threads the names begin with `threads`.
     pub fn cell(
         &mut self,
@@ -88,6 +97,12 @@ impl<'a> Group<'a> {
         });
     }
 
+    /// Leaves out all systems but these.
+    pub fn keep(&mut self, systems: &[&str]) {
+        self.cells
+            .retain(|cell| systems.contains(&cell.system.as_str()));
+    }
+
     /// Runs it, alone on the machine as far as we can tell.
     pub fn run(self, effort: &Effort) -> Vec<Row> {
         self.run_in(effort, &[None])
@@ -99,7 +114,7 @@ impl<'a> Group<'a> {
     }
 
     fn run_in(mut self, effort: &Effort, conditions: &[Option<usize>]) -> Vec<Row> {
-        if effort.only.is_some_and(|only| !self.id.contains(only)) {
+        if !effort.takes(self.id) {
             return Vec::new();
         }
         eprint!("  {}:", self.id);
