@@ -1,6 +1,6 @@
 //! How a runtime is made.
 
-use std::{env, fmt, sync::Arc, time::Duration};
+use std::{env, ffi::OsString, fmt, sync::Arc, time::Duration};
 
 use umcg_sys::{Choice, EmulatedOptions, Provider, Selected, select_with};
 
@@ -263,7 +263,11 @@ fn checked(name: &'static str, number: Option<usize>) -> Result<Option<usize>, B
 
 /// The number in an environment variable. `None`: not set, or empty.
 fn from_env(name: &'static str) -> Result<Option<usize>, BuildError> {
-    let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else {
+    number(name, env::var_os(name))
+}
+
+fn number(name: &'static str, value: Option<OsString>) -> Result<Option<usize>, BuildError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
     value
@@ -292,5 +296,35 @@ impl fmt::Debug for Builder {
             .field("provider", &self.provider)
             .field("hooks", &self.hooks)
             .finish()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn parse(value: &str) -> Result<Option<usize>, BuildError> {
+        number(SERVERS_ENV, Some(value.into()))
+    }
+
+    #[test]
+    fn variables_hold_whole_numbers_or_nothing() {
+        assert_eq!(number(SERVERS_ENV, None).unwrap(), None);
+        assert_eq!(parse("").unwrap(), None);
+        assert_eq!(parse("3").unwrap(), Some(3));
+        assert_eq!(parse(" 12 ").unwrap(), Some(12));
+    }
+
+    #[test]
+    fn other_values_are_errors_that_say_which_and_what_would_be_right() {
+        for value in ["0", "-1", "many", "1.5", "99999999999999999999", "1048577"] {
+            let error = parse(value).unwrap_err();
+            assert!(matches!(error, BuildError::Env { .. }));
+            let text = error.to_string();
+            assert!(
+                text.contains(SERVERS_ENV) && text.contains(value) && text.contains("whole number"),
+                "{text}"
+            );
+        }
     }
 }

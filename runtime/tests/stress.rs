@@ -120,10 +120,11 @@ fn act(handle: &Handle, world: &Arc<World>, random: &mut Random, depth: u32) {
     }
 }
 
-fn storm(servers: usize, max_workers: usize, time: Duration) {
+fn storm(servers: usize, max_workers: usize, pin: bool, time: Duration) {
     let runtime = Builder::new()
         .servers(servers)
         .max_workers(max_workers)
+        .pin(pin)
         .keep_alive(Duration::from_millis(20))
         .build()
         .unwrap();
@@ -180,7 +181,7 @@ fn time() -> Duration {
 fn everything_at_once() {
     for servers in SERVERS {
         within(time() + Duration::from_secs(60), "the storm", move || {
-            storm(servers, 4096, time());
+            storm(servers, 4096, true, time());
         });
     }
 }
@@ -189,7 +190,16 @@ fn everything_at_once() {
 fn everything_at_once_at_a_low_cap() {
     for servers in SERVERS {
         within(time() + Duration::from_secs(60), "the storm", move || {
-            storm(servers, 6, time());
+            storm(servers, 6, true, time());
+        });
+    }
+}
+
+#[test]
+fn everything_at_once_without_pins() {
+    for servers in SERVERS {
+        within(time() + Duration::from_secs(60), "the storm", move || {
+            storm(servers, 4096, false, time());
         });
     }
 }

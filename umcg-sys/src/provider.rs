@@ -286,6 +286,11 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// the worker itself. `Some(tid)`: the caller owns it again. `None`: nothing was armed, or
     /// a block consumed it.
     ///
+    /// A worker that its server may have armed calls this before it leaves RUNNING, whatever its
+    /// `next_tid` says: a block that consumed the armed one, and is still being carried out by
+    /// somebody else, is finished with when this returns, so that the next arming is not taken
+    /// for that one.
+    ///
     /// Arming is a server's, at dispatch: it sets the `next_tid` of the worker it is about to
     /// name in its own, to one of its idle workers, which from then on belongs to that worker
     /// (trace A9).

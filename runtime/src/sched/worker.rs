@@ -434,13 +434,11 @@ impl WorkerThread {
         }
     }
 
-    /// Puts the worker that is armed in this one back into the idle pool.
+    /// Puts the worker that is armed in this one back into the idle pool. Not only if `next_tid`
+    /// says that there is one: see the contract of `disarm`.
     fn disarm(&self) {
-        let record = self.record();
-        if record.task.next_tid() != 0 {
-            if let Some(armed) = self.shared.disarm(record) {
-                self.give_back(armed);
-            }
+        if let Some(armed) = self.shared.disarm(self.record()) {
+            self.give_back(armed);
         }
     }
 

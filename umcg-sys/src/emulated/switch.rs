@@ -440,9 +440,20 @@ impl World {
         let own = worker.index();
         loop {
             let run = worker.run();
+            let host = worker.host.load(SeqCst);
             match run.phase() {
-                // The index of RELIEVING is not an armed worker, SWITCHED has consumed it.
-                Phase::Relieving | Phase::Switched => return None,
+                // The index of RELIEVING is not an armed worker.
+                Phase::Relieving => return None,
+                // Consumed. That is carried out here and the verdict made a plain one: a worker
+                // that left RUNNING with this standing could be picked and armed anew, and
+                // whoever carried it out then would clear the new `next_tid` for the old.
+                Phase::Switched => {
+                    self.settle(host, own, run);
+                    self.forget_armed(own, run);
+                    if worker.step(run, run.naming(0).to(Phase::Judged)).is_ok() {
+                        return None;
+                    }
+                }
                 _ if run.index() == own => {
                     // The other one is at it. The caller may be a worker that goes on to `wait`,
                     // where a stale `next_tid` would be its target.

@@ -185,6 +185,8 @@ impl World {
             };
             let before = worker.run();
             if before.phase() != Phase::Judged
+                // Its armed one is being taken back; the mark must stay until that is done.
+                || before.index() == index
                 || worker.task().state() != state::BLOCKED
                 || worker.task().server_tid() != server.tid.load(SeqCst)
                 // Its last slot was this one: `host` need not change, and must not, since a

@@ -65,7 +65,8 @@ fn a09_a_spare_is_taken_back_once() {
         let owners = [
             mine == Some(3),
             other.join().unwrap() == Some(3),
-            judge.join().unwrap() && m.run(2).phase() == Phase::Switched,
+            // Consumed: on its way into the slot.
+            judge.join().unwrap() && m.run(3).phase() == Phase::Relieving,
         ];
         assert_eq!(owners.iter().filter(|&&owns| owns).count(), 1, "{owners:?}");
     });
