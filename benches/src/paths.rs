@@ -19,29 +19,27 @@ use std::{
 
 use umcg::Runtime;
 
-use crate::runner::median;
+use crate::{runner::median, system::Countdown};
 
 /// The hidden argument.
 pub const PATH: &str = "--path";
 
 /// What is counted, and what it is.
-pub const PATHS: [(&str, &str); 6] = [
-    (
-        "spawn_run",
-        "spawn an empty future from a task, pop it, run it",
-    ),
+pub const PATHS: [(&str, &str); 7] = [
+    ("spawn_run", "spawn a future from a task, pop it, run it"),
     ("spawn_join", "the same, and await its handle"),
     (
         "inject_run",
         "spawn an empty future from a foreign thread, pop it, run it",
     ),
-    (
-        "closure_run",
-        "spawn an empty closure from a task, pop it, run it",
-    ),
+    ("closure_run", "spawn a closure from a task, pop it, run it"),
     (
         "wake_run",
         "wake a future from another one, pop it, poll it",
+    ),
+    (
+        "checkpoint",
+        "umcg::thread::yield_now with nobody waiting: a checkpoint and a look at the queues",
     ),
     (
         "yield_run",
@@ -64,10 +62,8 @@ pub fn run(path: &str, count: usize) -> bool {
         .build()
         .expect("a runtime");
     match path {
-        "spawn_run" => on_task(&runtime, move || {
-            for _ in 0..count {
-                drop(umcg::spawn(async {}));
-            }
+        "spawn_run" => all(&runtime, count, |done| {
+            drop(umcg::spawn(async move { done.done() }));
         }),
         "spawn_join" => runtime
             .block_on(runtime.spawn(async move {
@@ -82,11 +78,17 @@ pub fn run(path: &str, count: usize) -> bool {
                 task.join().expect("the task");
             }
         }
-        "closure_run" => on_task(&runtime, move || {
-            for _ in 0..count {
-                drop(umcg::spawn_blocking(|| {}));
-            }
+        "closure_run" => all(&runtime, count, |done| {
+            drop(umcg::spawn_blocking(move || done.done()));
         }),
+        "checkpoint" => runtime
+            .spawn_blocking(move || {
+                for _ in 0..count {
+                    umcg::thread::yield_now();
+                }
+            })
+            .join()
+            .expect("the task"),
         "wake_run" => wake(&runtime, count),
         "yield_run" => runtime
             .block_on(runtime.spawn(async move {
@@ -97,18 +99,20 @@ pub fn run(path: &str, count: usize) -> bool {
             .expect("the task"),
         _ => return false,
     }
-    // Until all are done: the queue is first in, first out, but for the last.
-    while runtime.metrics().queued > 0 {
-        std::thread::yield_now();
-    }
     runtime.shutdown_background();
     true
 }
 
-fn on_task(runtime: &Runtime, f: impl FnOnce() + Send + 'static) {
-    runtime
-        .block_on(runtime.spawn(async move { f() }))
-        .expect("the task");
+/// Has a task spawn so many, and waits until all are done.
+fn all(runtime: &Runtime, count: usize, spawn: impl Fn(Countdown) + Send + 'static) {
+    let countdown = Countdown::new(count);
+    let done = countdown.clone();
+    drop(runtime.spawn(async move {
+        for _ in 0..count {
+            spawn(done.clone());
+        }
+    }));
+    countdown.wait();
 }
 
 /// Two futures that wake each other in turn.

@@ -289,3 +289,41 @@ pub fn best_peer(report: &Report, id: &str) -> Option<(String, f64)> {
         .filter_map(|peer| Some(((*peer).to_string(), report.row(id, peer)?.wall_us)))
         .min_by(|a, b| a.1.total_cmp(&b.1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+    use crate::report::tests::{report, row};
+
+    #[test]
+    fn ratios_are_to_the_best_peer_that_does_the_work() {
+        let mut report = report();
+        report
+            .rows
+            .push(row("executor", "yield_many", "async-executor", 0.4));
+        // Polls in place: no yield.
+        report
+            .rows
+            .push(row("executor", "yield_many", "futures", 0.1));
+        let verdicts = judge(&report);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].note, "async-executor");
+        assert!((verdicts[0].value - 1.25).abs() < 1e-9);
+        assert!(!verdicts[0].met);
+    }
+
+    #[test]
+    fn beside_is_compared_with_alone_of_the_same_set() {
+        let mut report = report();
+        report
+            .rows
+            .push(row("contention", "yield_many", "umcg", 1.0));
+        let mut beside = row("contention", "yield_many", "umcg", 1.4);
+        beside.beside_busy = true;
+        report.rows.push(beside);
+        let p9 = judge(&report);
+        let p9 = p9.iter().find(|v| v.id == "P9").expect("a verdict");
+        assert!((p9.value - 1.4).abs() < 1e-9);
+        assert!(p9.met);
+    }
+}

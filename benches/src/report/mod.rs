@@ -182,3 +182,62 @@ impl Report {
         text
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Report, Row};
+    use crate::machine::Machine;
+
+    pub(crate) fn row(set: &str, id: &str, system: &str, wall_us: f64) -> Row {
+        Row {
+            set: set.into(),
+            id: id.into(),
+            system: system.into(),
+            ops: 1,
+            rounds: 1,
+            wall_us,
+            ..Row::default()
+        }
+    }
+
+    /// A small one.
+    pub(crate) fn report() -> Report {
+        Report {
+            command: "test".into(),
+            machine: Machine {
+                processor: "a processor".into(),
+                cpus: 2,
+                memory_mib: 1,
+                kernel: "6.1".into(),
+                provider: "emulated".into(),
+                provider_description: String::new(),
+                workers: 2,
+                load: String::new(),
+            },
+            rows: vec![
+                row("executor", "yield_many", "umcg", 0.5),
+                row("executor", "yield_many", "tokio", 1.0),
+            ],
+            verdicts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn merging_keeps_the_sets_that_were_not_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut stored = report();
+        stored.rows.push(row("idle", "noop", "umcg", 1.0));
+        stored.write(folder.path()).expect("written");
+
+        let mut new = report();
+        new.rows = vec![row("executor", "yield_many", "umcg", 7.0)];
+        new.merge(folder.path()).expect("read");
+        let rows: Vec<(&str, f64)> = new.rows.iter().map(|r| (&*r.id, r.wall_us)).collect();
+        assert_eq!(rows, [("yield_many", 7.0), ("noop", 1.0)]);
+
+        let mut elsewhere = report();
+        elsewhere.machine.cpus = 64;
+        elsewhere.merge(folder.path()).expect("read");
+        assert_eq!(elsewhere.rows.len(), 2);
+    }
+}

@@ -153,3 +153,35 @@ fn section(report: &Report) -> String {
              `cargo run --release --manifest-path benches/Cargo.toml -- --readme`.\n\n";
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{BEGIN, END, readme};
+    use crate::report::tests::report;
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("README.md");
+        fs::write(&file, format!("head\n{BEGIN}\nold\n{END}\ntail\n")).expect("a file");
+        for _ in 0..2 {
+            readme(&report(), &file).expect("markers");
+            let text = fs::read_to_string(&file).expect("a file");
+            assert!(text.starts_with(&format!("head\n{BEGIN}\n")), "{text}");
+            assert!(text.ends_with(&format!("{END}\ntail\n")), "{text}");
+            assert!(!text.contains("old"), "{text}");
+            assert!(text.contains("| yield | 0.50 | 1.00 |"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_markers_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("README.md");
+        fs::write(&file, "text").expect("a file");
+        assert!(readme(&report(), &file).is_err());
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "text");
+    }
+}
