@@ -159,7 +159,7 @@ fn figures_only(first: &Row, rows: &[&Row]) -> String {
 /// Three digits or so.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if v < 0.1 => format!("{value:.3}"),
         v if v < 10.0 => format!("{value:.2}"),
         v if v < 100.0 => format!("{value:.1}"),

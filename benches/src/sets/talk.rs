@@ -77,8 +77,8 @@ fn pairs(systems: &Systems, effort: &Effort) -> Group<'static> {
         }};
     }
     // `f` is the closure itself, or becomes a future that blocks.
-    fn future(f: impl FnOnce() + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
-        async move { f() }
+    async fn future(f: impl FnOnce() + Send + 'static) {
+        f();
     }
     blocking!(systems.umcg, "umcg", spawn, future);
     blocking!(
