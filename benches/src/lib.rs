@@ -5,9 +5,12 @@
 //! `benches/micro.rs` uses them with criterion. `README.md` beside the manifest says how to use
 //! it and what makes the comparison fair.
 
+pub mod check;
 pub mod clock;
 pub mod machine;
 pub mod neighbour;
+pub mod paths;
+pub mod probe;
 pub mod report;
 pub mod runner;
 pub mod sets;

@@ -19,6 +19,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether figures of the two may stand in one table.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.processor, self.cpus, &self.kernel) == (&other.processor, other.cpus, &other.kernel)
+            && (&self.provider, self.workers) == (&other.provider, other.workers)
+    }
+
     /// This one, with that runtime on it.
     pub fn here(metrics: &umcg::RuntimeMetrics) -> Self {
         let line = |file: &str, key: &str| {

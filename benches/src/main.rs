@@ -2,18 +2,17 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
 use umcg_benches::{
-    machine::Machine,
-    neighbour,
+    check, neighbour, paths, probe,
     report::{self, Report},
     runner::Effort,
-    sets::{SETS, Set},
+    sets::{self, SETS, Set},
     system::Systems,
     targets,
 };
@@ -44,17 +43,42 @@ struct Args {
     /// Where the results go.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     out: PathBuf,
-    /// Writes no files.
+    /// Keeps the stored results of the sets that are not run.
     #[arg(long)]
+    merge: bool,
+    /// Writes no files.
+    #[arg(long, conflicts_with_all = ["merge", "readme"])]
     dry: bool,
+    /// Shows the results in the project's README.md, between its markers.
+    #[arg(long)]
+    readme: bool,
+    /// Instead of all that: fails if a ratio of this run to a peer is beyond its generous bound.
+    #[arg(long)]
+    check: bool,
+    /// Instead of all that: counts the instructions of hot paths, with valgrind, and compares
+    /// them with those that are stored.
+    #[arg(long)]
+    instructions: bool,
+    /// With --instructions: stores them.
+    #[arg(long, requires = "instructions")]
+    store: bool,
 }
 
 fn main() -> ExitCode {
-    let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some(neighbour::SPIN) {
-        if let Some(cpu) = words.next().and_then(|cpu| cpu.parse().ok()) {
-            neighbour::spin(cpu);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.first().map(String::as_str) {
+        Some(neighbour::SPIN) => neighbour::spin(words.get(1).and_then(|w| w.parse().ok())),
+        Some(probe::PROBE) => {
+            let known = sets::probe(&words[1..]);
+            // Without waiting for what is still blocked.
+            std::process::exit(i32::from(!known));
         }
+        Some(paths::PATH) => {
+            let count = words.get(2).and_then(|w| w.parse().ok());
+            let known = paths::run(words.get(1).map_or("", |w| w), count.unwrap_or(1000));
+            std::process::exit(i32::from(!known));
+        }
+        _ => {}
     }
     let args = Args::parse();
     if args.list {
@@ -62,6 +86,19 @@ fn main() -> ExitCode {
             println!("{:12} {}", set.name, set.about);
         }
         return ExitCode::SUCCESS;
+    }
+    if args.instructions {
+        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt"));
+        return match paths::compare(file, args.store) {
+            Ok(good) => ExitCode::from(u8::from(!good)),
+            Err(error) => {
+                eprintln!("the instructions could not be counted: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if args.check {
+        return check::run(args.workers.unwrap_or_else(workers));
     }
     let mut sets: Vec<&Set> = Vec::new();
     for name in &args.sets {
@@ -92,29 +129,32 @@ fn run(args: &Args, sets: &[&Set]) -> io::Result<()> {
         quick: args.quick,
         only: args.only.clone().map(|only| &*only.leak()),
     };
-    let workers = args
-        .workers
-        .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
-        .unwrap_or(1);
-    let systems = Systems::start(workers);
-    let mut report = Report {
-        command: std::iter::once("umcg-benches".to_string())
-            .chain(std::env::args().skip(1))
-            .collect::<Vec<_>>()
-            .join(" "),
-        machine: Machine::here(&systems.umcg.runtime().metrics()),
-        rows: Vec::new(),
-        verdicts: Vec::new(),
-    };
+    let systems = Systems::start(args.workers.unwrap_or_else(workers));
+    let command = std::iter::once("umcg-benches".to_string())
+        .chain(std::env::args().skip(1))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut report = Report::empty(command, &systems);
     for set in sets {
         let begin = Instant::now();
         report.rows.extend(set.run(&systems, &effort));
         eprintln!("{}: {:.1} s", set.name, begin.elapsed().as_secs_f64());
+    }
+    if args.merge {
+        report.merge(&args.out)?;
     }
     report.verdicts = targets::judge(&report);
     io::stdout().write_all(report::table(&report).as_bytes())?;
     if !args.dry {
         report.write(&args.out)?;
     }
+    if args.readme {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        report::readme(&report, Path::new(file))?;
+    }
     Ok(())
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

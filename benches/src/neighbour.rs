@@ -39,13 +39,13 @@ impl Drop for Busy {
     }
 }
 
-/// Spins on that CPU until the parent ends it, or ends itself.
-pub fn spin(cpu: usize) -> ! {
+/// Spins on that CPU, by default the first, until the parent ends it, or ends itself.
+pub fn spin(cpu: Option<usize>) -> ! {
     // SAFETY: plain system calls with values of ours.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
+        libc::CPU_SET(cpu.unwrap_or(0), &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
     }
     loop {

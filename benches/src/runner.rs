@@ -39,6 +39,11 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// Whether that group is wanted.
+    pub fn takes(&self, id: &str) -> bool {
+        self.only.is_none_or(|only| id.contains(only))
+    }
+
     /// `full`, or `quick` if that is what is wanted.
     pub fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
@@ -74,6 +79,10 @@ impl<'a> Group<'a> {
         }
     }
 
+    pub(crate) fn id(&self) -> &'static str {
+        self.id
+    }
+
     /// Adds a system, of whose threads the names begin with `threads`.
     pub fn cell(
         &mut self,
@@ -88,6 +97,12 @@ impl<'a> Group<'a> {
         });
     }
 
+    /// Leaves out all systems but these.
+    pub fn keep(&mut self, systems: &[&str]) {
+        self.cells
+            .retain(|cell| systems.contains(&cell.system.as_str()));
+    }
+
     /// Runs it, alone on the machine as far as we can tell.
     pub fn run(self, effort: &Effort) -> Vec<Row> {
         self.run_in(effort, &[None])
@@ -99,7 +114,7 @@ impl<'a> Group<'a> {
     }
 
     fn run_in(mut self, effort: &Effort, conditions: &[Option<usize>]) -> Vec<Row> {
-        if effort.only.is_some_and(|only| !self.id.contains(only)) {
+        if !effort.takes(self.id) {
             return Vec::new();
         }
         eprint!("  {}:", self.id);
@@ -241,4 +256,76 @@ fn census(cell: &mut Cell<'_>) -> (usize, Duration) {
     let came = peak.load(Relaxed).saturating_sub(total);
     let after = usage::threads_named(cell.threads);
     ((own + came).max(after), sample.wall)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, time::Duration};
+
+    use super::{Effort, Group, median};
+
+    const EFFORT: Effort = Effort {
+        rounds: 3,
+        budget: Duration::from_secs(1),
+        quick: true,
+        only: None,
+    };
+
+    #[test]
+    fn median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn cells_take_turns_and_each_begins_a_round() {
+        let order = RefCell::new(String::new());
+        let mut group = Group::new("g", "a group", "op", 2);
+        for name in ["a", "b", "c"] {
+            let order = &order;
+            group.cell(name, name, move |clock| {
+                clock.time(|| std::thread::sleep(Duration::from_millis(1)));
+                order.borrow_mut().push_str(name);
+            });
+        }
+        let rows = group.run(&EFFORT);
+        // The first round warms up.
+        assert_eq!(*order.borrow(), "abcabcbcacab");
+        assert_eq!(rows.len(), 3);
+        for row in rows {
+            assert_eq!(row.rounds, 3);
+            assert!((500.0..100_000.0).contains(&row.wall_us), "{}", row.wall_us);
+        }
+    }
+
+    #[test]
+    fn slow_cells_get_fewer_rounds() {
+        let effort = Effort {
+            budget: Duration::from_millis(20),
+            ..EFFORT
+        };
+        let count = RefCell::new(0);
+        let mut group = Group::new("g", "a group", "op", 1);
+        group.cell("slow", "slow", |clock| {
+            clock.time(|| std::thread::sleep(Duration::from_millis(50)));
+            *count.borrow_mut() += 1;
+        });
+        assert_eq!(group.run(&effort)[0].rounds, 1);
+        assert_eq!(*count.borrow(), 2);
+    }
+
+    #[test]
+    fn latencies_of_all_rounds_are_one_distribution() {
+        let mut millis = 0;
+        let mut group = Group::new("g", "a group", "op", 1);
+        group.cell("a", "a", |clock| {
+            clock.latency(Duration::from_millis(millis));
+            millis += 1;
+        });
+        let latency = group.run(&EFFORT)[0].latency.expect("latencies");
+        assert_eq!(latency.count, 3);
+        assert!((2990.0..3010.0).contains(&latency.max), "{}", latency.max);
+        assert!((1990.0..2010.0).contains(&latency.p50), "{}", latency.p50);
+    }
 }

@@ -11,7 +11,8 @@ pub struct Verdict {
     pub id: String,
     pub what: String,
     pub value: f64,
-    pub limit: f64,
+    /// None: it is only measured.
+    pub limit: Option<f64>,
     pub unit: String,
     /// Beside which peer, or how it was computed.
     pub note: String,
@@ -33,7 +34,7 @@ pub const P5: [&str; 7] = [
 ];
 
 /// The rows of P9, and how much slower each may be beside a busy process.
-const P9: [(&str, &str, f64); 12] = [
+const P9: [(&str, &str, f64); 13] = [
     ("block_1ms", "umcg", 1.5),
     ("sleep_100us", "umcg", 1.5),
     ("compute_sleep_100us", "umcg", 1.5),
@@ -46,7 +47,24 @@ const P9: [(&str, &str, f64); 12] = [
     ("web_server", "umcg", 1.5),
     ("read_4k", "umcg", 2.2),
     ("thread_ping_pong", "umcg::thread, one server", 2.2),
+    ("thread_spawn_join", "umcg::thread", 2.2),
 ];
+
+/// Whom the tickers of P8 are shown beside.
+const PLAIN: [&str; 6] = [
+    "tokio",
+    "tokio spawn_blocking",
+    "async-executor",
+    "futures",
+    "may",
+    "std threads",
+];
+
+/// What counts as no CPU time over ten seconds: the watching thread's own is about as much.
+const IDLE_MS: f64 = 0.5;
+
+/// How long threads may stay after a burst: the keep-alive and a tenth of it.
+const KEEP_ALIVE: f64 = 11.0;
 
 /// Judges what the report has rows for.
 pub fn judge(report: &Report) -> Vec<Verdict> {
@@ -58,7 +76,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
                     id: id.into(),
                     what: what.into(),
                     value,
-                    limit,
+                    limit: limit.is_finite().then_some(limit),
                     unit: unit.into(),
                     note,
                     met: value <= limit,
@@ -198,6 +216,23 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         "us",
         wall("thread_spawn", "std::thread").map_or(String::new(), |us| format!("std {us:.1} us")),
     );
+    // P8 is groundwork: measured beside every peer, who do nothing but block their workers.
+    for id in ["ticker_blocked", "ticker_mixed"] {
+        let p99 = |system| at(report.row(id, system), |l| l.p99);
+        let beside: Vec<String> = PLAIN
+            .iter()
+            .filter_map(|peer| Some(format!("{peer} {:.0}", p99(peer)?)))
+            .collect();
+        let what = format!("{id}, p99 lateness");
+        add(
+            "P8",
+            &what,
+            p99("umcg"),
+            f64::INFINITY,
+            "us",
+            beside.join(", "),
+        );
+    }
     for (id, system, limit) in P9 {
         let beside = report.row_beside(id, system).map(|row| row.wall_us);
         // The row alone of the same rounds.
@@ -216,6 +251,32 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
             "alone".into(),
         );
     }
+    let figure = |id, name: &str| report.row(id, "umcg")?.figures.get(name).copied();
+    add(
+        "P10",
+        "wake-ups while idle",
+        figure("idle", "wake-ups"),
+        0.0,
+        "",
+        String::new(),
+    );
+    add(
+        "P10",
+        "CPU time while idle",
+        figure("idle", "CPU ms"),
+        IDLE_MS,
+        "ms",
+        "the watcher's sleep is in it".into(),
+    );
+    let burst = figure("burst", "seconds until then");
+    add(
+        "P10",
+        "threads back to base after 5000 blocks",
+        burst,
+        KEEP_ALIVE,
+        "s",
+        "keep-alive is 10 s".into(),
+    );
     found
 }
 
@@ -227,4 +288,42 @@ pub fn best_peer(report: &Report, id: &str) -> Option<(String, f64)> {
         .filter(|peer| !(id == "yield_many" && **peer == "futures"))
         .filter_map(|peer| Some(((*peer).to_string(), report.row(id, peer)?.wall_us)))
         .min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+    use crate::report::tests::{report, row};
+
+    #[test]
+    fn ratios_are_to_the_best_peer_that_does_the_work() {
+        let mut report = report();
+        report
+            .rows
+            .push(row("executor", "yield_many", "async-executor", 0.4));
+        // Polls in place: no yield.
+        report
+            .rows
+            .push(row("executor", "yield_many", "futures", 0.1));
+        let verdicts = judge(&report);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].note, "async-executor");
+        assert!((verdicts[0].value - 1.25).abs() < 1e-9);
+        assert!(!verdicts[0].met);
+    }
+
+    #[test]
+    fn beside_is_compared_with_alone_of_the_same_set() {
+        let mut report = report();
+        report
+            .rows
+            .push(row("contention", "yield_many", "umcg", 1.0));
+        let mut beside = row("contention", "yield_many", "umcg", 1.4);
+        beside.beside_busy = true;
+        report.rows.push(beside);
+        let p9 = judge(&report);
+        let p9 = p9.iter().find(|v| v.id == "P9").expect("a verdict");
+        assert!((p9.value - 1.4).abs() < 1e-9);
+        assert!(p9.met);
+    }
 }

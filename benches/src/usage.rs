@@ -81,14 +81,42 @@ pub fn threads_named(prefixes: &str) -> usize {
 
 /// A field of `/proc/self/status` in KiB.
 pub fn status_kib(field: &str) -> u64 {
-    fs::read_to_string("/proc/self/status")
+    field_kib("/proc/self/status", field)
+}
+
+/// A field of `/proc/meminfo` in KiB: of the whole machine.
+pub fn memory_kib(field: &str) -> u64 {
+    field_kib("/proc/meminfo", field)
+}
+
+fn field_kib(file: &str, field: &str) -> u64 {
+    fs::read_to_string(file)
         .ok()
-        .and_then(|status| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(field))
-                .and_then(|rest| rest.trim_start_matches(':').split_whitespace().next())
+        .and_then(|text| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+                .and_then(|rest| rest.split_whitespace().next())
                 .and_then(|n| n.parse().ok())
+        })
+        .unwrap_or(0)
+}
+
+/// Voluntary switches so far of all threads that live, but for the calling one.
+pub fn switches_of_others() -> u64 {
+    // SAFETY: no arguments, never fails.
+    let me = unsafe { libc::gettid() }.to_string();
+    fs::read_dir("/proc/self/task")
+        .map(|tasks| {
+            tasks
+                .flatten()
+                .filter(|task| task.file_name().to_str() != Some(&me))
+                .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+                .filter_map(|text| {
+                    text.lines()
+                        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+                        .and_then(|n| n.trim().parse::<u64>().ok())
+                })
+                .sum()
         })
         .unwrap_or(0)
 }

@@ -53,8 +53,12 @@ pub(crate) fn verdicts(verdicts: &[Verdict]) -> String {
             v.what,
             figure(v.value),
             v.unit,
-            figure(v.limit),
-            if v.met { "met" } else { "**not met**" },
+            v.limit.map_or(String::new(), figure),
+            match v.limit {
+                None => "measured",
+                Some(_) if v.met => "met",
+                Some(_) => "**not met**",
+            },
             v.note
         );
     }
@@ -69,6 +73,9 @@ fn group(report: &Report, first: &Row) -> String {
         .filter(|row| row.set == first.set && row.id == first.id)
         .collect();
     let latency = rows.iter().any(|row| row.latency.is_some());
+    if rows.iter().all(|row| row.ops == 0) {
+        return figures_only(first, &rows);
+    }
     let mut text = format!(
         "\n`{}`: {}; per {}, medians\n\n| system | wall us | (min - max) | CPU us | threads | voluntary switches |{} |\n|---|--:|---|--:|--:|--:|{}---|\n",
         first.id,
@@ -95,7 +102,12 @@ fn group(report: &Report, first: &Row) -> String {
             figure(row.wall_us_min),
             figure(row.wall_us_max),
             figure(row.cpu_us),
-            row.threads,
+            // 0: its threads have no names of their own.
+            if row.threads == 0 {
+                "-".into()
+            } else {
+                row.threads.to_string()
+            },
             figure(row.voluntary),
         );
         if latency {
@@ -123,10 +135,31 @@ fn group(report: &Report, first: &Row) -> String {
     text
 }
 
+/// Rows of probes: one column a figure.
+fn figures_only(first: &Row, rows: &[&Row]) -> String {
+    let mut names: Vec<&String> = rows.iter().flat_map(|row| row.figures.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut text = format!("\n`{}`: {}\n\n| system |", first.id, first.title);
+    for name in &names {
+        let _ = write!(text, " {name} |");
+    }
+    let _ = write!(text, "\n|---|{}\n", "--:|".repeat(names.len()));
+    for row in rows {
+        let _ = write!(text, "| {} |", row.system);
+        for name in &names {
+            let value = row.figures.get(*name).map_or(String::new(), |v| figure(*v));
+            let _ = write!(text, " {value} |");
+        }
+        text += "\n";
+    }
+    text
+}
+
 /// Three digits or so.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if v < 0.1 => format!("{value:.3}"),
         v if v < 10.0 => format!("{value:.2}"),
         v if v < 100.0 => format!("{value:.1}"),

@@ -2,15 +2,16 @@
 
 mod markdown;
 mod plot;
+mod readme;
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::Machine, targets::Verdict};
+use crate::{machine::Machine, sets::SETS, system::Systems, targets::Verdict};
 
-pub use self::markdown::table;
+pub use self::{markdown::table, readme::readme};
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ impl Latency {
 }
 
 /// One system at one piece of work. Times and counts are per unit, medians of the rounds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Row {
     pub set: String,
@@ -75,6 +76,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a run that has not begun.
+    pub fn empty(command: impl Into<String>, systems: &Systems) -> Self {
+        Self {
+            command: command.into(),
+            machine: Machine::here(&systems.umcg.runtime().metrics()),
+            rows: Vec::new(),
+            verdicts: Vec::new(),
+        }
+    }
+
     /// The row of that work and system.
     pub fn row(&self, id: &str, system: &str) -> Option<&Row> {
         self.find(id, system, false)
@@ -89,6 +100,34 @@ impl Report {
         self.rows
             .iter()
             .find(|row| row.id == id && row.system == system && row.beside_busy == beside_busy)
+    }
+
+    /// Takes over the rows of sets that this run did not have from the one that is stored there,
+    /// of the same machine and number of workers. Ratios are always within a set, so within a
+    /// run. Groups that `--only` left out are dropped with their set.
+    ///
+    /// # Errors
+    ///
+    /// What the file says, unless it is not there.
+    pub fn merge(&mut self, folder: &Path) -> io::Result<()> {
+        let text = match fs::read_to_string(folder.join("run.json")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let stored: Self = serde_json::from_str(&text)?;
+        if !stored.machine.is_like(&self.machine) {
+            return Ok(());
+        }
+        let here: Vec<String> = self.rows.iter().map(|row| row.set.clone()).collect();
+        let kept = stored
+            .rows
+            .into_iter()
+            .filter(|row| !here.contains(&row.set));
+        self.rows.extend(kept);
+        let place = |row: &Row| SETS.iter().position(|set| set.name == row.set);
+        self.rows.sort_by_key(place);
+        Ok(())
     }
 
     /// Writes the table, the numbers and the plots.
@@ -141,5 +180,64 @@ impl Report {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Report, Row};
+    use crate::machine::Machine;
+
+    pub(crate) fn row(set: &str, id: &str, system: &str, wall_us: f64) -> Row {
+        Row {
+            set: set.into(),
+            id: id.into(),
+            system: system.into(),
+            ops: 1,
+            rounds: 1,
+            wall_us,
+            ..Row::default()
+        }
+    }
+
+    /// A small one.
+    pub(crate) fn report() -> Report {
+        Report {
+            command: "test".into(),
+            machine: Machine {
+                processor: "a processor".into(),
+                cpus: 2,
+                memory_mib: 1,
+                kernel: "6.1".into(),
+                provider: "emulated".into(),
+                provider_description: String::new(),
+                workers: 2,
+                load: String::new(),
+            },
+            rows: vec![
+                row("executor", "yield_many", "umcg", 0.5),
+                row("executor", "yield_many", "tokio", 1.0),
+            ],
+            verdicts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn merging_keeps_the_sets_that_were_not_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut stored = report();
+        stored.rows.push(row("idle", "noop", "umcg", 1.0));
+        stored.write(folder.path()).expect("written");
+
+        let mut new = report();
+        new.rows = vec![row("executor", "yield_many", "umcg", 7.0)];
+        new.merge(folder.path()).expect("read");
+        let rows: Vec<(&str, f64)> = new.rows.iter().map(|r| (&*r.id, r.wall_us)).collect();
+        assert_eq!(rows, [("yield_many", 7.0), ("noop", 1.0)]);
+
+        let mut elsewhere = report();
+        elsewhere.machine.cpus = 64;
+        elsewhere.merge(folder.path()).expect("read");
+        assert_eq!(elsewhere.rows.len(), 2);
     }
 }

@@ -13,11 +13,17 @@ use crate::{
 const MILLI: Duration = Duration::from_millis(1);
 
 pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
-    let mut rows = block_1_ms(systems).run(effort);
-    for group in sleepers(systems, effort) {
-        rows.extend(group.run(effort));
-    }
-    rows
+    groups(systems, effort)
+        .into_iter()
+        .flat_map(|group| group.run(effort))
+        .collect()
+}
+
+/// Those of P2, P3 and P9.
+pub(super) fn groups(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
+    let mut groups = vec![block_1_ms(systems)];
+    groups.extend(sleepers(systems, effort));
+    groups
 }
 
 /// Tasks of P2.
@@ -112,7 +118,7 @@ fn threads<S: System>(_: &'static S) -> &'static str {
 }
 
 /// P3: closures that sleep 100 us, and the same with 10 us of computing before and after.
-pub(super) fn sleepers(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
+fn sleepers(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
     let count = effort.pick(100_000, 20_000);
     [
         ("sleep_100us", Duration::ZERO, "closures that sleep 100 us"),

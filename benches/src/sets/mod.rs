@@ -1,9 +1,16 @@
 //! The work, in sets that can be chosen.
 
 mod blocking;
+mod contention;
 mod executor;
 mod files;
+mod growth;
 mod handover;
+mod hidden;
+mod idle;
+mod locks;
+mod neighbour;
+mod talk;
 mod threads;
 pub mod work;
 
@@ -57,4 +64,88 @@ pub const SETS: &[Set] = &[
         about: "threads that talk, spawn and join (P6, P7)",
         run: threads::run,
     },
+    Set {
+        name: "neighbour",
+        about: "lateness of a ticker beside tasks that block or compute (P8, B1)",
+        run: neighbour::run,
+    },
+    Set {
+        name: "talk",
+        about: "socket pairs, a TCP server, name look-ups (B3, B6)",
+        run: talk::run,
+    },
+    Set {
+        name: "locks",
+        about: "locks of std in tasks, held across blocking calls (B4)",
+        run: locks::run,
+    },
+    Set {
+        name: "growth",
+        about: "nested waits at the cap, memory of tasks and workers (B5)",
+        run: growth::run,
+    },
+    Set {
+        name: "hidden",
+        about: "growth of the descriptor table, page faults (B7)",
+        run: hidden::run,
+    },
+    Set {
+        name: "idle",
+        about: "what rest costs, and how long threads stay (P10, B8)",
+        run: idle::run,
+    },
+    Set {
+        name: "contention",
+        about: "the same work beside a busy foreign process (P9)",
+        run: contention::run,
+    },
 ];
+
+/// Runs one group for CI, with the systems that it is compared with.
+pub(crate) fn check(id: &str, systems: &Systems, effort: &Effort) -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut groups = vec![files::warm(systems, folder.path())];
+    groups.extend(blocking::groups(systems, effort));
+    groups.extend(executor::targeted(systems, effort));
+    groups.extend(threads::groups());
+    groups
+        .into_iter()
+        .filter(|group| group.id() == id)
+        .flat_map(|mut group| {
+            group.keep(&[
+                "umcg",
+                "umcg::thread",
+                "umcg::thread, one server",
+                "tokio",
+                "tokio spawn_blocking",
+                "tokio spawn_blocking, cold",
+                "std thread",
+                "std threads",
+                "std::thread",
+            ]);
+            group.run(effort)
+        })
+        .collect()
+}
+
+/// Runs the probe of these arguments, in a process of its own. False: there is none.
+pub fn probe(arguments: &[String]) -> bool {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |word: &str| word.parse().unwrap_or(1);
+    match words[..] {
+        ["lock_and_join", system] => locks::lock_and_join(system),
+        ["cap_nested", system] => growth::cap_nested(system),
+        ["memory_blocked", system, workers, count] => {
+            growth::memory_blocked(system, number(workers), number(count));
+        }
+        ["memory_idle", workers] => growth::memory_idle(number(workers)),
+        ["memory_task", system, workers] => growth::memory_task(system, number(workers)),
+        ["fd_table", system, workers] => hidden::fd_table(system, number(workers)),
+        ["burst", system, workers] => idle::burst(system, number(workers)),
+        ["idle", system, workers, seconds] => {
+            idle::idle(system, number(workers), number(seconds) as u64);
+        }
+        _ => return false,
+    }
+    true
+}

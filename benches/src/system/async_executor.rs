@@ -11,7 +11,12 @@ use super::System;
 pub struct AsyncExecutor(&'static StaticExecutor);
 
 impl AsyncExecutor {
-    pub(super) fn new(workers: usize) -> Self {
+    /// With so many workers.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn new(workers: usize) -> Self {
         let executor: &StaticExecutor = super::leak(StaticExecutor::new());
         for index in 0..workers {
             thread::Builder::new()

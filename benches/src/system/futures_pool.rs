@@ -15,7 +15,12 @@ use super::System;
 pub struct FuturesPool(ThreadPool);
 
 impl FuturesPool {
-    pub(super) fn new(workers: usize) -> Self {
+    /// With so many workers.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn new(workers: usize) -> Self {
         Self(
             ThreadPool::builder()
                 .pool_size(workers)

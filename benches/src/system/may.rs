@@ -5,6 +5,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use may::coroutine::{self, Coroutine};
@@ -22,7 +23,12 @@ const STACK_WORDS: usize = 0x2000;
 pub struct May;
 
 impl May {
-    pub(super) fn new(workers: usize) -> Self {
+    /// With so many workers.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn new(workers: usize) -> Self {
         may::config()
             .set_workers(workers)
             .set_stack_size(STACK_WORDS);
@@ -97,6 +103,10 @@ impl System for May {
             coroutine::yield_now();
             Poll::Ready(())
         })
+    }
+
+    async fn sleep(duration: Duration) {
+        coroutine::sleep(duration);
     }
 
     fn block_on<F: Future>(&'static self, future: F) -> F::Output {

@@ -88,6 +88,13 @@ pub trait System: Sync + 'static {
         futures_lite::future::yield_now()
     }
 
+    /// Waits for so long, in the system's own way if it has timers.
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send {
+        async move {
+            async_io::Timer::after(duration).await;
+        }
+    }
+
     /// A future on the calling thread, which is none of the system's.
     fn block_on<F: Future>(&'static self, future: F) -> F::Output;
 }
@@ -136,7 +143,8 @@ impl Systems {
     }
 }
 
-fn leak<S>(system: S) -> &'static S {
+/// For good: systems live as long as the process.
+pub fn leak<S>(system: S) -> &'static S {
     Box::leak(Box::new(system))
 }
 
@@ -167,6 +175,51 @@ macro_rules! for_futures {
     }};
 }
 
+/// Starts the system of that name alone and runs `$body` with it, as `$s`; none: there is none.
+#[macro_export]
+macro_rules! with_system {
+    ($name:expr, $workers:expr, $s:ident => $body:expr) => {{
+        use $crate::system::{
+            AsyncExecutor, FuturesPool, May, Rayon, StdThreads, Threadpool, Tokio, Umcg, leak,
+        };
+        match $name {
+            Umcg::NAME => {
+                let $s = leak(Umcg::new($workers));
+                Some($body)
+            }
+            Tokio::NAME => {
+                let $s = leak(Tokio::new($workers));
+                Some($body)
+            }
+            AsyncExecutor::NAME => {
+                let $s = leak(AsyncExecutor::new($workers));
+                Some($body)
+            }
+            FuturesPool::NAME => {
+                let $s = leak(FuturesPool::new($workers));
+                Some($body)
+            }
+            Threadpool::NAME => {
+                let $s = leak(Threadpool::new());
+                Some($body)
+            }
+            Rayon::NAME => {
+                let $s = leak(Rayon::new($workers));
+                Some($body)
+            }
+            May::NAME => {
+                let $s = leak(May::new($workers));
+                Some($body)
+            }
+            StdThreads::NAME => {
+                let $s = leak(StdThreads);
+                Some($body)
+            }
+            _ => None,
+        }
+    }};
+}
+
 /// Runs `$body` for each system that has a way to run closures that block.
 #[macro_export]
 macro_rules! for_blocking {
@@ -190,8 +243,8 @@ macro_rules! for_blocking {
     }};
 }
 
-/// Returns when `workers` tasks of the system have run, or at least tried to, at the same time.
-fn prime<S: System>(system: &'static S, workers: usize) {
+/// Returns when all workers of the system had something to do.
+pub fn prime<S: System>(system: &'static S, workers: usize) {
     let arrived = Arc::new(AtomicUsize::new(0));
     for _ in 0..100 {
         let tasks: Vec<_> = (0..workers)

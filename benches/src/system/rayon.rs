@@ -12,7 +12,12 @@ use super::{
 pub struct Rayon(rayon::ThreadPool);
 
 impl Rayon {
-    pub(super) fn new(workers: usize) -> Self {
+    /// With so many workers.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn new(workers: usize) -> Self {
         Self(
             rayon::ThreadPoolBuilder::new()
                 .num_threads(workers)

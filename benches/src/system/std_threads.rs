@@ -1,6 +1,6 @@
 //! A thread of std for each closure.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use super::{
     System,
@@ -46,6 +46,10 @@ impl System for StdThreads {
             .name(Self::THREADS.into())
             .spawn(f)
             .expect("a thread");
+    }
+
+    async fn sleep(duration: Duration) {
+        std::thread::sleep(duration);
     }
 
     fn block_on<F: Future>(&'static self, future: F) -> F::Output {

@@ -16,13 +16,20 @@ pub const THREADPOOL_THREADS: usize = 512;
 pub struct Threadpool(threadpool::ThreadPool);
 
 impl Threadpool {
-    pub(super) fn new() -> Self {
+    /// With its threads.
+    pub fn new() -> Self {
         Self(
             threadpool::Builder::new()
                 .num_threads(THREADPOOL_THREADS)
                 .thread_name(Self::THREADS.into())
                 .build(),
         )
+    }
+}
+
+impl Default for Threadpool {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

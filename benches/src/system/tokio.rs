@@ -1,6 +1,6 @@
 //! `tokio`, multi-thread.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -20,6 +20,23 @@ impl Tokio {
         Self(
             Builder::new_multi_thread()
                 .worker_threads(workers)
+                .thread_name(Self::THREADS)
+                .enable_all()
+                .build()
+                .expect("a runtime"),
+        )
+    }
+
+    /// One that may have so many threads for blocking calls; by default 512.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be built.
+    pub fn with_cap(workers: usize, threads: usize) -> Self {
+        Self(
+            Builder::new_multi_thread()
+                .worker_threads(workers)
+                .max_blocking_threads(threads)
                 .thread_name(Self::THREADS)
                 .enable_all()
                 .build()
@@ -65,6 +82,10 @@ impl System for Tokio {
 
     fn yield_now() -> impl Future<Output = ()> + Send {
         tokio::task::yield_now()
+    }
+
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(duration)
     }
 
     fn block_on<F: Future>(&'static self, future: F) -> F::Output {

@@ -1,6 +1,6 @@
 //! This project.
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, time::Duration};
 
 use super::{System, Unwrapped};
 
@@ -8,7 +8,12 @@ use super::{System, Unwrapped};
 pub struct Umcg(umcg::Runtime);
 
 impl Umcg {
-    pub(super) fn new(workers: usize) -> Self {
+    /// With so many workers.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be had.
+    pub fn new(workers: usize) -> Self {
         Self::build(workers, umcg::Builder::new())
     }
 
@@ -65,6 +70,10 @@ impl System for Umcg {
 
     fn yield_now() -> impl Future<Output = ()> + Send {
         umcg::yield_now()
+    }
+
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send {
+        umcg::time::sleep(duration)
     }
 
     fn block_on<F: Future>(&'static self, future: F) -> F::Output {

@@ -1,0 +1,32 @@
+//! The same work beside one busy foreign process, in the same rounds (P9).
+
+use super::{blocking, executor, files, threads};
+use crate::{report::Row, runner::Effort, system::Systems};
+
+/// The systems that are shown: this project, and whom its users come from.
+const SHOWN: [&str; 9] = [
+    "umcg",
+    "umcg::thread",
+    "umcg::thread, one server",
+    "tokio",
+    "tokio spawn_blocking",
+    "threadpool(512)",
+    "std thread",
+    "std::thread",
+    "std threads",
+];
+
+pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut groups = vec![files::warm(systems, folder.path())];
+    groups.extend(blocking::groups(systems, effort));
+    groups.extend(executor::targeted(systems, effort));
+    groups.extend(threads::groups());
+    groups
+        .into_iter()
+        .flat_map(|mut group| {
+            group.keep(&SHOWN);
+            group.run_beside(effort)
+        })
+        .collect()
+}
