@@ -117,6 +117,13 @@ impl World {
         self.settle(host, index, run);
         self.wake_after(host, index, run);
         self.forget_armed(index, run);
+        if run.index() == index {
+            // The server is taking the armed one back (`disarm`). The mark goes with the verdict,
+            // and we may not have to wait for the server: leave nothing that looks like ours.
+            // SAFETY: the worker's own thread.
+            let task = unsafe { self.record(index).user() };
+            task.clear_next_tid(task.next_tid());
+        }
     }
 
     /// The worker, OUT by `run`, wants a slot again: takes its server's without a switch, or

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     List, state,
-    sync::{Deadline, SeqCst, fence},
+    sync::{Deadline, Relaxed, SeqCst, fence},
 };
 
 const INVALID_STATE: Failure = (libc::EINVAL, "the state is neither RUNNING nor RUNNABLE");
@@ -185,6 +185,8 @@ impl World {
             expired = server.bell.wait(bell, deadline)
                 || deadline.is_some_and(|deadline| now() >= deadline);
         };
+        // Relaxed: see the field.
+        server.open.store(0, Relaxed);
         // Awake: the slot is ours again unless a worker holds it.
         server.move_slot(Slot::IDLE, Slot::SERVER);
         let slot = server.slot();

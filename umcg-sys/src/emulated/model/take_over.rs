@@ -208,3 +208,39 @@ fn t1_a_take_over_needs_the_servers_permission() {
         assert_eq!(m.run(3), holder);
     });
 }
+
+/// A worker comes back from a block that did not consume its spare, and has the slot, or rests,
+/// without having waited for its server, which is taking the spare back: one of them gets it.
+#[test]
+fn t2_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
+    for open in [true, false] {
+        check(move || {
+            let m = Model::new(1, &[1, 1, 1]);
+            let judged = m.runs_armed(2, 1, 4).to(Phase::Judged);
+            m.world.record(2).run.store(judged.0, SeqCst);
+            m.task(2)
+                .transition(state::RUNNING, state::BLOCKED)
+                .unwrap();
+            m.runs_in(3, 1);
+            if open {
+                m.sleeps_open(1);
+            }
+            let worker = {
+                let m = m.clone();
+                thread::spawn(move || {
+                    m.world
+                        .try_checkpoint(2, &|| true)
+                        .expect("the server lives");
+                    m.world.disarm(2)
+                })
+            };
+            let owners = [m.world.disarm(2), worker.join().unwrap()];
+            assert_eq!(
+                owners.iter().filter(|owner| **owner == Some(4)).count(),
+                1,
+                "{owners:?}"
+            );
+            assert_eq!(m.task(2).next_tid(), 0);
+        });
+    }
+}
