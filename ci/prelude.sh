@@ -44,11 +44,11 @@ counted() {
     touch "$folder/skipped"
     chmod 666 "$folder/skipped"
     export UMCG_SKIP_LOG=$folder/skipped
-    # What is held back: the last summary so far, and empty lines after it.
+    # What is held back: the last summary so far, and what belongs to it.
     "$@" 2>&1 | awk -v held="$folder/summary" '
         function release() { printf "%s", last; last = "" }
         /^test result:/ { release(); last = $0 "\n"; next }
-        last != "" && /^$/ { last = last "\n"; next }
+        last != "" && (/^$/ || /^all doctests ran/) { last = last $0 "\n"; next }
         { release(); print; fflush() }
         END { printf "%s", last > held }
     ' || status=$?
