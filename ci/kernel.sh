@@ -13,6 +13,8 @@ need cpio cpio
 need gcc gcc
 need make make
 need perl perl
+# The kernel headers bring tools that are linked against it.
+ldconfig -p | grep -q libelf.so.1 || need libelf-library libelf1
 
 out=$target/kernel
 qemu=$root/kernel/qemu
