@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use may::coroutine::{self, Coroutine};
+use may::{coroutine, sync::Semphore};
 
 use super::{
     System,
@@ -36,27 +36,30 @@ impl May {
     }
 }
 
-/// Unparks the coroutine.
-struct Unpark(Coroutine);
+/// Has the coroutine poll again. Not `coroutine::park`: with a handle of the coroutine in a waker
+/// its worker spins for ever once in some thousand ends (may 0.3.51, `Park::drop` inside
+/// `fast_wake_up`).
+struct Again(Semphore);
 
-impl Wake for Unpark {
+impl Wake for Again {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.0.post();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
+        self.0.post();
     }
 }
 
 /// Polls the future on the current coroutine, which parks in between.
 fn park_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(coroutine::current())));
+    let again = Arc::new(Again(Semphore::new(0)));
+    let waker = Waker::from(Arc::clone(&again));
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => coroutine::park(),
+            Poll::Pending => again.0.wait(),
         }
     }
 }
