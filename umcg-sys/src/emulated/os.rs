@@ -139,6 +139,42 @@ pub(crate) fn become_worker() -> io::Result<bool> {
     set_policy(0, libc::SCHED_BATCH).map(|()| false)
 }
 
+/// A server's time slice, nanoseconds, the least that the kernel takes: it runs for microseconds,
+/// and woken beside a busy process it gets its turn at once.
+const SERVER_SLICE_NS: u64 = 100_000;
+
+/// Gives the calling thread a server's slice (Linux 6.12 or later); its policy stays.
+pub(crate) fn become_server() {
+    let _ = set_slice(SERVER_SLICE_NS);
+}
+
+/// Gives the calling thread the slice that the kernel gives everybody.
+pub(crate) fn default_slice() {
+    let _ = set_slice(0);
+}
+
+/// The slice of a fair thread, 0 = the default. Older kernels ignore it.
+fn set_slice(ns: u64) -> io::Result<()> {
+    // SAFETY: an all-zero attribute block is valid, and the call fills it.
+    let mut attr: SchedAttr = unsafe { mem::zeroed() };
+    let size = size_of::<SchedAttr>();
+    // SAFETY: a live buffer of the given size.
+    if unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if !matches!(attr.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH) {
+        // A real-time thread, say: no slices.
+        return Ok(());
+    }
+    attr.size = size as u32;
+    attr.runtime = ns;
+    // SAFETY: a live attribute block of the size that it names.
+    if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Whether the kernel takes a fair task's slice from `sched_runtime`: since 6.12. Older ones
 /// ignore it without an error; asked once.
 fn slices_work() -> bool {

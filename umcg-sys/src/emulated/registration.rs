@@ -92,6 +92,7 @@ impl Before {
         if os::policy() != self.policy {
             let _ = os::set_policy(0, self.policy);
         }
+        os::default_slice();
     }
 }
 
@@ -422,6 +423,7 @@ impl Emulated {
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
+        os::become_server();
         let _ = user.transition(state::NONE, state::RUNNING);
         enter(index, before, how.has_work.clone());
         #[cfg(feature = "fault-injection")]
