@@ -44,18 +44,33 @@ counted() {
     touch "$folder/skipped"
     chmod 666 "$folder/skipped"
     export UMCG_SKIP_LOG=$folder/skipped
-    # What is held back: the last summary so far, and what belongs to it.
-    "$@" 2>&1 | awk -v held="$folder/summary" '
-        function release() { printf "%s", last; last = "" }
-        /^test result:/ { release(); last = $0 "\n"; next }
-        last != "" && (/^$/ || /^all doctests ran/) { last = last $0 "\n"; next }
-        { release(); print; fflush() }
-        END { printf "%s", last > held }
-    ' || status=$?
+    "$@" 2>&1 | hold_back "$folder/summary" || status=$?
     skips "$folder/skipped" || status=1
     cat "$folder/summary"
     rm -rf "$folder"
     return "$status"
+}
+
+# hold_back FILE: passes a test run on, line by line, but for its last summary and what belongs
+# to it, which goes to the file.
+hold_back() {
+    local line held=
+    while IFS= read -r line || [[ -n $line ]]; do
+        case $line in
+        'test result:'*)
+            printf '%s' "$held"
+            held=$line$'\n'
+            ;;
+        '' | 'all doctests ran'*)
+            if [[ -n $held ]]; then held+=$line$'\n'; else printf '%s\n' "$line"; fi
+            ;;
+        *)
+            printf '%s%s\n' "$held" "$line"
+            held=
+            ;;
+        esac
+    done
+    printf '%s' "$held" > "$1"
 }
 
 # skips LOG: what the tests wrote there, each test once. Fails if one is not allowed.
