@@ -9,6 +9,7 @@ need busybox busybox-static
 need cpio cpio
 need gcc gcc
 need make make
+need perl perl
 need bc bc
 need flex flex
 need bison bison
@@ -19,6 +20,13 @@ out=$target/kernel
 qemu=$root/kernel/qemu
 folder=$("$qemu/debug-kernel.sh" "${SERIES:-6.1}")
 mkdir -p "$out/module-lockdep"
+
+say "checkpatch"
+# compat.h is about versions; umcg_uapi.h is for user space, which has no __aligned().
+perl "$folder/source/scripts/checkpatch.pl" --no-tree --strict --quiet \
+    --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON,PREFER_DEFINED_ATTRIBUTE_MACRO \
+    -f kernel/*.c kernel/*.h
+
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
 cp kernel/{Kbuild,Makefile} kernel/*.[ch] "$out/module-lockdep"
 make -s -C "$folder/headers" M="$out/module-lockdep" UMCG_DEBUG=1 modules

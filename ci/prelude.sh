@@ -32,3 +32,54 @@ need() {
     apt-get -qq update
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >/dev/null
 }
+
+# counted COMMAND...: runs tests. What they skipped is listed after them, before the last summary
+# of the test runner, which stays the end of the log. Fails with them, and also if one was
+# skipped that ci/allowed-skips does not name.
+counted() {
+    local folder status=0
+    # Tests run as other users too, who may not make a file in a folder that is everybody's.
+    folder=$(mktemp -d)
+    chmod 755 "$folder"
+    touch "$folder/skipped"
+    chmod 666 "$folder/skipped"
+    export UMCG_SKIP_LOG=$folder/skipped
+    # What is held back: the last summary so far, and what belongs to it.
+    "$@" 2>&1 | awk -v held="$folder/summary" '
+        function release() { printf "%s", last; last = "" }
+        /^test result:/ { release(); last = $0 "\n"; next }
+        last != "" && (/^$/ || /^all doctests ran/) { last = last $0 "\n"; next }
+        { release(); print; fflush() }
+        END { printf "%s", last > held }
+    ' || status=$?
+    skips "$folder/skipped" || status=1
+    cat "$folder/summary"
+    rm -rf "$folder"
+    return "$status"
+}
+
+# skips LOG: what the tests wrote there, each test once. Fails if one is not allowed.
+skips() {
+    local allowed
+    allowed=$(grep -v -e '^#' -e '^$' "$root/ci/allowed-skips")
+    awk -v allowed="$allowed" '
+        BEGIN { split(allowed, names, "\n"); for (i in names) may[names[i]] = 1 }
+        {
+            name = $2
+            sub(/:$/, "", name)
+            if (!(name in count)) order[++tests] = name
+            count[name]++
+            reason[name] = substr($0, index($0, $2) + length($2) + 1)
+        }
+        END {
+            printf "\n==== tests skipped: %d\n", tests
+            for (i = 1; i <= tests; i++) {
+                name = order[i]
+                printf "%s (%d times): %s%s\n", name, count[name], reason[name],
+                    (name in may) ? "" : "  <-- NOT ALLOWED, see ci/allowed-skips"
+                if (!(name in may)) bad = 1
+            }
+            exit bad
+        }
+    ' "$1"
+}

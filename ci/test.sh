@@ -3,4 +3,4 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "tests"
-RUST_BACKTRACE=1 timeout 900 cargo test --workspace
+RUST_BACKTRACE=1 counted timeout 900 cargo test --workspace

@@ -163,10 +163,12 @@ struct preempt_ops umcg_preempt_ops = {
 };
 
 /**
- * umcg_queue_gate() - stop a worker on its way to user mode
- * @w: current's registration, or one found under rcu_read_lock()
+ * umcg_queue_gate() - stop current on its way to user mode
+ * @w: current's registration
  *
- * Any context but under a thread lock.
+ * Any context but under a thread lock. Nobody else queues it: who finds it
+ * QUEUED relies on its being on the list before user mode is reached, and
+ * another thread could be held up for long between the two steps.
  */
 void umcg_queue_gate(struct umcg_thread *w)
 {
@@ -180,10 +182,42 @@ void umcg_queue_gate(struct umcg_thread *w)
 	clear_bit(UMCG_F_QUEUED, &w->flags);
 }
 
+/**
+ * umcg_on_kick() - a preemption has arrived
+ * @head: the other task_work of current's registration
+ */
+void umcg_on_kick(struct callback_head *head)
+{
+	struct umcg_thread *w = container_of(head, struct umcg_thread, kick);
+
+	clear_bit(UMCG_F_KICKED, &w->flags);
+	/* Then look; pairs with the test_and_set_bit() in umcg_kick(). */
+	smp_mb__after_atomic();
+	if (test_bit(UMCG_F_PREEMPT, &w->flags))
+		umcg_queue_gate(w);
+	umcg_put(w);
+}
+
+/**
+ * umcg_kick() - send a worker that has UMCG_F_PREEMPT set through the gate
+ * @w: found under rcu_read_lock()
+ */
+void umcg_kick(struct umcg_thread *w)
+{
+	if (test_and_set_bit(UMCG_F_KICKED, &w->flags))
+		return;
+	if (refcount_inc_not_zero(&w->ref)) {
+		if (!task_work_add(w->task, &w->kick, TWA_RESUME))
+			return;
+		umcg_put(w);	/* it is exiting */
+	}
+	clear_bit(UMCG_F_KICKED, &w->flags);
+}
+
 static int umcg_queue_up_once(struct umcg_thread *w)
 {
 	struct umcg_group *g = w->group;
-	struct umcg_thread *s, *wake = NULL;
+	struct umcg_thread *s, *wake = NULL, *left = NULL;
 	unsigned long irq;
 	int ret = -ESRCH;
 	u64 length;
@@ -225,12 +259,14 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 	/* A preempted worker still holds its slot; the event comes first. */
 	if (!ret && w->host) {
 		w->host->preempted++;
-		wake = umcg_vacate(w);
+		left = umcg_vacate(w);
 	}
 unlock:
 	raw_spin_unlock_irqrestore(&w->lock, irq);
 	if (wake)
 		umcg_wake(wake, UMCG_WF_SYNC | UMCG_WF_HERE);
+	if (left)	/* != wake: a server is poked once, and then RUNNING */
+		umcg_wake(left, UMCG_WF_SYNC | UMCG_WF_HERE);
 	rcu_read_unlock();
 	return ret;
 }
@@ -272,6 +308,7 @@ static bool umcg_must_stop(struct umcg_thread *w)
 		set_bit(UMCG_F_INSIDE, &w->flags);
 		atomic64_inc(&w->group->gates);
 		umcg_queue_up(w);
+		umcg_step_aside();
 	}
 	return test_bit(UMCG_F_INSIDE, &w->flags) && !umcg_broken(gate);
 }
@@ -319,9 +356,5 @@ through:
 	clear_bit(UMCG_F_INSIDE, &w->flags);
 	clear_bit(UMCG_F_SECOND, &w->flags);
 	clear_bit(UMCG_F_QUEUED, &w->flags);
-	/* A preemption that found us queued. Pairs with the set_bit there. */
-	smp_mb__after_atomic();
-	if (test_bit(UMCG_F_PREEMPT, &w->flags))
-		umcg_queue_gate(w);
 	umcg_put(w);
 }

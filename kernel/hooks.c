@@ -28,7 +28,7 @@ struct umcg_return {
 static DEFINE_PER_CPU(struct umcg_return, umcg_return);
 static int umcg_cpuhp_state;
 
-static void umcg_kick(struct irq_work *work)
+static void umcg_interrupt(struct irq_work *work)
 {
 }
 
@@ -178,7 +178,7 @@ int umcg_hooks_init(void)
 	int cpu, ret;
 
 	for_each_possible_cpu(cpu)
-		per_cpu(umcg_return, cpu).kick = IRQ_WORK_INIT_HARD(umcg_kick);
+		per_cpu(umcg_return, cpu).kick = IRQ_WORK_INIT_HARD(umcg_interrupt);
 	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "umcg:online", NULL,
 					umcg_cpu_offline);
 	if (ret < 0)

@@ -105,13 +105,14 @@ static void umcg_clear_next(struct umcg_thread *t, u32 tid)
 		cmpxchg(&t->u->next_tid, tid, 0);
 }
 
-/*
- * After a hand-over that asked for this CPU: let it have it before we go to
- * sleep. If the slot comes back soon, as in a short task, we never sleep, which
- * saves a dequeue and an enqueue (a futex waiter that is preempted by whom it
- * woke gains the same).
+/**
+ * umcg_step_aside() - let whom we woke on this CPU have it before we sleep
+ *
+ * If the slot comes back soon, as in a short task, we never sleep, which saves
+ * a dequeue and an enqueue (a futex waiter that is preempted by whom it woke
+ * gains the same).
  */
-static void umcg_step_aside(void)
+void umcg_step_aside(void)
 {
 	cond_resched();
 }
@@ -185,8 +186,8 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 }
 
 /*
- * A worker that lost its slot before it came to WAIT wakes nobody; whom it
- * chose becomes a runnable event of that one's server, so that the choice is
+ * A worker that lost its slot before it came to WAIT switches to nobody; whom
+ * it chose becomes a runnable event of that one's server, so that the choice is
  * not lost.
  */
 static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
@@ -224,6 +225,31 @@ next:
 		rcu_read_unlock();
 		cond_resched();
 	} while (ret && !fatal_signal_pending(current));
+}
+
+/*
+ * A worker that lost its slot before it offered itself: its server was woken
+ * when the slot came back, found no offer, and may idle by now. It looks again.
+ * With a worker in the slot it is left alone: that one's leaving wakes it.
+ */
+static void umcg_announce(struct umcg_thread *w)
+{
+	struct umcg_thread *s;
+	unsigned long irq;
+	bool wake = false;
+
+	rcu_read_lock();
+	s = umcg_find_server(w->group, READ_ONCE(w->u->server_tid));
+	if (s) {
+		local_irq_save(irq);
+		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+		wake = umcg_poke(s);
+		raw_spin_unlock(&s->lock);
+		local_irq_restore(irq);
+	}
+	if (wake)
+		umcg_wake(s, 0);
+	rcu_read_unlock();
 }
 
 static void umcg_lock_workers(struct umcg_thread *a, struct umcg_thread *b)
@@ -310,8 +336,10 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 			umcg_wake(n, UMCG_WF_HANDOVER);
 	}
 	rcu_read_unlock();
-	if (hand)
+	if (hand) {
 		umcg_hand_to_server(w, next);
+		umcg_announce(w);
+	}
 	return ret;
 }
 
@@ -418,7 +446,7 @@ int umcg_preempt(struct umcg_group *g, u32 tid)
 	}
 	local_irq_restore(irq);
 	if (hit && n->worker)
-		umcg_queue_gate(n);
+		umcg_kick(n);
 	else if (hit)
 		umcg_wake(n, 0);
 	rcu_read_unlock();

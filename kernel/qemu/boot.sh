@@ -7,13 +7,16 @@
 #   --module FILE      umcg.ko built for it (none: nothing is loaded)
 #   --arguments TEXT   for insmod
 #   --script FILE      run by sh in the guest, in /, as root
-#   --add FILE[:PATH]  copied into the guest, executable; again and again
+#   --add FILE[:PATH]  copied into the guest, executable, with the shared libraries that it
+#                      needs; again and again
+#   --tree FOLDER      all of it, at /NAME of the folder
 #   --smp N            CPUs, default 2
 #   --memory MB        default 1024
 #   --time SECONDS     limit, default 300
 #   --icount           one CPU, 1 ns of guest time = 1 instruction
 #   --append TEXT      for the kernel command line
 #   --log FILE         keeps the console
+#   --qemu TEXT        more arguments for QEMU
 #
 # UMCG_QEMU_ACCEL=kvm uses KVM. Not by default even where /dev/kvm is there: nested KVM hosts were
 # seen on which no guest starts.
@@ -24,7 +27,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' adds=()
+smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' tree='' extra='' adds=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--kernel) kernel=$2 ;;
@@ -32,11 +35,13 @@ while [ $# -gt 0 ]; do
 	--arguments) arguments=$2 ;;
 	--script) script=$2 ;;
 	--add) adds+=("$2") ;;
+	--tree) tree=$2 ;;
 	--smp) smp=$2 ;;
 	--memory) memory=$2 ;;
 	--time) limit=$2 ;;
 	--append) append=$2 ;;
 	--log) log=$2 ;;
+	--qemu) extra=$2 ;;
 	--icount) icount=1; shift; continue ;;
 	*) echo "boot.sh: unknown option $1" >&2; exit 2 ;;
 	esac
@@ -62,12 +67,19 @@ for add in ${adds[@]+"${adds[@]}"}; do
 	path=${add##*:}
 	[ "$path" != "$add" ] || path=/${add##*/}
 	install -D -m 755 "${add%%:*}" "$work/root/$path"
+	# Fails for a static program, and then there is nothing to do.
+	ldd "${add%%:*}" 2> /dev/null | grep -o '/[^ )]*' | while read -r library; do
+		[ -e "$work/root/$library" ] || install -D -m 755 "$library" "$work/root/$library"
+	done || true
 done
 if [ -n "$module" ]; then
 	strip --strip-debug -o "$work/root/umcg.ko" "$module"
 	echo "$arguments" > "$work/root/insmod-arguments"
 fi
-(cd "$work/root" && find . | cpio -o -H newc --quiet | gzip -1) > "$work/initramfs"
+(cd "$work/root" && find . | cpio -o -H newc --quiet) > "$work/initramfs"
+# The kernel takes several archives in a row.
+[ -z "$tree" ] ||
+	(cd "$(dirname "$tree")" && find "$(basename "$tree")" | cpio -o -H newc --quiet) >> "$work/initramfs"
 
 accelerator=(-accel tcg,thread=multi -cpu max)
 if [ -n "$icount" ]; then
@@ -80,8 +92,8 @@ fi
 complaints='WARNING:|BUG:|Oops:|Kernel panic|general protection|double fault|circular locking|inconsistent lock|suspicious RCU|KASAN|UBSAN|refcount_t:|(list_add|list_del) corruption|detected stall|self-detected|soft lockup|blocked for more than|scheduling while atomic|invalid context|Call Trace'
 
 boot() {
-	timeout "$limit" nice -n 19 qemu-system-x86_64 "${accelerator[@]}" -smp "$smp" \
-		-m "$memory" -display none -serial stdio -monitor none -no-reboot -net none \
+	timeout "$limit" qemu-system-x86_64 "${accelerator[@]}" -smp "$smp" \
+		-m "$memory" -display none -serial stdio -monitor none -no-reboot -net none $extra \
 		-kernel "$kernel" -initrd "$work/initramfs" \
 		-append "console=ttyS0 panic=-1 oops=panic quiet $append" < /dev/null 2>&1 |
 		sed -u 's/\x1b\[[0-9;?]*[a-zA-Z]//g; s/\r//g' |

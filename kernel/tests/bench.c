@@ -2,6 +2,7 @@
 /* What the calls cost, beside a futex. With -icount 1 ns is 1 guest instruction. */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -22,12 +23,37 @@ static void pin(void)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
+/*
+ * Between two marks kernel/qemu/profile.py may count instructions: it answers
+ * on the serial line that UMCG_MARK names.
+ */
+static void mark(const char *what, long count)
+{
+	const char *path = getenv("UMCG_MARK");
+	int line;
+	char c;
+
+	if (!path)
+		return;
+	line = open(path, O_RDWR);
+	CHECK(line >= 0 && dprintf(line, "%ld %s\n", count, what) > 0 &&
+	      read(line, &c, 1) == 1);
+	close(line);
+}
+
+static uint64_t begin(const char *what, long count)
+{
+	mark(what, count);
+	return now_ns();
+}
+
 static void say(const char *what, uint64_t from, long count)
 {
 	static struct rusage last;
 	struct rusage now;
 	uint64_t time = now_ns() - from;
 
+	mark("end", 0);
 	getrusage(RUSAGE_SELF, &now);
 	printf("bench: %-34s %8.1f ns  (voluntary %.2f, involuntary %.2f)\n", what,
 	       (double)time / count, (double)(now.ru_nvcsw - last.ru_nvcsw) / count,
@@ -71,24 +97,24 @@ static void *partner(void *argument)
 	w->task.tid = own_tid();
 	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
 	if (!w->id) {		/* the two of them are here: switch to and fro */
-		uint64_t from = now_ns();
+		uint64_t from = begin("direct switch", rounds);
 
 		for (i = 0; i < rounds; i++) {
 			leave(&w->task);
 			w->task.next_tid = other->task.tid;
 			CHECK(!do_wait(0));
 		}
-		say("worker -> worker -> worker", from, rounds);
-		from = now_ns();
+		say("direct switch", from, rounds);
+		from = begin("server round", rounds);
 		for (i = 0; i < rounds; i++) {
 			leave(&w->task);
 			CHECK(!do_wait(0));
 		}
-		say("worker -> server -> worker", from, rounds);
-		from = now_ns();
+		say("server round", from, rounds);
+		from = begin("nanosleep of a worker", rounds / 10);
 		for (i = 0; i < rounds / 10; i++)
 			nanosleep(&(struct timespec){ .tv_nsec = 1 }, NULL);
-		say("nanosleep(1 ns) of a worker", from, rounds / 10);
+		say("nanosleep of a worker", from, rounds / 10);
 		_exit(0);
 	}
 	for (;;) {
@@ -126,26 +152,26 @@ int bench(int argc, char **argv)
 	if (argc > 0)
 		rounds = atol(argv[0]);
 	pin();
-	from = now_ns();
+	from = begin("getppid", rounds);
 	for (i = 0; i < rounds; i++)
 		syscall(SYS_getppid);
 	say("getppid", from, rounds);
-	from = now_ns();
+	from = begin("ioctl", rounds);
 	for (i = 0; i < rounds; i++)
 		ioctl(device, UMCG_IOC_VERSION, &version);
-	say("ioctl VERSION", from, rounds);
+	say("ioctl", from, rounds);
 	pthread_create(&thread, NULL, pong, NULL);
-	from = now_ns();
+	from = begin("futex", rounds);
 	for (i = 0; i < rounds; i++) {
 		futex_wake(&words[1]);
 		futex_wait(&words[0]);
 	}
-	say("futex ping-pong", from, rounds);
+	say("futex", from, rounds);
 	pthread_join(thread, NULL);
-	from = now_ns();
+	from = begin("nanosleep", rounds / 10);
 	for (i = 0; i < rounds / 10; i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1 }, NULL);
-	say("nanosleep(1 ns)", from, rounds / 10);
+	say("nanosleep", from, rounds / 10);
 
 	task->tid = task->server_tid = own_tid();
 	CHECK(!do_register(task, 0));

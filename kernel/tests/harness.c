@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,6 +17,7 @@ int worker_count, server_count;
 atomic_int alive;
 atomic_long violations;
 atomic_bool stop;
+bool pin_servers;
 __thread struct worker *me;
 
 static pthread_mutex_t queue_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -111,7 +113,12 @@ void may_run(void)
 		if (host && host->slot == me->id)
 			return;
 	}
-	violations++;
+	if (violations++ < 8)
+		fprintf(stderr, "violation: worker %d tid %u state %#x server_tid %u host %d slot %d current %d waiting %d signals %ld rounds %ld caller %p\n",
+			me->id, me->task.tid, me->task.state, me->task.server_tid,
+			host ? host->id : -1, host ? host->slot : -1,
+			host ? do_current(host->task.tid) : -1, me->waiting,
+			me->signals, me->rounds, __builtin_return_address(0));
 }
 
 void yield_now(void)
@@ -294,10 +301,16 @@ static void serve(struct server *s)
 static void *server_main(void *argument)
 {
 	struct server *s = argument;
+	cpu_set_t one;
 	sigset_t all;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	if (pin_servers) {
+		CPU_ZERO(&one);
+		CPU_SET(s->id, &one);
+		CHECK(!sched_setaffinity(0, sizeof(one), &one));
+	}
 	s->slot = -1;
 	s->task.server_tid = own_tid();
 	__atomic_store_n(&s->task.tid, s->task.server_tid, __ATOMIC_SEQ_CST);

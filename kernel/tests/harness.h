@@ -57,6 +57,7 @@ extern int worker_count, server_count;
 extern atomic_int alive;		/* workers whose exit no server has seen */
 extern atomic_long violations;
 extern atomic_bool stop;
+extern bool pin_servers;		/* each to the CPU of its number */
 extern __thread struct worker *me;
 
 #define FAIL(...) do { \
@@ -100,6 +101,7 @@ void report(const char *name);
 
 /* Scenarios; each returns 0 or dies. */
 int test_blocks(int argc, char **argv);
+int test_late(int argc, char **argv);
 int test_stress(int argc, char **argv);
 int test_hostile(int argc, char **argv);
 int test_abi(int argc, char **argv);

@@ -13,6 +13,7 @@ static const struct {
 	{ "memory", test_memory },
 	{ "compat", test_compat },
 	{ "blocks", test_blocks },
+	{ "late", test_late },
 	{ "stress", test_stress },
 	{ "hostile", test_hostile },
 	{ "fork", test_fork },

@@ -416,7 +416,7 @@ int test_kill(int argc, char **argv)
 	return 0;
 }
 
-/* A CPU comes and goes under a storm. */
+/* The CPU of a server comes and goes under a storm. */
 int test_hotplug(int argc, char **argv)
 {
 	static const char path[] = "/sys/devices/system/cpu/cpu1/online";
@@ -431,6 +431,7 @@ int test_hotplug(int argc, char **argv)
 	if (!child) {
 		close(device);
 		open_device();
+		pin_servers = true;
 		exit(test_stress(4, arguments));
 	}
 	for (i = 0; i < 5; i++) {

@@ -32,6 +32,9 @@ pub struct RuntimeMetrics {
     pub blocks_sentinel: u64,
     /// Blocks reported by the monitor (emulated provider).
     pub blocks_monitor: u64,
+    /// Blocks reported by a worker of the same server that had been blocked itself and came to
+    /// run (emulated provider).
+    pub blocks_sibling: u64,
     /// Suspected blocks that were not confirmed (emulated provider). Harmless; many of them on
     /// a CPU-bound program mean that the confirmation does not work well here.
     pub verdicts_refused: u64,
@@ -88,12 +91,17 @@ pub struct ServerMetrics {
     pub dispatches: u64,
     /// Unblocked workers that took the idle slot without a switch (emulated provider).
     pub self_dispatched: u64,
+    /// Unblocked workers that took the slot from a blocked one, without a switch (emulated
+    /// provider).
+    pub taken_over: u64,
     /// See [`RuntimeMetrics::blocks_kernel`].
     pub blocks_kernel: u64,
     /// See [`RuntimeMetrics::blocks_sentinel`].
     pub blocks_sentinel: u64,
     /// See [`RuntimeMetrics::blocks_monitor`].
     pub blocks_monitor: u64,
+    /// See [`RuntimeMetrics::blocks_sibling`].
+    pub blocks_sibling: u64,
     /// See [`RuntimeMetrics::verdicts_refused`].
     pub verdicts_refused: u64,
     /// See [`RuntimeMetrics::adopted`].

@@ -70,21 +70,22 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
                 let (again, stop) = (handle.clone(), Arc::clone(&stop));
                 stream(again, stop);
             }
-            let longest = runtime
+            let mut sleeps = runtime
                 .spawn_blocking(|| {
-                    let mut longest = Duration::ZERO;
-                    for _ in 0..200 {
+                    let sleep = |_| {
                         let start = Instant::now();
                         // With a checkpoint at its end, where it waits for the slot.
                         umcg::thread::sleep(Duration::from_millis(1));
-                        longest = longest.max(start.elapsed());
-                    }
-                    longest
+                        start.elapsed()
+                    };
+                    (0..200).map(sleep).collect::<Vec<_>>()
                 })
                 .join()
                 .unwrap();
             stop.store(true, SeqCst);
-            assert!(longest < Duration::from_secs(1), "{longest:?}");
+            sleeps.sort_unstable();
+            // The machine itself may stand still now and then; who is starved, is each time.
+            assert!(sleeps[194] < Duration::from_millis(500), "{sleeps:?}");
             // Short tasks hand over by themselves: nobody needs to be preempted for that.
             let preempted = runtime.metrics().preempted;
             assert!(preempted < 100, "{preempted} of 200");
@@ -252,4 +253,42 @@ impl Getter {
         })
         .await;
     }
+}
+
+/// Tasks from outside come in shares, not one for each 61 turns of those that keep yielding.
+#[test]
+fn tasks_from_outside_take_turns_with_yielders() {
+    const OUTSIDE: usize = 5_000;
+    within(LIMIT, "tasks from outside beside yielders", || {
+        let runtime = Builder::new().servers(1).build().unwrap();
+        let (queued, done) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let turns = Arc::new(AtomicUsize::new(0));
+        let yielders: Vec<_> = (0..4)
+            .map(|_| {
+                let (queued, done) = (Arc::clone(&queued), Arc::clone(&done));
+                let turns = Arc::clone(&turns);
+                runtime.spawn(async move {
+                    while done.load(SeqCst) < OUTSIDE {
+                        if queued.load(SeqCst) {
+                            turns.fetch_add(1, SeqCst);
+                        }
+                        umcg::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..OUTSIDE {
+            let done = Arc::clone(&done);
+            drop(runtime.spawn(async move { done.fetch_add(1, SeqCst) }));
+        }
+        queued.store(true, SeqCst);
+        for task in yielders {
+            task.join().unwrap();
+        }
+        let turns = turns.load(SeqCst);
+        assert!(turns < 10 * OUTSIDE, "{turns} turns for {OUTSIDE} tasks");
+    });
 }

@@ -125,11 +125,11 @@ fn builders_refuse_what_cannot_work() {
         let error = builder.build().unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
-    let error = Builder::new()
-        .provider(umcg::Choice::Device)
-        .build()
-        .unwrap_err();
-    assert!(matches!(error, umcg::BuildError::Provider(_)), "{error}");
+    // On most machines there is no device; where there is one, it must be usable.
+    match Builder::new().provider(umcg::Choice::Device).build() {
+        Ok(_) => assert!(std::path::Path::new("/dev/umcg").exists()),
+        Err(error) => assert!(matches!(error, umcg::BuildError::Provider(_)), "{error}"),
+    }
     // No address space has room for this stack.
     let error = Builder::new()
         .thread_stack_size(1 << 46)

@@ -89,12 +89,28 @@ fn c04_tid_is_the_callers() {
         let foreign = std::thread::spawn(|| UmcgTask::for_current_thread(0))
             .join()
             .expect("prepares a task");
+        let refused = |what: &str, task: &UmcgTask, how: &Register| {
+            // SAFETY: the call fails, so nothing keeps the pointer.
+            let result = unsafe { provider.register(NonNull::from(task), how) };
+            assert_errno(result, libc::EINVAL, what);
+            assert_eq!(task.state(), state::NONE, "and it stays unregistered");
+            assert_errno(provider.wait(0, 0), libc::EINVAL, "wait after that");
+        };
         let how = Register::server(stage.subject().placement);
-        // SAFETY: the call fails, so nothing keeps the pointer.
-        let result = unsafe { provider.register(NonNull::from(&foreign), &how) };
-        assert_errno(result, libc::EINVAL, "register another thread's task");
-        assert_eq!(foreign.state(), state::NONE, "and it stays unregistered");
-        assert_errno(provider.wait(0, 0), libc::EINVAL, "wait after that");
+        refused("another thread's task", &foreign, &how);
+        // Nothing but the tid is wrong: its server is the caller, then a live one.
+        let own = gettid();
+        let foreign = |server_tid| -> &'static UmcgTask {
+            let thread = std::thread::spawn(move || UmcgTask::for_current_thread(server_tid));
+            Box::leak(Box::new(thread.join().expect("prepares a task")))
+        };
+        refused("a server by another tid", foreign(own), &how);
+        let server = Server::start(stage);
+        let task = foreign(server.tid());
+        std::thread::scope(|scope| {
+            scope.spawn(|| refused("a worker by another tid", task, &Register::worker()));
+        });
+        server.finish();
     });
 }
 

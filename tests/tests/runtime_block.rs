@@ -501,3 +501,32 @@ fn block_in_place_returns_what_it_is_given_and_stops_nobody() {
         assert_eq!(umcg::block_in_place(|| 3), 3, "outside of a runtime, too");
     });
 }
+
+/// Those that unblock take the slot from those that block, without a server or a sentinel in
+/// between (the provider's README, "A take-over").
+#[test]
+fn workers_that_unblock_follow_one_another() {
+    apart(60, || {
+        let runtime = Builder::new().servers(1).max_workers(64).build().unwrap();
+        if !runtime
+            .metrics()
+            .provider_description
+            .contains("sentinel on each")
+        {
+            // Not this provider's way, or no pins: the kernel, or the monitor, sees the blocks.
+            return;
+        }
+        // In rounds: that it comes to this at all takes a CPU that is not somebody else's.
+        eventually("one take-over in a round of sleeps", || {
+            let tasks: Vec<_> = (0..500)
+                .map(|_| runtime.spawn_blocking(|| thread::sleep(Duration::from_micros(100))))
+                .collect();
+            for task in tasks {
+                task.join().unwrap();
+            }
+            let metrics = runtime.metrics();
+            assert!(metrics.blocks_sibling >= metrics.servers[0].taken_over);
+            metrics.servers[0].taken_over > 0
+        });
+    });
+}

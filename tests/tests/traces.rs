@@ -39,6 +39,30 @@ fn a01_a_verdict_hits_only_the_dispatch_that_it_saw() {
     on_each(|stage| verdicts_and_hand_overs(stage, 400));
 }
 
+/// Trace B2, and the reason why there is a confirmation at all: the sentinel gets its CPU now and
+/// then beside a worker that computes, too, and finds by a yield that somebody wants it.
+#[test]
+fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
+    if std::env::var_os("UMCG_FAULT").is_some() {
+        // Wrong verdicts are what that makes, and counts as the sentinel's.
+        return;
+    }
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("computes", server.tid(), |me| {
+            let end = std::time::Instant::now() + Duration::from_secs(1);
+            while std::time::Instant::now() < end {
+                std::hint::spin_loop();
+                me.checkpoint();
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        let count = stage.provider().counters(server.tid()).unwrap();
+        server.finish();
+        assert!(count.blocks_sentinel <= 2, "{count:?}");
+    });
+}
+
 #[test]
 fn a03_a_linked_worker_is_not_pushed_again() {
     let server = UmcgTask::new();
@@ -311,6 +335,34 @@ fn a08_wait_without_a_slot_wakes_nobody() {
                 quiet
             },
         );
+    });
+}
+
+#[test]
+fn a08_a_worker_that_lost_its_slot_before_it_was_published_is_found() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), {
+            let (server, stage) = (Arc::clone(server.record()), Arc::clone(stage));
+            move |me| {
+                for _ in 0..10 {
+                    me.leave();
+                    // It sleeps in the window, which it should not: the slot goes back to the
+                    // server, which finds nobody and idles.
+                    let tid = server.task.tid();
+                    stage.until("the server idles", || {
+                        me.provider().current(tid).is_none()
+                            && server.task.state() == state::RUNNABLE
+                            && proc::asleep(tid)
+                    });
+                    me.record().offered.store(tid, SeqCst);
+                    me.wait();
+                }
+            }
+        });
+        // Without deadlines: it must be told that somebody is there now.
+        server.run_without_deadline(&[&worker]);
+        server.finish();
     });
 }
 

@@ -36,7 +36,7 @@ pub use crate::{
     error::{Call, Error},
     provider::{
         Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK, REGISTER_WORKER,
-        Register, ServerCounters,
+        Register, ServerCounters, WAIT_TAKE_OVER,
     },
     task::{Events, List, UmcgTask},
 };

@@ -22,6 +22,13 @@ use crate::{Error, UmcgTask};
 /// `register` flag: the task is a worker. Without it, a server.
 pub const REGISTER_WORKER: u32 = 1;
 
+/// Flag of a server's [`wait`](Provider::wait): no worker waits to be picked. While it sleeps,
+/// a worker of this server that unblocks may take the slot over from one that is blocked in it,
+/// instead of having both switches made by way of the server.
+///
+/// A permission, not a request: a provider for which that saves nothing takes no notice (device).
+pub const WAIT_TAKE_OVER: u32 = 1;
+
 /// Bits 24 to 31 of the `register` flags: the version of the ABI that the caller speaks.
 /// This library speaks version 0.
 pub const REGISTER_VERSION_MASK: u32 = 0xff00_0000;
@@ -155,12 +162,18 @@ pub struct ServerCounters {
     pub blocks_sentinel: u64,
     /// Blocks reported by the monitor (emulated).
     pub blocks_monitor: u64,
+    /// Blocks reported by another worker of that server that had been blocked itself and came to
+    /// run (emulated).
+    pub blocks_sibling: u64,
     /// Times that a suspected block was not confirmed (emulated).
     pub refused: u64,
     /// Blocked workers found awake and put back into the slot instead of a new one (emulated).
     pub adopted: u64,
     /// Unblocked workers that took the idle server's slot without a switch (emulated).
     pub self_dispatched: u64,
+    /// Unblocked workers that took the slot over from a blocked one (emulated,
+    /// [`WAIT_TAKE_OVER`]); part of `blocks_sibling`.
+    pub taken_over: u64,
     /// Preemptions that took effect.
     pub preempted: u64,
     /// The longest time from a reported block to the end of it, in nanoseconds.
@@ -180,6 +193,12 @@ pub struct ServerCounters {
 /// 3. No event is lost: a worker on a server's `runnable_ptr` list, or a server whose slot
 ///    became free, is followed by a return of that server's `wait`.
 /// 4. `wait` returns `Ok` to a registered task only when its state is RUNNING.
+///
+/// A blocked event is information, and no more is promised of it than that at least one follows
+/// each reported block of a RUNNING worker. One block may be told more than once: whoever
+/// finds a verdict books it, since the judge may have been stopped before it did, and a list that
+/// was drained in between does not remember. To tell it once a booker would have to be waited
+/// for.
 ///
 /// None of the calls may be made from a signal handler or between `vfork` and `exec`. In a
 /// forked child every call of a task that its parent registered fails with ESRCH.
@@ -219,13 +238,16 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// EINVAL: not registered, or with another task. EBUSY: state is not RUNNING.
+    /// EINVAL: not registered, or with another task. EBUSY: a server that is not RUNNING; a worker
+    /// that has left RUNNING, so that somebody else owns it. A worker that was judged, in truth
+    /// or by a late mirror, is not refused: it stops until it is picked, or leaves at once.
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error>;
 
     /// Gives up the CPU: to `next_tid`, or else to the server; a server without a pick idles.
     /// Returns when the caller is RUNNING.
     ///
-    /// In order: (1) state RUNNING: `Ok` at once. (2) The target is `next_tid`, else
+    /// In order: (1) state RUNNING: `Ok` at once; a worker in state BLOCKED has not left either
+    /// (it was judged, see `checkpoint`): `Ok` once it may run. (2) The target is `next_tid`, else
     /// `server_tid`; a server whose target is itself idles until RUNNING or `deadline_ns`
     /// (absolute CLOCK_MONOTONIC, 0 = none). (3) A server whose slot a worker still holds never
     /// switches: with `next_tid` 0 or that worker it sleeps on, with another it gets EBUSY and
@@ -248,8 +270,8 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// The caller is RUNNING after each, and `next_tid` untouched.
     ///
-    /// * EINVAL: not registered, unknown flags, a worker with a deadline, a worker that is its
-    ///   own target, state neither RUNNING nor RUNNABLE.
+    /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that
+    ///   is its own target, a state that is none of these.
     /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
     /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
     /// * ETIMEDOUT: the deadline, servers only.
@@ -281,6 +303,24 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// EINVAL: not registered. ESRCH: the server is gone, or this is a forked child; the
     /// thread is an ordinary one from here on.
     fn checkpoint(&self) -> Result<(), Error>;
+
+    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing, which need not
+    /// run on: it never sleeps. `true`: the caller holds its slot. `false`: it was judged, and
+    /// runs without a slot; all it may do is [`leave_judged`](UmcgTask::leave_judged), publish
+    /// itself as a worker without work, and `wait`.
+    ///
+    /// `wanted` says, if it comes to that, whether the worker has anything to do in a slot: one
+    /// that is to be had without a switch is taken only then.
+    ///
+    /// Where the kernel stops an unblocked worker itself it is always `true`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `checkpoint`.
+    fn try_checkpoint(&self, wanted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        let _ = wanted;
+        self.checkpoint().map(|()| true)
+    }
 
     /// Takes an armed worker back from `worker`, which the caller dispatches: its server, or
     /// the worker itself. `Some(tid)`: the caller owns it again. `None`: nothing was armed, or

@@ -61,8 +61,8 @@ const LINKED: u64 = 1;
 /// Which of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
-    /// Workers that blocked. An event here is information: late, merged or after the fact is
-    /// legal, and the drainer re-reads the state.
+    /// Workers that blocked. An event here is information: late, merged, repeated or after the
+    /// fact is legal, and the drainer re-reads the state.
     Blocked,
     /// Workers that became runnable. An event here is a token: exactly one for each time that
     /// the worker is to be picked.
@@ -162,6 +162,25 @@ impl UmcgTask {
     #[must_use = "a worker that was judged must not publish itself"]
     pub fn leave(&self) -> bool {
         self.transition(state::RUNNING, state::RUNNABLE).is_ok()
+    }
+
+    /// The same for a worker that [`try_checkpoint`] found without a slot: BLOCKED, or RUNNING if
+    /// nobody had said so yet, to RUNNABLE. To be followed by publication and `wait`, which wakes
+    /// nobody for a worker that holds no slot.
+    ///
+    /// [`try_checkpoint`]: crate::Provider::try_checkpoint
+    pub fn leave_judged(&self) {
+        let mut word = self.raw.state.load(SeqCst);
+        // A late booker makes RUNNING BLOCKED, and nothing else moves it: once round at most,
+        // but for the application's bits.
+        while let Err(found) = self.raw.state.compare_exchange(
+            word,
+            (word & state::USER_MASK) | state::RUNNABLE,
+            SeqCst,
+            SeqCst,
+        ) {
+            word = found;
+        }
     }
 
     /// First step of the server loop: the server says that it is about to sleep, *before* it

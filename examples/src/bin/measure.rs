@@ -246,10 +246,11 @@ fn sleep_100_us(runtime: &Runtime, rounds: usize) {
         metrics.servers.iter().map(f).sum()
     };
     println!(
-        "  workers: {} now, {} at most; blocks seen by sentinels {}, by the monitor {}",
+        "  workers: {} now, {} at most; blocks seen by sentinels {}, siblings {}, the monitor {}",
         after.workers.total,
         after.workers_peak,
         sum(&after, |s| s.blocks_sentinel) - sum(&before, |s| s.blocks_sentinel),
+        sum(&after, |s| s.blocks_sibling) - sum(&before, |s| s.blocks_sibling),
         sum(&after, |s| s.blocks_monitor) - sum(&before, |s| s.blocks_monitor),
     );
 }

@@ -16,6 +16,7 @@ check abi
 check memory
 check compat
 check blocks
+check late
 check fork
 check exec
 check exit
@@ -45,4 +46,9 @@ done
 [ ! -d /sys/module/umcg ] || { echo "FAIL rmmod: $(cat /tmp/out)"; failed=1; }
 insmod /umcg.ko && rmmod umcg || { echo "FAIL insmod and rmmod again"; failed=1; }
 echo "ok   rmmod refused in use, clean after"
+# Lockdep turns itself off at its first report, or when its tables are full.
+if [ -e /proc/lockdep_stats ]; then
+	grep -q 'debug_locks: *1$' /proc/lockdep_stats &&
+		echo "ok   lockdep is still on" || { echo "FAIL lockdep is off"; failed=1; }
+fi
 exit $failed

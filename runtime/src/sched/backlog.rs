@@ -19,6 +19,11 @@ use crate::{
 /// fall into step with a periodic workload.
 const INJECTOR_INTERVAL: u32 = 61;
 
+/// When its turn comes, so many of the injector's tasks move to the server's own queue, or its
+/// share of them if that is less. One at a time would let a few tasks that keep yielding hold up
+/// the outside for 61 of their turns each.
+const INJECTOR_BATCH: usize = 128;
+
 /// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
 /// each other must not starve the queue.
 const LIFO_IN_A_ROW: u32 = 3;
@@ -134,6 +139,7 @@ impl Backlog {
         turn.takes = turn.takes.wrapping_add(1);
         if turn.takes % INJECTOR_INTERVAL == 0 {
             if let Some(task) = self.injector.pop() {
+                self.take_share(own);
                 return Some((task, Source::Injector));
             }
         }
@@ -162,6 +168,22 @@ impl Backlog {
                 })
             })
             .map(|task| (task, Source::Stolen))
+    }
+
+    /// Moves a server's share of the injector's tasks to the back of its own queue, where they
+    /// take turns with those that are there, and other servers find them as well.
+    fn take_share(&self, own: &Waiting) {
+        if own.queue.is_empty() {
+            // They will be taken one by one, by whoever is first.
+            return;
+        }
+        let share = (self.injector.len() / self.servers.len()).min(INJECTOR_BATCH);
+        for _ in 0..share {
+            let Some(task) = self.injector.pop() else {
+                return;
+            };
+            own.queue.push(task);
+        }
     }
 
     /// Drops all tasks, on this thread. Their destructors are contained by the task layer.

@@ -216,15 +216,15 @@ impl Shared {
     fn grant_wishes(self: &Arc<Self>, retry: Duration) -> bool {
         for server in &self.servers {
             let index = server.index();
-            let starved = self.sleep.is_starved(index);
-            if !server.unwant() && !starved {
+            let (wanted, starved) = server.unwant(|| self.sleep.is_starved(index));
+            if !wanted && !starved {
                 continue;
             }
             if server.is_starting() {
                 // It comes, and wakes its server.
                 continue;
             }
-            if server.idle() > 0 || !self.backlog.reachable(index, &self.sleep) {
+            if server.idle_soon() > 0 || !self.backlog.reachable(index, &self.sleep) {
                 // The tasks went elsewhere. A server that starves is told of no new ones: it
                 // has to look for itself.
                 if starved {
@@ -235,8 +235,9 @@ impl Shared {
             match self.add_worker(server) {
                 Ok(()) | Err(NoWorker::Cap) => {}
                 Err(NoWorker::Thread(error)) => {
+                    // A server that starves is looked at again by that; a worker that would like
+                    // a spare asks with its next task.
                     trace::spawn_failed(&error, retry.as_millis() as u64);
-                    server.want();
                     return false;
                 }
             }

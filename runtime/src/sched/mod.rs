@@ -19,6 +19,7 @@ mod shutdown;
 mod signals;
 mod sleep;
 mod start;
+mod wish;
 mod worker;
 
 use std::{

@@ -5,3 +5,4 @@ mod cap;
 mod lifo;
 mod list;
 mod sleep;
+mod wish;

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use umcg_sys::{Error, List, Placement, Register};
+use umcg_sys::{Error, List, Placement, Register, WAIT_TAKE_OVER};
 
 use super::{
     Shared,
@@ -50,11 +50,10 @@ struct Slice {
     offered: bool,
 }
 
-/// How few workers were idle at the least, since when. What was idle all the time is not needed.
+/// More workers are idle than are to stay, the one that is idle longest at most since then.
 #[derive(Debug)]
 struct IdleWindow {
     since: u64,
-    least: u32,
 }
 
 struct ServerThread<'a> {
@@ -168,6 +167,12 @@ impl ServerThread<'_> {
         let (mut yielded, mut idle) = (Lifo::new(), Lifo::new());
         let mut inbox = me.inbox().take();
         while let Some(index) = inbox.pop(&shared.arena) {
+            debug_assert!(
+                matches!(shared.arena.get(index).seat(), seat::YIELDED | seat::IDLE),
+                "worker {index} is in the inbox with seat {}: {:?}",
+                shared.arena.get(index).seat(),
+                shared.arena.get(index)
+            );
             if shared.arena.get(index).seat() == seat::YIELDED {
                 yielded.push(&shared.arena, index);
             } else {
@@ -175,6 +180,7 @@ impl ServerThread<'_> {
             }
         }
         lists.yielded.append(&shared.arena, yielded);
+        me.take_in_idle(idle.len());
         while let Some(index) = idle.pop(&shared.arena) {
             lists.idle.push(&shared.arena, index);
         }
@@ -491,7 +497,12 @@ impl ServerThread<'_> {
     }
 
     fn wait(&self, deadline: u64) -> Result<(), Error> {
-        let outcome = self.shared.provider.wait(deadline, 0);
+        // Nobody waits who has a turn before those that unblock: they may follow one another.
+        let waiting = self.shared.backlog.servers[self.me.index()]
+            .workers
+            .load(Relaxed);
+        let flags = if waiting == 0 { WAIT_TAKE_OVER } else { 0 };
+        let outcome = self.shared.provider.wait(deadline, flags);
         match outcome {
             Err(error) if !(error.is_timeout() || error.is_busy() || error.is_gone()) => {
                 unreachable!("a server could not wait: {error}")
@@ -506,40 +517,45 @@ impl ServerThread<'_> {
             .saturating_add(self.shared.config.keep_alive_ns())
     }
 
-    /// Keeps the low-water mark of the idle workers while there are more than are to stay.
+    /// Knows when the first of the idle workers is to leave, while there are more than are to
+    /// stay.
     fn watch_idle(&mut self, lists: &Lists) {
-        let idle = lists.idle.len();
-        if idle <= self.shared.config.min_idle {
+        if lists.idle.len() <= self.shared.config.min_idle {
             self.window = None;
-            return;
-        }
-        match &mut self.window {
-            Some(window) => window.least = window.least.min(idle),
-            None => {
-                self.window = Some(IdleWindow {
-                    since: now_ns(),
-                    least: idle,
-                });
-            }
+        } else if self.window.is_none() {
+            self.window = Some(IdleWindow { since: now_ns() });
         }
     }
 
-    /// Lets the workers go that were idle for all of `keep_alive`: marks them and has them
-    /// picked, one after the other.
+    /// Lets the workers go that have been idle for `keep_alive`: marks them and has them picked,
+    /// one after the other. One walk over the idle ones each time that the oldest may be due.
     fn retire(&mut self, lists: &mut Lists) {
         let Some(window) = &self.window else { return };
-        if now_ns() < self.window_end(window) {
+        let now = now_ns();
+        if now < self.window_end(window) {
             return;
         }
-        let surplus = window.least.saturating_sub(self.shared.config.min_idle);
-        for _ in 0..surplus {
-            let Some(index) = lists.idle.pop(&self.shared.arena) else {
-                break;
-            };
-            self.shared.arena.get(index).retire();
-            lists.ready.push(&self.shared.arena, index);
+        let links = &self.shared.arena;
+        let due = now - self.shared.config.keep_alive_ns();
+        let mut surplus = lists.idle.len().saturating_sub(self.shared.config.min_idle);
+        let mut oldest = now;
+        let mut stay = Lifo::new();
+        while let Some(index) = lists.idle.pop(links) {
+            let worker = self.shared.arena.get(index);
+            if surplus > 0 && worker.idle_since() <= due {
+                surplus -= 1;
+                worker.retire();
+                lists.ready.push(links, index);
+            } else {
+                oldest = oldest.min(worker.idle_since());
+                stay.push(links, index);
+            }
         }
-        self.window = None;
+        while let Some(index) = stay.pop(links) {
+            lists.idle.push(links, index);
+        }
+        self.window = (lists.idle.len() > self.shared.config.min_idle)
+            .then_some(IdleWindow { since: oldest });
         self.me.set_retirement_due(false);
     }
 }

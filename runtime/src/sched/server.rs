@@ -19,6 +19,7 @@ use super::{
     backlog::Backlog,
     counters::ServerCounts,
     list::{Fifo, Inbox, Lifo},
+    wish::Wish,
 };
 use crate::sync::AtomicU32;
 
@@ -53,12 +54,14 @@ pub(super) struct Server {
 struct Words {
     /// `lists.idle.len()`, for those that may not lock.
     idle: AtomicU32,
+    /// Idle workers in the inbox: not yet in `lists`, but as good as.
+    resting: AtomicU32,
     /// Workers whose `server` this is, with those that are being made.
     population: AtomicU32,
     /// Those of them that are being made.
     starting: AtomicU32,
     /// It asked for another worker; see `grow`.
-    wanted: AtomicBool,
+    wanted: Wish,
     /// Idle workers have been idle for too long, and the slot is needed to let them go.
     retirement_due: AtomicBool,
 }
@@ -76,9 +79,10 @@ impl Server {
             }),
             shared: CachePadded::new(Words {
                 idle: AtomicU32::new(0),
+                resting: AtomicU32::new(0),
                 population: AtomicU32::new(0),
                 starting: AtomicU32::new(0),
-                wanted: AtomicBool::new(false),
+                wanted: Wish::new(),
                 retirement_due: AtomicBool::new(false),
             }),
             counters: ServerCounts::default(),
@@ -119,17 +123,32 @@ impl Server {
             .store(lists.ready.len() + lists.yielded.len(), SeqCst);
     }
 
-    /// How many workers are idle here.
+    /// How many workers are in the idle list here, to be had by any server.
     pub(super) fn idle(&self) -> u32 {
         // SeqCst: read by a server that is about to starve, after its fence.
         self.shared.idle.load(SeqCst)
     }
 
+    /// A worker without work is about to come into the inbox.
+    pub(super) fn expect_idle(&self) {
+        // Relaxed: a hint for growth.
+        self.shared.resting.fetch_add(1, Relaxed);
+    }
+
+    /// So many have been taken out of it.
+    pub(super) fn take_in_idle(&self, count: u32) {
+        self.shared.resting.fetch_sub(count, Relaxed);
+    }
+
+    /// With those in the inbox, which this server alone can take out.
+    pub(super) fn idle_soon(&self) -> u32 {
+        self.idle() + self.shared.resting.load(Relaxed)
+    }
+
     /// Workers of this server that run, are blocked, armed, or being made: all that are in none
     /// of its lists. May be off by those that are on their way.
     pub(super) fn out(&self, backlog: &Backlog) -> u32 {
-        let listed =
-            self.shared.idle.load(Relaxed) + backlog.servers[self.index].workers.load(Relaxed);
+        let listed = self.idle_soon() + backlog.servers[self.index].workers.load(Relaxed);
         self.population().saturating_sub(listed)
     }
 
@@ -170,17 +189,17 @@ impl Server {
 
     /// Asks for a worker. True: nobody had.
     pub(super) fn want(&self) -> bool {
-        !self.shared.wanted.load(Relaxed) && !self.shared.wanted.swap(true, SeqCst)
+        self.shared.wanted.make()
     }
 
-    /// Takes the wish back, fulfilled or not.
-    pub(super) fn unwant(&self) -> bool {
-        self.shared.wanted.swap(false, SeqCst)
+    /// Takes the wish back, and then asks whether this server starves: see [`Wish::take`].
+    pub(super) fn unwant(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
+        self.shared.wanted.take(starves)
     }
 
     /// Whether it asked and has not been answered.
     pub(super) fn is_wanting(&self) -> bool {
-        self.shared.wanted.load(SeqCst)
+        self.shared.wanted.is_made()
     }
 
     pub(super) fn set_retirement_due(&self, due: bool) {
@@ -202,7 +221,7 @@ impl Server {
     /// take them, while a sibling is blocked already. Without a blocked one the work is
     /// CPU-bound, as far as we know, and a spare would be of no use.
     pub(super) fn lacks_spare(&self, backlog: &Backlog) -> bool {
-        self.shared.idle.load(Relaxed) == 0
+        self.idle_soon() == 0
             && self.out(backlog) > 1
             && self.shared.starting.load(Relaxed) == 0
             && backlog.any_queued()

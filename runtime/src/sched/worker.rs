@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicBool, AtomicU8,
+            AtomicBool, AtomicU8, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -71,6 +71,8 @@ pub(super) struct Worker {
     retire: AtomicBool,
     /// It sleeps in one of the runtime's own waits.
     in_own_wait: AtomicBool,
+    /// When it came to rest last, CLOCK_MONOTONIC nanoseconds. Written by the worker.
+    idle_since: AtomicU64,
     /// The idle worker that its server armed in `task.next_tid` last. It means something to
     /// whoever gets that worker's tid from `disarm`.
     armed: AtomicU32,
@@ -88,6 +90,7 @@ impl Worker {
             seat: AtomicU8::new(seat::FREE),
             retire: AtomicBool::new(false),
             in_own_wait: AtomicBool::new(false),
+            idle_since: AtomicU64::new(0),
             armed: AtomicU32::new(0),
             thread: Mutex::new(None),
         }
@@ -151,6 +154,11 @@ impl Worker {
         self.task.set_next_tid(worker.task.tid());
     }
 
+    pub(super) fn idle_since(&self) -> u64 {
+        // Relaxed: the inbox orders it.
+        self.idle_since.load(Relaxed)
+    }
+
     pub(super) fn armed(&self) -> u32 {
         self.armed.load(Relaxed)
     }
@@ -198,6 +206,17 @@ pub(super) fn with_current<R>(shared: &Shared, f: impl FnOnce(&WorkerThread) -> 
     // `WorkerThread` goes.
     let current = unsafe { current.as_ref() }?;
     ptr::eq(&raw const *current.shared, shared).then(|| f(current))
+}
+
+/// How a worker comes past the place between two tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// With a slot.
+    Runs,
+    /// Without: to the idle ones.
+    Rests,
+    /// An ordinary thread.
+    Gone,
 }
 
 /// A worker's thread, from inside.
@@ -317,8 +336,16 @@ impl WorkerThread {
         let mut turn: Option<(u64, u32)> = None;
         let shared = &*self.shared;
         loop {
-            if !self.check() {
-                return;
+            match self.pass() {
+                Pass::Runs => {}
+                Pass::Rests => {
+                    turn = None;
+                    if !self.rest_judged() {
+                        return;
+                    }
+                    continue;
+                }
+                Pass::Gone => return,
             }
             if shared.life.is_stopping() {
                 shared.backlog.sweep();
@@ -402,6 +429,38 @@ impl WorkerThread {
         }
     }
 
+    /// The same between two tasks. With nothing on its stack a judged worker that cannot have a
+    /// slot at once need not queue up for one: it is an idle worker like others.
+    fn pass(&self) -> Pass {
+        if self.orphan.get() {
+            return Pass::Gone;
+        }
+        let shared = &*self.shared;
+        let wanted = || {
+            shared
+                .backlog
+                .reachable(self.record().server(), &shared.sleep)
+        };
+        match shared.provider.try_checkpoint(&wanted) {
+            Ok(true) => Pass::Runs,
+            Ok(false) => Pass::Rests,
+            Err(error) if error.is_gone() => {
+                self.orphan.set(true);
+                Pass::Gone
+            }
+            Err(error) => unreachable!("a registered worker could not checkpoint: {error}"),
+        }
+    }
+
+    /// Joins the idle workers of its server, without a slot to give back. False: an ordinary
+    /// thread from here on.
+    fn rest_judged(&self) -> bool {
+        self.disarm();
+        let record = self.record();
+        record.task.leave_judged();
+        self.publish_and_wait(seat::IDLE)
+    }
+
     /// Gives the slot back and joins the idle workers of its server. False: an ordinary thread
     /// from here on.
     fn rest(&self) -> bool {
@@ -412,16 +471,25 @@ impl WorkerThread {
     /// then; either way to be followed by a checkpoint.
     fn part(&self, seat: u8) -> bool {
         self.disarm();
-        let record = self.record();
-        let inbox = self.server().inbox();
-        if !record.task.leave() {
+        if !self.record().task.leave() {
             // Judged: the checkpoint comes first (trace A8).
             return true;
         }
+        self.publish_and_wait(seat)
+    }
+
+    /// The second half of giving the slot back: RUNNABLE already.
+    fn publish_and_wait(&self, seat: u8) -> bool {
+        let record = self.record();
+        let server = self.server();
         // From here to `wait`: no lock, no allocation, no memory touched for the first time
         // (B10). Once it is in the inbox its server owns it.
         record.set_seat(seat);
-        inbox.push(&self.shared.arena, record.index);
+        if seat == seat::IDLE {
+            record.idle_since.store(now_ns(), Relaxed);
+            server.expect_idle();
+        }
+        server.inbox().push(&self.shared.arena, record.index);
         let outcome = self.shared.provider.wait(0, 0);
         record.set_seat(seat::BUSY);
         match outcome {
@@ -445,9 +513,9 @@ impl WorkerThread {
     /// Gives an idle worker that belongs to this one to its server, which has it when it comes
     /// round: before it looks for an idle worker, and before it ends.
     fn give_back(&self, armed: &Worker) {
-        self.shared.servers[armed.server()]
-            .inbox()
-            .push(&self.shared.arena, armed.index);
+        let server = &self.shared.servers[armed.server()];
+        server.expect_idle();
+        server.inbox().push(&self.shared.arena, armed.index);
     }
 }
 

@@ -256,17 +256,18 @@ impl Admitted {
         let outer = CURRENT.replace(Arc::as_ptr(pool));
         let result = catch_unwind(AssertUnwindSafe(job));
         CURRENT.set(outer);
-        pool.active.fetch_sub(1, Relaxed);
         if let Err(payload) = result {
             pool.panics.fetch_add(1, Relaxed);
             discard(payload);
         }
     }
 
-    /// Gives the place to the next job, or up.
+    /// The job has ended: gives the place to the next one, or up.
     fn next(mut self) {
         let Some(pool) = self.0.take() else { return };
         let mut state = pool.state.lock();
+        // Under the lock, as the place is given up: or the job would count as queued in between.
+        pool.active.fetch_sub(1, Relaxed);
         // Not above the limit, which may have been lowered meanwhile.
         let next = if state.admitted <= state.max {
             state.queue.pop_front()

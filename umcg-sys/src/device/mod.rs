@@ -22,7 +22,7 @@ use std::{
 
 use crate::{
     Call, Error, Facts, List, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
-    REGISTER_WORKER, Register, ServerCounters, UmcgTask, emulated::fork, state,
+    REGISTER_WORKER, Register, ServerCounters, UmcgTask, WAIT_TAKE_OVER, emulated::fork, state,
 };
 use ioctl::{ABI_VERSION, Node};
 use thread::{OWN, Own};
@@ -259,6 +259,12 @@ unsafe impl Provider for Device {
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
         let mut own = Self::own(call)?;
+        // A permission that the kernel has no use for: its own switch costs no detour.
+        let flags = if own.worker {
+            flags
+        } else {
+            flags & !WAIT_TAKE_OVER
+        };
         self.node.wait(deadline_ns, flags).map_err(|errno| {
             // The target, or the own server, which may not have said so to `checkpoint` yet?
             if own.worker && errno == libc::ESRCH && self.node.check().is_err() {

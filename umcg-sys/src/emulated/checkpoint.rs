@@ -3,11 +3,18 @@
 use super::{
     gate::{Failure, force_state, set_running},
     record::{Counts, Record, life},
-    verdict::now,
+    verdict::{Judge, now},
     words::{Index, Phase, Run, Slot, Tag},
-    world::World,
+    world::{Pin, World},
 };
-use crate::{state, sync::SeqCst};
+use crate::{
+    state,
+    sync::{Relaxed, SeqCst},
+};
+
+/// A worker that began to run so little ago still has its time slice of 1 ms: if it does not
+/// run, it is blocked.
+const FRESH_NS: u64 = 500_000;
 
 impl World {
     /// Returns at once to a worker that holds its slot; otherwise the worker queues up behind
@@ -31,14 +38,11 @@ impl World {
                     }
                     return Ok(());
                 }
-                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(worker) => {
+                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
                     return Ok(());
                 }
                 Phase::Judged | Phase::Switched => {
-                    self.settle(host, index, run);
-                    self.book(index, run);
-                    self.wake_after(host, index, run);
-                    self.forget_armed(index, run);
+                    self.carry_out(host, index, run);
                     let out = run.naming(0).to(Phase::Out);
                     if worker.step(run, out).is_ok() {
                         self.end_of_block(index);
@@ -63,16 +67,78 @@ impl World {
     }
 
     /// Between `leave` and `wait` somebody else owns the worker already: it must not queue up a
-    /// second time.
-    fn has_left(&self, worker: &Record) -> bool {
+    /// second time, nor unregister. Not by "is not RUNNING": a late mirror may say BLOCKED.
+    pub(crate) fn has_left(&self, index: Index) -> bool {
         // SAFETY: the worker's own thread.
-        let word = unsafe { worker.user() }.state_word().load(SeqCst) & !state::USER_MASK;
+        let task = unsafe { self.record(index).user() };
+        let word = task.state_word().load(SeqCst) & !state::USER_MASK;
         word == state::RUNNABLE || word == state::RUNNING | state::CLAIMED
     }
 
-    /// The worker, OUT by `run`, wants a slot again: takes its idle server's without a switch,
-    /// or queues up and sleeps.
+    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing: never sleeps.
+    /// True: it holds its slot. False: it is OUT, on no list, and its own.
+    pub(crate) fn try_checkpoint(
+        &self,
+        index: Index,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, Failure> {
+        let worker = self.record(index);
+        loop {
+            let run = worker.run();
+            let host = worker.host.load(SeqCst);
+            match run.phase() {
+                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
+                    return Ok(true);
+                }
+                Phase::Judged | Phase::Switched | Phase::Adopting => {
+                    if run.phase() != Phase::Adopting {
+                        self.carry_out(host, index, run);
+                    }
+                    let out = run.naming(0).to(Phase::Out);
+                    if worker.step(run, out).is_ok() {
+                        if run.phase() != Phase::Adopting {
+                            self.end_of_block(index);
+                        }
+                        return if wanted() {
+                            self.take_slot(index, out)
+                        } else {
+                            Ok(false)
+                        };
+                    }
+                }
+                _ => return self.checkpoint(index).map(|()| true),
+            }
+        }
+    }
+
+    /// All that a verdict entails, by the worker that it is on.
+    fn carry_out(&self, host: Index, index: Index, run: Run) {
+        self.book(index, run);
+        self.settle(host, index, run);
+        self.wake_after(host, index, run);
+        self.forget_armed(index, run);
+        if run.index() == index {
+            // The server is taking the armed one back (`disarm`). The mark goes with the verdict,
+            // and we may not have to wait for the server: leave nothing that looks like ours.
+            // SAFETY: the worker's own thread.
+            let task = unsafe { self.record(index).user() };
+            task.clear_next_tid(task.next_tid());
+        }
+    }
+
+    /// The worker, OUT by `run`, wants a slot again: takes its server's without a switch, or
+    /// queues up and sleeps.
     pub(crate) fn unblock(&self, index: Index, run: Run) -> Result<(), Failure> {
+        if self.take_slot(index, run)? {
+            return Ok(());
+        }
+        self.queue_up(index)?;
+        self.gate(index)
+    }
+
+    /// Takes the slot of the server of the worker, which is OUT by `run`, if nobody has it who
+    /// runs: the idle server's, or that of a worker that blocked in it. False: still OUT.
+    fn take_slot(&self, index: Index, run: Run) -> Result<bool, Failure> {
         let worker = self.record(index);
         // SAFETY: the worker's own thread.
         let task = unsafe { worker.user() };
@@ -83,30 +149,92 @@ impl World {
         };
         self.check_place(worker, &server);
         let slot = server.slot();
-        if slot.tag() == Tag::Idle {
-            worker.host.store(server.index(), SeqCst);
-            let epoch = run.epoch() + 1;
-            if server.move_slot(slot, Slot::held(index, epoch)) {
-                Counts::bump(&server.counts.self_dispatched);
-                self.take_place(worker, &server);
-                let acked = Run::new(epoch, 0, Phase::Acked);
-                set_running(task);
-                // A helper may have completed this dispatch for us, and one that was stopped since
-                // an earlier switch to this worker even as RELIEVING: it found us OUT and the slot
-                // naming us. Whatever it says, the dispatch is ours to acknowledge. The server is
-                // pinned, so nobody makes us PLAIN.
-                let mut now = run;
-                while worker.step(now, acked).is_err() {
-                    now = worker.run();
-                    debug_assert_eq!(now.epoch(), epoch, "nobody else dispatches us: {now:?}");
+        worker.host.store(server.index(), SeqCst);
+        let named = Slot::held(index, run.epoch() + 1);
+        let taken = match slot.tag() {
+            Tag::Idle => {
+                server.move_slot(slot, named) && {
+                    Counts::bump(&server.counts.self_dispatched);
+                    true
                 }
-                self.rouse(&server);
-                return Ok(());
             }
+            Tag::Held => self.take_over(&server, slot, named),
+            Tag::Server | Tag::Dead => false,
+        };
+        if taken {
+            self.acknowledge_own(worker, &server, run);
         }
-        self.queue_up(index)?;
-        drop(server);
-        self.gate(index)
+        Ok(taken)
+    }
+
+    /// Acknowledges a slot that the worker, OUT by `run`, has taken by itself.
+    fn acknowledge_own(&self, worker: &Record, server: &Pin<'_>, run: Run) {
+        // SAFETY: the worker's own thread.
+        let task = unsafe { worker.user() };
+        let acked = Run::new(run.epoch() + 1, 0, Phase::Acked);
+        self.take_place(worker, server);
+        set_running(task);
+        worker.running_since.store(now(), Relaxed);
+        // A helper may have completed this dispatch for us, and one that was stopped since
+        // an earlier switch to this worker even as RELIEVING: it found us OUT and the slot
+        // naming us. Whatever it says, the dispatch is ours to acknowledge. The server is
+        // pinned, so nobody makes us PLAIN.
+        let mut seen = run;
+        while worker.step(seen, acked).is_err() {
+            seen = worker.run();
+            debug_assert_eq!(
+                seen.epoch(),
+                acked.epoch(),
+                "nobody else dispatches us: {seen:?}"
+            );
+        }
+        self.rouse(server);
+    }
+
+    /// The slot of a worker that blocked in it and was not reported yet, for the worker that
+    /// `named` names: the calling one, which was blocked itself and runs on.
+    ///
+    /// The confirmation: the caller runs on the CPU that holder is pinned to, so the holder does
+    /// not; and it began to run so little ago that its time slice cannot be over. A wrong one is
+    /// as harmless as any wrong verdict.
+    ///
+    /// (One that is calling `sched_yield` gets that wrong verdict: it has offered the CPU.)
+    ///
+    /// If somebody waits who was here before, the slot goes to the server. Only if the server
+    /// permitted it (`WAIT_TAKE_OVER`): who sees a block first is the mail's business otherwise.
+    fn take_over(&self, server: &Pin<'_>, slot: Slot, named: Slot) -> bool {
+        if server.open.load(Relaxed) == 0 || !self.is_on_cpu_of(server) {
+            return false;
+        }
+        let holder = self.record(slot.index());
+        let seen = holder.run();
+        if seen.epoch() != slot.epoch() {
+            return false;
+        }
+        let first = server.runnable_waiting.load(SeqCst) == 0;
+        let verdict = match seen.phase() {
+            Phase::Judged => seen,
+            Phase::Acked if now().saturating_sub(holder.running_since.load(Relaxed)) < FRESH_NS => {
+                if !first {
+                    self.judge(slot.index(), seen, Judge::Sibling);
+                    return false;
+                }
+                let verdict = seen.to(Phase::Judged);
+                if holder.step(seen, verdict).is_err() {
+                    return false;
+                }
+                holder.blocked_since.store(now(), Relaxed);
+                verdict
+            }
+            _ => return false,
+        };
+        self.book(slot.index(), verdict);
+        // Else the holder, or the monitor, has carried the verdict out: the server is awake.
+        let taken = first && server.move_slot(slot, named);
+        if taken {
+            Counts::bump(&server.counts.taken_over);
+        }
+        taken
     }
 
     /// RUNNABLE, and a runnable event on the server's list. The worker is OUT.

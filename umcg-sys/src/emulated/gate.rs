@@ -6,12 +6,13 @@
 
 use super::{
     record::{Counts, Record, life},
+    verdict::now,
     words::{Index, Phase, Run, Slot, Tag},
     world::{Pin, World},
 };
 use crate::{
     List, state,
-    sync::{Relaxed, SeqCst, fence},
+    sync::{Relaxed, SeqCst},
 };
 
 /// errno and reason of a failed call.
@@ -114,9 +115,9 @@ impl World {
     ///
     /// True: a worker runs there.
     pub(crate) fn poke(&self, server: &Pin<'_>) -> bool {
-        // After the push. Pairs with the fence of whoever makes the slot SERVER and then wakes
-        // the server, which drains: either we see SERVER, or the drain sees our event.
-        fence(SeqCst);
+        // After the push, which like the drain is a read-modify-write of the list: either the
+        // drain has our event, or it came first, and we see all that the server had seen by then,
+        // the slot that had become SERVER included. No fence is needed for that.
         loop {
             let slot = server.slot();
             match slot.tag() {
@@ -208,8 +209,8 @@ impl World {
             match run.phase() {
                 Phase::Out => {
                     // OUT, then look whether the server lives; pairs with the server that stops
-                    // living and then looks for workers that are OUT.
-                    fence(SeqCst);
+                    // living and then looks for workers that are OUT. The fence in between is
+                    // that of `pin`, on both sides.
                     if self.server(task.server_tid()).is_none() {
                         let _ = worker.step(run, run.to(Phase::Plain));
                     } else {
@@ -230,6 +231,9 @@ impl World {
                     };
                     // The mirror before the acknowledgement: from then on we can be judged.
                     set_running(task);
+                    worker
+                        .running_since
+                        .store(now(), std::sync::atomic::Ordering::Relaxed);
                     let acked = Run::new(run.epoch(), armed, Phase::Acked);
                     if worker.step(run, acked).is_ok() {
                         return Ok(());

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     List, UmcgTask, state,
-    sync::{Relaxed, SeqCst, fence},
+    sync::{Relaxed, SeqCst},
 };
 
 impl World {
@@ -61,8 +61,8 @@ impl World {
         if slot.tag() == Tag::Held {
             self.make_plain(slot.index(), slot.epoch());
         }
-        // Not alive, then look for workers that are OUT; pairs with the fence in `gate`.
-        fence(SeqCst);
+        // Not alive, then look for workers that are OUT; pairs with `gate`. The fences in between
+        // are those of `close` and `pin`.
         for worker in self.indices() {
             let Some(worker) = self.pin(worker, life::WORKER) else {
                 continue;

@@ -124,6 +124,11 @@ impl World {
         }
     }
 
+    /// Whether the caller runs on the CPU that this server and its workers are pinned to.
+    pub(crate) fn is_on_cpu_of(&self, server: &Pin<'_>) -> bool {
+        usize::try_from(server.cpu.load(Relaxed)).is_ok_and(|cpu| os::this_cpu() == cpu)
+    }
+
     /// A slot on this server's CPU was given away: its sentinel looks.
     pub(crate) fn rouse(&self, server: &Record) {
         let cpu = server.cpu.load(Relaxed);

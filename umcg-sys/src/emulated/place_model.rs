@@ -27,6 +27,10 @@ impl World {
 
     pub(crate) fn check_place(&self, _worker: &Record, _server: &Pin<'_>) {}
 
+    pub(crate) fn is_on_cpu_of(&self, _server: &Pin<'_>) -> bool {
+        true
+    }
+
     pub(crate) fn rouse(&self, _server: &Record) {
         self.beds().sentinel.rouse();
     }

@@ -59,6 +59,12 @@ pub(crate) struct Record {
     /// Private twin of "`runnable_ptr` is not empty" for the sentinel, which reads no user
     /// memory; may be 1 for longer, never 0 while an event from before the last `wait` is there.
     pub(crate) runnable_waiting: AtomicU32,
+    /// Server: 1 if its last `wait` came with `WAIT_TAKE_OVER`. Written by the server; a
+    /// permission, which orders nothing: who acts on an old one takes a slot by the same CAS.
+    pub(crate) open: AtomicU32,
+    /// Worker: when it was last seen to begin to run in a slot, CLOCK_MONOTONIC ns. Written by
+    /// the worker before it acknowledges. A hint for `take_over`.
+    pub(crate) running_since: Count,
     /// Server: it was seen contended while the 1 ms slice is not to be had (0 or 1).
     pub(crate) contended: AtomicU32,
     /// Worker: when it was judged, CLOCK_MONOTONIC ns. Statistics only.
@@ -79,6 +85,8 @@ pub(crate) struct Counts {
     pub(crate) refused: Count,
     pub(crate) adopted: Count,
     pub(crate) self_dispatched: Count,
+    pub(crate) taken_over: Count,
+    pub(crate) sibling: Count,
     pub(crate) preempted: Count,
     pub(crate) longest_block_ns: Count,
 }
@@ -97,6 +105,8 @@ impl Counts {
             &self.refused,
             &self.adopted,
             &self.self_dispatched,
+            &self.taken_over,
+            &self.sibling,
             &self.preempted,
             &self.longest_block_ns,
         ] {
@@ -120,6 +130,8 @@ impl Record {
             plain_policy: AtomicU32::new(0),
             runnable_waiting: AtomicU32::new(0),
             contended: AtomicU32::new(0),
+            open: AtomicU32::new(0),
+            running_since: Count::new(0),
             blocked_since: Count::new(0),
             recent: core::array::from_fn(|_| AtomicU32::new(0)),
             recent_next: AtomicU32::new(0),
@@ -140,6 +152,7 @@ impl Record {
         self.host.store(0, Relaxed);
         self.plain_policy.store(0, Relaxed);
         self.contended.store(0, Relaxed);
+        self.open.store(0, Relaxed);
         self.runnable_waiting.store(0, Relaxed);
         self.counts.reset();
         for hint in &self.recent {

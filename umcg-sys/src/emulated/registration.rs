@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Call, Error, Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
-    REGISTER_WORKER, Register, ServerCounters, UmcgTask, state,
+    REGISTER_WORKER, Register, ServerCounters, UmcgTask, WAIT_TAKE_OVER, state,
 };
 
 /// How an [`Emulated`] provider behaves.
@@ -252,7 +252,13 @@ unsafe impl Provider for Emulated {
             // An ordinary thread already, or stopped until picked: both are fine here.
             let _ = WORLD.checkpoint(index);
         }
-        if user.state() != state::RUNNING {
+        // A worker that is judged from here on leaves all the same.
+        let stays = if worker {
+            WORLD.has_left(index)
+        } else {
+            user.state() != state::RUNNING
+        };
+        if stays {
             return Err(Error::new(call, libc::EBUSY, "the state is not RUNNING"));
         }
         CURRENT.set(0);
@@ -268,14 +274,18 @@ unsafe impl Provider for Emulated {
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
         let index = self.current(call)?;
-        if flags != 0 {
+        let server = WORLD.record(index).life.load(Relaxed) == life::SERVER;
+        if flags & !WAIT_TAKE_OVER != 0 || (flags != 0 && !server) {
             let user = WORLD.record(index);
             // SAFETY: own record, alive. A caller that had left is RUNNING again after an error.
             let _ = unsafe { user.user() }.transition(state::RUNNABLE, state::RUNNING);
             return Err(Error::new(call, libc::EINVAL, "unknown flags"));
         }
         let deadline = (deadline_ns != 0).then_some(deadline_ns);
-        let outcome = if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+        let outcome = if server {
+            // Relaxed: see the field.
+            let open = u32::from(flags & WAIT_TAKE_OVER != 0);
+            WORLD.record(index).open.store(open, Relaxed);
             WORLD.wait_server(index, deadline)
         } else {
             WORLD.wait_worker(index, deadline)
@@ -306,6 +316,16 @@ unsafe impl Provider for Emulated {
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
 
+    fn try_checkpoint(&self, wanted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        let index = self.current(Call::Checkpoint)?;
+        if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+            return Ok(true);
+        }
+        WORLD
+            .try_checkpoint(index, wanted)
+            .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
+    }
+
     fn disarm(&self, worker: &UmcgTask) -> Option<u32> {
         WORLD.disarm(worker.tid())
     }
@@ -327,9 +347,11 @@ unsafe impl Provider for Emulated {
             blocks_kernel: 0,
             blocks_sentinel: counts.sentinel.load(Relaxed),
             blocks_monitor: counts.monitor.load(Relaxed),
+            blocks_sibling: counts.sibling.load(Relaxed) + counts.taken_over.load(Relaxed),
             refused: counts.refused.load(Relaxed),
             adopted: counts.adopted.load(Relaxed),
             self_dispatched: counts.self_dispatched.load(Relaxed),
+            taken_over: counts.taken_over.load(Relaxed),
             preempted: counts.preempted.load(Relaxed),
             longest_block_ns: counts.longest_block_ns.load(Relaxed),
         })

@@ -4,12 +4,12 @@ use super::{
     gate::{Failure, set_running},
     record::life,
     verdict::{Judge, now},
-    words::{Index, Phase, Slot, Tag},
+    words::{Index, Phase, Run, Slot, Tag},
     world::{Pin, World},
 };
 use crate::{
     List, state,
-    sync::{Deadline, SeqCst, fence},
+    sync::{Deadline, Relaxed, SeqCst, fence},
 };
 
 const INVALID_STATE: Failure = (libc::EINVAL, "the state is neither RUNNING nor RUNNABLE");
@@ -185,6 +185,8 @@ impl World {
             expired = server.bell.wait(bell, deadline)
                 || deadline.is_some_and(|deadline| now() >= deadline);
         };
+        // Relaxed: see the field.
+        server.open.store(0, Relaxed);
         // Awake: the slot is ours again unless a worker holds it.
         server.move_slot(Slot::IDLE, Slot::SERVER);
         let slot = server.slot();
@@ -227,10 +229,12 @@ impl World {
                 return self.sleep_worker(worker);
             }
             state::RUNNABLE => {}
-            _ => {
-                let failure = self.checkpoint(index).err().unwrap_or(INVALID_STATE);
-                return Err(failure);
+            // It never left RUNNING: a verdict, or the late mirror of an earlier one.
+            state::BLOCKED => {
+                drop(worker);
+                return self.checkpoint(index);
             }
+            _ => return Err(INVALID_STATE),
         }
         loop {
             let run = worker.run();
@@ -280,10 +284,14 @@ impl World {
                         self.poke_own_server(&worker);
                     }
                 }
-                // Pulled out by the dispatcher that picked us meanwhile, or picked.
-                Phase::Out | Phase::Dispatched | Phase::Relieving => {
+                // Here without a slot from the start (`try_checkpoint`), or pulled out by the
+                // dispatcher that picked us meanwhile.
+                Phase::Out => {
+                    self.poke_own_server(&worker);
                     return self.sleep_worker(worker);
                 }
+                // Picked.
+                Phase::Dispatched | Phase::Relieving => return self.sleep_worker(worker),
                 Phase::Plain => return self.orphan(&worker),
             }
         }
@@ -295,7 +303,7 @@ impl World {
         &self,
         worker: &Pin<'_>,
         server: &Pin<'_>,
-        run: super::words::Run,
+        run: Run,
         next: u32,
     ) -> Result<bool, Failure> {
         // Judged or picked meanwhile: then the target may have been consumed, and an error would
@@ -464,7 +472,7 @@ impl World {
                     if worker.step(run, run.naming(own)).is_ok() {
                         let armed = self.record(run.index()).tid.load(SeqCst);
                         worker.task().clear_next_tid(armed);
-                        self.unmark(&worker);
+                        self.unmark(own, run.naming(own));
                         return Some(armed);
                     }
                 }
@@ -479,11 +487,14 @@ impl World {
         }
     }
 
-    /// Ends the mark of `disarm`, unless the worker has dropped it by leaving its slot.
-    fn unmark(&self, worker: &Pin<'_>) {
+    /// Ends the mark of a `disarm`, unless the worker has dropped it by leaving its slot. A later
+    /// epoch has the mark of a later disarm: nobody is armed twice in one.
+    pub(crate) fn unmark(&self, index: Index, marked: Run) {
+        let worker = self.record(index);
         loop {
             let run = worker.run();
-            if run.index() != worker.index()
+            if run.epoch() != marked.epoch()
+                || run.index() != index
                 || matches!(run.phase(), Phase::Relieving | Phase::Switched)
                 || worker.step(run, run.naming(0)).is_ok()
             {

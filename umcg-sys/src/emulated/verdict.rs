@@ -25,6 +25,8 @@ pub(crate) enum Judge {
     Monitor,
     /// A deliberate verdict: `preempt`.
     Preempter,
+    /// Another worker of the same server, which was blocked and runs on.
+    Sibling,
 }
 
 impl World {
@@ -57,7 +59,12 @@ impl World {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
+            Judge::Sibling => &host.counts.sibling,
         });
+        if judge != Judge::Sentinel {
+            // Before the slot: a server that comes round by itself finds the event.
+            self.book(index, verdict);
+        }
         self.settle(host_index, index, verdict);
         if judge == Judge::Sentinel {
             // The server makes itself RUNNING and books the block: its task is in user memory,
@@ -66,7 +73,6 @@ impl World {
                 host.ring();
             }
         } else {
-            self.book(index, verdict);
             self.wake_after(host_index, index, verdict);
         }
         true

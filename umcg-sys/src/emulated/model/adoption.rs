@@ -6,7 +6,7 @@ use super::{Judge, Model, Phase, check, check_large, life};
 
 impl Model {
     /// The monitor adopts into the slot of the server, whoever holds it.
-    fn adopt(&self, server: u32) -> bool {
+    pub(super) fn adopt(&self, server: u32) -> bool {
         let pin = self.world.pin(server, life::SERVER).unwrap();
         let slot = pin.slot();
         let run = self.run(slot.index());

@@ -96,6 +96,38 @@ fn a11_a_late_event_on_an_earlier_servers_list_is_taken_off() {
     });
 }
 
+/// A worker unregisters with a spare armed: it is its server's afterwards, or a judge consumes it
+/// on the way. Either way it runs.
+#[test]
+fn end_of_a_worker_leaves_its_spare_to_the_server() {
+    check_large(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_armed(2, 1, 3);
+        m.sleeps(1);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.world.leave_worker(2);
+                m.scribble(2);
+                m.end();
+            })
+        };
+        let spare = {
+            let m = m.clone();
+            thread::spawn(move || m.one_task(3))
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || m.look(1, Judge::Sentinel))
+        };
+        m.serve(1, &[], 2);
+        worker.join().unwrap();
+        spare.join().unwrap();
+        judge.join().unwrap();
+        m.all_out();
+    });
+}
+
 /// A server goes while its worker runs, leaves, and waits: the worker becomes an ordinary thread.
 #[test]
 fn end_a_worker_on_its_way_into_the_gate_sees_that_its_server_is_gone() {

@@ -4,9 +4,11 @@
 mod adoption;
 mod arming;
 mod beds;
+mod late;
 mod lists;
 mod lives;
 mod slots;
+mod take_over;
 mod verdicts;
 
 use std::{
@@ -174,6 +176,12 @@ impl Model {
         self.task(server).begin_drain();
     }
 
+    /// Setting up: the server sleeps so, and permits take-overs from now on.
+    fn sleeps_open(&self, server: Index) {
+        self.sleeps(server);
+        self.world.record(server).open.store(1, SeqCst);
+    }
+
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
@@ -263,6 +271,23 @@ impl Model {
         self.holds(worker);
     }
 
+    /// A worker between two tasks, with more to do: takes a slot that it can have at once, or
+    /// goes to rest and waits until it is picked.
+    fn pass(&self, worker: Index, server: Index) {
+        let holds = self
+            .world
+            .try_checkpoint(worker, &|| true)
+            .expect("the server lives");
+        if !holds {
+            self.task(worker).leave_judged();
+            self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
+            self.world
+                .wait_worker(worker, None)
+                .expect("the server lives");
+        }
+        self.holds(worker);
+    }
+
     fn all_done(&self, workers: u32) -> bool {
         self.done.load(Plain) >= workers
     }
@@ -270,6 +295,18 @@ impl Model {
     /// The mail's server loop until that many workers have finished. `ready`: workers that it
     /// owns. Each dispatch that it owns the token for must succeed, and none may be left over.
     fn serve(&self, server: Index, ready: &[Index], workers: u32) {
+        self.serve_picking(server, ready, workers, |held| !held);
+    }
+
+    /// The same. `picks` says whether the server picks although a worker is (or is not) in its
+    /// slot: a server that looks before its `wait` may be wrong by then.
+    fn serve_picking(
+        &self,
+        server: Index,
+        ready: &[Index],
+        workers: u32,
+        picks: impl Fn(bool) -> bool,
+    ) {
         let task = self.task(server);
         let mut ready: VecDeque<Index> = ready.iter().copied().collect();
         loop {
@@ -279,7 +316,7 @@ impl Model {
                 return;
             }
             let held = self.slot(server).tag() == Tag::Held;
-            let pick = if held { None } else { ready.front().copied() };
+            let pick = ready.front().copied().filter(|_| picks(held));
             task.set_next_tid(pick.unwrap_or(0));
             match self.world.wait_server(server, None) {
                 Ok(()) => {

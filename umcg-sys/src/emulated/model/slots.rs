@@ -130,11 +130,32 @@ fn a07_a_slot_that_comes_back_during_a_drain_is_an_event() {
     });
 }
 
+/// A server that is awake beside its worker picks that very worker, which has published itself
+/// and is on its way into `wait`: no switch is made, and the pick stays the server's.
+#[test]
+fn a07_a_pick_of_the_holder_on_its_way_out_is_not_lost() {
+    check(|| {
+        let m = Model::new(1, &[1]);
+        m.runs_in(2, 1);
+        m.sleeps(1);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.hand_over(2, 1);
+                m.finish(2);
+            })
+        };
+        m.serve_picking(1, &[], 1, |_| true);
+        worker.join().unwrap();
+        m.all_out();
+    });
+}
+
 /// A worker returns to an idle server, and takes its slot by itself, while an outside thread
 /// wakes that server with another worker: both run, one at a time.
 #[test]
 fn a03_an_idle_slot_is_taken_by_one() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         let returns = {
@@ -158,7 +179,7 @@ fn a03_an_idle_slot_is_taken_by_one() {
 /// Two workers return to an idle server at once.
 #[test]
 fn a03_two_returning_workers_share_an_idle_slot() {
-    check_large(|| {
+    check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.judged_in(3, 1);

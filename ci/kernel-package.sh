@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The Debian package of the kernel module: built, and in a guest that runs a stock kernel with a
+# Debian around it, installed, compiled there by DKMS, loaded, used, and purged. On demand, as
+# root: the Debian is made with debootstrap, in the cache of the kernels.
+#     SERIES=6.12 ci/kernel-package.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
+
+[[ $EUID == 0 ]] || { echo "this needs root, for a chroot" >&2; exit 1; }
+need qemu-system-x86_64 qemu-system-x86
+need busybox busybox-static
+need cpio cpio
+need gcc gcc
+need debootstrap debootstrap
+
+out=$target/kernel
+qemu=$root/kernel/qemu
+mkdir -p "$out"
+folder=$("$qemu/packages.sh" "${SERIES:-6.1}")
+version=$(<"$folder/version")
+tree=$(dirname "$folder")/debian-$version/debian
+if [[ ! -e $tree.complete ]]; then
+    say "kernel package: a Debian with dkms and the headers of $version"
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    debootstrap --variant=minbase bookworm "$tree" \
+        "${UMCG_DEBIAN_MIRROR:-http://deb.debian.org}/debian" > "$out/debootstrap.log"
+    sed 's/\[.*\] //' "$(dirname "$folder")/apt/sources.list" > "$tree/etc/apt/sources.list"
+    chroot "$tree" apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive chroot "$tree" apt-get -qq install -y \
+        --no-install-recommends dkms "linux-headers-$version" udev adduser >> "$out/debootstrap.log"
+    chroot "$tree" apt-get -qq clean
+    rm -rf "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,locale,man}
+    touch "$tree.complete"
+fi
+
+say "kernel package: installed on $version"
+gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
+rm -f "$out"/umcg-dkms_*.deb
+kernel/debian/build.sh "$out"
+"$qemu/boot.sh" --kernel "$folder/vmlinuz" --script "$qemu/guest/package.sh" --tree "$tree" \
+    --add "$(ls "$out"/umcg-dkms_*.deb):/umcg-dkms.deb" --add "$out/umcg-test" \
+    --memory 4096 --time 900

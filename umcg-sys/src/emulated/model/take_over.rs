@@ -1,0 +1,246 @@
+//! An unblocked worker takes the slot over from one that blocked in it: T1, T2.
+
+use super::*;
+
+/// Steps of a judge, as in `verdicts`.
+const STEPS: u32 = 5;
+
+/// The holder comes back at the same moment: one of the two has the slot, the other queues up,
+/// and neither is lost.
+#[test]
+fn t1_the_holder_may_come_back_during_a_take_over() {
+    check_large(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        m.runs_in(3, 1);
+        m.sleeps_open(1);
+        let threads: Vec<_> = [2, 3]
+            .map(|worker| {
+                let m = m.clone();
+                thread::spawn(move || m.one_checkpoint(worker))
+            })
+            .into();
+        m.serve(1, &[], 2);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        m.all_out();
+    });
+}
+
+/// So do two that were blocked: the slot changes hands once a verdict.
+#[test]
+fn t1_two_may_take_over_at_once() {
+    check_large(|| {
+        let m = Model::new(1, &[1, 1, 1]);
+        m.judged_in(2, 1);
+        m.judged_in(3, 1);
+        m.runs_in(4, 1);
+        m.sleeps_open(1);
+        let threads: Vec<_> = [2, 3]
+            .map(|worker| {
+                let m = m.clone();
+                thread::spawn(move || m.one_checkpoint(worker))
+            })
+            .into();
+        m.serve(1, &[], 2);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        m.all_out();
+    });
+}
+
+/// A sentinel judges the holder at the same moment, and stops for ever anywhere; the monitor
+/// looks later.
+#[test]
+fn t1_a_judge_may_stop_anywhere_during_a_take_over() {
+    check_large_with_stops(STEPS, |steps| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        m.runs_in(3, 1);
+        m.sleeps_open(1);
+        let returns = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.world.checkpoint(2).expect("the server lives");
+                m.holds(2);
+                m.finish(2);
+                // The holder is back, too.
+                m.one_checkpoint(3);
+            })
+        };
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.sentinel(1, steps);
+                if let Repair::Runs(run) = m.tick(1) {
+                    m.world.judge(m.slot(1).index(), run, Judge::Monitor);
+                }
+            })
+        };
+        m.serve(1, &[], 2);
+        returns.join().unwrap();
+        judge.join().unwrap();
+        m.all_out();
+    });
+}
+
+/// A spare that is armed in the holder stays the holder's, for it to take back.
+#[test]
+fn t1_a_take_over_leaves_the_holders_spare_alone() {
+    check_large(|| {
+        let m = Model::new(1, &[1, 1, 1]);
+        m.judged_in(2, 1);
+        m.runs_armed(3, 1, 4);
+        m.sleeps_open(1);
+        let taker = {
+            let m = m.clone();
+            thread::spawn(move || m.one_checkpoint(2))
+        };
+        let spare = {
+            let m = m.clone();
+            thread::spawn(move || m.one_task(4))
+        };
+        let holder = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.world.checkpoint(3).expect("the server lives");
+                m.holds(3);
+                if let Some(armed) = m.world.disarm(3) {
+                    m.inboxes[1].fetch_or(1 << armed, SeqCst);
+                }
+                m.finish(3);
+            })
+        };
+        m.serve(1, &[], 3);
+        for thread in [taker, spare, holder] {
+            thread.join().unwrap();
+        }
+        m.all_out();
+    });
+}
+
+/// A worker that cannot have the slot goes to rest without it, while the holder leaves and the
+/// server goes idle: it is picked all the same, once.
+#[test]
+fn t2_a_worker_that_rests_without_a_slot_is_not_lost() {
+    check_large(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        m.runs_in(3, 1);
+        m.sleeps_open(1);
+        let rests = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.pass(2, 1);
+                m.finish(2);
+            })
+        };
+        let holder = {
+            let m = m.clone();
+            thread::spawn(move || m.finish(3))
+        };
+        m.serve(1, &[], 2);
+        rests.join().unwrap();
+        holder.join().unwrap();
+        m.all_out();
+    });
+}
+
+/// The same beside a monitor that finds it awake and adopts it into the slot.
+#[test]
+fn t2_a_worker_that_goes_to_rest_may_be_adopted() {
+    check_large(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        let seen = m.runs_in(3, 1);
+        m.sleeps(1);
+        let rests = {
+            let m = m.clone();
+            thread::spawn(move || {
+                m.pass(2, 1);
+                m.finish(2);
+                m.one_checkpoint(3);
+            })
+        };
+        let monitor = {
+            let m = m.clone();
+            thread::spawn(move || {
+                let server = m.world.pin(1, life::SERVER).expect("it lives");
+                if !m.world.adopt(&server, 3, seen, |_| true) {
+                    m.look(1, Judge::Monitor);
+                }
+            })
+        };
+        m.serve(1, &[], 2);
+        rests.join().unwrap();
+        monitor.join().unwrap();
+        m.all_out();
+    });
+}
+
+/// Who unblocked before, and waits, is not overtaken: the slot goes to the server.
+#[test]
+fn t1_a_take_over_does_not_overtake_who_waits() {
+    check(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        m.runs_in(3, 1);
+        m.sleeps_open(1);
+        m.world.record(1).runnable_waiting.store(1, SeqCst);
+        assert_eq!(m.world.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.slot(1).tag(), Tag::Server);
+        assert_eq!(m.task(1).state(), state::RUNNING, "the server sleeps on");
+        assert_eq!(m.task(3).state(), state::BLOCKED, "not booked");
+    });
+}
+
+/// A server that has not permitted it keeps the say.
+#[test]
+fn t1_a_take_over_needs_the_servers_permission() {
+    check(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.judged_in(2, 1);
+        let holder = m.runs_in(3, 1);
+        m.sleeps(1);
+        assert_eq!(m.world.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.run(3), holder);
+    });
+}
+
+/// A worker comes back from a block that did not consume its spare, and has the slot, or rests,
+/// without having waited for its server, which is taking the spare back: one of them gets it.
+#[test]
+fn t2_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
+    for open in [true, false] {
+        check(move || {
+            let m = Model::new(1, &[1, 1, 1]);
+            let judged = m.runs_armed(2, 1, 4).to(Phase::Judged);
+            m.world.record(2).run.store(judged.0, SeqCst);
+            m.task(2)
+                .transition(state::RUNNING, state::BLOCKED)
+                .unwrap();
+            m.runs_in(3, 1);
+            if open {
+                m.sleeps_open(1);
+            }
+            let worker = {
+                let m = m.clone();
+                thread::spawn(move || {
+                    m.world
+                        .try_checkpoint(2, &|| true)
+                        .expect("the server lives");
+                    m.world.disarm(2)
+                })
+            };
+            let owners = [m.world.disarm(2), worker.join().unwrap()];
+            assert_eq!(
+                owners.iter().filter(|owner| **owner == Some(4)).count(),
+                1,
+                "{owners:?}"
+            );
+            assert_eq!(m.task(2).next_tid(), 0);
+        });
+    }
+}
