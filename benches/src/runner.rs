@@ -64,6 +64,7 @@ pub struct Group<'a> {
     title: String,
     unit: &'static str,
     ops: u64,
+    busy_cpu: usize,
     cells: Vec<Cell<'a>>,
 }
 
@@ -75,6 +76,7 @@ impl<'a> Group<'a> {
             title: title.into(),
             unit,
             ops,
+            busy_cpu: 0,
             cells: Vec::new(),
         }
     }
@@ -97,6 +99,12 @@ impl<'a> Group<'a> {
         });
     }
 
+    /// Which CPU a busy process beside it keeps busy; by default the first. For work of one
+    /// server, that server's.
+    pub fn busy_on(&mut self, cpu: usize) {
+        self.busy_cpu = cpu;
+    }
+
     /// Leaves out all systems but these.
     pub fn keep(&mut self, systems: &[&str]) {
         self.cells
@@ -108,9 +116,10 @@ impl<'a> Group<'a> {
         self.run_in(effort, &[None])
     }
 
-    /// Runs it alone and, in the same rounds, beside a process that keeps CPU 0 busy.
+    /// Runs it alone and, in the same rounds, beside a process that keeps a CPU busy.
     pub fn run_beside(self, effort: &Effort) -> Vec<Row> {
-        self.run_in(effort, &[None, Some(0)])
+        let cpu = self.busy_cpu;
+        self.run_in(effort, &[None, Some(cpu)])
     }
 
     fn run_in(mut self, effort: &Effort, conditions: &[Option<usize>]) -> Vec<Row> {

@@ -48,7 +48,7 @@ pub struct Row {
     pub title: String,
     pub unit: String,
     pub system: String,
-    /// Beside a foreign process that keeps CPU 0 busy.
+    /// Beside a foreign process that keeps one CPU busy.
     pub beside_busy: bool,
     pub ops: u64,
     pub rounds: usize,

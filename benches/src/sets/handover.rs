@@ -86,6 +86,7 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
         count as u64,
     );
     let one = system();
+    spare.busy_on(one.cpu());
     spare.cell("umcg", "one-umcg", move |clock| {
         let baton = Baton::new(count);
         clock.time(|| {
@@ -118,6 +119,7 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
     // Enough that one of them is ready whenever one blocks.
     const WORKERS: usize = 150;
     let one = system();
+    server.busy_on(one.cpu());
     server.cell("umcg", "one-umcg", move |clock| {
         let baton = Baton::new(count);
         let rounds = count / WORKERS;

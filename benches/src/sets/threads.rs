@@ -22,7 +22,11 @@ pub(super) fn groups() -> Vec<Group<'static>> {
         1,
         umcg::Builder::new().thread_name("one-umcg"),
     )));
-    vec![ping_pong(one), spawn_join(one), spawn(one)]
+    let mut groups = vec![ping_pong(one), spawn_join(one), spawn(one)];
+    for group in &mut groups {
+        group.busy_on(one.cpu());
+    }
+    groups
 }
 
 /// P6: std mpsc, one way.

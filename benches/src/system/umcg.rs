@@ -31,6 +31,12 @@ impl Umcg {
         &self.0
     }
 
+    /// The CPU of its first server; the first CPU if it has no pin.
+    pub fn cpu(&self) -> usize {
+        let metrics = self.0.metrics();
+        metrics.servers.first().and_then(|s| s.cpu).unwrap_or(0)
+    }
+
     /// Ends it without waiting for its tasks.
     pub fn shutdown(self) {
         self.0.shutdown_background();
