@@ -10,7 +10,8 @@
  *
  * One open file is one group of tasks: threads of the process that opened it.
  * A call from another process (a forked child, somebody who was sent the
- * descriptor) is answered with ESRCH.
+ * descriptor) is answered with ESRCH. When the file is closed all workers
+ * become ordinary threads; a call in progress holds it open.
  *
  * All shared state is in &struct umcg_task, in user memory. What the kernel
  * keeps beside it is who holds the slot of which server.
