@@ -7,7 +7,12 @@ use crate::targets::Verdict;
 
 /// The whole run.
 pub fn table(report: &Report) -> String {
-    let mut text = format!("# `{}`\n\n{}\n", report.command, machine(report));
+    let mut text = format!(
+        "# Results\n\nThe last run: `{}`. Sets that it did not run are of earlier runs on the same machine; all \
+         rows of a set are of one run.\n\n{}\n",
+        report.command,
+        machine(report)
+    );
     if !report.verdicts.is_empty() {
         text += "\n## Targets\n\n";
         text += &verdicts(&report.verdicts);

@@ -110,7 +110,7 @@ fn section(report: &Report) -> String {
     let m = &report.machine;
     let mut text = format!(
         "\nMicroseconds of wall time for each, medians; {} workers or servers each, all systems \
-         in one process and one run. {}, {} CPUs, Linux {}, provider {}.\n\n\
+         of a line in one process and one run. {}, {} CPUs, Linux {}, provider {}.\n\n\
          | work | umcg | tokio | async-executor, blocking | threadpool, 512 threads | std |\n\
          |---|--:|--:|--:|--:|--:|\n",
         m.workers, m.processor, m.cpus, m.kernel, m.provider
