@@ -292,3 +292,42 @@ fn tasks_from_outside_take_turns_with_yielders() {
         assert!(turns < 10 * OUTSIDE, "{turns} turns for {OUTSIDE} tasks");
     });
 }
+
+/// Nor do they wait for 61 turns of tasks that compute for long: here that would be 3 s.
+#[test]
+fn a_task_from_outside_waits_for_no_61_long_tasks() {
+    within(LIMIT, "a task from outside beside long ones", || {
+        let runtime = Builder::new().servers(1).build().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let (stop, begun) = (Arc::clone(&stop), Arc::clone(&begun));
+                runtime.spawn(async move {
+                    while !stop.load(SeqCst) {
+                        begun.fetch_add(1, SeqCst);
+                        let start = Instant::now();
+                        while start.elapsed() < Duration::from_millis(50) {
+                            std::hint::spin_loop();
+                        }
+                        umcg::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        while begun.load(SeqCst) < 8 {
+            std::thread::yield_now();
+        }
+        let before = begun.load(SeqCst);
+        let at = Arc::clone(&begun);
+        let turns = runtime
+            .spawn(async move { at.load(SeqCst) - before })
+            .join()
+            .unwrap();
+        stop.store(true, SeqCst);
+        for task in tasks {
+            task.join().unwrap();
+        }
+        assert!(turns < 20, "{turns} long turns before a task from outside");
+    });
+}

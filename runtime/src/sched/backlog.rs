@@ -3,9 +3,11 @@
 //! Apart from the rest of the scheduler so that a provider's `has_work` can hold it without
 //! keeping the runtime alive.
 
+use std::sync::atomic::AtomicU64;
+
 use crossbeam_utils::CachePadded;
 
-use super::{lifo::LifoSlot, queue::Queue, sleep::Sleep};
+use super::{clock::now_ns, lifo::LifoSlot, queue::Queue, sleep::Sleep};
 use crate::{
     sync::{
         AtomicU32,
@@ -18,6 +20,10 @@ use crate::{
 /// queue filled does not starve the outside. A prime, as in Go and tokio, so that it does not
 /// fall into step with a periodic workload.
 const INJECTOR_INTERVAL: u32 = 61;
+
+/// It comes first, too, when it has waited for so long at this server: 61 takes of tasks that
+/// compute for 100 ms each would be 6 s.
+const INJECTOR_PATIENCE_NS: u64 = 1_000_000;
 
 /// When its turn comes, so many of the injector's tasks move to the server's own queue, or its
 /// share of them if that is less. One at a time would let a few tasks that keep yielding hold up
@@ -38,6 +44,9 @@ pub(super) struct Waiting {
     /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
     /// lists. Written under the lock of these lists.
     pub(super) workers: AtomicU32,
+    /// When a worker of this server last gave the injector its turn, CLOCK_MONOTONIC ns. Relaxed
+    /// everywhere: two who come at once may both give it.
+    injector_turn: AtomicU64,
 }
 
 /// What one worker remembers from take to take.
@@ -77,6 +86,7 @@ impl Backlog {
                         queue: Queue::new(),
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
+                        injector_turn: AtomicU64::new(0),
                     })
                 })
                 .collect(),
@@ -137,7 +147,7 @@ impl Backlog {
     ) -> Option<(Runnable, Source)> {
         let own = &self.servers[server];
         turn.takes = turn.takes.wrapping_add(1);
-        if turn.takes % INJECTOR_INTERVAL == 0 {
+        if !self.injector.is_empty() && self.is_injectors_turn(own, turn) {
             if let Some(task) = self.injector.pop() {
                 self.take_share(own);
                 return Some((task, Source::Injector));
@@ -168,6 +178,18 @@ impl Backlog {
                 })
             })
             .map(|task| (task, Source::Stolen))
+    }
+
+    /// Whether the injector comes before the server's own tasks. Reads the clock, so only to be
+    /// asked when something is there.
+    fn is_injectors_turn(&self, own: &Waiting, turn: &Turn) -> bool {
+        let now = now_ns();
+        let due = turn.takes % INJECTOR_INTERVAL == 0
+            || now.saturating_sub(own.injector_turn.load(Relaxed)) >= INJECTOR_PATIENCE_NS;
+        if due {
+            own.injector_turn.store(now, Relaxed);
+        }
+        due
     }
 
     /// Moves a server's share of the injector's tasks to the back of its own queue, where they
