@@ -43,8 +43,8 @@
 //! # Who reports a block
 //!
 //! A *provider* plays the part of the kernel that UMCG, as designed on the Linux mailing list in
-//! 2021 and never merged, would have: see [`umcg_sys`]. The `emulated` one works on any Linux
-//! without privilege, by helper threads, and is what this version has. Its blocks are seen
+//! 2021 and never merged, would have: see [`umcg_sys`]. The `device` one is a kernel
+//! module's; `emulated` works on any Linux without privilege, by helper threads. Its blocks are seen
 //! within microseconds on a CPU that nobody else uses, within a millisecond or so on a busy one;
 //! a block that is not seen costs time, one that is seen wrongly a thread switch. A worker whose
 //! block is over runs on to the end of its poll or closure, or its next [`thread::yield_now`],

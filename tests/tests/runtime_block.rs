@@ -525,8 +525,7 @@ fn workers_that_unblock_follow_one_another() {
                 task.join().unwrap();
             }
             let metrics = runtime.metrics();
-            assert!(metrics.blocks_sibling >= metrics.servers[0].taken_over);
-            metrics.servers[0].taken_over > 0
+            metrics.servers[0].taken_over > 0 && metrics.blocks_sibling > 0
         });
     });
 }

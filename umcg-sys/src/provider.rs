@@ -172,7 +172,7 @@ pub struct ServerCounters {
     /// Unblocked workers that took the idle server's slot without a switch (emulated).
     pub self_dispatched: u64,
     /// Unblocked workers that took the slot over from a blocked one (emulated,
-    /// [`WAIT_TAKE_OVER`]); part of `blocks_sibling`.
+    /// [`WAIT_TAKE_OVER`]).
     pub taken_over: u64,
     /// Preemptions that took effect.
     pub preempted: u64,

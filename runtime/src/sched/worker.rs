@@ -456,8 +456,8 @@ impl WorkerThread {
     /// thread from here on.
     fn rest_judged(&self) -> bool {
         self.disarm();
-        let record = self.record();
-        record.task.leave_judged();
+        self.note_rest();
+        self.record().task.leave_judged();
         self.publish_and_wait(seat::IDLE)
     }
 
@@ -471,11 +471,17 @@ impl WorkerThread {
     /// then; either way to be followed by a checkpoint.
     fn part(&self, seat: u8) -> bool {
         self.disarm();
+        self.note_rest();
         if !self.record().task.leave() {
             // Judged: the checkpoint comes first (trace A8).
             return true;
         }
         self.publish_and_wait(seat)
+    }
+
+    /// While it still runs: reading the clock does not belong between `leave` and `wait`.
+    fn note_rest(&self) {
+        self.record().idle_since.store(now_ns(), Relaxed);
     }
 
     /// The second half of giving the slot back: RUNNABLE already.
@@ -486,7 +492,6 @@ impl WorkerThread {
         // (B10). Once it is in the inbox its server owns it.
         record.set_seat(seat);
         if seat == seat::IDLE {
-            record.idle_since.store(now_ns(), Relaxed);
             server.expect_idle();
         }
         server.inbox().push(&self.shared.arena, record.index);

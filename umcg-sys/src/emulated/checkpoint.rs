@@ -3,7 +3,7 @@
 use super::{
     gate::{Failure, force_state, set_running},
     record::{Counts, Record, life},
-    verdict::{Judge, now},
+    verdict::now,
     words::{Index, Phase, Run, Slot, Tag},
     world::{Pin, World},
 };
@@ -23,6 +23,29 @@ impl World {
     /// # Errors
     /// ESRCH: the server is gone; an ordinary thread from here on.
     pub(crate) fn checkpoint(&self, index: Index) -> Result<(), Failure> {
+        match self.come_back(index)? {
+            None => Ok(()),
+            Some(out) => self.unblock(index, out),
+        }
+    }
+
+    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing: never sleeps.
+    /// True: it holds its slot. False: it is OUT, on no list, and its own.
+    pub(crate) fn try_checkpoint(
+        &self,
+        index: Index,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, Failure> {
+        match self.come_back(index)? {
+            None => Ok(true),
+            Some(out) if wanted() => self.take_slot(index, out),
+            Some(_) => Ok(false),
+        }
+    }
+
+    /// What a worker finds that may have been judged. `None`: it has nothing to stop for. `Some`:
+    /// it was judged, that has been carried out, and it is OUT by this word.
+    fn come_back(&self, index: Index) -> Result<Option<Run>, Failure> {
         let worker = self.record(index);
         loop {
             let run = worker.run();
@@ -36,23 +59,23 @@ impl World {
                     if task.state() == state::BLOCKED {
                         let _ = task.transition(state::BLOCKED, state::RUNNING);
                     }
-                    return Ok(());
+                    return Ok(None);
                 }
                 Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
-                    return Ok(());
+                    return Ok(None);
                 }
                 Phase::Judged | Phase::Switched => {
                     self.carry_out(host, index, run);
                     let out = run.naming(0).to(Phase::Out);
                     if worker.step(run, out).is_ok() {
                         self.end_of_block(index);
-                        return self.unblock(index, out);
+                        return Ok(Some(out));
                     }
                 }
                 Phase::Adopting => {
                     let out = run.to(Phase::Out);
                     if worker.step(run, out).is_ok() {
-                        return self.unblock(index, out);
+                        return Ok(Some(out));
                     }
                 }
                 Phase::Plain => {
@@ -60,8 +83,8 @@ impl World {
                     set_running(unsafe { worker.user() });
                     return Err((libc::ESRCH, "the server of this worker is gone"));
                 }
-                // Between `leave` and `wait`, or on the way in: nothing to stop for.
-                Phase::Out | Phase::Dispatched | Phase::Relieving => return Ok(()),
+                // Between `leave` and `wait`, or on the way in.
+                Phase::Out | Phase::Dispatched | Phase::Relieving => return Ok(None),
             }
         }
     }
@@ -73,42 +96,6 @@ impl World {
         let task = unsafe { self.record(index).user() };
         let word = task.state_word().load(SeqCst) & !state::USER_MASK;
         word == state::RUNNABLE || word == state::RUNNING | state::CLAIMED
-    }
-
-    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing: never sleeps.
-    /// True: it holds its slot. False: it is OUT, on no list, and its own.
-    pub(crate) fn try_checkpoint(
-        &self,
-        index: Index,
-        wanted: &dyn Fn() -> bool,
-    ) -> Result<bool, Failure> {
-        let worker = self.record(index);
-        loop {
-            let run = worker.run();
-            let host = worker.host.load(SeqCst);
-            match run.phase() {
-                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
-                    return Ok(true);
-                }
-                Phase::Judged | Phase::Switched | Phase::Adopting => {
-                    if run.phase() != Phase::Adopting {
-                        self.carry_out(host, index, run);
-                    }
-                    let out = run.naming(0).to(Phase::Out);
-                    if worker.step(run, out).is_ok() {
-                        if run.phase() != Phase::Adopting {
-                            self.end_of_block(index);
-                        }
-                        return if wanted() {
-                            self.take_slot(index, out)
-                        } else {
-                            Ok(false)
-                        };
-                    }
-                }
-                _ => return self.checkpoint(index).map(|()| true),
-            }
-        }
     }
 
     /// All that a verdict entails, by the worker that it is on.
@@ -211,30 +198,30 @@ impl World {
         if seen.epoch() != slot.epoch() {
             return false;
         }
-        let first = server.runnable_waiting.load(SeqCst) == 0;
         let verdict = match seen.phase() {
             Phase::Judged => seen,
             Phase::Acked if now().saturating_sub(holder.running_since.load(Relaxed)) < FRESH_NS => {
-                if !first {
-                    self.judge(slot.index(), seen, Judge::Sibling);
-                    return false;
-                }
                 let verdict = seen.to(Phase::Judged);
                 if holder.step(seen, verdict).is_err() {
                     return false;
                 }
                 holder.blocked_since.store(now(), Relaxed);
+                Counts::bump(&server.counts.sibling);
                 verdict
             }
             _ => return false,
         };
         self.book(slot.index(), verdict);
-        // Else the holder, or the monitor, has carried the verdict out: the server is awake.
-        let taken = first && server.move_slot(slot, named);
-        if taken {
+        // The load may be overtaken by a push; then that push came after the take-over.
+        let first = server.runnable_waiting.load(SeqCst) == 0;
+        if first && server.move_slot(slot, named) {
             Counts::bump(&server.counts.taken_over);
+            return true;
         }
-        taken
+        // Somebody waits, or has carried the verdict out before us.
+        self.settle(server.index(), slot.index(), verdict);
+        self.wake_after(server.index(), slot.index(), verdict);
+        false
     }
 
     /// RUNNABLE, and a runnable event on the server's list. The worker is OUT.

@@ -231,9 +231,7 @@ impl World {
                     };
                     // The mirror before the acknowledgement: from then on we can be judged.
                     set_running(task);
-                    worker
-                        .running_since
-                        .store(now(), std::sync::atomic::Ordering::Relaxed);
+                    worker.running_since.store(now(), Relaxed);
                     let acked = Run::new(run.epoch(), armed, Phase::Acked);
                     if worker.step(run, acked).is_ok() {
                         return Ok(());

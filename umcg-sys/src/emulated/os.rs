@@ -140,53 +140,43 @@ pub(crate) fn become_worker() -> io::Result<bool> {
 }
 
 /// A server's time slice, nanoseconds, the least that the kernel takes: it runs for microseconds,
-/// and woken beside a busy process it gets its turn at once.
-const SERVER_SLICE_NS: u64 = 100_000;
+/// and woken beside a busy process it gets its turn at once (27 us where the default slice takes
+/// up to 4 ms).
+pub(crate) const SERVER_SLICE_NS: u64 = 100_000;
 
-/// Gives the calling thread a server's slice (Linux 6.12 or later); its policy stays.
-pub(crate) fn become_server() {
-    let _ = set_slice(SERVER_SLICE_NS);
-}
-
-/// Gives the calling thread the slice that the kernel gives everybody.
-pub(crate) fn default_slice() {
-    let _ = set_slice(0);
-}
-
-/// The slice of a fair thread, 0 = the default. Older kernels ignore it.
-fn set_slice(ns: u64) -> io::Result<()> {
+/// The attributes of the calling thread.
+fn attributes() -> Option<SchedAttr> {
     // SAFETY: an all-zero attribute block is valid, and the call fills it.
     let mut attr: SchedAttr = unsafe { mem::zeroed() };
     let size = size_of::<SchedAttr>();
     // SAFETY: a live buffer of the given size.
-    if unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
+    (result == 0).then_some(attr)
+}
+
+/// The calling thread's time slice, nanoseconds; 0 where the kernel has none for it.
+pub(crate) fn slice() -> u64 {
+    attributes().map_or(0, |attr| attr.runtime)
+}
+
+/// Gives the calling thread a slice, if its policy has slices; 0 = the kernel's default. What is
+/// refused stays as it is: a switch is slower then.
+pub(crate) fn set_slice(ns: u64) {
+    let Some(mut attr) = attributes() else { return };
     if !matches!(attr.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH) {
-        // A real-time thread, say: no slices.
-        return Ok(());
+        return;
     }
-    attr.size = size as u32;
+    attr.size = size_of::<SchedAttr>() as u32;
     attr.runtime = ns;
     // SAFETY: a live attribute block of the size that it names.
-    if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
 }
 
 /// Whether the kernel takes a fair task's slice from `sched_runtime`: since 6.12. Older ones
 /// ignore it without an error; asked once.
 fn slices_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
-    *WORK.get_or_init(|| {
-        // SAFETY: an all-zero attribute block is valid, and the call fills it.
-        let mut attr: SchedAttr = unsafe { mem::zeroed() };
-        let size = size_of::<SchedAttr>();
-        // SAFETY: a live buffer of the given size.
-        let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
-        result == 0 && attr.runtime == SLICE_NS
-    })
+    *WORK.get_or_init(|| slice() == SLICE_NS)
 }
 
 /// Blocks all signals of the calling thread and returns the old set: helpers are started so.

@@ -74,6 +74,7 @@ struct Registered {
 struct Before {
     mask: Option<os::CpuSet>,
     policy: i32,
+    slice_ns: u64,
 }
 
 impl Before {
@@ -81,6 +82,7 @@ impl Before {
         Self {
             mask: os::CpuSet::of(0).ok(),
             policy: os::policy(),
+            slice_ns: os::slice(),
         }
     }
 
@@ -92,7 +94,7 @@ impl Before {
         if os::policy() != self.policy {
             let _ = os::set_policy(0, self.policy);
         }
-        os::default_slice();
+        os::set_slice(self.slice_ns);
     }
 }
 
@@ -348,7 +350,7 @@ unsafe impl Provider for Emulated {
             blocks_kernel: 0,
             blocks_sentinel: counts.sentinel.load(Relaxed),
             blocks_monitor: counts.monitor.load(Relaxed),
-            blocks_sibling: counts.sibling.load(Relaxed) + counts.taken_over.load(Relaxed),
+            blocks_sibling: counts.sibling.load(Relaxed),
             refused: counts.refused.load(Relaxed),
             adopted: counts.adopted.load(Relaxed),
             self_dispatched: counts.self_dispatched.load(Relaxed),
@@ -423,7 +425,7 @@ impl Emulated {
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
-        os::become_server();
+        os::set_slice(os::SERVER_SLICE_NS);
         let _ = user.transition(state::NONE, state::RUNNING);
         enter(index, before, how.has_work.clone());
         #[cfg(feature = "fault-injection")]
@@ -476,7 +478,7 @@ fn enter(index: Index, before: Before, has_work: Option<HasWork>) {
     });
 }
 
-/// Affinity and policy back, for a thread that goes on.
+/// Affinity, policy and slice back, for a thread that goes on.
 fn become_ordinary() {
     let _ = REGISTERED.try_with(|registered| {
         registered.has_work.replace(None);

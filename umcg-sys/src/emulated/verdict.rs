@@ -25,8 +25,6 @@ pub(crate) enum Judge {
     Monitor,
     /// A deliberate verdict: `preempt`.
     Preempter,
-    /// Another worker of the same server, which was blocked and runs on.
-    Sibling,
 }
 
 impl World {
@@ -59,7 +57,6 @@ impl World {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
-            Judge::Sibling => &host.counts.sibling,
         });
         if judge != Judge::Sentinel {
             // Before the slot: a server that comes round by itself finds the event.
