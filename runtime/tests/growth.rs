@@ -77,6 +77,40 @@ fn blocked_workers_are_replaced_and_leave_when_idle() {
     }
 }
 
+/// Each leaves when it has rested for `keep_alive`, not up to twice that; with room for a machine
+/// that is busy with others.
+#[test]
+fn idle_workers_leave_after_keep_alive() {
+    const KEEP_ALIVE: Duration = Duration::from_secs(2);
+    within(LIMIT, "shrinking in time", || {
+        let runtime = Builder::new()
+            .servers(1)
+            .keep_alive(KEEP_ALIVE)
+            .build()
+            .unwrap();
+        // The second burst uses all of them: nobody was idle all the time from the first on.
+        for _ in 0..2 {
+            let tasks: Vec<_> = (0..50)
+                .map(|_| runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(100))))
+                .collect();
+            for task in tasks {
+                task.join().unwrap();
+            }
+        }
+        let rested = Instant::now();
+        let workers = runtime.metrics().workers.total;
+        assert!(workers > 10, "{workers} workers");
+        let handle = runtime.handle().clone();
+        eventually("idle ones leave", || handle.metrics().workers.total <= 1);
+        let time = rested.elapsed();
+        assert!(
+            time < KEEP_ALIVE * 7 / 4,
+            "the last one left after {time:?}"
+        );
+        assert!(time > KEEP_ALIVE / 2, "they left after {time:?}");
+    });
+}
+
 #[test]
 fn without_idle_workers_the_next_task_gets_a_new_one() {
     within(LIMIT, "min_idle_workers(0)", || {

@@ -25,6 +25,18 @@ pub fn status(tid: u32, key: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// The calling thread's time slice, nanoseconds, as the kernel says it; 0 before Linux 6.12.
+#[must_use]
+pub fn slice() -> u64 {
+    // `struct sched_attr` of 48 bytes: `sched_runtime` is the fourth word of 8.
+    let mut attr = [0_u64; 6];
+    let size = size_of_val(&attr);
+    // SAFETY: a live buffer of the given size.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
+    assert_eq!(result, 0, "sched_getattr");
+    attr[3]
+}
+
 /// The scheduling policy of the thread.
 #[must_use]
 pub fn policy(tid: u32) -> i32 {

@@ -464,35 +464,62 @@ fn servers_come_and_go_beside_each_other() {
 #[test]
 fn an_ordinary_thread_again() {
     on_each(|stage| {
-        // Affinity and policy are what they were, for a server and for a worker.
+        // Affinity, policy and slice are what they were, for a server and for a worker.
         let everywhere = proc::affinity();
         let own = *everywhere.last().expect("a CPU");
-        let check = move || {
+        let check = move |slice: u64| {
             assert_eq!(proc::affinity(), [own], "the thread's own affinity");
             assert_eq!(
                 proc::policy(0),
                 libc::SCHED_OTHER,
                 "the thread's own policy"
             );
+            assert_eq!(proc::slice(), slice, "the thread's own time slice");
         };
         stage.thread("server", {
             let stage = Arc::clone(stage);
             move || {
                 stage.guarded("server", || {
                     proc::set_affinity(&[own]);
+                    let slice = proc::slice();
                     let mut server = Server::named(&stage, "server");
+                    // What the worker's thread gets from this one.
+                    let inherited = proc::slice();
                     let worker = stage.worker_that_just_ends("worker", server.tid(), {
                         move |me| {
                             me.yield_now();
                             me.unregister();
-                            check();
+                            check(inherited);
                         }
                     });
                     server.run_to_exit(&[&worker]);
                     server.finish();
-                    check();
+                    check(slice);
                 });
             }
         });
+    });
+}
+
+/// A thread that a worker starts has the worker's policy and slice, until it gives them up.
+#[test]
+fn a_thread_of_a_worker_may_become_ordinary() {
+    on_each(|stage| {
+        let everybodys = proc::slice();
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), move |_| {
+            let inherited = proc::slice();
+            let other = std::thread::spawn(move || {
+                assert_eq!(proc::slice(), inherited, "a thread inherits the slice");
+                umcg_sys::unmanage_current_thread();
+                (proc::policy(0), proc::slice())
+            });
+            assert_eq!(
+                other.join().expect("the thread"),
+                (libc::SCHED_OTHER, everybodys)
+            );
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
     });
 }

@@ -32,12 +32,14 @@ impl CommandUnmanaged for Command {
     fn unmanaged(&mut self) -> &mut Self {
         // Read here, in the parent: the hook may only make system calls.
         let mask = os::original_mask();
-        // SAFETY: the hook makes two system calls on memory that exists already, both
-        // async-signal-safe; it neither allocates nor takes a lock.
+        // SAFETY: the hook makes a few system calls on its stack and on memory that exists already,
+        // all async-signal-safe; it neither allocates nor takes a lock.
         unsafe {
             self.pre_exec(move || {
                 let _ = mask.apply(0);
                 let _ = os::set_policy(0, libc::SCHED_OTHER);
+                // The policy alone would keep it.
+                os::set_slice(0);
                 Ok(())
             })
         }
@@ -59,4 +61,6 @@ impl CommandUnmanaged for Command {
 pub fn unmanage_current_thread() {
     let _ = os::original_mask().apply(0);
     let _ = os::set_policy(0, libc::SCHED_OTHER);
+    // The policy alone would keep it.
+    os::set_slice(0);
 }
