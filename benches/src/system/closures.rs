@@ -32,3 +32,37 @@ where
 {
     || future::block_on(future)
 }
+
+/// What a [`System`](super::System) that only knows `execute` makes of it.
+macro_rules! closures_only {
+    () => {
+        type Task<T: Send + 'static> = $crate::system::closures::Sent<T>;
+
+        fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
+        where
+            F: ::std::future::Future + Send + 'static,
+            F::Output: Send + 'static,
+        {
+            self.spawn_blocking($crate::system::closures::blocking_on(future))
+        }
+
+        fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
+        where
+            F: FnOnce() -> R + Send + 'static,
+            R: Send + 'static,
+        {
+            let (closure, sent) = $crate::system::closures::sending(f);
+            self.execute(closure);
+            sent
+        }
+
+        fn detach<T: Send + 'static>(task: Self::Task<T>) {
+            drop(task);
+        }
+
+        fn block_on<F: ::std::future::Future>(&'static self, future: F) -> F::Output {
+            futures_lite::future::block_on(future)
+        }
+    };
+}
+pub(super) use closures_only;

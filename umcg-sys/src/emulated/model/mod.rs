@@ -259,6 +259,23 @@ impl Model {
         self.finish(worker);
     }
 
+    /// These workers return from the kernel at once, each on a thread of its own, and stop at
+    /// their checkpoints; server 1 serves them to their ends.
+    fn all_come_back(self: &Arc<Self>, workers: &[Index]) {
+        let threads: Vec<_> = workers
+            .iter()
+            .map(|&worker| {
+                let m = self.clone();
+                thread::spawn(move || m.one_checkpoint(worker))
+            })
+            .collect();
+        self.serve(1, &[], workers.len() as u32);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        self.all_out();
+    }
+
     /// A worker leaves RUNNING, queues itself for that server, and waits until it is picked.
     fn hand_over(&self, worker: Index, server: Index) {
         while !self.task(worker).leave() {

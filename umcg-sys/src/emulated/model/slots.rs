@@ -183,17 +183,7 @@ fn a03_two_returning_workers_share_an_idle_slot() {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.judged_in(3, 1);
-        let threads: Vec<_> = [2, 3]
-            .map(|worker| {
-                let m = m.clone();
-                thread::spawn(move || m.one_checkpoint(worker))
-            })
-            .into();
-        m.serve(1, &[], 2);
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        m.all_out();
+        m.all_come_back(&[2, 3]);
     });
 }
 

@@ -14,17 +14,7 @@ fn t1_the_holder_may_come_back_during_a_take_over() {
         m.judged_in(2, 1);
         m.runs_in(3, 1);
         m.sleeps_open(1);
-        let threads: Vec<_> = [2, 3]
-            .map(|worker| {
-                let m = m.clone();
-                thread::spawn(move || m.one_checkpoint(worker))
-            })
-            .into();
-        m.serve(1, &[], 2);
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        m.all_out();
+        m.all_come_back(&[2, 3]);
     });
 }
 
@@ -37,17 +27,7 @@ fn t1_two_may_take_over_at_once() {
         m.judged_in(3, 1);
         m.runs_in(4, 1);
         m.sleeps_open(1);
-        let threads: Vec<_> = [2, 3]
-            .map(|worker| {
-                let m = m.clone();
-                thread::spawn(move || m.one_checkpoint(worker))
-            })
-            .into();
-        m.serve(1, &[], 2);
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        m.all_out();
+        m.all_come_back(&[2, 3]);
     });
 }
 
@@ -243,4 +223,23 @@ fn t2_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
             assert_eq!(m.task(2).next_tid(), 0);
         });
     }
+}
+
+/// The holder has left meanwhile and runs elsewhere: a slot word that was read before that is no
+/// ground for a verdict on it.
+#[test]
+fn t1_a_late_take_over_judges_no_later_dispatch() {
+    check(|| {
+        let m = Model::new(2, &[1, 1]);
+        m.judged_in(3, 1);
+        let earlier = m.runs_in(4, 1);
+        let later = Run::new(earlier.epoch() + 1, 0, Phase::Acked);
+        m.world.record(4).run.store(later.0, SeqCst);
+        m.world.record(4).host.store(2, SeqCst);
+        let slot = Slot::held(4, later.epoch());
+        m.world.record(2).slot.store(slot.0, SeqCst);
+        m.sleeps_open(1);
+        assert_eq!(m.world.try_checkpoint(3, &|| true), Ok(false));
+        assert_eq!((m.run(4), m.slot(2)), (later, slot));
+    });
 }
