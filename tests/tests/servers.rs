@@ -501,7 +501,7 @@ fn an_ordinary_thread_again() {
     });
 }
 
-/// A thread that a worker starts has the worker's policy and slice, until it gives them up.
+/// A thread that a worker starts has the worker's policy and slice until it gives them up.
 #[test]
 fn a_thread_of_a_worker_may_become_ordinary() {
     on_each(|stage| {

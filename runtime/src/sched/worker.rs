@@ -471,7 +471,9 @@ impl WorkerThread {
     /// then; either way to be followed by a checkpoint.
     fn part(&self, seat: u8) -> bool {
         self.disarm();
-        self.note_rest();
+        if seat == seat::IDLE {
+            self.note_rest();
+        }
         if !self.record().task.leave() {
             // Judged: the checkpoint comes first (trace A8).
             return true;

@@ -425,7 +425,7 @@ impl Emulated {
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
-        os::set_slice(os::SERVER_SLICE_NS);
+        os::set_slice(os::SLICE_NS);
         let _ = user.transition(state::NONE, state::RUNNING);
         enter(index, before, how.has_work.clone());
         #[cfg(feature = "fault-injection")]
