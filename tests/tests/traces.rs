@@ -215,8 +215,7 @@ fn a08_a_worker_that_was_judged_does_not_leave() {
         server.collect(&worker);
         let tid = server.remove(&worker);
         let _ = server.dispatch(tid, in_ms(5));
-        stage.provider().preempt(tid).expect("preempt the worker");
-        stage.until("it is out of the slot", || server.current().is_none());
+        server.preempt(&worker);
         judged.store(true, SeqCst);
         server.run_to_exit(&[&worker]);
         if !stage.provider().facts().exact_stop {
