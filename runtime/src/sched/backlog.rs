@@ -30,6 +30,8 @@ const INJECTOR_PATIENCE_NS: u64 = 1_000_000;
 /// the outside for 61 of their turns each.
 const INJECTOR_BATCH: usize = 128;
 
+const BATCH: usize = 32;
+
 /// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
 /// each other must not starve the queue.
 const LIFO_IN_A_ROW: u32 = 3;
@@ -164,6 +166,7 @@ impl Backlog {
             return Some((task, Source::Own));
         }
         if let Some(task) = self.injector.pop() {
+            bring(&self.injector, own, self.servers.len());
             return Some((task, Source::Injector));
         }
         let count = self.servers.len();
@@ -171,6 +174,9 @@ impl Backlog {
             .map(|step| (server + step) % count)
             .find_map(|other| {
                 let task = self.servers[other].queue.pop();
+                if task.is_some() {
+                    bring(&self.servers[other].queue, own, 2);
+                }
                 task.or_else(|| {
                     lifo_is_open(other, server, sleep)
                         .then(|| self.servers[other].lifo.take())
@@ -228,6 +234,15 @@ impl Backlog {
             own.queue.len() + usize::from(!own.lifo.is_empty()),
             own.workers.load(Relaxed) as usize,
         )
+    }
+}
+
+/// Moves tasks from a queue that other CPUs write to as well to the server's own.
+fn bring(from: &Queue<Runnable>, own: &Waiting, shares: usize) {
+    let share = (from.len() / shares).min(BATCH);
+    for _ in 0..share {
+        let Some(task) = from.pop() else { return };
+        own.queue.push(task);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tasks with a name.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use super::{JoinHandle, Name, spawn_closure, spawn_future};
 use crate::{Handle, TrySpawnError, context, spawn::Refusal};
@@ -37,7 +37,7 @@ impl Builder {
 
     /// The task's name, for events, metrics and [`task::name`](crate::task::name).
     pub fn name(mut self, name: &str) -> Self {
-        self.name = Some(name.into());
+        self.name = Some(Arc::new(name.into()));
         self
     }
 

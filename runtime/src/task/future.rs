@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fmt,
     future::Future,
+    mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -27,8 +28,9 @@ pub(super) struct TaskFuture<'a, S: Schedule, F> {
     /// The scheduler that owns this task. It is kept alive by the task's schedule function,
     /// which lives in the same allocation and is dropped after this future.
     sched: *const S,
-    /// The user's future, structurally pinned. `None`: it completed, panicked or was cancelled.
-    future: Option<F>,
+    /// The user's future, structurally pinned. It is there while `meta.has_future` says so, until
+    /// it completed, panicked or was cancelled. (An `Option` would be a word more in most tasks.)
+    future: ManuallyDrop<F>,
 }
 
 // SAFETY: as `F`. `Meta` is Sync, and `sched` is a shared reference to a `Schedule`, which is
@@ -37,24 +39,30 @@ unsafe impl<S: Schedule, F: Send> Send for TaskFuture<'_, S, F> {}
 
 impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
     pub(super) fn new(meta: &'a Meta, sched: *const S, future: F) -> Self {
+        meta.has_future.set(true);
         Self {
             meta,
             sched,
-            future: Some(future),
+            future: ManuallyDrop::new(future),
         }
     }
 
     /// The user's future.
-    fn future(self: Pin<&mut Self>) -> Pin<&mut Option<F>> {
-        // SAFETY: structural pinning of this field: it is never moved out of, `drop` goes
-        // through here as well, and there is no `Unpin` impl beside the automatic one.
-        unsafe { self.map_unchecked_mut(|this| &mut this.future) }
+    fn future(self: Pin<&mut Self>) -> Pin<&mut F> {
+        assert!(
+            self.meta.has_future.get(),
+            "a task is not polled after it completed"
+        );
+        // SAFETY: structural pinning of this field: it is never moved out of, `drop` leaves it in
+        // place as well, and there is no `Unpin` impl beside the automatic one. It has not been
+        // dropped, by the assertion.
+        unsafe { self.map_unchecked_mut(|this| &mut *this.future) }
     }
 
     /// Drops the user's future. Err: its destructor panicked.
     fn drop_future(self: Pin<&mut Self>) -> Result<(), Payload> {
-        let mut future = self.future();
-        catch_unwind(AssertUnwindSafe(|| future.set(None)))
+        // SAFETY: it is dropped in place and not moved.
+        unsafe { self.get_unchecked_mut() }.discard_future()
     }
 
     /// Drops the user's future and says that the task was cancelled, or that the destructor
@@ -92,11 +100,7 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
         let polled = {
             let mut future = self.as_mut().future();
             catch_unwind(AssertUnwindSafe(|| {
-                future
-                    .as_mut()
-                    .as_pin_mut()
-                    .expect("a task is not polled after it completed")
-                    .poll(cx)
+                future.as_mut().poll(cx)
             }))
         };
         let output = match polled {
@@ -126,20 +130,34 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
     }
 }
 
+impl<S: Schedule, F> TaskFuture<'_, S, F> {
+    /// Drops the user's future in place, if it is still there. Err: its destructor panicked.
+    fn discard_future(&mut self) -> Result<(), Payload> {
+        // Before the destructor: one that panics is not called again.
+        if !self.meta.has_future.replace(false) {
+            return Ok(());
+        }
+        // SAFETY: it was there until now, and nobody looks at it without asking the flag.
+        catch_unwind(AssertUnwindSafe(|| unsafe {
+            ManuallyDrop::drop(&mut self.future);
+        }))
+    }
+}
+
 impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
     fn drop(&mut self) {
-        if self.future.is_some() {
+        if self.meta.has_future.get() {
             let _task = enter_task(self.meta);
-            // Dropped in place, so that a pinned future does not move. The panic of a
-            // destructor has nobody left to go to: its message is out, its payload goes.
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.future = None)) {
+            // The panic of a destructor has nobody left to go to: its message is out, its
+            // payload goes.
+            if let Err(payload) = self.discard_future() {
                 discard(payload);
             }
         }
         // SAFETY: see the field.
         let sched = unsafe { &*self.sched };
         if let Some(key) = self.meta.owned.take() {
-            sched.owned().remove(key);
+            sched.owned().remove(self.meta.id(), key);
         }
         sched.finished();
     }

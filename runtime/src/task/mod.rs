@@ -65,8 +65,9 @@ use self::{
 /// A task that is ready to run. Dropping it cancels the task.
 pub(crate) type Runnable = async_task::Runnable<Meta>;
 
-/// A task's name.
-pub(crate) type Name = Option<Arc<str>>;
+/// A task's name. One word, since each word of a task is paid by those without a name as well:
+/// with a small future a task fits into 120 bytes, which glibc takes back without a lock.
+pub(crate) type Name = Option<Arc<Arc<str>>>;
 
 /// Why a task becomes ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +105,12 @@ pub(crate) struct Meta {
     /// Where the task's waker is in [`OwnedTasks`]. Touched only by the thread that polls or
     /// drops the task's future, of which there is one at a time.
     owned: Cell<Option<OwnedKey>>,
+    /// The user's future is in the task and may be polled or dropped. Touched as `owned` is.
+    has_future: Cell<bool>,
 }
 
-// SAFETY: `owned` is the only field that is not Sync. It is touched only while the task's
-// future is polled or dropped, and async-task lets one thread do that at a time and orders each
+// SAFETY: `owned` and `has_future` are the only fields that are not Sync. They are touched only
+// while the task's future is made, polled or dropped, and async-task lets one thread do that at a time and orders each
 // such access before the next (its RUNNING bit).
 unsafe impl Sync for Meta {}
 
@@ -118,6 +121,7 @@ impl Meta {
             name,
             aborted: AtomicBool::new(false),
             owned: Cell::new(None),
+            has_future: Cell::new(false),
         }
     }
 
@@ -127,7 +131,12 @@ impl Meta {
     }
 
     /// The task's name, if it was given one.
-    pub(crate) fn name(&self) -> Name {
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        self.name.as_deref().cloned()
+    }
+
+    /// The same, to be kept by another.
+    pub(crate) fn name_word(&self) -> Name {
         self.name.clone()
     }
 
@@ -149,7 +158,7 @@ impl fmt::Debug for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Meta")
             .field("id", &self.id)
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("aborted", &self.is_aborted())
             .finish_non_exhaustive()
     }

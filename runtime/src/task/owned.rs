@@ -1,10 +1,6 @@
 //! The suspended tasks of a runtime, so that shutdown finds them.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    task::Waker,
-};
+use std::{fmt, num::NonZeroU32, task::Waker};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -18,8 +14,6 @@ pub(crate) struct OwnedTasks {
     /// stay on one shard for a while and threads seldom meet. Held for a few instructions, never
     /// while a waker is called.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// Entries over all shards, for metrics; may lag behind.
-    len: AtomicUsize,
 }
 
 struct Shard {
@@ -28,12 +22,9 @@ struct Shard {
     wakers: Slab<Waker>,
 }
 
-/// Where a task's waker is.
+/// Where in its shard a task's waker is, plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OwnedKey {
-    shard: u32,
-    index: u32,
-}
+pub(super) struct OwnedKey(NonZeroU32);
 
 impl OwnedTasks {
     /// For a runtime with that many servers.
@@ -47,44 +38,36 @@ impl OwnedTasks {
                     }))
                 })
                 .collect(),
-            len: AtomicUsize::new(0),
         }
     }
 
     /// Enters a task's waker. `None`: closed, the task is to cancel itself.
     pub(super) fn insert(&self, id: Id, waker: &Waker) -> Option<OwnedKey> {
-        let shard = (id.get() / BLOCK) as usize & (self.shards.len() - 1);
         let waker = waker.clone();
-        let index = {
-            let mut shard = self.shards[shard].lock();
-            if shard.closed {
-                return None;
-            }
-            shard.wakers.insert(waker)
-        };
-        // Relaxed: a count for people.
-        self.len.fetch_add(1, Relaxed);
-        Some(OwnedKey {
-            shard: shard as u32,
-            index: u32::try_from(index).expect("fewer than 2^32 suspended tasks a shard"),
-        })
+        let mut shard = self.shard(id).lock();
+        if shard.closed {
+            drop(shard);
+            return None;
+        }
+        let place = shard.wakers.insert(waker) + 1;
+        let place = u32::try_from(place).expect("fewer than 2^32 suspended tasks a shard");
+        NonZeroU32::new(place).map(OwnedKey)
     }
 
     /// Removes a task that is done, if `close` did not already.
-    pub(super) fn remove(&self, key: OwnedKey) {
-        let removed = self.shards[key.shard as usize]
-            .lock()
-            .wakers
-            .try_remove(key.index as usize);
-        if removed.is_some() {
-            // Relaxed: a count for people.
-            self.len.fetch_sub(1, Relaxed);
-        }
+    pub(super) fn remove(&self, id: Id, key: OwnedKey) {
+        let place = key.0.get() as usize - 1;
+        // Dropped after the lock: the last reference to a task frees it.
+        let _removed = self.shard(id).lock().wakers.try_remove(place);
+    }
+
+    fn shard(&self, id: Id) -> &Mutex<Shard> {
+        &self.shards[(id.get() / BLOCK) as usize & (self.shards.len() - 1)]
     }
 
     /// How many tasks are suspended, or ran again after they had been.
     pub(crate) fn len(&self) -> usize {
-        self.len.load(Relaxed)
+        self.shards.iter().map(|s| s.lock().wakers.len()).sum()
     }
 
     /// Wakes all suspended tasks and takes no more: a task that suspends from now on cancels
@@ -99,8 +82,6 @@ impl OwnedTasks {
                 shard.closed = true;
                 std::mem::take(&mut shard.wakers)
             };
-            // Relaxed: a count for people.
-            self.len.fetch_sub(wakers.len(), Relaxed);
             for (_, waker) in wakers {
                 waker.wake();
             }

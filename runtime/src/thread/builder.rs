@@ -39,7 +39,7 @@ impl Builder {
     /// The thread's name, as [`Thread::name`] says it. The worker keeps its own name, which is
     /// what the operating system shows.
     pub fn name(mut self, name: String) -> Self {
-        self.name = Some(name.into());
+        self.name = Some(Arc::new(name.into()));
         self
     }
 

@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt, sync::Arc};
 use crate::{
     context,
     parker::Parker,
-    task::{self, Id, Meta, Name},
+    task::{Id, Meta, Name},
 };
 
 /// A thread of a runtime, or any other thread that asked for its [`current`] one.
@@ -74,7 +74,7 @@ impl Thread {
     /// The thread's name, if it was given one by [`Builder::name`](super::Builder::name).
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.inner.name.as_deref()
+        self.inner.name.as_ref().map(|name| &***name)
     }
 
     /// Lets the thread's current or next [`park`](super::park) return.
@@ -110,7 +110,7 @@ pub fn current() -> Thread {
             match &*current {
                 Some(seen) if seen.task == task => seen.thread.clone(),
                 _ => {
-                    let thread = Thread::new(task::name());
+                    let thread = Thread::new(context::with_task(Meta::name_word).flatten());
                     let stale = current.replace(Seen {
                         task,
                         thread: thread.clone(),

@@ -1,6 +1,6 @@
 //! Pools with a name, or a large stack.
 
-use std::{io, thread::available_parallelism};
+use std::{io, sync::Arc, thread::available_parallelism};
 
 use super::{ThreadPool, home::Home, pool::Pool};
 use crate::task::Name;
@@ -48,7 +48,7 @@ impl Builder {
 
     /// The name that the jobs see as [`thread::current`](crate::thread::current)'s.
     pub fn thread_name(mut self, name: String) -> Self {
-        self.name = Some(name.into());
+        self.name = Some(Arc::new(name.into()));
         self
     }
 

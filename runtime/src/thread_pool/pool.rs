@@ -86,7 +86,7 @@ impl Pool {
     }
 
     pub(super) fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.name.as_ref().map(|name| &***name)
     }
 
     pub(super) fn counts(&self) -> Counts {
