@@ -15,7 +15,7 @@ use std::{
 use crate::{
     Handle, context,
     parker::{futex_wait, futex_wake},
-    task::{discard, spawn_closure_unchecked},
+    task::{Origin, discard, spawn_closure_unchecked},
     thread,
 };
 
@@ -75,7 +75,9 @@ where
     // SAFETY: the values that borrow are in the slot, `b` and then its result. This function
     // does not return before it took back the one or the other, so what a late worker, or the
     // queue, still holds is an empty slot. A panic of `a` is caught, and ends the same way.
-    drop(unsafe { spawn_closure_unchecked(runtime.shared(), None, move || theirs.run()) });
+    drop(unsafe {
+        spawn_closure_unchecked(runtime.shared(), None, Origin::Fork, move || theirs.run())
+    });
 
     let ours = catch_unwind(AssertUnwindSafe(a));
     let theirs = match slot.claim() {

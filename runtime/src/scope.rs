@@ -18,7 +18,7 @@ use std::{
 use crate::{
     Handle, context,
     latch::CountLatch,
-    task::{JoinHandle, Name, spawn_closure_unchecked},
+    task::{JoinHandle, Name, Origin, spawn_closure_unchecked},
     thread::{self, Thread, into_payload},
 };
 
@@ -204,7 +204,9 @@ impl<'scope> Scope<'scope, '_> {
         // with the closure, after `f`, if it is never called; else with the outcome, after the
         // result was dropped or moved out into a handle bounded by 'scope.
         let task = unsafe {
-            spawn_closure_unchecked(self.runtime.shared(), name, move || job.call::<T>())
+            spawn_closure_unchecked(self.runtime.shared(), name, Origin::Spawn, move || {
+                job.call::<T>()
+            })
         };
         ScopedJoinHandle {
             task,

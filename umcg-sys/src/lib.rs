@@ -35,8 +35,8 @@ pub use crate::{
 pub use crate::{
     error::{Call, Error},
     provider::{
-        Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK, REGISTER_WORKER,
-        Register, ServerCounters, WAIT_TAKE_OVER,
+        Facts, HasWork, Overdue, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
+        REGISTER_WORKER, Register, ServerCounters, WAIT_TAKE_OVER,
     },
     task::{Events, List, UmcgTask},
 };

@@ -98,6 +98,12 @@ pub enum Placement {
 /// its lists show. It must not block, allocate, or panic.
 pub type HasWork = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// Told by a provider that watches ([`Provider::work_waiting`]), from a thread of its own, that
+/// work has waited for a server for a whole look while the worker in its slot ran on. `Some`:
+/// the tid of a sleeping server that is to be woken for it, as by [`Provider::preempt`]. It must
+/// not block, allocate, or panic.
+pub type Overdue = Arc<dyn Fn() -> Option<u32> + Send + Sync>;
+
 /// What a task brings along when it registers. [`Default`] is right for a worker.
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -108,6 +114,9 @@ pub struct Register {
     pub placement: Placement,
     /// For a server: whether work waits for it. `None`: only its lists count.
     pub has_work: Option<HasWork>,
+    /// For a server: what to do about work that waits behind a worker that just runs. `None`:
+    /// nothing.
+    pub overdue: Option<Overdue>,
 }
 
 impl Register {
@@ -118,6 +127,7 @@ impl Register {
             flags: 0,
             placement,
             has_work: None,
+            overdue: None,
         }
     }
 
@@ -128,7 +138,15 @@ impl Register {
             flags: REGISTER_WORKER,
             placement: Placement::Auto,
             has_work: None,
+            overdue: None,
         }
+    }
+
+    /// With somebody to tell of work that waits behind a worker that just runs.
+    #[must_use]
+    pub fn overdue(mut self, overdue: Overdue) -> Self {
+        self.overdue = Some(overdue);
+        self
     }
 
     /// With a way to ask whether work waits beyond the server's lists.
@@ -344,8 +362,14 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
 
     /// Work has been queued for this server while one of its workers runs; `has_work` says so
     /// too. A provider that watches instead of being told starts watching. Cheap when it
-    /// already does. Unknown servers are ignored.
-    fn work_waiting(&self, server_tid: u32);
+    /// already does: one load. Unknown servers are ignored.
+    ///
+    /// To be called after the work was made visible *and* a SeqCst fence: it is the second half
+    /// of "work, then look", and the caller has a fence there anyway.
+    ///
+    /// True: this provider watches, and will call the server's [`Overdue`] if the work is still
+    /// there after a look, behind the same worker. The caller need wake nobody else for it.
+    fn work_waiting(&self, server_tid: u32) -> bool;
 
     /// What was counted for a server so far; `None` when there is no such server.
     fn counters(&self, server_tid: u32) -> Option<ServerCounters>;

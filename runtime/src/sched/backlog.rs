@@ -3,7 +3,7 @@
 //! Apart from the rest of the scheduler so that a provider's `has_work` can hold it without
 //! keeping the runtime alive.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
 
@@ -46,9 +46,30 @@ pub(super) struct Waiting {
     /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
     /// lists. Written under the lock of these lists.
     pub(super) workers: AtomicU32,
+    /// What was in `lifo` when the provider last said that this server's work does not move on;
+    /// only ever compared. Written by the provider's thread.
+    lifo_seen: AtomicUsize,
+    /// The task in `lifo` has waited for too long: any server may take it. Set by the provider's
+    /// thread, cleared by whoever takes the task. May outlast it for a moment, which opens the
+    /// slot to one task more.
+    lifo_overdue: AtomicBool,
+    /// The server's thread id, for whoever has to wake it and has nothing but this.
+    tid: AtomicU32,
     /// When a worker of this server last gave the injector its turn, CLOCK_MONOTONIC ns. Relaxed
     /// everywhere: two who come at once may both give it.
     injector_turn: AtomicU64,
+}
+
+impl Waiting {
+    /// The task in the LIFO slot.
+    fn take_lifo(&self) -> Option<Runnable> {
+        let task = self.lifo.take()?;
+        // Relaxed: seldom set, and late is harmless.
+        if self.lifo_overdue.load(Relaxed) {
+            self.lifo_overdue.store(false, Relaxed);
+        }
+        Some(task)
+    }
 }
 
 /// What one worker remembers from take to take.
@@ -88,6 +109,9 @@ impl Backlog {
                         queue: Queue::new(),
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
+                        lifo_seen: AtomicUsize::new(0),
+                        lifo_overdue: AtomicBool::new(false),
+                        tid: AtomicU32::new(0),
                         injector_turn: AtomicU64::new(0),
                     })
                 })
@@ -111,11 +135,9 @@ impl Backlog {
     /// looks at.
     pub(super) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
         self.any_queued()
-            || self
-                .servers
-                .iter()
-                .enumerate()
-                .any(|(index, other)| !other.lifo.is_empty() && lifo_is_open(index, server, sleep))
+            || self.servers.iter().enumerate().any(|(index, other)| {
+                !other.lifo.is_empty() && self.lifo_is_open(index, server, sleep)
+            })
     }
 
     /// How many tasks are queued, over all queues; LIFO slots count if filled.
@@ -156,13 +178,13 @@ impl Backlog {
             }
         }
         if turn.lifo_in_a_row < LIFO_IN_A_ROW {
-            if let Some(task) = own.lifo.take() {
+            if let Some(task) = own.take_lifo() {
                 turn.lifo_in_a_row += 1;
                 return Some((task, Source::Own));
             }
         }
         turn.lifo_in_a_row = 0;
-        if let Some(task) = own.queue.pop().or_else(|| own.lifo.take()) {
+        if let Some(task) = own.queue.pop().or_else(|| own.take_lifo()) {
             return Some((task, Source::Own));
         }
         if let Some(task) = self.injector.pop() {
@@ -178,8 +200,8 @@ impl Backlog {
                     bring(&self.servers[other].queue, own, 2);
                 }
                 task.or_else(|| {
-                    lifo_is_open(other, server, sleep)
-                        .then(|| self.servers[other].lifo.take())
+                    self.lifo_is_open(other, server, sleep)
+                        .then(|| self.servers[other].take_lifo())
                         .flatten()
                 })
             })
@@ -214,6 +236,45 @@ impl Backlog {
         }
     }
 
+    /// Another server's LIFO slot is left to that server while it is awake or has a worker in its
+    /// slot: its worker wants the task next, and stealing it cost tokio's users more than it gained
+    /// (tokio#8065). A server that sleeps without running anything does not come for it; one
+    /// whose worker goes on computing comes too late.
+    fn lifo_is_open(&self, owner: usize, server: usize, sleep: &Sleep) -> bool {
+        owner == server || !sleep.is_awake(owner) || self.servers[owner].lifo_overdue.load(SeqCst)
+    }
+
+    /// The provider says that this server's work has not moved on since it last said so, as far
+    /// as it can see. True: a task is in the LIFO slot, was there then, and is open to all from
+    /// here on.
+    pub(super) fn open_overdue(&self, server: usize) -> bool {
+        let own = &self.servers[server];
+        let task = own.lifo.address();
+        // Relaxed: one thread.
+        let seen = own.lifo_seen.swap(task, Relaxed);
+        let overdue = task != 0 && task == seen;
+        if overdue {
+            // SeqCst: before the claim of an idle server, which looks at it.
+            own.lifo_overdue.store(true, SeqCst);
+        }
+        overdue
+    }
+
+    /// Whether a task is in a LIFO slot that is open to all.
+    pub(super) fn is_overdue(&self, server: usize) -> bool {
+        let own = &self.servers[server];
+        !own.lifo.is_empty() && own.lifo_overdue.load(SeqCst)
+    }
+
+    /// Notes under which thread id a server is to be woken.
+    pub(super) fn set_tid(&self, server: usize, tid: u32) {
+        self.servers[server].tid.store(tid, SeqCst);
+    }
+
+    pub(super) fn tid(&self, server: usize) -> u32 {
+        self.servers[server].tid.load(SeqCst)
+    }
+
     /// Drops all tasks, on this thread. Their destructors are contained by the task layer.
     pub(super) fn sweep(&self) {
         while let Some(task) = self.injector.pop() {
@@ -244,11 +305,4 @@ fn bring(from: &Queue<Runnable>, own: &Waiting, shares: usize) {
         let Some(task) = from.pop() else { return };
         own.queue.push(task);
     }
-}
-
-/// Another server's LIFO slot is left to that server while it is awake or has a worker in its
-/// slot: its worker wants the task next, and stealing it cost tokio's users more than it gained
-/// (tokio#8065). A server that sleeps without running anything does not come for it.
-fn lifo_is_open(owner: usize, server: usize, sleep: &Sleep) -> bool {
-    owner == server || !sleep.is_awake(owner)
 }

@@ -80,6 +80,12 @@ impl<T: OneWord> LifoSlot<T> {
         NonNull::new(raw).map(|raw| unsafe { T::from_raw(raw) })
     }
 
+    /// Something that tells one task from the next, mostly; 0: empty.
+    #[cfg(not(loom))]
+    pub(super) fn address(&self) -> usize {
+        self.raw.load(SeqCst).addr()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         // SeqCst: read by a server that is about to idle, after its fence.
         self.raw.load(SeqCst).is_null()

@@ -57,7 +57,8 @@ pub(crate) struct Shared {
     description: String,
     backlog: Arc<Backlog>,
     servers: Box<[Server]>,
-    sleep: Sleep,
+    /// Shared with the provider's thread, as the backlog is.
+    sleep: Arc<Sleep>,
     arena: Arena,
     grow: Grow,
     life: Life,
@@ -76,7 +77,7 @@ impl Shared {
             why,
             backlog: Arc::new(Backlog::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
-            sleep: Sleep::new(servers),
+            sleep: Arc::new(Sleep::new(servers)),
             arena: Arena::new(),
             grow: Grow::new(config.max_workers),
             life: Life::new(),
@@ -123,6 +124,14 @@ impl Shared {
     /// Wakes one idle server for something that was queued before the call, unless one is being
     /// woken already. True: one was woken.
     fn wake_one(&self) -> bool {
+        // After what was queued, before the look at who sleeps: see `Sleep::claim`.
+        fence(SeqCst);
+        self.wake_one_after_fence()
+    }
+
+    /// [`wake_one`](Self::wake_one) for a caller that has passed a SeqCst fence since it queued
+    /// whatever is waiting.
+    fn wake_one_after_fence(&self) -> bool {
         let pending = || {
             self.backlog.any_queued()
                 || (0..self.servers.len()).any(|server| self.backlog.has_work(server))
@@ -155,65 +164,117 @@ impl Shared {
             .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
     }
 
-    /// Puts a task where it belongs. True: nobody may be looking at that place.
-    fn enqueue(&self, task: Runnable, origin: Origin) -> bool {
+    /// Puts a task where it belongs.
+    fn enqueue(&self, task: Runnable, origin: Origin) -> Announce {
         let mut task = Some(task);
         let on_worker = worker::with_current(self, |worker| {
             let task = task.take().expect("called once");
             let server = worker.server();
+            if matches!(origin, Origin::Spawn | Origin::Fork) {
+                self.tasks.count_spawn(Some(server.index()));
+            }
             let own = &self.backlog.servers[server.index()];
-            let notify = if origin == Origin::Wake {
-                match own.lifo.put(task) {
-                    Some(previous) => {
-                        own.queue.push(previous);
-                        true
-                    }
-                    None => {
-                        // Left to this server, unless it sleeps: then this worker was blocked
-                        // and runs unmanaged, and nobody may come past.
-                        fence(SeqCst);
-                        !self.sleep.is_awake(server.index())
-                    }
-                }
-            } else {
-                own.queue.push(task);
-                true
+            // The first task that a worker spawns is treated as one that it wakes: it is run
+            // here as soon as the worker waits for it, mostly, and to wake another CPU for it
+            // costs this one 15 us. The second is for another CPU.
+            let next = match origin {
+                Origin::Wake => true,
+                Origin::Spawn => own.lifo.is_empty() && own.queue.is_empty(),
+                Origin::Fork | Origin::Yield => false,
             };
-            self.provider.work_waiting(server.tid());
-            notify
+            if next {
+                if let Some(previous) = own.lifo.put(task) {
+                    own.queue.push(previous);
+                    return Announce::ToAll(server.index());
+                }
+                if origin == Origin::Wake {
+                    return Announce::ToOwn(server.index());
+                }
+                return Announce::ToWatcher(server.index());
+            }
+            // The worker that polls a task which yields comes back for it at once.
+            let alone = origin == Origin::Yield && own.lifo.is_empty() && own.queue.is_empty();
+            own.queue.push(task);
+            if alone {
+                Announce::ToOwn(server.index())
+            } else {
+                Announce::ToAll(server.index())
+            }
         });
         on_worker.unwrap_or_else(|| {
-            let task = task.take().expect("not on a worker of this runtime");
-            if self.backlog.injector.push(task) {
-                for server in &self.servers {
-                    self.provider.work_waiting(server.tid());
-                }
-            } else {
-                self.provider.work_waiting(self.servers[0].tid());
+            if matches!(origin, Origin::Spawn | Origin::Fork) {
+                self.tasks.count_spawn(None);
             }
-            true
+            let task = task.take().expect("not on a worker of this runtime");
+            self.backlog.injector.push(task);
+            Announce::FromOutside
         })
     }
+
+    /// Tells whoever has to know of a task that was just queued. After a SeqCst fence.
+    fn announce(&self, what: Announce) {
+        match what {
+            Announce::ToAll(server) => {
+                self.provider.work_waiting(self.servers[server].tid());
+                self.wake_one_after_fence();
+            }
+            // Left to this server, unless it sleeps: then this worker was blocked and runs
+            // unmanaged, and nobody may come past.
+            Announce::ToOwn(server) => {
+                self.provider.work_waiting(self.servers[server].tid());
+                if !self.sleep.is_awake(server) {
+                    self.wake_one_after_fence();
+                }
+            }
+            // The same, if somebody sees to it that it does not wait behind this worker for
+            // longer than a look of the watcher's.
+            Announce::ToWatcher(server) => {
+                let watched = self.provider.work_waiting(self.servers[server].tid());
+                if !watched || !self.sleep.is_awake(server) {
+                    self.wake_one_after_fence();
+                }
+            }
+            // A server that is woken has its provider watch when it dispatches.
+            Announce::FromOutside => {
+                if !self.wake_one_after_fence() {
+                    self.provider.work_waiting(self.servers[0].tid());
+                }
+            }
+        }
+    }
+}
+
+/// Who is to know of a task; with the index of a server.
+#[derive(Clone, Copy, Debug)]
+enum Announce {
+    /// It is in the queue of this server.
+    ToAll(usize),
+    /// It was woken, and is in the LIFO slot of this server.
+    ToOwn(usize),
+    /// It was spawned, and is in the LIFO slot of this server.
+    ToWatcher(usize),
+    /// It is in the injector.
+    FromOutside,
 }
 
 impl Schedule for Shared {
     fn schedule(&self, task: Runnable, origin: Origin) {
-        if origin == Origin::Spawn {
-            let server = worker::with_current(self, |worker| worker.server().index());
-            self.tasks.count_spawn(server);
-        }
         if self.life.is_stopping() {
+            if matches!(origin, Origin::Spawn | Origin::Fork) {
+                self.tasks.count_spawn(None);
+            }
             drop(task);
             return;
         }
-        let notify = self.enqueue(task, origin);
-        // After the push; pairs with the store and the sweep in `stop`: either the sweep finds
-        // the task, or we see the flag and sweep ourselves.
+        let what = self.enqueue(task, origin);
+        // After the push. Pairs with the store and the sweep in `stop`: either the sweep finds
+        // the task, or we see the flag and sweep ourselves. And with the fences of whoever is
+        // about to sleep: servers (`Sleep::idle`) and the provider's watcher.
         fence(SeqCst);
         if self.life.is_stopping() {
             self.backlog.sweep();
-        } else if notify {
-            self.wake_one();
+        } else {
+            self.announce(what);
         }
     }
 

@@ -3,7 +3,13 @@
 //! The steps and their order are the mail's, as corrected by traces A2, A7, A9 and A13; this
 //! directory's README, sections 2 to 5, says why each is where it is.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{
+        Ordering::{Relaxed, SeqCst},
+        fence,
+    },
+};
 
 use umcg_sys::{Error, List, Placement, Register, WAIT_TAKE_OVER};
 
@@ -84,7 +90,24 @@ pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Re
     } else {
         Placement::Unpinned
     };
-    let how = Register::server(placement).has_work(Arc::new(move || backlog.has_work(index)));
+    backlog.set_tid(index, me.tid());
+    let how = Register::server(placement)
+        .has_work({
+            let backlog = Arc::clone(&backlog);
+            Arc::new(move || backlog.has_work(index))
+        })
+        .overdue({
+            let sleep = Arc::clone(&shared.sleep);
+            Arc::new(move || {
+                if !backlog.open_overdue(index) {
+                    return None;
+                }
+                // The slot is open, then who sleeps: see `Sleep::claim`.
+                fence(SeqCst);
+                let idle = sleep.claim(|| backlog.any_queued() || backlog.is_overdue(index))?;
+                Some(backlog.tid(idle))
+            })
+        });
     // SAFETY: the task is in `shared`, which this thread keeps until after `unregister`.
     let outcome = unsafe { shared.provider.register(me.task_ptr(), &how) };
     let works = outcome.is_ok();
@@ -330,6 +353,7 @@ impl ServerThread<'_> {
         let more = self.answer(usize::from(from == From::Idle));
         if more {
             self.arm(worker);
+            // The tasks were queued by others, who told; `answer` has passed a fence.
             shared.provider.work_waiting(self.me.tid());
         }
         let tid = worker.task().tid();

@@ -108,13 +108,11 @@ impl Sleep {
         }
     }
 
-    /// After a push: an idle server that the caller now has to wake. `None`: nobody idles, or
-    /// one is being woken already and will see the push. `pending` says whether something is
-    /// still queued.
+    /// After a push and a SeqCst fence (the other half of "announce, then look": the caller's
+    /// push comes before the load of the word): an idle server that the caller now has to wake.
+    /// `None`: nobody idles, or one is being woken already and will see the push. `pending` says
+    /// whether something is still queued.
     pub(super) fn claim(&self, pending: impl Fn() -> bool) -> Option<usize> {
-        // SeqCst: the other half of "announce, then look": the caller's push comes before the
-        // load of the word.
-        fence(SeqCst);
         if self.word.load(Relaxed) < ONE_IDLE {
             return None;
         }
@@ -253,12 +251,13 @@ mod model {
         }
 
         fn push(&self) {
-            // Release is what the queue gives; the fence in `claim` does the rest.
+            // Release is what the queue gives; the fence in `notify` does the rest.
             self.queued.fetch_add(1, crate::sync::Ordering::Release);
             self.notify();
         }
 
         fn notify(&self) {
+            fence(SeqCst);
             if let Some(server) = self.sleep.claim(|| self.pending()) {
                 self.woken[server].store(1, SeqCst);
             }

@@ -99,9 +99,7 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
         }
         let polled = {
             let mut future = self.as_mut().future();
-            catch_unwind(AssertUnwindSafe(|| {
-                future.as_mut().poll(cx)
-            }))
+            catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
         };
         let output = match polled {
             Ok(Poll::Pending) => {

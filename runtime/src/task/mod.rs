@@ -74,6 +74,9 @@ pub(crate) type Name = Option<Arc<Arc<str>>>;
 pub(crate) enum Origin {
     /// It was just made.
     Spawn,
+    /// It was just made, by a caller that goes on computing meanwhile (`join`): another CPU had
+    /// better take it at once.
+    Fork,
     /// It was suspended and somebody woke it.
     Wake,
     /// It was woken while it ran, as `yield_now` does: it has had its turn, so it goes to the
@@ -172,7 +175,7 @@ where
     F::Output: Send + 'static,
 {
     // SAFETY: the future is Send and 'static.
-    unsafe { spawn_unchecked(sched, name, future) }
+    unsafe { spawn_unchecked(sched, name, Origin::Spawn, future) }
 }
 
 /// Makes a task of the closure `f` and schedules it.
@@ -183,10 +186,10 @@ where
     R: Send + 'static,
 {
     // SAFETY: the closure is Send and 'static.
-    unsafe { spawn_closure_unchecked(sched, name, f) }
+    unsafe { spawn_closure_unchecked(sched, name, Origin::Spawn, f) }
 }
 
-/// [`spawn_closure`] for a closure that borrows.
+/// [`spawn_closure`] for a closure that borrows; `origin` is Spawn or Fork.
 ///
 /// # Safety
 ///
@@ -197,6 +200,7 @@ where
 pub(crate) unsafe fn spawn_closure_unchecked<S, F, R>(
     sched: &Arc<S>,
     name: Name,
+    origin: Origin,
     f: F,
 ) -> JoinHandle<R>
 where
@@ -205,12 +209,17 @@ where
     R: Send,
 {
     // SAFETY: the caller's promise.
-    unsafe { spawn_unchecked(sched, name, ClosureFuture::new(f)) }
+    unsafe { spawn_unchecked(sched, name, origin, ClosureFuture::new(f)) }
 }
 
 /// # Safety
 /// `F` is Send; what it or its output borrows outlives both.
-unsafe fn spawn_unchecked<S, F>(sched: &Arc<S>, name: Name, future: F) -> JoinHandle<F::Output>
+unsafe fn spawn_unchecked<S, F>(
+    sched: &Arc<S>,
+    name: Name,
+    origin: Origin,
+    future: F,
+) -> JoinHandle<F::Output>
 where
     S: Schedule,
     F: Future + Send,
@@ -242,7 +251,7 @@ where
             )
     };
     let handle = JoinHandle::new(task, &runnable);
-    sched.schedule(runnable, Origin::Spawn);
+    sched.schedule(runnable, origin);
     handle
 }
 

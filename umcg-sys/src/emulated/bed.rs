@@ -43,8 +43,13 @@ impl Bed {
     /// Wakes the helper if it is in bed. To be called after the work was made visible. One fence
     /// and one load if it is not.
     pub(crate) fn rouse(&self) {
-        // Work, then look; pairs with the fence in `lie_down`.
         fence(SeqCst);
+        self.rouse_after_fence();
+    }
+
+    /// [`rouse`](Self::rouse) for a caller that has passed a SeqCst fence since it made the work
+    /// visible: that fence pairs with the one in `lie_down`.
+    pub(crate) fn rouse_after_fence(&self) {
         if self.0.load(SeqCst) == ASLEEP && self.0.swap(AWAKE, SeqCst) == ASLEEP {
             self.0.wake();
         }

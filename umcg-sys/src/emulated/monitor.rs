@@ -18,7 +18,7 @@ use super::{
     words::{Index, Run, Slot, Tag},
     world::{Pin, WORLD},
 };
-use crate::{HasWork, List};
+use crate::{HasWork, List, Overdue};
 
 /// Ticks go from 50 us, doubling while nothing is found, to 1 ms; back at each verdict.
 const FIRST_TICK_NS: u64 = 50_000;
@@ -32,16 +32,25 @@ const LINGER_NS: u64 = 10_000_000;
 const STILL_NS: u64 = 1_000_000;
 
 static BED: Bed = Bed::new();
-static SERVERS: Mutex<Vec<(Index, Option<HasWork>)>> = Mutex::new(Vec::new());
+static SERVERS: Mutex<Vec<Attached>> = Mutex::new(Vec::new());
 /// Changes with `SERVERS`.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// 1 while a monitor thread exists, or is being made.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
 
+/// A server to watch, and what its application has to say.
+#[derive(Clone)]
+struct Attached {
+    server: Index,
+    has_work: Option<HasWork>,
+    overdue: Option<Overdue>,
+}
+
 /// What the monitor remembers of a server from tick to tick.
 struct Watched {
     server: Index,
     has_work: Option<HasWork>,
+    overdue: Option<Overdue>,
     /// The slot at the last tick.
     slot: Slot,
     /// The holder's CPU time when it was last seen to change, and when that was.
@@ -60,18 +69,26 @@ enum Seen {
     Acted,
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Vec<(Index, Option<HasWork>)>> {
+fn lock() -> std::sync::MutexGuard<'static, Vec<Attached>> {
     SERVERS.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 /// Watches a server from now on.
-pub(crate) fn attach(server: Index, has_work: Option<HasWork>) -> std::io::Result<()> {
-    lock().push((server, has_work));
+pub(crate) fn attach(
+    server: Index,
+    has_work: Option<HasWork>,
+    overdue: Option<Overdue>,
+) -> std::io::Result<()> {
+    lock().push(Attached {
+        server,
+        has_work,
+        overdue,
+    });
     GENERATION.fetch_add(1, SeqCst);
     if RUNNING.swap(1, SeqCst) == 0 {
         if let Err(error) = os::start_helper("umcg-monitor".into(), run) {
             RUNNING.store(0, SeqCst);
-            lock().retain(|(index, _)| *index != server);
+            lock().retain(|attached| attached.server != server);
             return Err(error);
         }
     }
@@ -81,7 +98,7 @@ pub(crate) fn attach(server: Index, has_work: Option<HasWork>) -> std::io::Resul
 
 /// Watches it no more. The last one ends the monitor.
 pub(crate) fn detach(server: Index) {
-    lock().retain(|(index, _)| *index != server);
+    lock().retain(|attached| attached.server != server);
     GENERATION.fetch_add(1, SeqCst);
     BED.rouse();
 }
@@ -89,6 +106,11 @@ pub(crate) fn detach(server: Index) {
 /// Work waits for some server whose slot a worker holds.
 pub(crate) fn rouse() {
     BED.rouse();
+}
+
+/// The same, for a caller that has passed a fence since it queued the work.
+pub(crate) fn rouse_after_fence() {
+    BED.rouse_after_fence();
 }
 
 fn run() {
@@ -103,9 +125,11 @@ fn run() {
             generation = current;
             watched = lock()
                 .iter()
-                .map(|(server, has_work)| Watched {
-                    server: *server,
-                    has_work: has_work.clone(),
+                .cloned()
+                .map(|attached| Watched {
+                    server: attached.server,
+                    has_work: attached.has_work,
+                    overdue: attached.overdue,
                     slot: Slot::DEAD,
                     cpu_time: 0,
                     since: now(),
@@ -188,7 +212,22 @@ impl Watched {
             Repair::Gone => Seen::NoWork,
             Repair::Progress => Seen::Progress,
             Repair::Done => Seen::Acted,
-            Repair::Runs(run) => self.suspect(&server, slot.index(), run),
+            Repair::Runs(run) => {
+                let seen = self.suspect(&server, slot.index(), run);
+                if seen == Seen::Progress {
+                    self.tell();
+                }
+                seen
+            }
+        }
+    }
+
+    /// Work has waited since the last look, behind a worker that runs: another server may take it.
+    fn tell(&self) {
+        let idle = self.overdue.as_ref().and_then(|overdue| overdue());
+        if let Some(tid) = idle {
+            // ESRCH: it has left meanwhile.
+            let _ = WORLD.preempt(tid);
         }
     }
 

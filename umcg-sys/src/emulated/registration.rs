@@ -337,8 +337,9 @@ unsafe impl Provider for Emulated {
         WORLD.current(server_tid)
     }
 
-    fn work_waiting(&self, _server_tid: u32) {
-        monitor::rouse();
+    fn work_waiting(&self, _server_tid: u32) -> bool {
+        monitor::rouse_after_fence();
+        true
     }
 
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
@@ -420,7 +421,7 @@ impl Emulated {
             .map_err(|error| undo("the CPU, or a sentinel on it, cannot be had", &error))?;
         let record = WORLD.record(index);
         record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
-        if let Err(error) = monitor::attach(index, how.has_work.clone()) {
+        if let Err(error) = monitor::attach(index, how.has_work.clone(), how.overdue.clone()) {
             place::leave(index, cpu);
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
