@@ -79,6 +79,25 @@ pub(crate) fn expect_handle(call: &str) -> Handle {
     })
 }
 
+/// Calls `f` with the runtime that this thread is in, for a call that cannot do without. On a
+/// worker of that runtime without touching the count of references, which all CPUs share.
+///
+/// # Panics
+/// Outside of a runtime, naming the call.
+#[track_caller]
+pub(crate) fn with_handle<R>(call: &str, f: impl FnOnce(&Handle) -> R) -> R {
+    let current = CONTEXT
+        .try_with(|context| context.handle.borrow().as_ref().map(Handle::address))
+        .ok()
+        .flatten();
+    let mut f = Some(f);
+    let mut run = |handle: &Handle| f.take().expect("called once")(handle);
+    match current.and_then(|current| crate::sched::with_own_handle(current, &mut run)) {
+        Some(done) => done,
+        None => run(&expect_handle(call)),
+    }
+}
+
 /// Makes `handle` the current runtime of this thread until the guard goes.
 pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
     CONTEXT.with(|context| {

@@ -18,6 +18,11 @@ impl Handle {
         Self { shared }
     }
 
+    /// Which runtime it is.
+    pub(crate) fn address(&self) -> *const Shared {
+        Arc::as_ptr(&self.shared)
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -156,7 +156,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    context::expect_handle("umcg::spawn").spawn(future)
+    context::with_handle("umcg::spawn", |runtime| runtime.spawn(future))
 }
 
 /// Makes a task of a closure on the current runtime. See [`Handle::spawn_blocking`].
@@ -179,7 +179,7 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    context::expect_handle("umcg::spawn_blocking").spawn_blocking(f)
+    context::with_handle("umcg::spawn_blocking", |runtime| runtime.spawn_blocking(f))
 }
 
 /// Calls `f`. It is here so that code written for other runtimes moves over as it is: any code

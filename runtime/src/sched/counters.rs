@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
-/// What is counted for one server. Written by its workers, of which one runs at a time, or
-/// nearly so.
+/// What is counted for one server. Written by its workers and itself.
 #[derive(Debug, Default)]
 pub(super) struct ServerCounts {
     counts: CachePadded<Counts>,
@@ -19,13 +18,10 @@ struct Counts {
 }
 
 impl ServerCounts {
-    /// A task was taken to be run; `stolen`: from another server.
-    pub(super) fn count_take(&self, stolen: bool) {
+    /// A task was taken from another server.
+    pub(super) fn count_steal(&self) {
         // Relaxed, here and below: numbers for people, and for `takes` a sign of progress.
-        self.counts.takes.fetch_add(1, Relaxed);
-        if stolen {
-            self.counts.steals.fetch_add(1, Relaxed);
-        }
+        self.counts.steals.fetch_add(1, Relaxed);
     }
 
     /// A waiting worker was taken from another server.
@@ -33,6 +29,7 @@ impl ServerCounts {
         self.counts.worker_steals.fetch_add(1, Relaxed);
     }
 
+    /// Tasks that were run in this server's slot by workers that have left it since.
     pub(super) fn takes(&self) -> u64 {
         self.counts.takes.load(Relaxed)
     }
@@ -46,45 +43,85 @@ impl ServerCounts {
     }
 }
 
-/// What is counted for the runtime, in shards so that spawning threads do not meet on one line.
-#[derive(Debug)]
-pub(super) struct TaskCounts {
-    shards: Box<[CachePadded<TaskShard>]>,
-}
-
+/// What one worker's thread counts: it alone writes here, so without locked instructions. Goes on
+/// from where the last worker with this record left it.
 #[derive(Debug, Default)]
-struct TaskShard {
+pub(super) struct WorkerCounts {
+    /// Tasks that it took since it last told its server.
+    takes: AtomicU64,
     spawned: AtomicU64,
     finished: AtomicU64,
 }
 
-impl TaskCounts {
-    /// One shard a server, and one for threads that are no workers.
-    pub(super) fn new(servers: usize) -> Self {
-        Self {
-            shards: (0..=servers).map(|_| CachePadded::default()).collect(),
+impl WorkerCounts {
+    /// For the worker's thread.
+    fn add(count: &AtomicU64) {
+        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// A task was taken to be run.
+    pub(super) fn count_take(&self) {
+        Self::add(&self.takes);
+    }
+
+    /// A task was made on this thread.
+    pub(super) fn count_spawn(&self) {
+        Self::add(&self.spawned);
+    }
+
+    /// A task completed, panicked or was cancelled on this thread.
+    pub(super) fn count_finish(&self) {
+        Self::add(&self.finished);
+    }
+
+    /// Tells the server what the worker ran in its slot; before it leaves that.
+    pub(super) fn tell(&self, server: &ServerCounts) {
+        let takes = self.takes.load(Relaxed);
+        if takes != 0 {
+            self.takes.store(0, Relaxed);
+            server.counts.takes.fetch_add(takes, Relaxed);
         }
     }
 
-    /// `server`: of the worker that spawns, `None` off-worker.
-    pub(super) fn count_spawn(&self, server: Option<usize>) {
-        self.shard(server).spawned.fetch_add(1, Relaxed);
-    }
-
-    /// A task completed, panicked or was cancelled.
-    pub(super) fn count_finish(&self, server: Option<usize>) {
-        self.shard(server).finished.fetch_add(1, Relaxed);
-    }
-
-    fn shard(&self, server: Option<usize>) -> &TaskShard {
-        &self.shards[server.unwrap_or(self.shards.len() - 1)]
+    pub(super) fn takes(&self) -> u64 {
+        self.takes.load(Relaxed)
     }
 
     pub(super) fn spawned(&self) -> u64 {
-        self.shards.iter().map(|s| s.spawned.load(Relaxed)).sum()
+        self.spawned.load(Relaxed)
     }
 
     pub(super) fn finished(&self) -> u64 {
-        self.shards.iter().map(|s| s.finished.load(Relaxed)).sum()
+        self.finished.load(Relaxed)
+    }
+}
+
+/// What threads that are no workers count.
+#[derive(Debug, Default)]
+pub(super) struct OutsideCounts {
+    counts: CachePadded<Outside>,
+}
+
+#[derive(Debug, Default)]
+struct Outside {
+    spawned: AtomicU64,
+    finished: AtomicU64,
+}
+
+impl OutsideCounts {
+    pub(super) fn count_spawn(&self) {
+        self.counts.spawned.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_finish(&self) {
+        self.counts.finished.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn spawned(&self) -> u64 {
+        self.counts.spawned.load(Relaxed)
+    }
+
+    pub(super) fn finished(&self) -> u64 {
+        self.counts.finished.load(Relaxed)
     }
 }

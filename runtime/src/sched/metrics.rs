@@ -14,7 +14,9 @@ impl Shared {
             .map(|index| self.server_metrics(index))
             .collect();
         let sum = |field: fn(&ServerMetrics) -> u64| servers.iter().map(field).sum::<u64>();
-        let spawned = self.tasks.spawned();
+        // Before the end of those that are counted next.
+        let completed = self.finished_tasks();
+        let spawned = self.spawned_tasks();
         RuntimeMetrics {
             provider: self.provider.kind(),
             provider_why: self.why.clone(),
@@ -38,7 +40,7 @@ impl Shared {
             queued: self.backlog.len(),
             steals: sum(|s| s.steals),
             spawned,
-            completed: self.tasks.finished().min(spawned),
+            completed: completed.min(spawned),
             suspended: self.owned.len(),
             worker_spawn_failures: grow.failures,
             beyond_cap: grow.beyond_cap,
@@ -61,7 +63,7 @@ impl Shared {
             idle_workers: server.idle() as usize,
             waiting_workers,
             queued,
-            tasks_run: server.counters.takes(),
+            tasks_run: server.counters.takes() + self.takes_under_way(index),
             steals: server.counters.steals(),
             worker_steals: server.counters.worker_steals(),
             dispatches: seen.dispatches,
@@ -76,6 +78,25 @@ impl Shared {
             preempted: seen.preempted,
             longest_block: Duration::from_nanos(seen.longest_block_ns),
         }
+    }
+
+    /// Tasks that the workers of a server took and have not told it of.
+    fn takes_under_way(&self, server: usize) -> u64 {
+        self.arena
+            .iter()
+            .filter(|worker| worker.server() == server)
+            .map(|worker| worker.counts().takes())
+            .sum()
+    }
+
+    fn spawned_tasks(&self) -> u64 {
+        let by_workers: u64 = self.arena.iter().map(|w| w.counts().spawned()).sum();
+        self.tasks.spawned() + by_workers
+    }
+
+    fn finished_tasks(&self) -> u64 {
+        let by_workers: u64 = self.arena.iter().map(|w| w.counts().finished()).sum();
+        self.tasks.finished() + by_workers
     }
 
     /// One pass over the records: a snapshot of things that change meanwhile.

@@ -33,10 +33,10 @@ use std::{
 use umcg_sys::Provider;
 
 use self::{
-    arena::Arena, backlog::Backlog, counters::TaskCounts, grow::Grow, life::Life, server::Server,
-    signals::SignalMask, sleep::Sleep, worker::Worker,
+    arena::Arena, backlog::Backlog, counters::OutsideCounts, grow::Grow, life::Life,
+    server::Server, signals::SignalMask, sleep::Sleep, worker::Worker,
 };
-pub(crate) use self::{config::Config, start::Threads};
+pub(crate) use self::{config::Config, start::Threads, worker::with_own_handle};
 use crate::{
     context,
     spawn::Refusal,
@@ -63,7 +63,7 @@ pub(crate) struct Shared {
     grow: Grow,
     life: Life,
     owned: OwnedTasks,
-    tasks: TaskCounts,
+    tasks: OutsideCounts,
 }
 
 impl Shared {
@@ -82,7 +82,7 @@ impl Shared {
             grow: Grow::new(config.max_workers),
             life: Life::new(),
             owned: OwnedTasks::new(servers),
-            tasks: TaskCounts::new(servers),
+            tasks: OutsideCounts::default(),
             config,
         }
     }
@@ -171,7 +171,7 @@ impl Shared {
             let task = task.take().expect("called once");
             let server = worker.server();
             if matches!(origin, Origin::Spawn | Origin::Fork) {
-                self.tasks.count_spawn(Some(server.index()));
+                worker.record().counts().count_spawn();
             }
             let own = &self.backlog.servers[server.index()];
             // The first task that a worker spawns is treated as one that it wakes: it is run
@@ -203,7 +203,7 @@ impl Shared {
         });
         on_worker.unwrap_or_else(|| {
             if matches!(origin, Origin::Spawn | Origin::Fork) {
-                self.tasks.count_spawn(None);
+                self.tasks.count_spawn();
             }
             let task = task.take().expect("not on a worker of this runtime");
             self.backlog.injector.push(task);
@@ -261,7 +261,7 @@ impl Schedule for Shared {
     fn schedule(&self, task: Runnable, origin: Origin) {
         if self.life.is_stopping() {
             if matches!(origin, Origin::Spawn | Origin::Fork) {
-                self.tasks.count_spawn(None);
+                self.tasks.count_spawn();
             }
             drop(task);
             return;
@@ -279,8 +279,9 @@ impl Schedule for Shared {
     }
 
     fn finished(&self) {
-        let server = worker::with_current(self, |worker| worker.server().index());
-        self.tasks.count_finish(server);
+        if worker::with_current(self, |worker| worker.record().counts().count_finish()).is_none() {
+            self.tasks.count_finish();
+        }
     }
 
     fn owned(&self) -> &OwnedTasks {

@@ -21,6 +21,7 @@ use super::{
     Shared,
     backlog::{Source, Turn},
     clock::now_ns,
+    counters::WorkerCounts,
     server::Server,
 };
 use crate::{
@@ -76,6 +77,7 @@ pub(super) struct Worker {
     /// The idle worker that its server armed in `task.next_tid` last. It means something to
     /// whoever gets that worker's tid from `disarm`.
     armed: AtomicU32,
+    counts: WorkerCounts,
     /// Its thread, for shutdown to join; replaced with the next thread that gets this record.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -92,6 +94,7 @@ impl Worker {
             in_own_wait: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             armed: AtomicU32::new(0),
+            counts: WorkerCounts::default(),
             thread: Mutex::new(None),
         }
     }
@@ -163,6 +166,10 @@ impl Worker {
         self.armed.load(Relaxed)
     }
 
+    pub(super) const fn counts(&self) -> &WorkerCounts {
+        &self.counts
+    }
+
     /// For a new thread: a clean record. The caller owns it.
     pub(super) fn prepare(&self, server: &Server) {
         self.server.store(server.index() as u32, Release);
@@ -208,6 +215,17 @@ pub(super) fn with_current<R>(shared: &Shared, f: impl FnOnce(&WorkerThread) -> 
     ptr::eq(&raw const *current.shared, shared).then(|| f(current))
 }
 
+/// Calls `f` with a handle of the runtime whose worker this thread is, if it is that one.
+pub(crate) fn with_own_handle<R>(
+    runtime: *const Shared,
+    f: impl FnOnce(&Handle) -> R,
+) -> Option<R> {
+    let current = CURRENT.try_with(Cell::get).ok()?;
+    // SAFETY: as in `with_current`.
+    let current = unsafe { current.as_ref() }?;
+    ptr::eq(Arc::as_ptr(current.handle.shared()), runtime).then(|| f(&current.handle))
+}
+
 /// How a worker comes past the place between two tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -222,6 +240,8 @@ enum Pass {
 /// A worker's thread, from inside.
 pub(super) struct WorkerThread {
     shared: Arc<Shared>,
+    /// The same, for code of the user's.
+    handle: Handle,
     /// In the arena of `shared`.
     record: NonNull<Worker>,
     /// Its server went away: an ordinary thread, which leaves as soon as its task is done.
@@ -234,6 +254,7 @@ pub(super) fn main(shared: Arc<Shared>, index: u32) {
     let guard = AbortIfPanic("a worker's loop");
     let this = WorkerThread {
         record: NonNull::from(shared.arena.get(index)),
+        handle: Handle::new(Arc::clone(&shared)),
         shared,
         orphan: Cell::new(false),
         turn: RefCell::default(),
@@ -268,8 +289,7 @@ impl WorkerThread {
         let hooks = &self.shared.config.hooks;
         // The maker has all signals blocked.
         self.shared.signals.apply();
-        let handle = Handle::new(Arc::clone(&self.shared));
-        let entered = context::enter(&handle);
+        let entered = context::enter(&self.handle);
         if let Some(hook) = &hooks.on_worker_start {
             contain("on_worker_start", || hook(record.index as usize));
         }
@@ -294,7 +314,6 @@ impl WorkerThread {
             contain("on_worker_stop", || hook(record.index as usize));
         }
         drop(entered);
-        drop(handle);
         true
     }
 
@@ -306,6 +325,7 @@ impl WorkerThread {
         unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
         CURRENT.set(self);
         self.serve();
+        record.counts.tell(&self.server().counters);
         self.disarm();
         CURRENT.set(ptr::null());
         // SAFETY: `None` needs nothing to stay valid.
@@ -388,7 +408,10 @@ impl WorkerThread {
             &self.shared.sleep,
             &mut self.turn.borrow_mut(),
         )?;
-        server.counters.count_take(source == Source::Stolen);
+        self.record().counts.count_take();
+        if source == Source::Stolen {
+            server.counters.count_steal();
+        }
         Some(task)
     }
 
@@ -492,6 +515,7 @@ impl WorkerThread {
         let server = self.server();
         // From here to `wait`: no lock, no allocation, no memory touched for the first time
         // (B10). Once it is in the inbox its server owns it.
+        record.counts.tell(&server.counters);
         record.set_seat(seat);
         if seat == seat::IDLE {
             server.expect_idle();
