@@ -11,7 +11,7 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use crate::{Handle, task::Meta};
+use crate::{Handle, parker::Parker, task::Meta};
 
 /// What the task layer asks of the worker thread that it runs on. Implemented by the scheduler.
 pub(crate) trait WorkerHook {
@@ -22,6 +22,11 @@ pub(crate) trait WorkerHook {
 
     /// The wait is over: the place to stop until the server picks this worker.
     fn end_own_wait(&self);
+
+    /// Gives the slot up and sleeps until somebody unparks: the owner of `parker`, which is
+    /// PARKED, is this worker. Returns with the token there, or else with the parker PARKED:
+    /// then the caller sleeps as any thread does.
+    fn sleep(&self, parker: &Parker);
 
     /// Lets others of this server run first; returns when this worker was picked again.
     fn yield_now(&self);
@@ -169,7 +174,7 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
     Some(f(unsafe { hook.as_ref() }))
 }
 
-/// Marks a wait of the runtime's own (join, scope, park, sleep, nested `block_on`) from here to
+/// Marks a wait of the runtime's own (join, scope, park, nested `block_on`, a pool's join) from here to
 /// the guard's end. To be held around every blocking wait of ours; nothing but the wait itself
 /// may happen under it. Off-worker, and inside another one, it does nothing.
 #[must_use = "the wait is over when the guard is dropped"]

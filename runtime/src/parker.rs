@@ -7,6 +7,11 @@
 //! The protocol is that of std's futex parker: EMPTY -1-> PARKED by the one owner that waits,
 //! anything -> NOTIFIED by whoever unparks, NOTIFIED -> EMPTY by the owner that takes the
 //! token. Only the owner ever leaves NOTIFIED or enters PARKED.
+//!
+//! A worker does not sleep on the futex: that block would have to be seen, and its end would have
+//! to queue up. It gives its slot up by itself and entrusts itself to the parker, PARKED ->
+//! ENTRUSTED by the owner. Whoever unparks owns the worker then, and has it [`Resume`]d. The owner
+//! may take itself back, ENTRUSTED -> PARKED; one of the two succeeds.
 
 #[cfg(not(loom))]
 use std::time::{Duration, Instant};
@@ -14,7 +19,8 @@ use std::{fmt, sync::Arc, task::Wake};
 
 use crate::sync::{
     AtomicU32,
-    Ordering::{Acquire, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    UnsafeCell,
 };
 
 /// No token, nobody waits.
@@ -25,20 +31,46 @@ const NOTIFIED: u32 = 1;
 /// token or announces the sleeper.
 const PARKED: u32 = u32::MAX;
 
+/// No token; the owner is a worker that sleeps without a slot, or is about to. It is in
+/// [`Parker::sleeper`].
+const ENTRUSTED: u32 = 2;
+
+/// Who brings a worker back that sleeps without a slot.
+pub(crate) trait Resume: Send + Sync {
+    /// The worker `index`, which the caller owns, is to run again. Called with any lock of the
+    /// user's held: it never blocks.
+    fn resume(&self, index: u32);
+}
+
+/// A worker in a parker.
+pub(crate) struct Sleeper {
+    pub(crate) runtime: Arc<dyn Resume>,
+    pub(crate) worker: u32,
+}
+
 /// The token of one thread, or of one wait of it. As a waker it is an `Arc`.
 pub(crate) struct Parker {
-    /// [`EMPTY`], [`NOTIFIED`] or [`PARKED`].
+    /// [`EMPTY`], [`NOTIFIED`], [`PARKED`] or [`ENTRUSTED`].
     word: AtomicU32,
+    /// Written by the owner in PARKED, taken by whoever takes the word out of ENTRUSTED.
+    sleeper: UnsafeCell<Option<Sleeper>>,
     /// The model's futex.
     #[cfg(loom)]
     queue: (loom::sync::Mutex<()>, loom::sync::Condvar),
 }
+
+// SAFETY: `sleeper` is the only field that is not Sync. Its comment says who touches it; the word
+// orders one of them before the next.
+unsafe impl Sync for Parker {}
+// SAFETY: all fields are Send.
+unsafe impl Send for Parker {}
 
 impl Parker {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
             word: AtomicU32::new(EMPTY),
+            sleeper: UnsafeCell::new(None),
         }
     }
 
@@ -46,6 +78,7 @@ impl Parker {
     pub(crate) fn new() -> Self {
         Self {
             word: AtomicU32::new(EMPTY),
+            sleeper: UnsafeCell::new(None),
             queue: (loom::sync::Mutex::new(()), loom::sync::Condvar::new()),
         }
     }
@@ -79,10 +112,64 @@ impl Parker {
     /// Sets the token and wakes the owner if it sleeps.
     pub(crate) fn unpark(&self) {
         // Release: what was done before is seen by the owner; pairs with the Acquire of the
-        // owner's `fetch_sub` and compare-exchange.
-        if self.word.swap(NOTIFIED, Release) == PARKED {
-            self.rouse();
+        // owner's `fetch_sub` and compare-exchange. Acquire: pairs with the Release in `entrust`.
+        match self.word.swap(NOTIFIED, AcqRel) {
+            PARKED => self.rouse(),
+            ENTRUSTED => {
+                // SAFETY: this call took the word out of ENTRUSTED. The owner does not come back
+                // here before it is resumed; one that was not resumed but lost its server never
+                // entrusts itself again.
+                let sleeper = unsafe { self.take_sleeper() };
+                sleeper.runtime.resume(sleeper.worker);
+            }
+            _ => {}
         }
+    }
+
+    /// For the owner, a worker, in PARKED, or for whoever the owner has asked to while it sleeps:
+    /// whoever unparks from here on owns the worker, and resumes it. False: the token is there,
+    /// and the caller owns the worker.
+    pub(crate) fn entrust(&self, sleeper: Sleeper) -> bool {
+        // SAFETY: in PARKED the cell is the owner's.
+        self.sleeper
+            .with_mut(|cell| unsafe { *cell = Some(sleeper) });
+        // Release: publishes the cell; pairs with the Acquire in `unpark`.
+        let entrusted = self
+            .word
+            .compare_exchange(PARKED, ENTRUSTED, Release, Relaxed)
+            .is_ok();
+        if !entrusted {
+            // SAFETY: never published.
+            drop(unsafe { self.take_sleeper() });
+        }
+        entrusted
+    }
+
+    /// For the owner that entrusted itself and was not resumed: it owns itself again, in PARKED.
+    /// False: somebody unparked, and has resumed it or is about to.
+    pub(crate) fn take_back(&self) -> bool {
+        let back = self
+            .word
+            .compare_exchange(ENTRUSTED, PARKED, Relaxed, Relaxed)
+            .is_ok();
+        if back {
+            // SAFETY: the word was taken out of ENTRUSTED here.
+            drop(unsafe { self.take_sleeper() });
+        }
+        back
+    }
+
+    /// Whether the token is there. For the owner, which takes it afterwards.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.word.load(Relaxed) == NOTIFIED
+    }
+
+    /// # Safety
+    /// The caller alone took the word out of ENTRUSTED, or never brought it there.
+    unsafe fn take_sleeper(&self) -> Sleeper {
+        // SAFETY: the caller's promise.
+        let sleeper = self.sleeper.with_mut(|cell| unsafe { (*cell).take() });
+        sleeper.expect("a worker that entrusted itself")
     }
 
     /// Waits for the token and takes it; never returns without. One thread at a time, the
@@ -90,6 +177,11 @@ impl Parker {
     pub(crate) fn park(&self) {
         // Acquire: pairs with the Release in `unpark`.
         if self.word.fetch_sub(1, Acquire) == NOTIFIED {
+            return;
+        }
+        #[cfg(not(loom))]
+        crate::context::with_worker(|worker| worker.sleep(self));
+        if self.take() {
             return;
         }
         loop {

@@ -46,6 +46,12 @@ pub(super) struct Waiting {
     /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
     /// lists. Written under the lock of these lists.
     pub(super) workers: AtomicU32,
+    /// Workers that were resumed and are in the server's inbox. Raised before the push, lowered
+    /// after the removal.
+    resumed: AtomicU32,
+    /// Some were there when the provider last said that this server's work does not move on.
+    /// Written by the provider's thread.
+    resumed_seen: AtomicBool,
     /// What was in `lifo` when the provider last said that this server's work does not move on;
     /// only ever compared. Written by the provider's thread.
     lifo_seen: AtomicUsize,
@@ -61,6 +67,21 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// A worker that was resumed is about to come into the inbox.
+    pub(super) fn expect_resumed(&self) {
+        self.resumed.fetch_add(1, SeqCst);
+    }
+
+    /// So many have been taken out of it.
+    pub(super) fn take_in_resumed(&self, count: u32) {
+        self.resumed.fetch_sub(count, SeqCst);
+    }
+
+    /// Whether workers that were resumed are in the inbox.
+    pub(super) fn has_resumed(&self) -> bool {
+        self.resumed.load(SeqCst) > 0
+    }
+
     /// The task in the LIFO slot.
     fn take_lifo(&self) -> Option<Runnable> {
         let task = self.lifo.take()?;
@@ -109,6 +130,8 @@ impl Backlog {
                         queue: Queue::new(),
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
+                        resumed: AtomicU32::new(0),
+                        resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),
                         lifo_overdue: AtomicBool::new(false),
                         tid: AtomicU32::new(0),
@@ -123,7 +146,10 @@ impl Backlog {
     /// provider, from its own threads: loads only.
     pub(super) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
-        own.workers.load(SeqCst) > 0 || !own.lifo.is_empty() || self.any_queued()
+        own.workers.load(SeqCst) > 0
+            || own.resumed.load(SeqCst) > 0
+            || !own.lifo.is_empty()
+            || self.any_queued()
     }
 
     /// Whether a task is in a queue that every server takes from.
@@ -258,6 +284,15 @@ impl Backlog {
             own.lifo_overdue.store(true, SeqCst);
         }
         overdue
+    }
+
+    /// The same for workers that were resumed by the one in the slot, which then did not come
+    /// back to the scheduler. True: the server is to be woken.
+    pub(super) fn resumed_overdue(&self, server: usize) -> bool {
+        let own = &self.servers[server];
+        let some = own.resumed.load(SeqCst) > 0;
+        // Relaxed: one thread.
+        own.resumed_seen.swap(some, Relaxed) && some
     }
 
     /// Whether a task is in a LIFO slot that is open to all.

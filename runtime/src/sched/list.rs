@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::sync::{
-    AtomicU32,
+    AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
@@ -19,30 +19,71 @@ pub(super) trait Links {
     fn link(&self, index: u32) -> &AtomicU32;
 }
 
-/// Push-one from any worker, take-all by a server: no ABA, no lock, no allocation, so that a
-/// worker may do it between `leave` and `wait` (B10).
+/// Push-one and pop-one by anyone, take-all by a server: no lock, no allocation, so that a worker
+/// may push between `leave` and `wait` (B10). After each step the head has another tag, so that
+/// a popper that was stopped between its two looks fails (ABA); it would take 2^32 steps
+/// meanwhile to fool it. What it reads in between is a link in the arena, which is never freed.
 pub(super) struct Inbox {
-    /// The newest, plus one; or [`END`].
-    head: AtomicU32,
+    /// The newest, plus one, or [`END`]; above it the tag.
+    head: AtomicU64,
+}
+
+const TAG: u64 = 1 << 32;
+
+/// The newest of a head.
+const fn newest(head: u64) -> u32 {
+    head as u32
+}
+
+/// The head after `head` with that newest one.
+const fn after(head: u64, newest: u32) -> u64 {
+    ((head & !(TAG - 1)).wrapping_add(TAG)) | newest as u64
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
         Self {
-            head: AtomicU32::new(END),
+            head: AtomicU64::new(END as u64),
         }
     }
 
-    /// Gives the worker to the server.
+    /// Gives the worker to whoever pops or takes it.
     pub(super) fn push(&self, links: &impl Links, index: u32) {
         let link = links.link(index);
         let mut head = self.head.load(Relaxed);
         loop {
-            link.store(head, Relaxed);
-            // AcqRel: publishes the link and all that the worker wrote; pairs with the swap in
-            // `take`.
-            match self.head.compare_exchange(head, index + 1, AcqRel, Relaxed) {
+            link.store(newest(head), Relaxed);
+            // AcqRel: publishes the link and all that the worker wrote; pairs with the steps in
+            // `take` and `pop`. Acquire keeps what older pushes published published.
+            match self
+                .head
+                .compare_exchange(head, after(head, index + 1), AcqRel, Relaxed)
+            {
                 Ok(_) => return,
+                Err(found) => head = found,
+            }
+        }
+    }
+
+    /// Which is the newest one, at some moment of the call.
+    pub(super) fn peek(&self) -> Option<u32> {
+        newest(self.head.load(Relaxed)).checked_sub(1)
+    }
+
+    /// The newest one. The caller owns it.
+    pub(super) fn pop(&self, links: &impl Links) -> Option<u32> {
+        // Acquire, here and below: pairs with the push, and makes the link readable.
+        let mut head = self.head.load(Acquire);
+        loop {
+            let index = newest(head).checked_sub(1)?;
+            // Of a worker that somebody else has popped meanwhile it may say anything; then the
+            // head is another.
+            let next = links.link(index).load(Relaxed);
+            match self
+                .head
+                .compare_exchange(head, after(head, next), AcqRel, Acquire)
+            {
+                Ok(_) => return Some(index),
                 Err(found) => head = found,
             }
         }
@@ -50,13 +91,18 @@ impl Inbox {
 
     /// Takes all of them, newest first.
     pub(super) fn take(&self) -> Chain {
-        if self.head.load(Relaxed) == END {
-            return Chain { next: END };
+        let mut head = self.head.load(Relaxed);
+        while newest(head) != END {
+            // Acquire: pairs with the push.
+            match self
+                .head
+                .compare_exchange(head, after(head, END), AcqRel, Relaxed)
+            {
+                Ok(_) => break,
+                Err(found) => head = found,
+            }
         }
-        // Acquire: pairs with the push.
-        Chain {
-            next: self.head.swap(END, Acquire),
-        }
+        Chain { next: newest(head) }
     }
 }
 
@@ -233,6 +279,20 @@ mod tests {
         assert_eq!(order, [0, 1, 2]);
         assert!(inbox.take().pop(&words).is_none());
     }
+
+    #[test]
+    fn the_newest_is_popped_first() {
+        let words = Words::new(3);
+        let inbox = Inbox::new();
+        for index in 0..3 {
+            inbox.push(&words, index);
+        }
+        assert_eq!(inbox.pop(&words), Some(2));
+        inbox.push(&words, 2);
+        let order: Vec<_> = std::iter::from_fn(|| inbox.pop(&words)).collect();
+        assert_eq!(order, [2, 1, 0]);
+        assert!(inbox.take().pop(&words).is_none());
+    }
 }
 
 #[cfg(all(test, loom))]
@@ -273,6 +333,40 @@ mod model {
                 thread.join().unwrap();
             }
             drain();
+            assert_eq!(seen, [1, 1]);
+        });
+    }
+
+    /// One worker pops the newest and pushes it back while another pops and the server takes:
+    /// without the tag the second popper would put a link in place that is old by then.
+    #[test]
+    fn a_worker_that_comes_back_meanwhile_fools_no_popper() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound.get_or_insert(3);
+        builder.check(|| {
+            let shared = Arc::new((Inbox::new(), Words::new(2)));
+            shared.0.push(&shared.1, 0);
+            shared.0.push(&shared.1, 1);
+            let popper = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.0.pop(&shared.1))
+            };
+            let mut seen = [0; 2];
+            if let Some(first) = shared.0.pop(&shared.1) {
+                // Somebody takes what is below, and the first comes back.
+                let mut chain = shared.0.take();
+                while let Some(index) = chain.pop(&shared.1) {
+                    seen[index as usize] += 1;
+                }
+                shared.0.push(&shared.1, first);
+            }
+            if let Some(index) = popper.join().unwrap() {
+                seen[index as usize] += 1;
+            }
+            let mut chain = shared.0.take();
+            while let Some(index) = chain.pop(&shared.1) {
+                seen[index as usize] += 1;
+            }
             assert_eq!(seen, [1, 1]);
         });
     }

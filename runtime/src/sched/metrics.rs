@@ -114,7 +114,7 @@ impl Shared {
             match (seat, worker.task().state()) {
                 (seat::STARTING, _) => counts.starting += 1,
                 (seat::IDLE, state::RUNNABLE) => counts.idle += 1,
-                (_, state::BLOCKED) => counts.blocked += 1,
+                (seat::PARKED, _) | (_, state::BLOCKED) => counts.blocked += 1,
                 (_, state::RUNNABLE) => counts.waiting += 1,
                 _ => counts.running += 1,
             }

@@ -99,6 +99,9 @@ pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Re
         .overdue({
             let sleep = Arc::clone(&shared.sleep);
             Arc::new(move || {
+                if backlog.resumed_overdue(index) {
+                    return Some(backlog.tid(index));
+                }
                 if !backlog.open_overdue(index) {
                     return None;
                 }
@@ -176,7 +179,7 @@ impl ServerThread<'_> {
             // the event is so old that the worker has moved on, its arming is another server's
             // business; under this lock nobody can move it away.
             if worker.server() == me.index() {
-                self.take_back(worker, &mut lists.idle);
+                worker.while_armed(|| self.take_back(worker, &mut lists.idle));
             }
         }
         let mut unblocked = Lifo::new();
@@ -187,21 +190,25 @@ impl ServerThread<'_> {
             unblocked.push(&shared.arena, worker.index());
         }
         lists.ready.append(&shared.arena, unblocked);
-        let (mut yielded, mut idle) = (Lifo::new(), Lifo::new());
+        let (mut resumed, mut yielded, mut idle) = (Lifo::new(), Lifo::new(), Lifo::new());
         let mut inbox = me.inbox().take();
         while let Some(index) = inbox.pop(&shared.arena) {
-            debug_assert!(
-                matches!(shared.arena.get(index).seat(), seat::YIELDED | seat::IDLE),
-                "worker {index} is in the inbox with seat {}: {:?}",
-                shared.arena.get(index).seat(),
-                shared.arena.get(index)
-            );
-            if shared.arena.get(index).seat() == seat::YIELDED {
-                yielded.push(&shared.arena, index);
-            } else {
-                idle.push(&shared.arena, index);
+            match shared.arena.get(index).seat() {
+                seat::RESUMED => resumed.push(&shared.arena, index),
+                seat::YIELDED => yielded.push(&shared.arena, index),
+                seat => {
+                    debug_assert_eq!(
+                        seat,
+                        seat::IDLE,
+                        "in the inbox: {:?}",
+                        shared.arena.get(index)
+                    );
+                    idle.push(&shared.arena, index);
+                }
             }
         }
+        shared.backlog.servers[me.index()].take_in_resumed(resumed.len());
+        lists.ready.append(&shared.arena, resumed);
         lists.yielded.append(&shared.arena, yielded);
         me.take_in_idle(idle.len());
         while let Some(index) = idle.pop(&shared.arena) {
@@ -449,7 +456,7 @@ impl ServerThread<'_> {
         if let Some(worker) = shared.worker_by_tid(holder) {
             let mut lists = self.me.lists();
             if worker.server() == self.me.index() {
-                self.take_back(worker, &mut lists.idle);
+                worker.while_armed(|| self.take_back(worker, &mut lists.idle));
             }
             self.me.publish(&lists, &shared.backlog);
         }

@@ -212,6 +212,12 @@ impl Server {
 
     /// Whether a worker in the slot should hand over soon: somebody waits behind it.
     pub(super) fn is_awaited(&self, backlog: &Backlog) -> bool {
+        self.needs_server(backlog) || backlog.servers[self.index].has_resumed()
+    }
+
+    /// Whether somebody waits whom only the server can pick: unblocked, preempted or yielded
+    /// workers, and those that are to leave.
+    pub(super) fn needs_server(&self, backlog: &Backlog) -> bool {
         self.task.has_events(List::Runnable)
             || backlog.servers[self.index].workers.load(Relaxed) > 0
             || self.is_retirement_due()

@@ -579,7 +579,7 @@ fn id_and_name_are_seen_inside_the_task_and_in_its_destructors() {
     let sched = ManualSched::new();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let check = Check(Arc::clone(&seen));
-    let handle = spawn_future(&sched, Some("name".into()), async move {
+    let handle = spawn_future(&sched, Some(Arc::new("name".into())), async move {
         let _check = check;
         assert_eq!(name().as_deref(), Some("name"));
         pending::<()>().await;
