@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     Handle, context,
-    parker::{futex_wait, futex_wake},
+    parker::Parker,
     task::{Origin, discard, spawn_closure_unchecked},
     thread,
 };
@@ -68,6 +68,7 @@ where
 {
     let slot = Arc::new(Slot {
         state: AtomicU32::new(QUEUED),
+        caller: Parker::new(),
         job: UnsafeCell::new(Some(b)),
         result: UnsafeCell::new(None),
     });
@@ -111,9 +112,10 @@ const DONE: u32 = 2;
 
 /// The second closure, between the caller and the worker that may take it.
 struct Slot<B, RB> {
-    /// QUEUED -> CLAIMED by the worker or the caller, CLAIMED -> DONE by the worker. A futex
-    /// word of the caller.
+    /// QUEUED -> CLAIMED by the worker or the caller, CLAIMED -> DONE by the worker.
     state: AtomicU32,
+    /// Unparked after DONE.
+    caller: Parker,
     /// Touched by whoever claimed, once.
     job: UnsafeCell<Option<B>>,
     /// Written by the worker between CLAIMED and DONE, taken by the caller after.
@@ -148,7 +150,7 @@ where
             unsafe { *self.result.get() = Some(result) };
             // Release: publishes the result; pairs with the Acquire in `wait`.
             self.state.store(DONE, Release);
-            futex_wake(&self.state, 1);
+            self.caller.unpark();
         }
     }
 
@@ -158,7 +160,7 @@ where
         if self.state.load(Acquire) != DONE {
             let _wait = context::own_wait();
             while self.state.load(Acquire) != DONE {
-                futex_wait(&self.state, CLAIMED, None);
+                self.caller.park();
             }
         }
         // SAFETY: DONE, so the result is the caller's.

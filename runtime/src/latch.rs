@@ -5,16 +5,23 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use crate::{
-    context,
-    parker::{futex_wait, futex_wake},
-};
+use crate::{context, parker::Parker};
 
 /// Counts what is to come; one thread waits until it is 0.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CountLatch {
-    /// A futex word: only the fall to 0 wakes.
     count: AtomicU32,
+    /// Of the one thread that waits: unparked when the count falls to 0.
+    waiter: Parker,
+}
+
+impl Default for CountLatch {
+    fn default() -> Self {
+        Self {
+            count: AtomicU32::new(0),
+            waiter: Parker::new(),
+        }
+    }
 }
 
 impl CountLatch {
@@ -36,7 +43,7 @@ impl CountLatch {
         // Release: what was done before comes before the end of the wait; pairs with the
         // Acquire in `wait`.
         if self.count.fetch_sub(1, Release) == 1 {
-            futex_wake(&self.count, i32::MAX);
+            self.waiter.unpark();
         }
     }
 
@@ -52,11 +59,8 @@ impl CountLatch {
             return;
         }
         let _wait = context::own_wait();
-        loop {
-            match self.count.load(Acquire) {
-                0 => return,
-                count => futex_wait(&self.count, count, None),
-            }
+        while self.count.load(Acquire) != 0 {
+            self.waiter.park();
         }
     }
 }

@@ -172,11 +172,16 @@ impl Parker {
         sleeper.expect("a worker that entrusted itself")
     }
 
+    /// Takes the token, or announces that the owner sleeps. For the owner.
+    pub(crate) fn announce(&self) -> bool {
+        // Acquire: pairs with the Release in `unpark`.
+        self.word.fetch_sub(1, Acquire) == NOTIFIED
+    }
+
     /// Waits for the token and takes it; never returns without. One thread at a time, the
     /// owner, may call this.
     pub(crate) fn park(&self) {
-        // Acquire: pairs with the Release in `unpark`.
-        if self.word.fetch_sub(1, Acquire) == NOTIFIED {
+        if self.announce() {
             return;
         }
         #[cfg(not(loom))]
@@ -195,8 +200,7 @@ impl Parker {
     /// Waits for the token at most that long; whether it was taken. For the owner.
     #[cfg(not(loom))]
     pub(crate) fn park_timeout(&self, timeout: Duration) -> bool {
-        // Acquire: pairs with the Release in `unpark`.
-        if self.word.fetch_sub(1, Acquire) == NOTIFIED {
+        if self.announce() {
             return true;
         }
         let deadline = Instant::now().checked_add(timeout);

@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod counters;
 mod grow;
+mod handover;
 mod life;
 mod lifo;
 mod list;
@@ -19,6 +20,7 @@ mod shutdown;
 mod signals;
 mod sleep;
 mod start;
+mod switch;
 mod wish;
 mod worker;
 

@@ -2,6 +2,7 @@
 //! model at its end.
 
 mod cap;
+mod handover;
 mod lifo;
 mod list;
 mod sleep;

@@ -179,7 +179,9 @@ impl ServerThread<'_> {
             // the event is so old that the worker has moved on, its arming is another server's
             // business; under this lock nobody can move it away.
             if worker.server() == me.index() {
-                worker.while_armed(|| self.take_back(worker, &mut lists.idle));
+                worker
+                    .choice
+                    .while_armed(|| self.take_back(worker, &mut lists.idle));
             }
         }
         let mut unblocked = Lifo::new();
@@ -456,7 +458,9 @@ impl ServerThread<'_> {
         if let Some(worker) = shared.worker_by_tid(holder) {
             let mut lists = self.me.lists();
             if worker.server() == self.me.index() {
-                worker.while_armed(|| self.take_back(worker, &mut lists.idle));
+                worker
+                    .choice
+                    .while_armed(|| self.take_back(worker, &mut lists.idle));
             }
             self.me.publish(&lists, &shared.backlog);
         }

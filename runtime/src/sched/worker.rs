@@ -8,8 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{
             AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
-            fence,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     thread::JoinHandle,
@@ -23,13 +22,14 @@ use super::{
     backlog::{Source, Turn},
     clock::now_ns,
     counters::WorkerCounts,
+    handover::{Choice, Publication},
     server::Server,
 };
 use crate::{
     Handle, context,
     context::WorkerHook,
     panic::{AbortIfPanic, contain},
-    parker::{Parker, Resume, Sleeper},
+    parker::Parker,
     sync::AtomicU32,
     task::Runnable,
 };
@@ -57,30 +57,6 @@ pub(super) mod seat {
     pub(in crate::sched) const PARKED: u8 = 5;
     /// Unparked, and to be picked. Written by whoever unparked it, who owned it then.
     pub(in crate::sched) const RESUMED: u8 = 6;
-}
-
-/// A worker that hands its slot to another one directly is published by that one, when it runs:
-/// before, somebody might pick the worker while it still names the other in its `next_tid`, and
-/// take that for what it is to be armed with.
-mod publication {
-    /// It has published itself, or runs.
-    pub(super) const NONE: u8 = 0;
-    /// Its successor is to publish it. Entered by the worker; left by its successor, or by
-    /// itself if its server has gone.
-    pub(super) const PENDING: u8 = 1;
-    /// Its successor is at it. Left by the successor.
-    pub(super) const UNDER_WAY: u8 = 2;
-}
-
-/// Whose the `next_tid` of a worker is.
-mod choice {
-    /// What its server armed it with at a dispatch, if anything. Left by the worker or by its
-    /// server, to either of the following.
-    pub(super) const ARMED: u8 = 0;
-    /// The worker's own choice, or about to be. Left by the worker, when it runs again.
-    pub(super) const OWN: u8 = 1;
-    /// Its server is taking back what is armed, without owning the worker. Left by the server.
-    pub(super) const DISARMED: u8 = 2;
 }
 
 /// What is known of a worker. Lives in the arena and outlasts its thread.
@@ -111,13 +87,12 @@ pub(super) struct Worker {
     armed: AtomicU32,
     /// The worker, plus one, that handed its slot to this one and is still to be published; 0:
     /// none. Written by that worker, which owned this one then; taken by this one when it runs.
-    predecessor: AtomicU32,
-    /// See [`choice`].
-    choice: AtomicU8,
-    /// See [`publication`].
-    publication: AtomicU8,
-    /// The parker in which it is to be entrusted. Valid while `publication` is not NONE.
-    parker: AtomicPtr<Parker>,
+    pub(super) predecessor: AtomicU32,
+    pub(super) choice: Choice,
+    pub(super) publication: Publication,
+    /// The parker in which it sleeps or is to be entrusted. Written by the worker; valid while its
+    /// publication is pending.
+    pub(super) parker: AtomicPtr<Parker>,
     counts: WorkerCounts,
     /// Its thread, for shutdown to join; replaced with the next thread that gets this record.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -136,8 +111,8 @@ impl Worker {
             idle_since: AtomicU64::new(0),
             armed: AtomicU32::new(0),
             predecessor: AtomicU32::new(0),
-            choice: AtomicU8::new(choice::ARMED),
-            publication: AtomicU8::new(publication::NONE),
+            choice: Choice::new(),
+            publication: Publication::new(),
             parker: AtomicPtr::new(ptr::null_mut()),
             counts: WorkerCounts::default(),
             thread: Mutex::new(None),
@@ -200,35 +175,6 @@ impl Worker {
     pub(super) fn set_armed(&self, worker: &Self) {
         self.armed.store(worker.index, Relaxed);
         self.task.set_next_tid(worker.task.tid());
-    }
-
-    /// For its server, which does not own it: calls `disarm` unless the worker is about to make
-    /// a choice of its own, which must not be taken for what it is armed with.
-    pub(super) fn while_armed(&self, disarm: impl FnOnce()) {
-        // AcqRel, here and below: who comes second has what the other did behind it.
-        let mine = self
-            .choice
-            .compare_exchange(choice::ARMED, choice::DISARMED, AcqRel, Relaxed);
-        if mine.is_ok() {
-            disarm();
-            self.choice.store(choice::ARMED, Release);
-        }
-    }
-
-    /// For the worker: `next_tid` is its own from here on. False: its server is at it.
-    fn choose(&self) -> bool {
-        let mine = self
-            .choice
-            .compare_exchange(choice::ARMED, choice::OWN, AcqRel, Relaxed);
-        mine.is_ok()
-    }
-
-    /// For the worker, which has no choice standing: it may be armed again.
-    fn has_chosen(&self) {
-        // Only the worker leaves OWN.
-        if self.choice.load(Relaxed) == choice::OWN {
-            self.choice.store(choice::ARMED, Release);
-        }
     }
 
     pub(super) fn idle_since(&self) -> u64 {
@@ -313,7 +259,7 @@ enum Pass {
 
 /// A worker's thread, from inside.
 pub(super) struct WorkerThread {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// The same, for code of the user's.
     handle: Handle,
     /// In the arena of `shared`.
@@ -512,7 +458,7 @@ impl WorkerThread {
     }
 
     /// Where the runtime stops a worker that was judged. False: an ordinary thread from here on.
-    fn check(&self) -> bool {
+    pub(super) fn check(&self) -> bool {
         if self.orphan.get() {
             return false;
         }
@@ -609,41 +555,12 @@ impl WorkerThread {
         }
     }
 
-    /// The second half of handing the slot to `next`, which this worker owns: RUNNABLE already.
-    /// False: an ordinary thread from here on.
-    fn switch(&self, seat: u8, next: &Worker) -> bool {
-        let record = self.record();
-        // B10, as above.
-        record.counts.tell(&self.server().counters);
-        record.set_seat(seat);
-        // Relaxed: `next` reads both after it was dispatched, which orders that.
-        record.publication.store(publication::PENDING, Relaxed);
-        next.predecessor.store(record.index + 1, Relaxed);
-        record.task.set_next_tid(next.task.tid());
-        // If it is judged before it gets there, `next` becomes an event of the server's, runs by
-        // and by, and publishes this one all the same.
-        let outcome = self.wait();
-        record.set_seat(seat::BUSY);
-        match outcome {
-            Ok(()) => true,
-            Err(error) if error.is_busy() => {
-                // Not to be had, and nothing has happened: this one runs, and owns `next`.
-                next.predecessor.store(0, Relaxed);
-                record.publication.store(publication::NONE, Relaxed);
-                record.task.clear_next_tid(next.task.tid());
-                self.choose_nobody(Some(next));
-                true
-            }
-            Err(error) => self.is_gone(&error),
-        }
-    }
-
     /// `wait`, and what is to be done by a worker that was picked.
-    fn wait(&self) -> Result<(), Error> {
+    pub(super) fn wait(&self) -> Result<(), Error> {
         let outcome = self.shared.provider.wait(0, 0);
         let record = self.record();
         if outcome.is_ok() {
-            record.has_chosen();
+            record.choice.give_up();
         }
         // Relaxed: written by whoever owned this worker, before the dispatch.
         let predecessor = record.predecessor.load(Relaxed);
@@ -654,141 +571,17 @@ impl WorkerThread {
         outcome
     }
 
-    /// Publishes the worker that handed its slot to this one.
-    fn publish(&self, worker: &Worker) {
-        // Acquire: its seat and parker. Fails if it lost its server and runs.
-        let mine = worker.publication.compare_exchange(
-            publication::PENDING,
-            publication::UNDER_WAY,
-            Acquire,
-            Relaxed,
-        );
-        if mine.is_err() {
-            return;
-        }
-        if worker.seat() == seat::PARKED {
-            let sleeper = Sleeper {
-                runtime: Arc::clone(&self.shared) as Arc<dyn Resume>,
-                worker: worker.index,
-            };
-            // SAFETY: its owner sleeps in `park` on it until it is resumed, and one that lost
-            // its server waits until the publication is over.
-            let parker = unsafe { &*worker.parker.load(Relaxed) };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile, and ours.
-                self.shared.resume(worker.index);
-            }
-        } else {
-            let server = &self.shared.servers[worker.server()];
-            server.expect_idle();
-            server.inbox().push(&self.shared.arena, worker.index);
-            self.shared.look_at_inbox(server);
-        }
-        // Release: whoever finds it so has what was done here behind it.
-        worker.publication.store(publication::NONE, Release);
-    }
-
-    /// Its server is gone: nobody publishes this worker any more when this returns.
-    fn retract(&self) {
-        let word = &self.record().publication;
-        while word
-            .compare_exchange(publication::PENDING, publication::NONE, Acquire, Acquire)
-            .is_err_and(|found| found != publication::NONE)
-        {
-            // A few instructions of the successor's.
-            std::thread::yield_now();
-        }
-    }
-
     /// A `wait` failed: this is an ordinary thread from here on. False.
-    fn is_gone(&self, error: &Error) -> bool {
+    pub(super) fn is_gone(&self, error: &Error) -> bool {
         assert!(error.is_gone(), "a worker could not wait: {error}");
         self.orphan.set(true);
-        self.retract();
+        self.record().publication.retract(std::thread::yield_now);
         false
-    }
-
-    /// A worker that was resumed, to hand the slot to directly. `None`: there is none, or
-    /// somebody waits whom only the server can pick. Else the caller owns it, and `next_tid`.
-    fn resumed(&self) -> Option<&Worker> {
-        let server = self.server();
-        let waiting = &self.shared.backlog.servers[server.index()];
-        if !waiting.has_resumed()
-            || server.needs_server(&self.shared.backlog)
-            || !self.record().choose()
-        {
-            return None;
-        }
-        let next = self.pop(server, seat::RESUMED);
-        if next.is_none() {
-            self.record().has_chosen();
-        }
-        next
-    }
-
-    /// After [`resumed`](Self::resumed) or [`successor`](Self::successor), and without a switch.
-    fn choose_nobody(&self, next: Option<&Worker>) {
-        self.record().has_chosen();
-        if let Some(next) = next {
-            self.give_back(next);
-        }
-    }
-
-    /// The newest in the inbox of `server`, if it sits there.
-    fn pop(&self, server: &Server, seat: u8) -> Option<&Worker> {
-        let links = &self.shared.arena;
-        // May be gone by the next line, or sit elsewhere; then another one is popped.
-        server
-            .inbox()
-            .peek()
-            .filter(|&newest| links.get(newest).seat() == seat)?;
-        let worker = links.get(server.inbox().pop(links)?);
-        // Ours, so nobody changes it.
-        if worker.seat() != seat {
-            server.inbox().push(links, worker.index);
-            // It may have drained the inbox in between, and sleep.
-            let _ = self.shared.provider.preempt(server.tid());
-            return None;
-        }
-        match seat {
-            seat::RESUMED => self.shared.backlog.servers[server.index()].take_in_resumed(1),
-            _ => server.take_in_idle(1),
-        }
-        Some(worker)
-    }
-
-    /// Who is to have the slot of this worker, which is about to sleep in the middle of a task:
-    /// one that was resumed, or an idle one if there is a task for it. `None`: the server sees to
-    /// it. Else the caller owns it, and `next_tid`. Disarms.
-    fn successor(&self) -> Option<&Worker> {
-        let server = self.server();
-        let backlog = &self.shared.backlog;
-        if server.is_awaited(backlog)
-            || !backlog.reachable(server.index(), &self.shared.sleep)
-            || !self.record().choose()
-        {
-            self.disarm();
-            return self.resumed();
-        }
-        let next = match self.shared.disarm(self.record()) {
-            Some(armed) if armed.server() == server.index() => Some(armed),
-            armed => {
-                // It is another server's by now.
-                if let Some(armed) = armed {
-                    self.give_back(armed);
-                }
-                self.pop(server, seat::IDLE)
-            }
-        };
-        if next.is_none() {
-            self.record().has_chosen();
-        }
-        next
     }
 
     /// Puts the worker that is armed in this one back into the idle pool. Not only if `next_tid`
     /// says that there is one: see the contract of `disarm`.
-    fn disarm(&self) {
+    pub(super) fn disarm(&self) {
         if let Some(armed) = self.shared.disarm(self.record()) {
             self.give_back(armed);
         }
@@ -796,7 +589,7 @@ impl WorkerThread {
 
     /// Gives a worker that belongs to this one, idle or resumed, to its server, which has it when
     /// it comes round: before it looks for a worker, and before it ends.
-    fn give_back(&self, worker: &Worker) {
+    pub(super) fn give_back(&self, worker: &Worker) {
         let server = &self.shared.servers[worker.server()];
         if worker.seat() == seat::RESUMED {
             self.shared.backlog.servers[server.index()].expect_resumed();
@@ -807,50 +600,11 @@ impl WorkerThread {
     }
 }
 
-impl WorkerThread {
-    /// Puts this worker into its server's inbox as one that was resumed.
-    fn push_resumed(&self, server: &Server) {
-        let record = self.record();
-        record.set_seat(seat::RESUMED);
-        self.shared.backlog.servers[server.index()].expect_resumed();
-        server.inbox().push(&self.shared.arena, record.index);
-    }
-}
-
-impl Shared {
-    /// After a push on the inbox of `server`: makes sure that somebody looks at it.
-    fn look_at_inbox(&self, server: &Server) {
-        // The push, then the looks; pairs with the fence of the watcher, and with the server's
-        // "RUNNABLE, then drain" (`begin_drain`).
-        fence(SeqCst);
-        let watched = self.provider.work_waiting(server.tid());
-        // Whoever has the slot of that server looks at the inbox between two tasks, and the
-        // watcher sees to it if that takes long. Everybody else wakes the server.
-        let comes_past = watched
-            && with_current(self, |caller| {
-                self.provider.current(server.tid()) == Some(caller.record().task.tid())
-            })
-            .unwrap_or(false);
-        if !comes_past {
-            // ESRCH: it has left, and its workers are ordinary threads.
-            let _ = self.provider.preempt(server.tid());
-        }
-    }
-}
-
-impl Resume for Shared {
-    fn resume(&self, index: u32) {
-        let worker = self.arena.get(index);
-        // It sleeps, and is the caller's: nobody moves it.
-        let server = &self.servers[worker.server()];
-        worker.set_seat(seat::RESUMED);
-        self.backlog.servers[server.index()].expect_resumed();
-        server.inbox().push(&self.arena, index);
-        self.look_at_inbox(server);
-    }
-}
-
 impl WorkerHook for WorkerThread {
+    fn sleep(&self, parker: &Parker) {
+        self.sleep_in(parker);
+    }
+
     fn begin_own_wait(&self) {
         self.record().in_own_wait.store(true, Relaxed);
         self.shared.grow.begin_own_wait();
@@ -860,44 +614,6 @@ impl WorkerHook for WorkerThread {
         self.shared.grow.end_own_wait();
         self.record().in_own_wait.store(false, Relaxed);
         self.checkpoint();
-    }
-
-    fn sleep(&self, parker: &Parker) {
-        let record = self.record();
-        record
-            .parker
-            .store(ptr::from_ref(parker).cast_mut(), Relaxed);
-        while self.check() && !parker.is_notified() {
-            // What allocates, locks, or touches memory for the first time comes before `leave`.
-            let runtime = Arc::clone(&self.shared) as Arc<dyn Resume>;
-            let next = self.successor();
-            if !record.task.leave() {
-                // Judged: the checkpoint comes first (trace A8).
-                self.choose_nobody(next);
-                continue;
-            }
-            if let Some(next) = next {
-                self.switch(seat::PARKED, next);
-                continue;
-            }
-            record.set_seat(seat::PARKED);
-            let sleeper = Sleeper {
-                runtime,
-                worker: record.index,
-            };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile. It has left, and comes back by way of its server.
-                self.push_resumed(self.server());
-            }
-            record.counts.tell(&self.server().counters);
-            let outcome = self.wait();
-            record.set_seat(seat::BUSY);
-            if let Err(error) = outcome {
-                self.is_gone(&error);
-            }
-        }
-        // Of one that lost its server; else the token is there.
-        parker.take_back();
     }
 
     fn yield_now(&self) {

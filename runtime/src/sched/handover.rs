@@ -1,0 +1,261 @@
+//! The two words by which a worker hands its slot to another one directly. This directory's
+//! README, section 7, says why each is needed.
+
+use std::fmt;
+
+use crate::sync::{
+    AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+/// Whose the `next_tid` of a worker is.
+pub(super) struct Choice(AtomicU32);
+
+mod choice {
+    /// What its server armed it with at a dispatch, if anything. Left by the worker or by its
+    /// server, to either of the following.
+    pub(super) const ARMED: u32 = 0;
+    /// The worker's own choice, or about to be. Left by the worker.
+    pub(super) const OWN: u32 = 1;
+    /// Its server is taking back what is armed, without owning the worker. Left by the server.
+    pub(super) const DISARMED: u32 = 2;
+}
+
+impl Choice {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(choice::ARMED))
+    }
+
+    /// For the server of a worker that it does not own: calls `disarm`, unless the worker is about
+    /// to make a choice of its own, which must not be taken for what it is armed with.
+    pub(super) fn while_armed(&self, disarm: impl FnOnce()) {
+        // AcqRel, here and in `choose`: who comes second has what the other did behind it.
+        let mine = self
+            .0
+            .compare_exchange(choice::ARMED, choice::DISARMED, AcqRel, Relaxed);
+        if mine.is_ok() {
+            disarm();
+            self.0.store(choice::ARMED, Release);
+        }
+    }
+
+    /// For the worker: `next_tid` is its own from here on. False: its server is at it.
+    pub(super) fn choose(&self) -> bool {
+        self.0
+            .compare_exchange(choice::ARMED, choice::OWN, AcqRel, Relaxed)
+            .is_ok()
+    }
+
+    /// For the worker, which has no choice standing: it may be armed again.
+    pub(super) fn give_up(&self) {
+        // Only the worker leaves OWN.
+        if self.0.load(Relaxed) == choice::OWN {
+            self.0.store(choice::ARMED, Release);
+        }
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Choice")
+            .field(&self.0.load(Relaxed))
+            .finish()
+    }
+}
+
+/// Who publishes a worker that went to sleep.
+pub(super) struct Publication(AtomicU32);
+
+mod publication {
+    /// It has published itself, or runs.
+    pub(super) const NONE: u32 = 0;
+    /// Its successor is to publish it. Entered by the worker, which owns itself until then; left
+    /// by its successor, or by itself if its server has gone.
+    pub(super) const PENDING: u32 = 1;
+    /// Its successor is at it. Left by the successor.
+    pub(super) const UNDER_WAY: u32 = 2;
+}
+
+impl Publication {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(publication::NONE))
+    }
+
+    /// For the worker, before it goes: its successor is to publish it.
+    pub(super) fn ask(&self) {
+        // Relaxed: the successor looks after it was dispatched, which orders that.
+        self.0.store(publication::PENDING, Relaxed);
+    }
+
+    /// For the worker that did not go, and nobody was switched to.
+    pub(super) fn withdraw(&self) {
+        self.0.store(publication::NONE, Relaxed);
+    }
+
+    /// For the successor: whether it is to publish now.
+    pub(super) fn begin(&self) -> bool {
+        self.0
+            .compare_exchange(
+                publication::PENDING,
+                publication::UNDER_WAY,
+                Acquire,
+                Relaxed,
+            )
+            .is_ok()
+    }
+
+    /// For the successor: done.
+    pub(super) fn end(&self) {
+        // Release: pairs with the Acquire in `retract`.
+        self.0.store(publication::NONE, Release);
+    }
+
+    /// For the worker whose server has gone: when this returns nobody publishes it any more.
+    /// Calls `pause` while its successor is at it, which is a few instructions.
+    pub(super) fn retract(&self, mut pause: impl FnMut()) {
+        loop {
+            let found =
+                self.0
+                    .compare_exchange(publication::PENDING, publication::NONE, Acquire, Acquire);
+            match found {
+                Ok(_) | Err(publication::NONE) => return,
+                Err(_) => pause(),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Publication")
+            .field(&self.0.load(Relaxed))
+            .finish()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use std::sync::Arc as Rc;
+
+    use loom::{
+        sync::{
+            Arc,
+            atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
+        },
+        thread,
+    };
+
+    use super::*;
+    use crate::parker::{Parker, Resume, Sleeper};
+
+    /// `next_tid`, as the provider's `disarm` takes it: whoever clears it owns what it named.
+    fn take(next_tid: &AtomicU32) -> u32 {
+        next_tid.swap(0, SeqCst)
+    }
+
+    /// A worker is armed with 7, and takes it back to choose 9 itself, while its server disarms
+    /// it: the server gets 7 or nothing, never 9.
+    #[test]
+    fn a_choice_is_not_taken_for_what_is_armed() {
+        loom::model(|| {
+            let shared = Arc::new((Choice::new(), AtomicU32::new(7)));
+            let server = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let mut got = 0;
+                    if shared.1.load(SeqCst) != 0 {
+                        shared.0.while_armed(|| got = take(&shared.1));
+                    }
+                    got
+                })
+            };
+            let (choice, next_tid) = &*shared;
+            let (mut armed, chosen) = if choice.choose() {
+                let armed = take(next_tid);
+                next_tid.store(9, SeqCst);
+                // It is switched to.
+                let chosen = take(next_tid);
+                choice.give_up();
+                (armed, chosen)
+            } else {
+                (take(next_tid), 9)
+            };
+            let got = server.join().unwrap();
+            armed += got;
+            assert!(got == 0 || got == 7, "the server took {got}");
+            assert_eq!((armed, chosen), (7, 9));
+        });
+    }
+
+    struct Runtime(AtomicUsize);
+
+    impl Resume for Runtime {
+        fn resume(&self, _worker: u32) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// What its successor does for a worker that parks; true: it has resumed it at once.
+    fn publish(publication: &Publication, parker: &Parker, runtime: &Rc<Runtime>) {
+        if !publication.begin() {
+            return;
+        }
+        let sleeper = Sleeper {
+            runtime: Rc::clone(runtime) as Rc<dyn Resume>,
+            worker: 0,
+        };
+        if !parker.entrust(sleeper) {
+            runtime.resume(0);
+        }
+        publication.end();
+    }
+
+    /// A worker parks, its successor entrusts it, and somebody unparks it meanwhile: it is resumed
+    /// exactly once, and has its token.
+    #[test]
+    fn a_worker_that_parks_is_resumed_once() {
+        loom::model(|| {
+            let runtime = Rc::new(Runtime(AtomicUsize::new(0)));
+            let shared = Arc::new((Publication::new(), Parker::new()));
+            assert!(!shared.1.announce(), "no token");
+            shared.0.ask();
+            let unparker = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.1.unpark())
+            };
+            publish(&shared.0, &shared.1, &runtime);
+            unparker.join().unwrap();
+            assert_eq!(runtime.0.load(SeqCst), 1);
+            assert!(shared.1.is_notified());
+        });
+    }
+
+    /// The server goes away while the successor publishes: the worker takes itself back, or has
+    /// been unparked; and nothing of the parker is used when it has gone on.
+    #[test]
+    fn a_worker_that_lost_its_server_is_nobodys() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound.get_or_insert(3);
+        builder.check(|| {
+            let runtime = Rc::new(Runtime(AtomicUsize::new(0)));
+            let shared = Arc::new((Publication::new(), Parker::new()));
+            assert!(!shared.1.announce(), "no token");
+            shared.0.ask();
+            let successor = {
+                let (shared, runtime) = (Arc::clone(&shared), Rc::clone(&runtime));
+                thread::spawn(move || publish(&shared.0, &shared.1, &runtime))
+            };
+            let unparker = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.1.unpark())
+            };
+            shared.0.retract(thread::yield_now);
+            let back = shared.1.take_back();
+            assert!(!shared.0.begin(), "published after it was retracted");
+            unparker.join().unwrap();
+            successor.join().unwrap();
+            assert!(shared.1.is_notified());
+            assert!(!back || runtime.0.load(SeqCst) == 0, "back, and resumed");
+        });
+    }
+}
