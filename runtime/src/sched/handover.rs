@@ -63,7 +63,9 @@ impl fmt::Debug for Choice {
     }
 }
 
-/// Who publishes a worker that went to sleep.
+/// Who publishes a worker that went to sleep: one of [`publication`], and above it the number of
+/// the sleep. As soon as it is published the worker may be resumed, run, and go to sleep again
+/// behind another successor, before the first one has come to its last step.
 pub(super) struct Publication(AtomicU32);
 
 mod publication {
@@ -72,9 +74,19 @@ mod publication {
     /// Its successor is to publish it. Entered by the worker, which owns itself until then; left
     /// by its successor, or by itself if its server has gone.
     pub(super) const PENDING: u32 = 1;
-    /// Its successor is at it. Left by the successor.
+    /// Its successor is at it. Left by the successor, or by the worker for its next sleep.
     pub(super) const UNDER_WAY: u32 = 2;
+
+    /// The bits of the above.
+    pub(super) const STATE: u32 = 3;
+    /// One sleep.
+    pub(super) const SLEEP: u32 = 4;
 }
+
+/// The right to publish a worker for one of its sleeps, and the duty to say when it is done.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Publishing(u32);
 
 impl Publication {
     pub(super) fn new() -> Self {
@@ -83,43 +95,55 @@ impl Publication {
 
     /// For the worker, before it goes: its successor is to publish it.
     pub(super) fn ask(&self) {
-        // Relaxed: the successor looks after it was dispatched, which orders that.
-        self.0.store(publication::PENDING, Relaxed);
+        let sleep = (self.0.load(Acquire) & !publication::STATE).wrapping_add(publication::SLEEP);
+        // The successor looks after it was dispatched, which orders that. A swap, so that the last
+        // step of an earlier successor comes before or fails.
+        self.0.swap(sleep | publication::PENDING, AcqRel);
     }
 
     /// For the worker that did not go, and nobody was switched to.
     pub(super) fn withdraw(&self) {
-        self.0.store(publication::NONE, Relaxed);
+        let sleep = self.0.load(Relaxed) & !publication::STATE;
+        self.0.store(sleep | publication::NONE, Relaxed);
     }
 
-    /// For the successor: whether it is to publish now.
-    pub(super) fn begin(&self) -> bool {
+    /// For the successor: `Some`, it is to publish now. `None`: the worker lost its server, and
+    /// runs.
+    pub(super) fn begin(&self) -> Option<Publishing> {
+        let word = self.0.load(Relaxed);
+        if word & publication::STATE != publication::PENDING {
+            return None;
+        }
+        let at_it = word & !publication::STATE | publication::UNDER_WAY;
         self.0
-            .compare_exchange(
-                publication::PENDING,
-                publication::UNDER_WAY,
-                Acquire,
-                Relaxed,
-            )
-            .is_ok()
+            .compare_exchange(word, at_it, Acquire, Relaxed)
+            .ok()
+            .map(|_| Publishing(at_it))
     }
 
-    /// For the successor: done.
-    pub(super) fn end(&self) {
+    /// For the successor: done. The worker may be in its next sleep already.
+    pub(super) fn end(&self, publishing: Publishing) {
+        let Publishing(at_it) = publishing;
+        let none = at_it & !publication::STATE | publication::NONE;
         // Release: pairs with the Acquire in `retract`.
-        self.0.store(publication::NONE, Release);
+        let _ = self.0.compare_exchange(at_it, none, Release, Relaxed);
     }
 
     /// For the worker whose server has gone: when this returns nobody publishes it any more.
     /// Calls `pause` while its successor is at it, which is a few instructions.
     pub(super) fn retract(&self, mut pause: impl FnMut()) {
         loop {
-            let found =
-                self.0
-                    .compare_exchange(publication::PENDING, publication::NONE, Acquire, Acquire);
-            match found {
-                Ok(_) | Err(publication::NONE) => return,
-                Err(_) => pause(),
+            let word = self.0.load(Acquire);
+            let none = word & !publication::STATE | publication::NONE;
+            match word & publication::STATE {
+                publication::NONE => return,
+                publication::PENDING => {
+                    let mine = self.0.compare_exchange(word, none, Acquire, Relaxed);
+                    if mine.is_ok() {
+                        return;
+                    }
+                }
+                _ => pause(),
             }
         }
     }
@@ -138,6 +162,7 @@ mod model {
     use std::sync::Arc as Rc;
 
     use loom::{
+        cell::UnsafeCell,
         sync::{
             Arc,
             atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
@@ -197,19 +222,23 @@ mod model {
         }
     }
 
-    /// What its successor does for a worker that parks; true: it has resumed it at once.
+    /// What its successor does for a worker that parks.
     fn publish(publication: &Publication, parker: &Parker, runtime: &Rc<Runtime>) {
-        if !publication.begin() {
-            return;
+        if let Some(publishing) = publication.begin() {
+            entrust(parker, runtime);
+            publication.end(publishing);
         }
+    }
+
+    fn entrust(parker: &Parker, runtime: &Rc<Runtime>) {
         let sleeper = Sleeper {
             runtime: Rc::clone(runtime) as Rc<dyn Resume>,
             worker: 0,
         };
         if !parker.entrust(sleeper) {
+            // It was unparked before: at once.
             runtime.resume(0);
         }
-        publication.end();
     }
 
     /// A worker parks, its successor entrusts it, and somebody unparks it meanwhile: it is resumed
@@ -232,6 +261,33 @@ mod model {
         });
     }
 
+    /// It is resumed, and parks again behind another successor, while the first one has not quite
+    /// come to its end.
+    #[test]
+    fn a_worker_that_parks_again_is_published_again() {
+        loom::model(|| {
+            let runtime = Rc::new(Runtime(AtomicUsize::new(0)));
+            let shared = Arc::new((Publication::new(), Parker::new()));
+            assert!(!shared.1.announce(), "no token");
+            shared.0.ask();
+            let first = {
+                let (shared, runtime) = (Arc::clone(&shared), Rc::clone(&runtime));
+                thread::spawn(move || publish(&shared.0, &shared.1, &runtime))
+            };
+            shared.1.unpark();
+            while runtime.0.load(SeqCst) == 0 {
+                thread::yield_now();
+            }
+            assert!(shared.1.announce(), "the token");
+            assert!(!shared.1.announce(), "no token");
+            shared.0.ask();
+            first.join().unwrap();
+            publish(&shared.0, &shared.1, &runtime);
+            shared.1.unpark();
+            assert_eq!(runtime.0.load(SeqCst), 2);
+        });
+    }
+
     /// The server goes away while the successor publishes: the worker takes itself back, or has
     /// been unparked; and nothing of the parker is used when it has gone on.
     #[test]
@@ -240,20 +296,32 @@ mod model {
         builder.preemption_bound.get_or_insert(3);
         builder.check(|| {
             let runtime = Rc::new(Runtime(AtomicUsize::new(0)));
-            let shared = Arc::new((Publication::new(), Parker::new()));
+            // The cell stands for the parker's memory, which goes when its owner goes on.
+            let memory = UnsafeCell::new(());
+            let shared = Arc::new((Publication::new(), Parker::new(), memory));
             assert!(!shared.1.announce(), "no token");
             shared.0.ask();
             let successor = {
                 let (shared, runtime) = (Arc::clone(&shared), Rc::clone(&runtime));
-                thread::spawn(move || publish(&shared.0, &shared.1, &runtime))
+                thread::spawn(move || {
+                    if let Some(publishing) = shared.0.begin() {
+                        entrust(&shared.1, &runtime);
+                        shared.2.with(|_| ());
+                        shared.0.end(publishing);
+                    }
+                })
             };
             let unparker = {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || shared.1.unpark())
             };
             shared.0.retract(thread::yield_now);
+            shared.2.with_mut(|_| ());
             let back = shared.1.take_back();
-            assert!(!shared.0.begin(), "published after it was retracted");
+            assert!(
+                shared.0.begin().is_none(),
+                "published after it was retracted"
+            );
             unparker.join().unwrap();
             successor.join().unwrap();
             assert!(shared.1.is_notified());

@@ -169,10 +169,9 @@ impl WorkerThread {
 
     /// Publishes the worker that handed its slot to this one.
     pub(super) fn publish(&self, worker: &Worker) {
-        if !worker.publication.begin() {
-            // It lost its server, and runs.
+        let Some(publishing) = worker.publication.begin() else {
             return;
-        }
+        };
         if worker.seat() == seat::PARKED {
             let sleeper = Sleeper {
                 runtime: Arc::clone(&self.shared) as Arc<dyn Resume>,
@@ -191,7 +190,7 @@ impl WorkerThread {
             server.inbox().push(&self.shared.arena, worker.index());
             self.shared.look_at_inbox(server);
         }
-        worker.publication.end();
+        worker.publication.end(publishing);
     }
 
     /// Puts this worker into its server's inbox as one that was resumed.

@@ -195,6 +195,9 @@ impl Worker {
         self.server.store(server.index() as u32, Release);
         self.retire.store(false, Relaxed);
         self.in_own_wait.store(false, Relaxed);
+        // The last worker here may have lost its server in the middle of a switch.
+        self.predecessor.store(0, Relaxed);
+        self.choice.give_up();
         self.set_seat(seat::STARTING);
     }
 
