@@ -1,0 +1,286 @@
+//! Waits of the runtime's own: the slot goes to the next worker and comes back directly, and who
+//! was woken is not forgotten behind one that just computes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use umcg::{Builder, Runtime};
+
+mod common;
+use common::{SERVERS, within};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn runtime(servers: usize) -> Runtime {
+    Builder::new().servers(servers).build().unwrap()
+}
+
+/// Spins, without a yield or a checkpoint, until the flag is set. False: it took too long.
+fn spin_until(flag: &AtomicBool) -> bool {
+    let begin = Instant::now();
+    while !flag.load(SeqCst) {
+        if begin.elapsed() > LIMIT / 2 {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+    true
+}
+
+/// How often the thread with this name has gone to sleep.
+fn sleeps_of(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let status = tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
+        .find(|status| status.lines().next() == Some(&format!("Name:\t{name}")))
+        .expect("the thread");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+        .expect("a line");
+    line.trim().parse().expect("a number")
+}
+
+/// Nobody has to see that the joiner blocks, and nobody but the two workers runs.
+#[test]
+fn a_join_needs_no_verdict_and_no_server() {
+    if std::env::var_os("UMCG_FAULT").is_some() {
+        eprintln!("SKIPPED: with wrong verdicts on purpose there are verdicts");
+        return;
+    }
+    within(LIMIT, "spawn and join", || {
+        const ROUNDS: u64 = 2_000;
+        let runtime = Builder::new()
+            .servers(1)
+            .thread_name("direct")
+            .build()
+            .unwrap();
+        let before = sleeps_of("direct-s0");
+        runtime
+            .spawn_blocking(|| {
+                for i in 0..ROUNDS {
+                    assert_eq!(umcg::thread::spawn(move || i).join().unwrap(), i);
+                }
+            })
+            .join()
+            .unwrap();
+        let metrics = runtime.metrics();
+        let seen = metrics.blocks_sentinel + metrics.blocks_monitor + metrics.blocks_sibling;
+        let seen = seen + metrics.blocks_kernel;
+        assert!(
+            seen < ROUNDS / 10,
+            "{seen} blocks were reported: {metrics:#?}"
+        );
+        assert!(metrics.workers_peak <= 4, "{metrics:#?}");
+        // Where nobody watches (device) each resumption tells the server.
+        if metrics.provider == umcg::ProviderKind::Emulated {
+            let sleeps = sleeps_of("direct-s0") - before;
+            assert!(sleeps < ROUNDS / 5, "the server slept {sleeps} times");
+        }
+    });
+}
+
+/// Trace A13 for a worker that was unparked: it waits behind its waker, which waits for it.
+#[test]
+fn a_waker_that_spins_for_whom_it_woke() {
+    for servers in SERVERS {
+        within(LIMIT, "the one that was woken", move || {
+            let runtime = runtime(servers);
+            let ran = Arc::new(AtomicBool::new(false));
+            let theirs = Arc::clone(&ran);
+            let done = runtime
+                .spawn_blocking(move || {
+                    let begun = Arc::new(AtomicBool::new(false));
+                    let begins = Arc::clone(&begun);
+                    let sleeper = umcg::thread::spawn(move || {
+                        begins.store(true, SeqCst);
+                        umcg::thread::park();
+                        theirs.store(true, SeqCst);
+                    });
+                    // It runs (nobody breaks up a spin on a task that has not begun), and parks,
+                    // on this server or on another.
+                    let mut turns = 0;
+                    while turns < 100 {
+                        umcg::thread::yield_now();
+                        turns += u32::from(begun.load(SeqCst));
+                    }
+                    sleeper.thread().unpark();
+                    spin_until(&ran)
+                })
+                .join()
+                .unwrap();
+            assert!(done, "it never ran beside its waker");
+        });
+    }
+}
+
+/// The same, woken from outside while another worker computes on its server.
+#[test]
+fn a_wake_up_from_outside_behind_one_that_computes() {
+    for servers in SERVERS {
+        within(LIMIT, "the one that was woken", move || {
+            let runtime = runtime(servers);
+            let (ran, computes) = (
+                Arc::new(AtomicBool::new(false)),
+                Arc::new(AtomicU32::new(0)),
+            );
+            let entered = runtime.enter();
+            let theirs = Arc::clone(&ran);
+            let sleeper = umcg::thread::spawn(move || {
+                umcg::thread::park();
+                theirs.store(true, SeqCst);
+            });
+            let spinners: Vec<_> = (0..servers)
+                .map(|_| {
+                    let (ran, computes) = (Arc::clone(&ran), Arc::clone(&computes));
+                    umcg::thread::spawn(move || {
+                        computes.fetch_add(1, SeqCst);
+                        spin_until(&ran)
+                    })
+                })
+                .collect();
+            while computes.load(SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            sleeper.thread().unpark();
+            for spinner in spinners {
+                assert!(spinner.join().unwrap(), "it never ran");
+            }
+            sleeper.join().unwrap();
+            drop(entered);
+        });
+    }
+}
+
+/// The first task that a task spawns is left to its server; if its spawner goes on computing
+/// another server takes it.
+#[test]
+fn a_spawner_that_spins_for_its_first_child() {
+    within(LIMIT, "the child", || {
+        let runtime = runtime(2);
+        for _ in 0..20 {
+            let done = runtime
+                .spawn_blocking(|| {
+                    let ran = Arc::new(AtomicBool::new(false));
+                    let theirs = Arc::clone(&ran);
+                    drop(umcg::spawn_blocking(move || theirs.store(true, SeqCst)));
+                    spin_until(&ran)
+                })
+                .join()
+                .unwrap();
+            assert!(done, "the child never ran beside its spawner");
+        }
+    });
+}
+
+/// The same for a task that was woken.
+#[test]
+fn a_waker_that_spins_for_a_future() {
+    within(LIMIT, "the future", || {
+        let runtime = runtime(2);
+        for _ in 0..20 {
+            let (tell, told) = flag();
+            let ran = Arc::new(AtomicBool::new(false));
+            let theirs = Arc::clone(&ran);
+            let future = runtime.spawn(async move {
+                told.await;
+                theirs.store(true, SeqCst);
+            });
+            let done = runtime
+                .spawn_blocking(move || {
+                    tell.set();
+                    spin_until(&ran)
+                })
+                .join()
+                .unwrap();
+            assert!(done, "the future never ran beside its waker");
+            future.join().unwrap();
+        }
+    });
+}
+
+/// Many threads park and unpark each other in a ring, on few and on many servers.
+#[test]
+fn a_ring_of_threads_that_park() {
+    const THREADS: usize = 12;
+    const ROUNDS: u32 = 300;
+    for servers in SERVERS {
+        within(LIMIT, "the ring", move || {
+            let runtime = runtime(servers);
+            let turn = Arc::new(AtomicU32::new(0));
+            let threads: Arc<std::sync::Mutex<Vec<umcg::thread::Thread>>> = Arc::default();
+            let _entered = runtime.enter();
+            let handles: Vec<_> = (0..THREADS)
+                .map(|me| {
+                    let (turn, all) = (Arc::clone(&turn), Arc::clone(&threads));
+                    let handle = umcg::thread::spawn(move || {
+                        let me = me as u32;
+                        for round in 0..ROUNDS {
+                            while turn.load(SeqCst) != round * THREADS as u32 + me {
+                                umcg::thread::park();
+                            }
+                            turn.fetch_add(1, SeqCst);
+                            let next = (me as usize + 1) % THREADS;
+                            let next = all.lock().unwrap().get(next).cloned();
+                            if let Some(next) = next {
+                                next.unpark();
+                            }
+                        }
+                    });
+                    threads.lock().unwrap().push(handle.thread().clone());
+                    handle
+                })
+                .collect();
+            // Those that looked for a neighbour before it was there.
+            for thread in threads.lock().unwrap().iter() {
+                thread.unpark();
+            }
+            for handle in handles {
+                handle.join().unwrap();
+            }
+            assert_eq!(turn.load(SeqCst), ROUNDS * THREADS as u32);
+        });
+    }
+}
+
+/// A flag that a future waits for.
+fn flag() -> (Tell, Told) {
+    let shared = Arc::new((AtomicBool::new(false), std::sync::Mutex::new(None)));
+    (Tell(Arc::clone(&shared)), Told(shared))
+}
+
+type Shared = Arc<(AtomicBool, std::sync::Mutex<Option<std::task::Waker>>)>;
+
+struct Tell(Shared);
+
+impl Tell {
+    fn set(self) {
+        self.0.0.store(true, SeqCst);
+        if let Some(waker) = self.0.1.lock().unwrap().take() {
+            waker.wake();
+        }
+    }
+}
+
+struct Told(Shared);
+
+impl Future for Told {
+    type Output = ();
+
+    fn poll(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
+        *self.0.1.lock().unwrap() = Some(cx.waker().clone());
+        if self.0.0.load(SeqCst) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    }
+}
