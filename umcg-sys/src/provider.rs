@@ -194,7 +194,12 @@ pub struct ServerCounters {
     pub taken_over: u64,
     /// Preemptions that took effect.
     pub preempted: u64,
-    /// The longest time from a reported block to the end of it, in nanoseconds.
+    /// The longest time from a reported block to the end of it, in nanoseconds. A preemption is no
+    /// block.
+    ///
+    /// Emulated: from the verdict, right or wrong, to the worker's next checkpoint, or until it is
+    /// adopted: a worker that computes between its block and its checkpoint counts as blocked for
+    /// that long, too.
     pub longest_block_ns: u64,
 }
 
