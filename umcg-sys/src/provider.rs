@@ -241,11 +241,12 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// * EINVAL: unknown flags or version; the thread is registered; `tid` is not the caller's;
-    ///   a server whose `server_tid` is not its own tid; a CPU outside the affinity mask.
+    ///   a state that is not NONE; a `next_tid` that is not 0; a server whose `server_tid` is not
+    ///   its own tid; a CPU outside the affinity mask.
     /// * ESRCH: no such server, or it went away before it ran this worker; a forked child.
     /// * ENOMEM, EAGAIN: no room for another task, or a helper thread could not be made.
     ///
-    /// After an error the thread is not registered.
+    /// After an error the thread is not registered, and nothing of the task was changed.
     ///
     /// # Safety
     ///
@@ -291,10 +292,11 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// The caller is RUNNING after each, and `next_tid` untouched.
+    /// The caller is RUNNING after each but the last EINVAL, and `next_tid` untouched.
     ///
     /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that
-    ///   is its own target, a state that is none of these.
+    ///   is its own target. And a state in which nobody waits: NONE, a number that is no state,
+    ///   BLOCKED for a server. It is left as it is, for whoever wrote it there.
     /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
     /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
     /// * ETIMEDOUT: the deadline, servers only.
