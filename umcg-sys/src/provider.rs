@@ -511,6 +511,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// What was counted for a server so far; `None` when there is no such server.
     fn counters(&self, server_tid: u32) -> Option<ServerCounters>;
 
-    /// One sentence for the log: how this provider sees blocks here, and what it lacks.
+    /// One sentence for the log: how this provider sees blocks here, and what it lacks. As of now:
+    /// what the system refuses later, to a server that registers for one, is said from then on.
     fn describe(&self) -> String;
 }
