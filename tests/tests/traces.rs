@@ -72,40 +72,41 @@ fn b06_a_worker_that_is_found_awake_is_adopted_into_the_slot() {
             // Nobody runs unmanaged.
             return;
         }
-        let mut server = Server::start(stage);
-        let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-        let computes = stage.worker("computes", server.tid(), {
-            let (data, stop) = (data.clone(), Arc::clone(&stop));
-            move |me| {
-                data.wait();
-                // No checkpoint: it reads a file, so to speak, then computes.
-                while !stop.load(SeqCst) {
-                    std::hint::spin_loop();
+        stage.attempt("an adoption, with no verdict from elsewhere", || {
+            let mut server = Server::start(stage);
+            let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+            let computes = stage.worker("computes", server.tid(), {
+                let (data, stop) = (data.clone(), Arc::clone(&stop));
+                move |me| {
+                    data.wait();
+                    // No checkpoint: it reads a file, so to speak, then computes.
+                    while !stop.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    me.checkpoint();
                 }
-                me.checkpoint();
-            }
-        });
-        server.run_until("it blocks", |_| {
-            computes.state() == state::BLOCKED && computes.asleep()
-        });
-        data.set();
-        let blocks = stage.worker("blocks", server.tid(), {
-            let stop = Arc::clone(&stop);
-            move |me| {
-                while !stop.load(SeqCst) {
+            });
+            server.run_until("it blocks", |_| {
+                computes.state() == state::BLOCKED && computes.asleep()
+            });
+            data.set();
+            // Not too often: a server remembers the last few blocks only.
+            let blocks = stage.worker("blocks", server.tid(), |me| {
+                for _ in 0..4 {
                     me.sleep(Duration::from_millis(5));
                 }
-            }
+            });
+            let mut seen = false;
+            server.run_until("an adoption, or the end of the blocks", |server| {
+                let count = server.provider().counters(server.tid());
+                seen |= count.is_some_and(|count| count.adopted > 0);
+                seen || blocks.finishing()
+            });
+            stop.store(true, SeqCst);
+            server.run_to_exit(&[&computes, &blocks]);
+            server.finish();
+            seen
         });
-        let provider = Arc::clone(stage.provider());
-        server.run_until("an adoption", |server| {
-            provider
-                .counters(server.tid())
-                .is_some_and(|count| count.adopted > 0)
-        });
-        stop.store(true, SeqCst);
-        server.run_to_exit(&[&computes, &blocks]);
-        server.finish();
     });
 }
 
