@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use umcg_sys::{Error, List, Provider, Register, UmcgTask, state};
+use umcg_sys::{Error, List, Provider, Register, UmcgTask, WAIT_TAKE_OVER, state};
 
 use crate::{Record, Stage, Worker, in_ms, now_ns, record::Role};
 
@@ -56,6 +56,7 @@ pub struct Server {
     pub log: Vec<Drained>,
     policy: Policy,
     slice: Duration,
+    take_over: bool,
     has_work: Arc<AtomicBool>,
     registered: bool,
 }
@@ -97,6 +98,7 @@ impl Server {
             log: Vec::new(),
             policy: Box::new(VecDeque::pop_front),
             slice: SLICE,
+            take_over: false,
             has_work,
             registered: true,
         }
@@ -140,6 +142,12 @@ impl Server {
     /// Another slice than 10 ms.
     pub fn set_slice(&mut self, slice: Duration) {
         self.slice = slice;
+    }
+
+    /// Whether workers that unblock may take the slot over while nobody else waits to be picked
+    /// (`WAIT_TAKE_OVER`). Not from the start.
+    pub fn set_take_over(&mut self, permitted: bool) {
+        self.take_over = permitted;
     }
 
     /// What the server tells the provider about work beyond its lists. True from the start, so
@@ -217,7 +225,12 @@ impl Server {
     #[track_caller]
     pub fn wait(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         self.task().set_next_tid(next);
-        let result = self.provider().wait(deadline_ns, 0);
+        let flags = if self.take_over && self.ready.is_empty() {
+            WAIT_TAKE_OVER
+        } else {
+            0
+        };
+        let result = self.provider().wait(deadline_ns, flags);
         self.record.turns.fetch_add(1, SeqCst);
         assert_eq!(
             self.task().state(),
@@ -501,6 +514,29 @@ impl Server {
                 // It has the slot, and has not come through its gate yet.
                 std::thread::sleep(Duration::from_micros(50));
             }
+        }
+    }
+
+    /// [`hold`](Self::hold), and the worker has come to `step`, after which it makes no call: a
+    /// verdict is not carried out by it from then on. Its body begins with
+    /// [`Me::until_alone`](crate::Me::until_alone).
+    ///
+    /// # Panics
+    /// As [`hold`](Self::hold).
+    #[track_caller]
+    pub fn hold_alone(&mut self, worker: &Worker, alone: &AtomicBool, step: u32) {
+        loop {
+            self.hold(worker);
+            alone.store(true, SeqCst);
+            let stage = Arc::clone(&self.stage);
+            stage.until("the step, or a verdict before it", || {
+                worker.reached(step) || self.task().has_events(List::Runnable)
+            });
+            if worker.reached(step) {
+                return;
+            }
+            // It queued up, and sleeps in its gate.
+            alone.store(false, SeqCst);
         }
     }
 

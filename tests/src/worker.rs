@@ -3,7 +3,11 @@
 use std::{
     fmt,
     ptr::NonNull,
-    sync::{Arc, atomic::Ordering::SeqCst, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -314,6 +318,14 @@ impl Me {
             assert!(Instant::now() < end, "time limit in a spinning worker");
             self.checkpoint();
         }
+    }
+
+    /// Computes until `alone` is set, and comes to `step`. The other side of
+    /// [`Server::hold_alone`](crate::Server::hold_alone).
+    #[track_caller]
+    pub fn until_alone(&self, alone: &AtomicBool, step: u32) {
+        self.spin_until(|| alone.load(SeqCst));
+        self.step(step);
     }
 
     /// A call that is expected to fail, made by the RUNNING holder of a slot: it is repeated

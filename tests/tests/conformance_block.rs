@@ -2,16 +2,19 @@
 //!
 //! Lines without a test are in `CHECKLIST.md`, with the reason.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
 };
 
-use umcg_sys::{List, state};
+use umcg_sys::{List, ServerCounters, state};
 use umcg_tests::{
     Server, Stage, Worker,
     blockers::{self, Blocker, Futex},
-    in_ms, on_each,
+    in_ms, now_ns, on_each,
 };
 
 /// A worker that does nothing but report that it ran, over and over.
@@ -86,6 +89,121 @@ fn c34_a_page_fault_is_seen() {
     on_each(|stage| match blockers::page_fault() {
         Ok(blocker) => block_one(stage, blocker),
         Err(error) => umcg_tests::skip!("no page fault can be held up here: userfaultfd: {error}"),
+    });
+}
+
+/// How long after a worker went to sleep its server ran another one. `None`: a verdict came
+/// before the sleep.
+fn time_to_the_next(stage: &Arc<Stage>) -> Option<Duration> {
+    let mut server = Server::start(stage);
+    let data = Futex::default();
+    let (slept, ran) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let sleeper = stage.worker("sleeper", server.tid(), {
+        let (data, slept) = (data.clone(), Arc::clone(&slept));
+        move |me| {
+            slept.store(now_ns(), SeqCst);
+            me.blocking(|| data.wait());
+        }
+    });
+    let other = stage.worker("other", server.tid(), {
+        let ran = Arc::clone(&ran);
+        move |_| ran.store(now_ns(), SeqCst)
+    });
+    server.collect(&sleeper);
+    server.collect(&other);
+    server.ready.clear();
+    server.ready.extend([sleeper.tid(), other.tid()]);
+    // No deadline: nothing but the report of the block brings the server back.
+    while ran.load(SeqCst) == 0 {
+        stage.check();
+        server.turn(0);
+    }
+    let (slept, ran) = (slept.load(SeqCst), ran.load(SeqCst));
+    data.set();
+    server.run_to_exit(&[&sleeper, &other]);
+    server.finish();
+    (slept != 0 && ran >= slept).then(|| Duration::from_nanos(ran - slept))
+}
+
+#[test]
+fn a_block_is_reported_within_the_bound_of_the_facts() {
+    on_each(|stage| {
+        let bound = stage.provider().facts().block_bound;
+        let mut times = Vec::new();
+        while times.len() < 10 {
+            stage.attempt("a sleep before any verdict", || {
+                let time = time_to_the_next(stage);
+                times.extend(time);
+                time.is_some()
+            });
+            if std::env::var_os("UMCG_FAULT").is_some() {
+                break;
+            }
+        }
+        // All of them with room for a machine that does a lot of other things; and where "a CPU
+        // is to be had", which it is once in ten times, the bound is the bound.
+        assert!(times.iter().all(|&time| time <= bound * 20), "{times:?}");
+        let quickest = times.iter().min();
+        assert!(quickest.is_none_or(|&time| time <= bound), "{times:?}");
+    });
+}
+
+/// Blocks that were reported, by whomever.
+fn blocks(count: &ServerCounters) -> u64 {
+    count.blocks_kernel + count.blocks_sentinel + count.blocks_monitor + count.blocks_sibling
+}
+
+#[test]
+fn the_longest_block_is_a_block_and_no_preemption() {
+    const LONG: Duration = Duration::from_millis(20);
+    on_each(|stage| {
+        stage.attempt("a preemption, and no verdict beside it", || {
+            let mut server = Server::start(stage);
+            let alone = Arc::new(AtomicBool::new(false));
+            let preempted = Arc::new(AtomicBool::new(false));
+            let spinner = stage.worker("spinner", server.tid(), {
+                let (alone, preempted) = (Arc::clone(&alone), Arc::clone(&preempted));
+                move |me| {
+                    me.until_alone(&alone, 1);
+                    let mut since = None;
+                    while since.is_none_or(|since: Instant| since.elapsed() < LONG) {
+                        std::hint::spin_loop();
+                        if since.is_none() && preempted.load(SeqCst) {
+                            since = Some(Instant::now());
+                        }
+                    }
+                    me.checkpoint();
+                }
+            });
+            server.hold_alone(&spinner, &alone, 1);
+            server.preempt(&spinner);
+            preempted.store(true, SeqCst);
+            server.run_to_exit(&[&spinner]);
+            let count = || stage.provider().counters(server.tid()).expect("counters");
+            let quiet = blocks(&count()) == 0;
+            if quiet {
+                assert_eq!(count().longest_block_ns, 0, "{:?}", count());
+            }
+            let data = Futex::default();
+            let sleeper = stage.worker("sleeper", server.tid(), {
+                let data = data.clone();
+                move |me| me.blocking(|| data.wait())
+            });
+            server.run_until("sleeper blocks", |_| {
+                sleeper.state() == state::BLOCKED && sleeper.asleep()
+            });
+            let since = Instant::now();
+            server.run_until("the block is long", |_| since.elapsed() >= LONG);
+            data.set();
+            server.run_to_exit(&[&sleeper]);
+            let count = stage.provider().counters(server.tid()).expect("counters");
+            assert!(
+                Duration::from_nanos(count.longest_block_ns) >= LONG,
+                "{count:?}"
+            );
+            server.finish();
+            quiet
+        });
     });
 }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ptr::NonNull,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
@@ -83,16 +84,22 @@ fn c43_blocked_is_processed_before_runnable() {
         data.set();
         stage.until("the unblock", || worker.task().is_linked(List::Runnable));
         server.task().begin_drain();
-        let mut queue = Vec::new();
+        // It was in the queue before it blocked, as far as this scheduler knows.
+        let own = NonNull::from(worker.task());
+        let mut queue = vec![own];
         let runnable = server.task().take(List::Runnable);
         let blocked = server.task().take(List::Blocked);
+        let mut dequeued = 0;
         for task in blocked {
+            let before = queue.len();
             queue.retain(|&other| other != task); // dequeue
+            dequeued += before - queue.len();
         }
+        assert_eq!(dequeued, 1, "its block is told no later than its return");
         for task in runnable {
             queue.push(task); // enqueue
         }
-        assert_eq!(queue.len(), 1, "runnable, and in the queue");
+        assert_eq!(queue, [own], "runnable, and in the queue once");
         server.ready.push_back(worker.tid());
         finish(server, &[worker]);
     });

@@ -68,6 +68,8 @@ fn every_call_of_an_unregistered_thread() {
         assert_errno(provider.wait(0, 0), EINVAL, "wait");
         assert_errno(provider.wait(in_ms(1), 0), EINVAL, "wait with a deadline");
         assert_errno(provider.checkpoint(), EINVAL, "checkpoint");
+        let wanted = || true;
+        assert_errno(provider.try_checkpoint(&wanted), EINVAL, "try_checkpoint");
         let own = NonNull::from(&task);
         assert_errno(provider.unregister(own), EINVAL, "unregister");
         assert_errno(provider.preempt(gettid()), ESRCH, "preempt oneself");
@@ -77,6 +79,25 @@ fn every_call_of_an_unregistered_thread() {
         provider.work_waiting(gettid());
         assert_eq!(task.state(), state::NONE);
     });
+}
+
+/// Tasks that look as if they were in use already are refused, by the thread that they name, and
+/// not touched.
+fn in_use(provider: &dyn Provider, server_tid: u32, how: &Register) {
+    for wrong in [state::RUNNING, state::RUNNABLE, state::BLOCKED, 0xff] {
+        let task = UmcgTask::for_current_thread(server_tid);
+        task.transition(state::NONE, wrong).expect("a new task");
+        let what = format!("state {}", state::name(wrong));
+        assert_eq!(register(provider, &task, how), EINVAL, "{what}");
+        assert_eq!(task.state(), wrong, "{what}: untouched");
+        assert_errno(provider.checkpoint(), EINVAL, &what);
+    }
+    let task = UmcgTask::for_current_thread(server_tid);
+    task.set_next_tid(gettid());
+    assert_eq!(register(provider, &task, how), EINVAL, "a next_tid");
+    assert_eq!(task.next_tid(), gettid(), "untouched");
+    assert_eq!(task.state(), state::NONE);
+    assert_errno(provider.checkpoint(), EINVAL, "a next_tid");
 }
 
 #[test]
@@ -99,6 +120,7 @@ fn register_of_a_server() {
         refused("no tid", &UmcgTask::new(), &plain, EINVAL);
         let other = UmcgTask::for_current_thread(dead_tid());
         refused("a server_tid that is not its own", &other, &plain, EINVAL);
+        in_use(provider, 0, &plain);
         for cpu in [usize::MAX, 1 << 20, 1023] {
             if !proc::affinity().contains(&cpu) {
                 let how = Register::server(Placement::Cpu(cpu));
@@ -148,6 +170,7 @@ fn register_of_a_worker() {
                     assert_eq!(register(provider, &task, &how), EINVAL, "bit {bit}");
                     assert_eq!(task.state(), state::NONE);
                 }
+                in_use(stage.provider().as_ref(), own, &Register::worker());
             });
         });
         let mut server = server;
@@ -216,18 +239,36 @@ fn wait_of_a_server() {
 }
 
 #[test]
-fn wait_of_a_server_in_no_state_to_wait() {
-    on_each(|stage| {
-        let server = Server::start(stage);
-        for wrong in [state::BLOCKED, state::NONE] {
-            server
-                .task()
-                .transition(state::RUNNING, wrong)
-                .expect("RUNNING");
-            assert_errno(stage.provider().wait(0, 0), EINVAL, state::name(wrong));
-            let _ = server.task().transition(wrong, state::RUNNING);
-            assert_eq!(server.task().state(), state::RUNNING);
+fn wait_in_no_state_to_wait() {
+    // The one error after which the caller is not RUNNING: somebody wrote that, and may want to
+    // find it there.
+    let check = |provider: &dyn Provider, task: &UmcgTask, wrong: u32| {
+        while task.transition(state::RUNNING, wrong).is_err() {
+            // A worker that was judged meanwhile.
+            provider.checkpoint().expect("checkpoint");
         }
+        task.set_next_tid(NO_SUCH_TID);
+        assert_errno(provider.wait(0, 0), EINVAL, state::name(wrong));
+        assert_eq!(task.state(), wrong, "left as it is");
+        assert_eq!(task.next_tid(), NO_SUCH_TID, "untouched");
+        task.set_next_tid(0);
+        task.transition(wrong, state::RUNNING)
+            .expect("for the caller to repair");
+    };
+    on_each(move |stage| {
+        let mut server = Server::start(stage);
+        for wrong in [state::BLOCKED, state::NONE, 0xff] {
+            check(stage.provider().as_ref(), server.task(), wrong);
+            assert_errno(server.insist(0, in_ms(1)), ETIMEDOUT, "and all goes on");
+        }
+        let worker = stage.worker("worker", server.tid(), move |me| {
+            // BLOCKED is a worker that was judged, and waits its turn.
+            for wrong in [state::NONE, 0xff] {
+                check(me.provider().as_ref(), me.task(), wrong);
+                me.yield_now();
+            }
+        });
+        server.run_to_exit(&[&worker]);
         server.finish();
     });
 }
@@ -417,14 +458,36 @@ fn checkpoint() {
         assert_eq!(server.task().state(), state::RUNNING);
         server.drain();
         stage.provider().checkpoint().expect("a server, draining");
+        let ask = || stage.provider().try_checkpoint(&|| true);
+        assert_eq!(ask(), Ok(true), "a server");
         let worker = stage.worker("worker", server.tid(), |me| {
             for _ in 0..1000 {
                 me.checkpoint();
             }
         });
         server.run_to_exit(&[&worker]);
+        // A worker whose server is gone: both say so.
+        let gone = Arc::new(AtomicBool::new(false));
+        let orphan = stage.worker_that_just_ends("orphan", server.tid(), {
+            let gone = Arc::clone(&gone);
+            move |me| {
+                while !gone.load(SeqCst) {
+                    std::hint::spin_loop();
+                }
+                let result = me.provider().try_checkpoint(&|| true);
+                assert_errno(result, ESRCH, "try_checkpoint of an orphan");
+                assert_errno(me.provider().checkpoint(), ESRCH, "checkpoint of an orphan");
+                let _ = me.provider().unregister(NonNull::from(me.task()));
+            }
+        });
+        server.collect(&orphan);
+        let next = server.remove(&orphan);
+        let _ = server.dispatch(next, in_ms(5));
         server.finish();
+        gone.store(true, SeqCst);
+        stage.until("the orphan knows", || orphan.exited());
         assert_errno(stage.provider().checkpoint(), EINVAL, "after unregister");
+        assert_errno(ask(), EINVAL, "after unregister");
     });
 }
 

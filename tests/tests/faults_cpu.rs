@@ -13,11 +13,12 @@ use std::{
 };
 
 use umcg::{Builder, Runtime};
+use umcg_sys::{Choice, ProviderKind};
 use umcg_tests::{
     fault::{
         Dam, apart, blocks_are_seen,
         cpu::{self, BusyProcess},
-        eventually, overlap, seccomp,
+        eventually, overlap, seccomp, threads,
     },
     proc, skip,
 };
@@ -115,8 +116,20 @@ fn a_mask_that_changes_under_load_loses_nothing() {
     });
 }
 
-/// These system calls are refused, before or after the runtime was built.
-fn refused(calls: &[i64]) {
+/// Whether the provider, asked now, says so of itself: that it works with less is no secret. Of
+/// no interest for a provider that does without these calls.
+fn is_said(says: &str) {
+    let choice = Choice::from_env().expect("UMCG_PROVIDER");
+    let selected = umcg_sys::select(choice.unwrap_or_default()).expect("a provider");
+    if selected.provider.kind() == ProviderKind::Emulated {
+        let text = selected.provider.describe();
+        assert!(text.contains(says), "{says:?} is not said: {text}");
+    }
+}
+
+/// These system calls are refused, before or after the runtime was built; `says` is what the
+/// provider says of that.
+fn refused(calls: &[i64], says: &str) {
     let early = any_runtime();
     if let Err(error) = seccomp::refuse(calls) {
         skip!("no seccomp filter here: {error}");
@@ -129,10 +142,18 @@ fn refused(calls: &[i64]) {
     blocks_are_seen(&late);
     drop(early);
     drop(late);
+    // The third one finds nothing of theirs that it could use.
+    eventually("the sentinels are gone", || {
+        threads::named("umcg-sentinel") == 0
+    });
+    let last = any_runtime();
+    overlap(&last, 100);
+    blocks_are_seen(&last);
+    is_said(says);
 }
 
 /// The filter comes first, before anything was tried.
-fn refused_from_the_start(calls: &[i64]) {
+fn refused_from_the_start(calls: &[i64], says: &str) {
     if let Err(error) = seccomp::refuse(calls) {
         skip!("no seccomp filter here: {error}");
     }
@@ -140,46 +161,75 @@ fn refused_from_the_start(calls: &[i64]) {
         let runtime = runtime(servers);
         overlap(&runtime, 100);
         blocks_are_seen(&runtime);
+        is_said(says);
     }
 }
 
 #[test]
 fn affinity_refused() {
-    apart(60, || refused_from_the_start(seccomp::AFFINITY));
+    apart(60, || {
+        refused_from_the_start(seccomp::AFFINITY, "sched_setaffinity is refused");
+        in_the_metrics("without sentinels (sched_setaffinity is refused");
+    });
 }
 
 #[test]
 fn affinity_refused_later() {
-    apart(60, || refused(seccomp::AFFINITY));
+    apart(60, || {
+        refused(seccomp::AFFINITY, "sched_setaffinity was refused");
+    });
 }
 
 #[test]
 fn policy_refused() {
-    apart(60, || refused_from_the_start(seccomp::POLICY));
+    apart(60, || {
+        refused_from_the_start(seccomp::POLICY, "SCHED_IDLE is refused");
+        in_the_metrics("without sentinels (SCHED_IDLE is refused");
+        let cpus = proc::affinity();
+        if cpus.len() > 1 {
+            let servers = runtime(2).metrics().servers;
+            let differ = servers[0].cpu.is_none() || servers[0].cpu != servers[1].cpu;
+            assert!(differ, "servers without sentinels share a CPU: {servers:?}");
+        }
+    });
 }
 
 #[test]
 fn policy_refused_later() {
-    apart(60, || refused(seccomp::POLICY));
+    apart(60, || refused(seccomp::POLICY, "SCHED_IDLE was refused"));
 }
 
 #[test]
 fn slices_refused() {
-    apart(60, || refused_from_the_start(seccomp::ATTRIBUTES));
+    apart(60, || {
+        refused_from_the_start(seccomp::ATTRIBUTES, "no time slice of 1 ms");
+    });
 }
 
 #[test]
 fn all_scheduling_calls_refused() {
     apart(60, || {
-        refused_from_the_start(&[seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat());
+        let all = [seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat();
+        refused_from_the_start(&all, "sched_setaffinity is refused");
+        is_said("no time slice of 1 ms");
     });
 }
 
 #[test]
 fn all_scheduling_calls_refused_later() {
     apart(60, || {
-        refused(&[seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat());
+        let all = [seccomp::AFFINITY, seccomp::POLICY, seccomp::ATTRIBUTES].concat();
+        refused(&all, "sched_setaffinity was refused");
     });
+}
+
+/// The same in the metrics of a runtime.
+fn in_the_metrics(says: &str) {
+    let metrics = any_runtime().metrics();
+    if metrics.provider == ProviderKind::Emulated {
+        let text = metrics.provider_description;
+        assert!(text.contains(says), "{says:?} is not said: {text}");
+    }
 }
 
 /// A loop of `sched_yield` that waits for a worker which is ready to run: the server's slice

@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use umcg::Builder;
+use umcg::{Builder, Runtime};
+use umcg_sys::ProviderKind;
 use umcg_tests::{
     fault::{Dam, apart, apart_with, blocks_are_seen, eventually, limits, overlap, threads},
     skip,
@@ -241,6 +242,16 @@ fn hide_proc() -> io::Result<()> {
     }
 }
 
+/// That threads cannot be asked for their state is no secret. Of no interest for a provider that
+/// need not ask.
+fn is_said(runtime: &Runtime) {
+    let metrics = runtime.metrics();
+    if metrics.provider == ProviderKind::Emulated {
+        let text = metrics.provider_description;
+        assert!(text.contains("without /proc"), "{text}");
+    }
+}
+
 #[test]
 fn without_proc_everything_works() {
     let _alone = alone();
@@ -263,11 +274,13 @@ fn without_proc_everything_works() {
             .expect("it needs no /proc");
         overlap(&runtime, 200);
         blocks_are_seen(&runtime);
+        is_said(&runtime);
         let unpinned = Builder::new()
             .servers(1)
             .pin(false)
             .build()
             .expect("the monitor alone");
+        is_said(&unpinned);
         overlap(&unpinned, 40);
         blocks_are_seen(&unpinned);
     });

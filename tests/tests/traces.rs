@@ -63,6 +63,53 @@ fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
     });
 }
 
+/// Trace B6: a worker that blocked, came back and computes unmanaged is put into the slot of one
+/// that blocks, instead of yet another one.
+#[test]
+fn b06_a_worker_that_is_found_awake_is_adopted_into_the_slot() {
+    on_each(|stage| {
+        if stage.provider().kind() != ProviderKind::Emulated {
+            // Nobody runs unmanaged.
+            return;
+        }
+        stage.attempt("an adoption, with no verdict from elsewhere", || {
+            let mut server = Server::start(stage);
+            let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
+            let computes = stage.worker("computes", server.tid(), {
+                let (data, stop) = (data.clone(), Arc::clone(&stop));
+                move |me| {
+                    data.wait();
+                    // No checkpoint: it reads a file, so to speak, then computes.
+                    while !stop.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    me.checkpoint();
+                }
+            });
+            server.run_until("it blocks", |_| {
+                computes.state() == state::BLOCKED && computes.asleep()
+            });
+            data.set();
+            // Not too often: a server remembers the last few blocks only.
+            let blocks = stage.worker("blocks", server.tid(), |me| {
+                for _ in 0..4 {
+                    me.sleep(Duration::from_millis(5));
+                }
+            });
+            let mut seen = false;
+            server.run_until("an adoption, or the end of the blocks", |server| {
+                let count = server.provider().counters(server.tid());
+                seen |= count.is_some_and(|count| count.adopted > 0);
+                seen || blocks.finishing()
+            });
+            stop.store(true, SeqCst);
+            server.run_to_exit(&[&computes, &blocks]);
+            server.finish();
+            seen
+        });
+    });
+}
+
 #[test]
 fn a03_a_linked_worker_is_not_pushed_again() {
     let server = UmcgTask::new();

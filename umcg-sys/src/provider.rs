@@ -1,19 +1,7 @@
 //! Who plays the kernel: the contract.
 //!
-//! A *provider* carries out the calls of the mail and the two rules that only a kernel can
-//! keep by itself: a worker that blocks is reported, and an unblocked worker queues up behind
-//! its server's choice. This page is its safety manual; one conformance suite
-//! (`tests/conformance`) runs over every implementation.
-//!
-//! # Words and their owners
-//!
-//! Shared state is in user memory, in [`UmcgTask`]; what a provider keeps beside it (who holds
-//! which slot) is private to it. "Own" below means: may dispatch, re-home, or dispose of.
-//!
-//! * A RUNNABLE worker has exactly one owner: the list or queue it was put on, the idle pool,
-//!   or the `next_tid` it is armed in. The owner alone may name it in `wait`.
-//! * A RUNNING worker owns itself. A BLOCKED one is owned by nobody: only it can leave.
-//! * `server_tid` of a worker is written by the owner of a drained RUNNABLE worker.
+//! [`Provider`] is its safety manual; one conformance suite (`tests/tests/conformance_*.rs` of the
+//! repository, `errors.rs`, and more beside them) runs over every implementation.
 
 use std::{fmt, ptr::NonNull, sync::Arc, time::Duration};
 
@@ -194,11 +182,154 @@ pub struct ServerCounters {
     pub taken_over: u64,
     /// Preemptions that took effect.
     pub preempted: u64,
-    /// The longest time from a reported block to the end of it, in nanoseconds.
+    /// The longest time from a reported block to the end of it, in nanoseconds. A preemption is no
+    /// block.
+    ///
+    /// Emulated: from the verdict, right or wrong, to the worker's next checkpoint, or until it is
+    /// adopted: a worker that computes between its block and its checkpoint counts as blocked for
+    /// that long, too.
     pub longest_block_ns: u64,
 }
 
-/// The calls. See the module page for who owns what.
+/// The calls of the mail, and the two rules that only a kernel can keep by itself: a worker that
+/// blocks is reported, and an unblocked worker queues up behind its server's choice.
+///
+/// # Words and their owners
+///
+/// Shared state is in user memory, in [`UmcgTask`]; what a provider keeps beside it (who holds
+/// which slot) is private to it. "Own" below means: may dispatch, re-home, or dispose of.
+///
+/// * A RUNNABLE worker has exactly one owner: the list or queue it was put on, the idle pool,
+///   or the `next_tid` it is armed in. The owner alone may name it in `wait`.
+/// * A RUNNING worker owns itself. A BLOCKED one is owned by nobody: it comes back by itself.
+/// * `server_tid` of a worker is written by the owner of a drained RUNNABLE worker.
+///
+/// # Examples
+///
+/// A server runs one worker, which yields and then sleeps in a system call:
+///
+/// ```
+/// use std::{
+///     collections::VecDeque,
+///     ptr::NonNull,
+///     sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+///     thread,
+///     time::Duration,
+/// };
+/// use umcg_sys::{Choice, Error, List, Placement, Provider, Register, UmcgTask, select};
+///
+/// /// The worker that yielded and waits for its next turn; 0 = none.
+/// static YIELDED: AtomicU32 = AtomicU32::new(0);
+/// static DONE: AtomicBool = AtomicBool::new(false);
+///
+/// fn work(provider: &dyn Provider, own: &UmcgTask) -> Result<(), Error> {
+///     // A yield: out of RUNNING, into a queue, and asleep.
+///     while !own.leave() {
+///         provider.checkpoint()?; // taken for blocked: queue up first
+///     }
+///     YIELDED.store(own.tid(), SeqCst); // from here on the server owns this worker
+///     provider.wait(0, 0)?;
+///     // Whatever may block is followed by a checkpoint.
+///     thread::sleep(Duration::from_millis(1));
+///     provider.checkpoint()?;
+///     DONE.store(true, SeqCst);
+///     Ok(())
+/// }
+///
+/// fn serve(provider: &dyn Provider, own: &UmcgTask) -> Result<(), Error> {
+///     let mut queue = VecDeque::new();
+///     while !DONE.load(SeqCst) {
+///         own.begin_drain();
+///         let runnable = own.take(List::Runnable);
+///         own.take(List::Blocked).for_each(drop); // nothing to dequeue
+///         // SAFETY: the tasks live to the end of `main`.
+///         queue.extend(runnable.map(|task| unsafe { task.as_ref() }.tid()));
+///         queue.extend(Some(YIELDED.swap(0, SeqCst)).filter(|&tid| tid != 0));
+///         own.set_next_tid(queue.front().copied().unwrap_or(0));
+///         match provider.wait(0, 0) {
+///             Ok(()) if own.next_tid() == 0 => drop(queue.pop_front()), // it ran
+///             Ok(()) => {} // an event came first, and the pick is still ours
+///             Err(error) if error.is_busy() => {
+///                 // A worker has the slot: sleep until it leaves.
+///                 own.begin_drain();
+///                 own.set_next_tid(0);
+///                 provider.wait(0, 0)?;
+///             }
+///             Err(error) => return Err(error),
+///         }
+///     }
+///     Ok(())
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let provider = select(Choice::Auto)?.provider;
+///     let provider = provider.as_ref();
+///     let (server, worker) = (UmcgTask::for_current_thread(0), UmcgTask::new());
+///     // SAFETY: the task stays in place until it has unregistered, below.
+///     unsafe { provider.register(NonNull::from(&server), &Register::server(Placement::Auto))? };
+///     thread::scope(|scope| -> Result<(), Error> {
+///         let thread = scope.spawn(|| -> Result<(), Error> {
+///             worker.prepare(server.tid());
+///             let own = NonNull::from(&worker);
+///             // SAFETY: as above. Returns when the server first runs this worker.
+///             unsafe { provider.register(own, &Register::worker())? };
+///             work(provider, &worker)?;
+///             provider.unregister(own) // gives the slot back and wakes the server
+///         });
+///         serve(provider, &server)?;
+///         assert!(provider.counters(server.tid()).is_some_and(|count| count.dispatches > 0));
+///         // Takes the worker's last events off the lists, for which its `unregister` may wait.
+///         provider.unregister(NonNull::from(&server))?;
+///         thread.join().expect("the worker does not panic")
+///     })?;
+///     println!("{}", provider.describe());
+///     Ok(())
+/// }
+/// ```
+///
+/// A server that idles is woken from outside, here for nothing:
+///
+/// ```
+/// use std::{ptr::NonNull, thread};
+/// use umcg_sys::{Choice, Placement, Register, UmcgTask, select};
+///
+/// let provider = select(Choice::Auto)?.provider;
+/// let own = UmcgTask::for_current_thread(0);
+/// // SAFETY: the task stays in place until it has unregistered.
+/// unsafe { provider.register(NonNull::from(&own), &Register::server(Placement::Auto))? };
+/// own.begin_drain(); // from here on a wake-up ends `wait`, however early it comes
+/// thread::scope(|scope| {
+///     scope.spawn(|| provider.preempt(own.tid()));
+///     provider.wait(0, 0)
+/// })?;
+/// assert_eq!(provider.current(own.tid()), None); // no worker in its slot
+/// provider.unregister(NonNull::from(&own))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The way of a worker that has run out of tasks, which need not queue up for a slot in which it
+/// would have nothing to do:
+///
+/// ```
+/// use umcg_sys::{Error, Provider, UmcgTask};
+///
+/// fn rest(
+///     provider: &dyn Provider,
+///     own: &UmcgTask,
+///     has_task: &dyn Fn() -> bool,
+///     publish_idle: impl Fn(u32),
+/// ) -> Result<(), Error> {
+///     if provider.try_checkpoint(has_task)? {
+///         while !own.leave() {
+///             provider.checkpoint()?;
+///         }
+///     } else {
+///         own.leave_judged();
+///     }
+///     publish_idle(own.tid());
+///     provider.wait(0, 0)
+/// }
+/// ```
 ///
 /// # Safety
 ///
@@ -227,7 +358,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// What this provider can promise.
     fn facts(&self) -> Facts;
 
-    /// Makes the calling thread a UMCG task.
+    /// Makes the calling thread a UMCG task; an [example](Provider#examples).
     ///
     /// A server registers as RUNNING and the call returns at once. For a worker registering is
     /// admission and counts as an unblock: it is pushed on its server's `runnable_ptr`, and the
@@ -236,18 +367,20 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// * EINVAL: unknown flags or version; the thread is registered; `tid` is not the caller's;
-    ///   a server whose `server_tid` is not its own tid; a CPU outside the affinity mask.
+    ///   a state that is not NONE; a `next_tid` that is not 0; a server whose `server_tid` is not
+    ///   its own tid; a CPU outside the affinity mask.
     /// * ESRCH: no such server, or it went away before it ran this worker; a forked child.
     /// * ENOMEM, EAGAIN: no room for another task, or a helper thread could not be made.
     ///
-    /// After an error the thread is not registered.
+    /// After an error the thread is not registered, and nothing of the task was changed.
     ///
     /// # Safety
     ///
     /// `task` stays valid, and is not moved, until `unregister` returned or the thread ended.
     unsafe fn register(&self, task: NonNull<UmcgTask>, how: &Register) -> Result<(), Error>;
 
-    /// Makes the calling thread an ordinary thread again; its `state` becomes NONE.
+    /// Makes the calling thread an ordinary thread again; its `state` becomes NONE. An
+    /// [example](Provider#examples).
     ///
     /// A worker gives its slot back and its server is woken. It waits until the worker is on
     /// no list, for which its server may have to drain. A server's workers become ordinary
@@ -262,7 +395,8 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error>;
 
     /// Gives up the CPU: to `next_tid`, or else to the server; a server without a pick idles.
-    /// Returns when the caller is RUNNING.
+    /// Returns when the caller is RUNNING. [Examples](Provider#examples) of both, and the server
+    /// loop in the [crate's page](crate).
     ///
     /// In order: (1) state RUNNING: `Ok` at once; a worker in state BLOCKED has not left either
     /// (it was judged, see `checkpoint`): `Ok` once it may run. (2) The target is `next_tid`, else
@@ -286,16 +420,18 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// The caller is RUNNING after each, and `next_tid` untouched.
+    /// The caller is RUNNING after each but the last EINVAL, and `next_tid` untouched.
     ///
     /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that
-    ///   is its own target, a state that is none of these.
+    ///   is its own target. And a state in which nobody waits: NONE, a number that is no state,
+    ///   BLOCKED for a server. It is left as it is, for whoever wrote it there.
     /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
     /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
     /// * ETIMEDOUT: the deadline, servers only.
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error>;
 
-    /// Takes a RUNNING worker out of its slot, or wakes a server that sleeps in `wait`.
+    /// Takes a RUNNING worker out of its slot, or wakes a server that sleeps in `wait`; an
+    /// [example](Provider#examples) of that.
     ///
     /// A worker: device: it becomes RUNNABLE and is pushed on `runnable_ptr`. Emulated: it is
     /// treated as blocked, runs on unmanaged, and stops at its next checkpoint. Either way its
@@ -311,7 +447,8 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
     /// To be called by a worker after whatever may have blocked, before it touches anything
-    /// that its server schedules: if it was judged it stops here until it is picked.
+    /// that its server schedules: if it was judged it stops here until it is picked. An
+    /// [example](Provider#examples).
     ///
     /// Where the kernel stops an unblocked worker itself this is a no-op. Cheap (two loads)
     /// when nothing happened. A server may call it: nothing happens.
@@ -325,7 +462,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing, which need not
     /// run on: it never sleeps. `true`: the caller holds its slot. `false`: it was judged, and
     /// runs without a slot; all it may do is [`leave_judged`](UmcgTask::leave_judged), publish
-    /// itself as a worker without work, and `wait`.
+    /// itself as a worker without work, and `wait`. An [example](Provider#examples).
     ///
     /// `wanted` says, if it comes to that, whether the worker has anything to do in a slot: one
     /// that is to be had without a switch is taken only then.
@@ -374,6 +511,7 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// What was counted for a server so far; `None` when there is no such server.
     fn counters(&self, server_tid: u32) -> Option<ServerCounters>;
 
-    /// One sentence for the log: how this provider sees blocks here, and what it lacks.
+    /// One sentence for the log: how this provider sees blocks here, and what it lacks. As of now:
+    /// what the system refuses later, to a server that registers for one, is said from then on.
     fn describe(&self) -> String;
 }

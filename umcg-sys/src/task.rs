@@ -32,6 +32,35 @@ struct Layout {
 ///
 /// 32 bytes as in the mail, aligned to 64 so that it never straddles a page or a cache line.
 /// It must not move or be freed while it is registered.
+///
+/// # Examples
+///
+/// What a provider, a worker and its server do with the words; with the calls in between see
+/// [`Provider`](crate::Provider#examples).
+///
+/// ```
+/// use std::ptr::NonNull;
+/// use umcg_sys::{List, UmcgTask, state};
+///
+/// let (server, worker) = (UmcgTask::for_current_thread(0), UmcgTask::new());
+/// // The application's bits stay in every transition.
+/// worker.set_user_bits(7);
+/// worker.transition(state::NONE, state::RUNNING).expect("a new task");
+/// assert!(worker.leave(), "RUNNING to RUNNABLE, before it publishes itself");
+/// assert_eq!((worker.state(), worker.user_bits()), (state::RUNNABLE, 7));
+///
+/// // A provider pushes an event, once for as long as it is pending.
+/// // SAFETY: both tasks live to the end.
+/// unsafe {
+///     assert!(server.push(List::Runnable, &worker));
+///     assert!(!server.push(List::Runnable, &worker), "pending");
+/// }
+/// // The server takes all there are by one swap, and picks one.
+/// let events: Vec<_> = server.take(List::Runnable).collect();
+/// assert_eq!(events, [NonNull::from(&worker)]);
+/// assert!(!server.has_events(List::Runnable));
+/// server.set_next_tid(worker.tid());
+/// ```
 #[repr(C, align(64))]
 pub struct UmcgTask {
     raw: Layout,
@@ -139,7 +168,8 @@ impl UmcgTask {
     }
 
     /// One transition of bits 0 to 15 that keeps the user's bits: a CAS from `from` to `to`,
-    /// retried while only bits 16 to 31 changed. On failure the word that was found.
+    /// retried while only bits 16 to 31 changed. On failure the word that was found. An
+    /// [example](UmcgTask#examples).
     ///
     /// SeqCst: one half of the store-then-look pairs of the protocol (state, then list).
     pub fn transition(&self, from: u32, to: u32) -> Result<(), u32> {
@@ -158,7 +188,16 @@ impl UmcgTask {
 
     /// A worker's first step out of RUNNING: RUNNING to RUNNABLE, *before* it publishes itself
     /// in any queue. False: it was judged BLOCKED (a verdict or a preemption); it must call
-    /// `checkpoint` and try again (trace A8).
+    /// [`checkpoint`](crate::Provider::checkpoint) and try again (trace A8):
+    ///
+    /// ```
+    /// # fn leave(provider: &dyn umcg_sys::Provider, own: &umcg_sys::UmcgTask) -> Result<(), umcg_sys::Error> {
+    /// while !own.leave() {
+    ///     provider.checkpoint()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "a worker that was judged must not publish itself"]
     pub fn leave(&self) -> bool {
         self.transition(state::RUNNING, state::RUNNABLE).is_ok()
@@ -184,7 +223,8 @@ impl UmcgTask {
     }
 
     /// First step of the server loop: the server says that it is about to sleep, *before* it
-    /// drains. Every event after this makes `wait` return at once.
+    /// drains. Every event after this makes `wait` return at once. The loop is in the
+    /// [crate's page](crate).
     pub fn begin_drain(&self) {
         // Already RUNNABLE when the loop comes round again without a wait: fine.
         let _ = self.transition(state::RUNNING, state::RUNNABLE);
@@ -232,8 +272,9 @@ impl UmcgTask {
         self.raw.next_tid.load(Acquire)
     }
 
-    /// Chooses whom to switch to. On a server: the pick. On a worker: see the table of owners
-    /// in `DESIGN`, "arming".
+    /// Chooses whom to switch to. On a server: the pick. On a worker: its own choice for its next
+    /// `wait`, set by itself; or set by its server, which is about to dispatch it, whom a block
+    /// is to switch to (arming, see [`disarm`](crate::Provider::disarm)).
     pub fn set_next_tid(&self, tid: u32) {
         self.raw.next_tid.store(tid, Release);
     }
@@ -268,7 +309,7 @@ impl UmcgTask {
     /// On a server: takes all events of the list, one atomic swap. Newest first, as pushed.
     ///
     /// Take [`List::Runnable`] first, then [`List::Blocked`]; *process* blocked completely,
-    /// then runnable (trace A2).
+    /// then runnable (trace A2): as the loop in the [crate's page](crate) does.
     #[must_use = "the events taken must be processed"]
     pub fn take(&self, list: List) -> Events<'_> {
         // SeqCst: the second half of "store RUNNABLE, then take"; pairs with the pusher's

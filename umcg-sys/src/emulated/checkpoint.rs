@@ -205,10 +205,10 @@ impl World {
             Phase::Judged => seen,
             Phase::Acked if now().saturating_sub(holder.running_since.load(Relaxed)) < FRESH_NS => {
                 let verdict = seen.to(Phase::Judged);
+                holder.blocked_since.store(now(), Relaxed);
                 if holder.step(seen, verdict).is_err() {
                     return false;
                 }
-                holder.blocked_since.store(now(), Relaxed);
                 Counts::bump(&server.counts.sibling);
                 verdict
             }
@@ -244,16 +244,18 @@ impl World {
         Ok(())
     }
 
-    /// Statistics at the end of a block.
-    fn end_of_block(&self, index: Index) {
+    /// Statistics where the end of a block is seen: at the worker's checkpoint, or when it is
+    /// adopted. One that was preempted was not blocked.
+    pub(crate) fn end_of_block(&self, index: Index) {
         let worker = self.record(index);
-        let since = worker
-            .blocked_since
-            .load(core::sync::atomic::Ordering::Relaxed);
+        let since = worker.blocked_since.load(Relaxed);
+        if since == 0 {
+            return;
+        }
         let length = now().saturating_sub(since);
         self.record(worker.host.load(SeqCst))
             .counts
             .longest_block_ns
-            .fetch_max(length, core::sync::atomic::Ordering::Relaxed);
+            .fetch_max(length, Relaxed);
     }
 }

@@ -283,6 +283,21 @@ pub(crate) fn cpu_time(tid: u32) -> Option<u64> {
     (result == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
+/// How often the calling thread was taken off its CPU while it could have run on, by
+/// `sched_yield` for one; 0 if it cannot be asked.
+pub(crate) fn times_switched_away() -> u64 {
+    // SAFETY: an all-zero `rusage` is valid, and the call fills a live one.
+    let (result, usage) = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        (libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), usage)
+    };
+    if result == 0 {
+        usage.ru_nivcsw as u64
+    } else {
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

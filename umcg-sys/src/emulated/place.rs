@@ -1,4 +1,8 @@
 //! CPUs: which server gets which, and workers follow their server.
+//!
+//! What the system refuses is done without: the kernel then places threads as it likes, and the
+//! monitor sees the blocks. Nobody fails for it, so it is kept, for `describe` to say
+//! ([`lacks`]).
 
 use std::{
     io,
@@ -13,7 +17,7 @@ use super::{
     record::Record,
     sentinel,
     words::Index,
-    world::{Pin, World},
+    world::{Pin, WORLD, World},
 };
 use crate::Placement;
 
@@ -24,8 +28,70 @@ fn table() -> MutexGuard<'static, ()> {
     TABLE.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
+/// Something that the system refused, or took away, after the self-test had found it to work. A
+/// bit of [`LACKS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    /// A server or a worker could not be pinned.
+    Pin = 1,
+    /// A sentinel could not be made SCHED_IDLE.
+    Sentinel = 2,
+    /// A CPU is not in the cpuset any more.
+    Cpu = 4,
+}
+
+/// All that was refused so far. Bits are set and never cleared: what it is about may be long in
+/// the past, and the reason of how things are now.
+static LACKS: AtomicU32 = AtomicU32::new(0);
+
+impl Lack {
+    fn note(self) {
+        // Mostly it is there already, and a worker may come here at each dispatch.
+        if LACKS.load(Relaxed) & self as u32 == 0 {
+            LACKS.fetch_or(self as u32, Relaxed);
+        }
+    }
+}
+
+/// What this process has to do without by now, as the end of a sentence; empty if nothing.
+pub(crate) fn lacks() -> String {
+    sentence(LACKS.load(Relaxed), NO_SLICES.load(Relaxed) != 0)
+}
+
+fn sentence(lacks: u32, no_slices: bool) -> String {
+    let mut text = String::new();
+    for (lack, says) in [
+        (
+            Lack::Pin,
+            "; sched_setaffinity was refused: servers and workers that came then are not pinned, \
+             and the monitor thread sees their blocks",
+        ),
+        (
+            Lack::Sentinel,
+            "; SCHED_IDLE was refused: servers that came then have no sentinel, and the monitor \
+             thread sees their blocks",
+        ),
+        (
+            Lack::Cpu,
+            "; a CPU was taken away: its servers are not pinned any more, and the monitor thread \
+             sees their blocks",
+        ),
+    ] {
+        if lacks & lack as u32 != 0 {
+            text.push_str(says);
+        }
+    }
+    if no_slices {
+        text.push_str(
+            "; workers have no time slice of 1 ms (Linux before 6.12, or refused): they wait \
+             longer for their turn on busy CPUs",
+        );
+    }
+    text
+}
+
 /// Puts a server on its CPU: its thread is pinned there and a sentinel watches. `None`: not
-/// pinned, the monitor alone watches.
+/// pinned, the monitor alone watches. Undone by [`leave`].
 ///
 /// # Errors
 /// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: no thread for the sentinel, or
@@ -39,23 +105,26 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
         Placement::Cpu(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         Placement::Auto => choose(&mask),
     };
-    // Refused by a sandbox: then unpinned is what is left, and `describe` says so.
+    // Refused by a sandbox: then unpinned is what is left.
     if let Err(error) = os::CpuSet::only(number).apply(0) {
         return if placement == Placement::Auto {
+            Lack::Pin.note();
             Ok(None)
         } else {
             Err(error)
         };
     }
-    if let sentinel::Confirmation::None(_) = sentinel::self_test(number) {
-        return Ok(Some(number));
+    let cpu = sentinel::cpu(number);
+    if !matches!(sentinel::self_test(number), sentinel::Confirmation::None(_)) {
+        match cpu.attach(number, server) {
+            // A sandbox that was entered after the self-test refuses the idle priority: no
+            // sentinel, the monitor sees the blocks.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Lack::Sentinel.note(),
+            attached => attached?,
+        }
     }
-    match sentinel::cpu(number).attach(number, server) {
-        // A sandbox that was entered after the self-test refuses the idle priority: no sentinel,
-        // the monitor sees the blocks.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(Some(number)),
-        attached => attached.map(|()| Some(number)),
-    }
+    cpu.enter();
+    Ok(Some(number))
 }
 
 /// The CPU of the mask that has the fewest servers of this process; among equals not always the
@@ -65,7 +134,7 @@ fn choose(mask: &os::CpuSet) -> usize {
     let start = process_offset() % cpus.len().max(1);
     (0..cpus.len())
         .map(|i| cpus[(start + i) % cpus.len()])
-        .min_by_key(|&number| sentinel::cpu(number).users())
+        .min_by_key(|&number| sentinel::cpu(number).pinned())
         .unwrap_or(0)
 }
 
@@ -80,11 +149,15 @@ fn process_offset() -> usize {
     *OFFSET.get_or_init(|| RandomState::new().build_hasher().finish() as usize)
 }
 
-/// The server leaves its CPU.
-pub(crate) fn leave(server: Index, cpu: Option<usize>) {
-    let Some(number) = cpu else { return };
+/// The server leaves its CPU, if it still has one.
+pub(crate) fn leave(server: Index) {
+    // By swap: it may be about to [`lose`] it.
+    let Ok(number) = usize::try_from(WORLD.record(server).cpu.swap(-1, Relaxed)) else {
+        return;
+    };
     let _table = table();
     sentinel::cpu(number).detach(server);
+    sentinel::cpu(number).exit();
 }
 
 impl World {
@@ -102,7 +175,9 @@ impl World {
             match moved {
                 Ok(()) => worker.cpu.store(cpu, Relaxed),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => lose(server, cpu),
-                // The thread just ended, or a sandbox refuses: it runs where it may.
+                // A sandbox refuses: it runs where it may.
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => Lack::Pin.note(),
+                // The thread just ended.
                 Err(_) => {}
             }
         }
@@ -158,10 +233,34 @@ fn lose(server: &Pin<'_>, cpu: i32) {
         .compare_exchange(cpu, -1, Relaxed, Relaxed)
         .is_ok()
     {
+        Lack::Cpu.note();
         sentinel::cpu(cpu as usize).detach(server.index());
+        sentinel::cpu(cpu as usize).exit();
         let _ = os::original_mask().apply(server.tid.load(Relaxed));
     }
 }
 
 /// 1: the kernel takes no slice for SCHED_BATCH threads.
 pub(crate) static NO_SLICES: AtomicU32 = AtomicU32::new(0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_said_and_nothing_else() {
+        assert_eq!(sentence(0, false), "");
+        let all = [
+            (Lack::Pin, "sched_setaffinity was refused"),
+            (Lack::Sentinel, "SCHED_IDLE was refused"),
+            (Lack::Cpu, "a CPU was taken away"),
+        ];
+        for (lack, says) in all {
+            let text = sentence(lack as u32, false);
+            for (other, words) in all {
+                assert_eq!(text.contains(words), other == lack, "{says}: {text}");
+            }
+        }
+        assert!(sentence(0, true).contains("no time slice"));
+    }
+}

@@ -67,7 +67,8 @@ pub(crate) struct Record {
     pub(crate) running_since: Count,
     /// Server: it was seen contended while the 1 ms slice is not to be had (0 or 1).
     pub(crate) contended: AtomicU32,
-    /// Worker: when it was judged, CLOCK_MONOTONIC ns. Statistics only.
+    /// Worker: when it was judged blocked, CLOCK_MONOTONIC ns; 0 = it was preempted. Written by a
+    /// judge before its verdict. Statistics only.
     pub(crate) blocked_since: Count,
     /// Server: workers that were judged last, a ring. Hints only.
     pub(crate) recent: [AtomicU32; RECENT],

@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::{
-    fork, monitor, os, place,
+    fork, monitor,
+    os::{self, ThreadState},
+    place,
     record::life,
     sentinel::{self, Confirmation},
     words::Index,
@@ -362,32 +364,40 @@ unsafe impl Provider for Emulated {
     }
 
     fn describe(&self) -> String {
+        let monitor = if os::thread_state(crate::gettid()) == ThreadState::Unknown {
+            "the monitor thread, without /proc: a thread whose CPU clock stands still for 1 ms is \
+             taken for blocked"
+        } else {
+            "the monitor thread (50 us to 1 ms)"
+        };
+        self.sentinels(monitor) + &place::lacks()
+    }
+}
+
+impl Emulated {
+    /// How blocks are seen, according to the self-test.
+    fn sentinels(&self, monitor: &str) -> String {
         if !self.options.pin {
-            return "emulated, not pinned: blocks are seen by the monitor thread (50 us to 1 ms)"
-                .into();
+            return format!("emulated, not pinned: blocks are seen by {monitor}");
         }
         let number = os::original_mask().iter().next().unwrap_or(0);
         match sentinel::self_test(number) {
             Confirmation::Yield { alone_ns, quick_ns } => format!(
                 "emulated: blocks are seen by an idle-priority sentinel on each server's CPU, \
-                 confirmed by sched_yield ({alone_ns} ns at best, quick up to {quick_ns} ns), and by \
-                 the monitor thread on busy CPUs"
+                 confirmed by sched_yield ({alone_ns} ns at best, quick up to {quick_ns} ns), and on \
+                 busy CPUs by {monitor}"
             ),
-            Confirmation::Untimed => {
-                "emulated: blocks are seen by an idle-priority sentinel on each \
-                server's CPU, confirmed by sched_yield (not yet timed: the CPU was busy at \
-                start), and by the monitor thread on busy CPUs"
-                    .into()
+            Confirmation::Untimed => format!(
+                "emulated: blocks are seen by an idle-priority sentinel on each server's CPU, \
+                 confirmed by sched_yield (not timed: the CPU was busy at start), and on busy CPUs \
+                 by {monitor}"
+            ),
+            Confirmation::None(why) => {
+                format!("emulated, without sentinels ({why}): blocks are seen by {monitor}")
             }
-            Confirmation::None(why) => format!(
-                "emulated, without sentinels ({why}): blocks are seen by the monitor thread \
-                 (50 us to 1 ms)"
-            ),
         }
     }
-}
 
-impl Emulated {
     fn register_server(
         &self,
         task: NonNull<UmcgTask>,
@@ -417,12 +427,17 @@ impl Emulated {
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
         let before = Before::of_this_thread();
-        let cpu = place::settle(index, placement)
-            .map_err(|error| undo("the CPU, or a sentinel on it, cannot be had", &error))?;
+        let cpu = match place::settle(index, placement) {
+            Ok(cpu) => cpu,
+            Err(error) => {
+                before.give_back();
+                return Err(undo("the CPU, or a sentinel on it, cannot be had", &error));
+            }
+        };
         let record = WORLD.record(index);
         record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
         if let Err(error) = monitor::attach(index, how.has_work.clone(), how.overdue.clone()) {
-            place::leave(index, cpu);
+            place::leave(index);
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
@@ -492,7 +507,6 @@ fn become_ordinary() {
 /// The server goes, and what was made for it.
 fn leave_server(index: Index) {
     monitor::detach(index);
-    let cpu = usize::try_from(WORLD.record(index).cpu.load(Relaxed)).ok();
-    place::leave(index, cpu);
+    place::leave(index);
     WORLD.leave_server(index);
 }

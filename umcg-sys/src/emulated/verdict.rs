@@ -47,12 +47,13 @@ impl World {
         } else {
             Phase::Judged
         });
+        // Before the verdict, for who reads that. If it fails the worker runs, and the next one
+        // writes this anew.
+        let since = if judge == Judge::Preempter { 0 } else { now() };
+        worker.blocked_since.store(since, Relaxed);
         if worker.step(seen, verdict).is_err() {
             return false;
         }
-        worker
-            .blocked_since
-            .store(now(), core::sync::atomic::Ordering::Relaxed);
         Counts::bump(match judge {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
@@ -204,16 +205,15 @@ impl World {
             if worker.step(before, adopting).is_err() {
                 continue;
             }
+            self.end_of_block(index);
             let verdict = seen.to(Phase::Judged);
+            self.record(holder).blocked_since.store(now(), Relaxed);
             if self.record(holder).step(seen, verdict).is_err() {
                 // The holder left by itself; nothing to adopt into. If this fails the adopted
                 // one is at its checkpoint, which is as good.
                 let _ = worker.step(adopting, adopting.to(Phase::Judged));
                 return false;
             }
-            self.record(holder)
-                .blocked_since
-                .store(now(), core::sync::atomic::Ordering::Relaxed);
             Counts::bump(&server.counts.monitor);
             let named = Slot::held(index, adopting.epoch());
             if !server.move_slot(Slot::held(holder, seen.epoch()), named) {
