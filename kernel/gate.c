@@ -232,16 +232,13 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		goto unlock;
 	s = umcg_find_server(g, READ_ONCE(w->u->server_tid));
 	if (!s || READ_ONCE(g->dead)) {
-		wake = umcg_vacate(w);
-		umcg_orphan(w);
+		umcg_orphan(w, &left);
 		goto unlock;
 	}
 	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
 	w->phase = UMCG_PH_OUT;
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-	if (s->dead) {
-		umcg_orphan(w);
-	} else {
+	if (!s->dead) {
 		/* Who is on the runnable list was on the blocked list before. */
 		if (test_bit(UMCG_F_OWES_EVENT, &w->flags) &&
 		    !umcg_push(s, w, UMCG_L_BLOCKED))
@@ -257,7 +254,9 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 	}
 	raw_spin_unlock(&s->lock);
 	/* A preempted worker still holds its slot; the event comes first. */
-	if (!ret && w->host) {
+	if (ret == -ESRCH) {
+		umcg_orphan(w, &left);
+	} else if (!ret && w->host) {
 		w->host->preempted++;
 		left = umcg_vacate(w);
 	}

@@ -328,7 +328,7 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 /* The workers of a server that is dead and cannot be found any more. */
 static void umcg_orphan_workers(struct umcg_group *g, struct umcg_thread *s)
 {
-	struct umcg_thread *w;
+	struct umcg_thread *w, *left;
 	unsigned long irq;
 	unsigned int i;
 	bool wake;
@@ -339,15 +339,18 @@ static void umcg_orphan_workers(struct umcg_group *g, struct umcg_thread *s)
 			if (!w->worker)
 				continue;
 			wake = false;
+			left = NULL;
 			raw_spin_lock_irqsave(&w->lock, irq);
 			if (!w->dead && w->phase != UMCG_PH_PLAIN &&
 			    (!s || w->host == s ||
 			     (w->phase != UMCG_PH_HOLD &&
 			      READ_ONCE(w->u->server_tid) == s->tid)))
-				wake = umcg_orphan(w);
+				wake = umcg_orphan(w, &left);
 			raw_spin_unlock_irqrestore(&w->lock, irq);
 			if (wake)
 				umcg_wake(w, 0);
+			if (left)
+				umcg_wake(left, 0);
 		}
 	}
 	rcu_read_unlock();

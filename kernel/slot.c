@@ -150,15 +150,19 @@ struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
 
 /**
  * umcg_orphan() - make a worker an ordinary thread, because its server is gone
- * @w: the worker; locked
+ * @w: the worker; locked, and no server is
+ * @left: the server to be woken, or NULL
+ *
+ * User space may have changed server_tid since: it may hold the slot of a server
+ * that lives, which must not keep a pointer to it.
  *
  * Return: true if it may be asleep in a wait of ours.
  */
-bool umcg_orphan(struct umcg_thread *w)
+bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left)
 {
 	bool asleep = w->phase == UMCG_PH_OUT;
 
-	w->host = NULL;
+	*left = umcg_vacate(w);
 	/* Pairs with umcg_sleep_worker(). */
 	smp_store_release(&w->phase, UMCG_PH_PLAIN);
 	return asleep;

@@ -168,7 +168,7 @@ bool umcg_poke(struct umcg_thread *s);
 struct umcg_thread *umcg_vacate(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
-bool umcg_orphan(struct umcg_thread *w);
+bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left);
 
 /* wait.c */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how);
