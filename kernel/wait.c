@@ -155,6 +155,29 @@ out:
 	return ret;
 }
 
+/*
+ * The server names whom it saw in its slot. If that one runs, it is where it was
+ * wanted. If it has stepped to RUNNABLE it is on its way out, and the server's,
+ * who found it published: the pick stays, and the worker's WAIT wakes us.
+ */
+static void umcg_pick_holder(struct umcg_thread *s, u32 tid)
+{
+	struct umcg_thread *n;
+	unsigned long irq;
+
+	rcu_read_lock();
+	n = umcg_find(s->group, tid);
+	if (n && n->worker) {
+		raw_spin_lock_irqsave(&n->lock, irq);
+		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+		if (s->curr == n && READ_ONCE(*umcg_state(n)) != UMCG_RUNNABLE)
+			umcg_clear_next(s, tid);
+		raw_spin_unlock(&s->lock);
+		raw_spin_unlock_irqrestore(&n->lock, irq);
+	}
+	rcu_read_unlock();
+}
+
 static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 {
 	u32 next = READ_ONCE(s->u->next_tid);
@@ -169,7 +192,7 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 	raw_spin_unlock_irq(&s->lock);
 	/* A worker in the slot: never a second one. */
 	if (held && next == held)
-		umcg_clear_next(s, next);
+		umcg_pick_holder(s, next);
 	else if (held && next)
 		ret = -EBUSY;
 	else if (next)

@@ -225,3 +225,88 @@ int test_late(int argc, char **argv)
 	CHECK(picks == ROUNDS + 1);
 	return 0;
 }
+
+static atomic_bool published;
+static atomic_int ready, step;
+
+/* Leaves RUNNING, is published, and comes to its WAIT when the server is in its own. */
+static void *held_worker(void *argument)
+{
+	struct umcg_task *server = &servers[0].task;
+	struct worker *w = argument;
+	uint64_t from;
+
+	w->task.server_tid = server->tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	for (int i = 0; i < ROUNDS; i++) {
+		ready++;
+		CHECK(!do_preempt(server->tid));
+		while (step == i)
+			;
+		leave(&w->task);
+		published = true;
+		while (__atomic_load_n(&server->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+			;
+		for (from = now_ns(); now_ns() - from < 2000000; )
+			;
+		CHECK(!do_wait(0));
+	}
+	w->finished = true;
+	CHECK(!do_unregister(&w->task));
+	return NULL;
+}
+
+/* One turn of a server with one worker, which may sleep at any page fault. */
+static void turn(struct umcg_task *task, struct umcg_task *w)
+{
+	leave(task);
+	if (__atomic_exchange_n(&task->runnable_ptr, 0, __ATOMIC_SEQ_CST))
+		w->runnable_ptr = 0;
+	if (__atomic_exchange_n(&task->blocked_ptr, 0, __ATOMIC_SEQ_CST))
+		w->blocked_ptr = 0;
+	task->next_tid = w->state == UMCG_RUNNABLE ? w->tid : 0;
+	do_wait(now_ns() + 10000000);
+}
+
+/*
+ * A server names the worker that is in its slot. One that runs is where it should
+ * be; one that has offered itself is the server's, and stays in its next_tid.
+ */
+int test_held(int argc, char **argv)
+{
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+	int i, kept = 0;
+
+	(void)argc, (void)argv;
+	alarm(60);
+	task->tid = task->server_tid = own_tid();
+	CHECK(!do_register(task, 0));
+	pthread_create(&w->thread, NULL, held_worker, w);
+	for (i = 0; i < ROUNDS; i++) {
+		do
+			turn(task, &w->task);
+		while (ready == i || do_current(task->tid) != (int)w->task.tid);
+		leave(task);
+		task->next_tid = w->task.tid;
+		if (do_wait(now_ns() + 2000000) == -ETIMEDOUT)
+			CHECK(!task->next_tid);
+		published = false;
+		step++;
+		while (!published)
+			usleep(100);
+		leave(task);
+		task->next_tid = w->task.tid;
+		CHECK(!do_wait(0));
+		/* Else somebody else put it there, and it is nobody's. */
+		CHECK(task->next_tid || w->task.state == UMCG_RUNNING);
+		kept += task->next_tid == w->task.tid;
+	}
+	while (!w->finished)
+		turn(task, &w->task);
+	pthread_join(w->thread, NULL);
+	printf("held: kept the pick in %d of %d rounds\n", kept, ROUNDS);
+	CHECK(kept > ROUNDS / 2);
+	return 0;
+}

@@ -102,6 +102,7 @@ void report(const char *name);
 /* Scenarios; each returns 0 or dies. */
 int test_blocks(int argc, char **argv);
 int test_late(int argc, char **argv);
+int test_held(int argc, char **argv);
 int test_stress(int argc, char **argv);
 int test_hostile(int argc, char **argv);
 int test_abi(int argc, char **argv);

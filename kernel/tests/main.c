@@ -14,6 +14,7 @@ static const struct {
 	{ "compat", test_compat },
 	{ "blocks", test_blocks },
 	{ "late", test_late },
+	{ "held", test_held },
 	{ "stress", test_stress },
 	{ "hostile", test_hostile },
 	{ "fork", test_fork },

@@ -17,6 +17,7 @@ check memory
 check compat
 check blocks
 check late
+check held
 check fork
 check exec
 check exit
