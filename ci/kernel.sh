@@ -20,6 +20,8 @@ out=$target/kernel
 qemu=$root/kernel/qemu
 mkdir -p "$out"/{t,e}
 
+"$qemu/retry.sh" --test
+
 say "kernel: test programs for the guest"
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
 # Optimized, though nothing else needs them so: QEMU makes up for it many times over.
