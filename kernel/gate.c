@@ -47,7 +47,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 	raw_spin_lock_nested(&host->lock, UMCG_LOCK_SERVER);
 	if (host->curr == w) {
 		host->blocks++;
-		if (n && !host->dead && umcg_consume(w, n, host)) {
+		if (n && !umcg_gone(host) && umcg_consume(w, n, host)) {
 			host->curr = n;
 			host->dispatches++;
 			wake = n;
@@ -67,7 +67,7 @@ static void umcg_post_blocked(struct umcg_thread *w, struct umcg_thread *s)
 
 	if (s) {
 		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-		if (!s->dead)
+		if (!umcg_gone(s))
 			ret = umcg_push(s, w, UMCG_L_BLOCKED);
 		raw_spin_unlock(&s->lock);
 	}
@@ -238,7 +238,7 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
 	w->phase = UMCG_PH_OUT;
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-	if (!s->dead) {
+	if (!umcg_gone(s)) {
 		/* Who is on the runnable list was on the blocked list before. */
 		if (test_bit(UMCG_F_OWES_EVENT, &w->flags) &&
 		    !umcg_push(s, w, UMCG_L_BLOCKED))

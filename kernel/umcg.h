@@ -24,8 +24,8 @@
  *    section of the worker's lock. host is written under the worker's lock,
  *    curr under the server's lock; a server sets its own curr only from NULL,
  *    a holder hands it on only while it is the holder.
- * 4. The user words of a task are touched by others only under its lock and
- *    with !dead, hence never after UNREGISTER returned.
+ * 4. The user words of a task are written by others only under its lock and
+ *    with !umcg_gone(), hence never after UNREGISTER returned.
  * 5. Look-ups and the wake-ups that follow them are under rcu_read_lock(); a
  *    thread is freed a grace period after its last reference went.
  * 6. group->hash_lock (raw, leaf) is for writers of the hash; group->pages_lock
@@ -155,6 +155,17 @@ void umcg_put(struct umcg_thread *t);
 static inline u8 *umcg_state(struct umcg_thread *t)
 {
 	return (u8 *)&t->u->state;	/* little endian: bits 0 to 7 */
+}
+
+/*
+ * Unregistered, or on its way out: exit_mm() lets its joiner take the memory, some
+ * time before the exit tracepoint takes its lock. Its lock does not keep PF_EXITING
+ * from being set, but a thread needs far longer from there to exit_mm() than a
+ * section of the lock lasts.
+ */
+static inline bool umcg_gone(struct umcg_thread *t)
+{
+	return t->dead || READ_ONCE(t->task->flags) & PF_EXITING;
 }
 
 static inline bool umcg_move(struct umcg_thread *t, u8 from, u8 to)

@@ -231,10 +231,10 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 		if (!n || !n->worker || n == w)
 			goto next;
 		raw_spin_lock_irqsave(&n->lock, irq);
-		s = n->dead ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
+		s = umcg_gone(n) ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
 		if (s) {
 			raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-			if (!s->dead && n->phase != UMCG_PH_PLAIN &&
+			if (!umcg_gone(s) && n->phase != UMCG_PH_PLAIN &&
 			    READ_ONCE(*umcg_state(n)) == UMCG_RUNNABLE) {
 				ret = umcg_push(s, n, UMCG_L_RUNNABLE);
 				wake = !ret && umcg_poke(s);
@@ -462,7 +462,7 @@ int umcg_preempt(struct umcg_group *g, u32 tid)
 	} else {
 		raw_spin_lock_nested(&n->lock, UMCG_LOCK_SERVER);
 		/* Also beside a worker in the slot: somebody asks for the server. */
-		hit = !n->dead && umcg_move(n, UMCG_RUNNABLE, UMCG_RUNNING);
+		hit = !umcg_gone(n) && umcg_move(n, UMCG_RUNNABLE, UMCG_RUNNING);
 		if (umcg_broken(lock))
 			umcg_wake(n, 0);
 		raw_spin_unlock(&n->lock);
