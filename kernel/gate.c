@@ -340,8 +340,12 @@ void umcg_gate(struct callback_head *head)
 	if (umcg_sleep_worker(w, -EINTR) != -EINTR)
 		goto through;
 	if (!task_sigpending(current) && test_thread_flag(TIF_NOTIFY_SIGNAL)) {
-		/* Not a signal, but a task_work of io_uring's: let it run. */
+		/*
+		 * Not a signal, but a task_work of io_uring's: let it run. The
+		 * list is last in, first out: in the first round we come before it.
+		 */
 		clear_notify_signal();
+		clear_bit(UMCG_F_SECOND, &w->flags);
 		if (!task_work_add(current, &w->gate, TWA_RESUME))
 			return;
 	} else if (!fatal_signal_pending(current)) {

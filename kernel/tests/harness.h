@@ -119,6 +119,7 @@ int test_freezer(int argc, char **argv);
 int test_kill(int argc, char **argv);
 int test_hotplug(int argc, char **argv);
 int test_io_uring(int argc, char **argv);
+int test_io_uring_gate(int argc, char **argv);
 int bench(int argc, char **argv);
 
 #endif /* HARNESS_H */

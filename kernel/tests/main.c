@@ -28,6 +28,7 @@ static const struct {
 	{ "kill", test_kill },
 	{ "hotplug", test_hotplug },
 	{ "io_uring", test_io_uring },
+	{ "io_uring-gate", test_io_uring_gate },
 	{ "bench", bench },
 };
 

@@ -31,6 +31,7 @@ check stop
 check ptrace
 check freezer
 check io_uring
+check io_uring-gate
 check hostile
 check kill
 check hotplug
