@@ -20,6 +20,8 @@ out=$target/kernel
 qemu=$root/kernel/qemu
 folder=$("$qemu/debug-kernel.sh" "${SERIES:-6.1}")
 mkdir -p "$out/module-lockdep"
+UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
+export UMCG_QEMU_ACCEL
 
 say "checkpatch"
 # compat.h is about versions; umcg_uapi.h is for user space, which has no __aligned().
@@ -37,7 +39,7 @@ say "lockdep and KASAN, $(cat "$folder/version")"
     --add "$out/umcg-test" --time 1500 --memory 2048 --log "$out/lockdep.log"
 
 say "lockdep notices a wake-up under a lock"
-if "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments break_lock=1 \
+if "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments break_lock=N \
     --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 300 --memory 2048 \
     > "$out/lockdep-broken.log" 2>&1; then
     echo "it did not"

@@ -20,6 +20,8 @@ out=$target/kernel
 qemu=$root/kernel/qemu
 mkdir -p "$out"/{t,e}
 
+"$qemu/retry.sh" --test
+
 say "kernel: test programs for the guest"
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
 # Optimized, though nothing else needs them so: QEMU makes up for it many times over.
@@ -62,10 +64,14 @@ module() {
 
 for series in ${KERNELS:-6.1 6.12}; do
     folder=$("$qemu/packages.sh" "$series")
+    [[ -n ${UMCG_QEMU_ACCEL:-} ]] || UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
+    export UMCG_QEMU_ACCEL
     say "kernel $(cat "$folder/version"): the module's tests"
     ko=$(module "$folder" "$series")
+    # A registration that is freed is filled with a pattern, which the hostile scenario looks for.
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/module.sh" \
-        --add "$out/umcg-test" --time 500 --log "$out/$series-module.log"
+        --append slub_debug=FPZ,kmalloc-cg-256,kmalloc-cg-512,kmalloc-cg-1k \
+        --add "$out/umcg-test" --time 600 --log "$out/$series-module.log"
     say "kernel $(cat "$folder/version"): the workspace's tests on the device"
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/rust.sh" \
         "${adds[@]}" --time 900 --log "$out/$series-rust.log"
@@ -76,7 +82,6 @@ done
 
 say "kernel: a broken module is noticed"
 ko=$(module "$folder" debug UMCG_DEBUG=1)
-for switch in gate regate wake; do
-    "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments "break_$switch=1" \
-        --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 200
-done
+"$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" \
+    --arguments "break_gate=N break_regate=N break_wake=N" \
+    --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 300

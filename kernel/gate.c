@@ -47,7 +47,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 	raw_spin_lock_nested(&host->lock, UMCG_LOCK_SERVER);
 	if (host->curr == w) {
 		host->blocks++;
-		if (n && !host->dead && umcg_consume(w, n, host)) {
+		if (n && !umcg_gone(host) && umcg_consume(w, n, host)) {
 			host->curr = n;
 			host->dispatches++;
 			wake = n;
@@ -67,7 +67,7 @@ static void umcg_post_blocked(struct umcg_thread *w, struct umcg_thread *s)
 
 	if (s) {
 		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-		if (!s->dead)
+		if (!umcg_gone(s))
 			ret = umcg_push(s, w, UMCG_L_BLOCKED);
 		raw_spin_unlock(&s->lock);
 	}
@@ -214,6 +214,24 @@ void umcg_kick(struct umcg_thread *w)
 	clear_bit(UMCG_F_KICKED, &w->flags);
 }
 
+/**
+ * umcg_dying() - will current never see user mode again?
+ *
+ * get_signal() takes the SIGKILL off its list, hence not fatal_signal_pending()
+ * alone: in a dump of core, in a debugger's stop at its end, and while io_uring
+ * cancels its requests a thread sleeps and runs task_work before PF_EXITING, and
+ * somebody waits for its end: exec, or who killed it.
+ */
+bool umcg_dying(void)
+{
+	struct signal_struct *signal = current->signal;
+	struct task_struct *exec = READ_ONCE(signal->group_exec_task);
+
+	return current->flags & PF_EXITING || fatal_signal_pending(current) ||
+	       READ_ONCE(signal->flags) & SIGNAL_GROUP_EXIT ||
+	       (exec && exec != current);
+}
+
 static int umcg_queue_up_once(struct umcg_thread *w)
 {
 	struct umcg_group *g = w->group;
@@ -232,16 +250,13 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		goto unlock;
 	s = umcg_find_server(g, READ_ONCE(w->u->server_tid));
 	if (!s || READ_ONCE(g->dead)) {
-		wake = umcg_vacate(w);
-		umcg_orphan(w);
+		umcg_orphan(w, &left);
 		goto unlock;
 	}
 	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
 	w->phase = UMCG_PH_OUT;
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-	if (s->dead) {
-		umcg_orphan(w);
-	} else {
+	if (!umcg_gone(s)) {
 		/* Who is on the runnable list was on the blocked list before. */
 		if (test_bit(UMCG_F_OWES_EVENT, &w->flags) &&
 		    !umcg_push(s, w, UMCG_L_BLOCKED))
@@ -257,7 +272,9 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 	}
 	raw_spin_unlock(&s->lock);
 	/* A preempted worker still holds its slot; the event comes first. */
-	if (!ret && w->host) {
+	if (ret == -ESRCH) {
+		umcg_orphan(w, &left);
+	} else if (!ret && w->host) {
 		w->host->preempted++;
 		left = umcg_vacate(w);
 	}
@@ -282,7 +299,7 @@ int umcg_queue_up(struct umcg_thread *w)
 	int ret;
 
 	while ((ret = umcg_queue_up_once(w)) == -EAGAIN) {
-		if (fatal_signal_pending(current))
+		if (umcg_dying())
 			return 0;
 		cond_resched();
 	}
@@ -322,7 +339,7 @@ void umcg_gate(struct callback_head *head)
 	struct umcg_thread *w = container_of(head, struct umcg_thread, gate);
 
 	/* After exec or on the way out nothing is left to stop, or to preempt. */
-	if ((current->flags & PF_EXITING) || current->mm != w->group->mm) {
+	if (umcg_dying() || current->mm != w->group->mm) {
 		clear_bit(UMCG_F_SECOND, &w->flags);
 		umcg_put(w);	/* stays QUEUED: never again */
 		return;
@@ -341,11 +358,15 @@ void umcg_gate(struct callback_head *head)
 	if (umcg_sleep_worker(w, -EINTR) != -EINTR)
 		goto through;
 	if (!task_sigpending(current) && test_thread_flag(TIF_NOTIFY_SIGNAL)) {
-		/* Not a signal, but a task_work of io_uring's: let it run. */
+		/*
+		 * Not a signal, but a task_work of io_uring's: let it run. The
+		 * list is last in, first out: in the first round we come before it.
+		 */
 		clear_notify_signal();
+		clear_bit(UMCG_F_SECOND, &w->flags);
 		if (!task_work_add(current, &w->gate, TWA_RESUME))
 			return;
-	} else if (!fatal_signal_pending(current)) {
+	} else if (!umcg_dying()) {
 		clear_bit(UMCG_F_SECOND, &w->flags);
 		clear_bit(UMCG_F_QUEUED, &w->flags);
 		umcg_arm_regate(w);

@@ -5,9 +5,11 @@
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/errno.h>
+#include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pid.h>
+#include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -45,6 +47,7 @@ struct umcg_group *umcg_group_new(void)
 	raw_spin_lock_init(&g->hash_lock);
 	mutex_init(&g->pages_lock);
 	INIT_LIST_HEAD(&g->pages);
+	g->salt = get_random_u32();
 	g->mm = current->mm;
 	mmgrab(g->mm);
 	g->tgid = get_pid(task_tgid(current));
@@ -62,7 +65,7 @@ static void umcg_group_put(struct umcg_group *g)
 
 static struct hlist_head *umcg_bucket(struct umcg_group *g, u32 tid)
 {
-	return &g->threads[tid % UMCG_BUCKETS];
+	return &g->threads[hash_32(tid ^ g->salt, UMCG_BUCKET_BITS)];
 }
 
 /**
@@ -328,7 +331,7 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 /* The workers of a server that is dead and cannot be found any more. */
 static void umcg_orphan_workers(struct umcg_group *g, struct umcg_thread *s)
 {
-	struct umcg_thread *w;
+	struct umcg_thread *w, *left;
 	unsigned long irq;
 	unsigned int i;
 	bool wake;
@@ -339,15 +342,18 @@ static void umcg_orphan_workers(struct umcg_group *g, struct umcg_thread *s)
 			if (!w->worker)
 				continue;
 			wake = false;
+			left = NULL;
 			raw_spin_lock_irqsave(&w->lock, irq);
 			if (!w->dead && w->phase != UMCG_PH_PLAIN &&
 			    (!s || w->host == s ||
 			     (w->phase != UMCG_PH_HOLD &&
 			      READ_ONCE(w->u->server_tid) == s->tid)))
-				wake = umcg_orphan(w);
+				wake = umcg_orphan(w, &left);
 			raw_spin_unlock_irqrestore(&w->lock, irq);
 			if (wake)
 				umcg_wake(w, 0);
+			if (left)
+				umcg_wake(left, 0);
 		}
 	}
 	rcu_read_unlock();

@@ -30,8 +30,8 @@ static u64 *umcg_list_word(struct umcg_task *u, enum umcg_list list)
 
 /**
  * umcg_push() - put a worker on a list of a server
- * @s: the server; locked, not dead
- * @w: the worker; locked
+ * @s: the server; locked, not gone
+ * @w: the worker; locked, not gone
  * @list: which list
  *
  * The link is claimed before anything else. Found in use, the event is pending
@@ -78,7 +78,7 @@ int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
  */
 bool umcg_poke(struct umcg_thread *s)
 {
-	return !s->dead && !s->curr &&
+	return !s->curr && !umcg_gone(s) &&
 	       umcg_move(s, UMCG_RUNNABLE, UMCG_RUNNING) && !umcg_broken(wake);
 }
 
@@ -117,7 +117,7 @@ struct umcg_thread *umcg_vacate(struct umcg_thread *w)
  */
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
 {
-	if (n->dead || s->dead || n->phase == UMCG_PH_PLAIN)
+	if (umcg_gone(n) || umcg_gone(s) || n->phase == UMCG_PH_PLAIN)
 		return -ESRCH;
 	if (n->phase == UMCG_PH_BLOCKED ||
 	    READ_ONCE(n->u->server_tid) != s->tid)
@@ -150,15 +150,19 @@ struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
 
 /**
  * umcg_orphan() - make a worker an ordinary thread, because its server is gone
- * @w: the worker; locked
+ * @w: the worker; locked, and no server is
+ * @left: the server to be woken, or NULL
+ *
+ * User space may have changed server_tid since: it may hold the slot of a server
+ * that lives, which must not keep a pointer to it.
  *
  * Return: true if it may be asleep in a wait of ours.
  */
-bool umcg_orphan(struct umcg_thread *w)
+bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left)
 {
 	bool asleep = w->phase == UMCG_PH_OUT;
 
-	w->host = NULL;
+	*left = umcg_vacate(w);
 	/* Pairs with umcg_sleep_worker(). */
 	smp_store_release(&w->phase, UMCG_PH_PLAIN);
 	return asleep;

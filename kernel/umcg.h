@@ -24,15 +24,17 @@
  *    section of the worker's lock. host is written under the worker's lock,
  *    curr under the server's lock; a server sets its own curr only from NULL,
  *    a holder hands it on only while it is the holder.
- * 4. The user words of a task are touched by others only under its lock and
- *    with !dead, hence never after UNREGISTER returned.
+ * 4. The user words of a task are written by others only under its lock and
+ *    with !umcg_gone(), hence never after UNREGISTER returned.
  * 5. Look-ups and the wake-ups that follow them are under rcu_read_lock(); a
  *    thread is freed a grace period after its last reference went.
  * 6. group->hash_lock (raw, leaf) is for writers of the hash; group->pages_lock
  *    (mutex) for the list of pinned pages, process context only.
  *
  * Bounds: user space can write any of its words at any time, so every retry on
- * one is bounded (UMCG_TRIES) while a lock is held. State is one byte, changed
+ * one is bounded (UMCG_TRIES) while a lock is held; what is given up under
+ * rq->lock the gate does later. The hash is salted: tids are chosen too easily,
+ * and it is searched under rq->lock. State is one byte, changed
  * by a byte-wide cmpxchg, which the application's bits cannot disturb at all.
  *
  * The kernel-side phase and host/curr are the truth, the user's state mirrors
@@ -56,8 +58,9 @@
 #include "compat.h"
 #include "umcg_uapi.h"
 
-#define UMCG_BUCKETS	1024
-#define UMCG_TRIES	64
+#define UMCG_BUCKET_BITS 10
+#define UMCG_BUCKETS	(1 << UMCG_BUCKET_BITS)
+#define UMCG_TRIES	8
 
 /**
  * enum umcg_phase - where a worker is, as the kernel sees it
@@ -98,6 +101,7 @@ struct umcg_group {
 	struct mm_struct	*mm;
 	struct pid		*tgid;
 	bool			dead;		/* its file is closed */
+	u32			salt;		/* of the hash */
 	raw_spinlock_t		hash_lock;
 	struct mutex		pages_lock;	/* pages, and umcg_page.users */
 	struct list_head	pages;
@@ -157,6 +161,17 @@ static inline u8 *umcg_state(struct umcg_thread *t)
 	return (u8 *)&t->u->state;	/* little endian: bits 0 to 7 */
 }
 
+/*
+ * Unregistered, or on its way out: exit_mm() lets its joiner take the memory, some
+ * time before the exit tracepoint takes its lock. Its lock does not keep PF_EXITING
+ * from being set, but a thread needs far longer from there to exit_mm() than a
+ * section of the lock lasts.
+ */
+static inline bool umcg_gone(struct umcg_thread *t)
+{
+	return t->dead || READ_ONCE(t->task->flags) & PF_EXITING;
+}
+
 static inline bool umcg_move(struct umcg_thread *t, u8 from, u8 to)
 {
 	return cmpxchg(umcg_state(t), from, to) == from;
@@ -168,10 +183,11 @@ bool umcg_poke(struct umcg_thread *s);
 struct umcg_thread *umcg_vacate(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
-bool umcg_orphan(struct umcg_thread *w);
+bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left);
 
 /* wait.c */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how);
+long umcg_refuse(struct umcg_thread *t, long error);
 int umcg_preempt(struct umcg_group *g, u32 tid);
 void umcg_step_aside(void);
 int umcg_sleep_worker(struct umcg_thread *w, int interrupted);
@@ -183,6 +199,7 @@ void umcg_queue_gate(struct umcg_thread *w);
 void umcg_on_kick(struct callback_head *head);
 void umcg_kick(struct umcg_thread *w);
 int umcg_queue_up(struct umcg_thread *w);
+bool umcg_dying(void);
 
 /* hooks.c */
 int umcg_hooks_init(void);

@@ -128,11 +128,13 @@ struct umcg_stat {
  *		ESRCH: no such server, or it went away meanwhile. EFAULT,
  *		ENOMEM (also RLIMIT_MEMLOCK).
  * UNREGISTER	takes the address of a __u64 that holds the address of the
- *		registered task. EINVAL: not that one. EBUSY: not RUNNING.
+ *		registered task. EINVAL: not that one. EBUSY: not RUNNING; also a
+ *		worker that slept for a page of the argument: it was picked since,
+ *		is RUNNING, and calls again.
  *		The worker may still be on a list: its memory must stay until
  *		UMCG_LINKED is clear in both links.
  * WAIT		see Documentation in README.md. EINVAL, ESRCH, EBUSY,
- *		ETIMEDOUT; after each the caller is RUNNING and next_tid
+ *		ETIMEDOUT, EFAULT; after each the caller is RUNNING and next_tid
  *		untouched. Never EINTR: a handler runs and the wait goes on.
  * PREEMPT	takes the address of a tid. A RUNNING worker becomes RUNNABLE,
  *		goes on its server's runnable_ptr, and the server is woken; a

@@ -155,6 +155,29 @@ out:
 	return ret;
 }
 
+/*
+ * The server names whom it saw in its slot. If that one runs, it is where it was
+ * wanted. If it has stepped to RUNNABLE it is on its way out, and the server's,
+ * who found it published: the pick stays, and the worker's WAIT wakes us.
+ */
+static void umcg_pick_holder(struct umcg_thread *s, u32 tid)
+{
+	struct umcg_thread *n;
+	unsigned long irq;
+
+	rcu_read_lock();
+	n = umcg_find(s->group, tid);
+	if (n && n->worker) {
+		raw_spin_lock_irqsave(&n->lock, irq);
+		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+		if (s->curr == n && READ_ONCE(*umcg_state(n)) != UMCG_RUNNABLE)
+			umcg_clear_next(s, tid);
+		raw_spin_unlock(&s->lock);
+		raw_spin_unlock_irqrestore(&n->lock, irq);
+	}
+	rcu_read_unlock();
+}
+
 static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 {
 	u32 next = READ_ONCE(s->u->next_tid);
@@ -169,7 +192,7 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 	raw_spin_unlock_irq(&s->lock);
 	/* A worker in the slot: never a second one. */
 	if (held && next == held)
-		umcg_clear_next(s, next);
+		umcg_pick_holder(s, next);
 	else if (held && next)
 		ret = -EBUSY;
 	else if (next)
@@ -208,10 +231,10 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 		if (!n || !n->worker || n == w)
 			goto next;
 		raw_spin_lock_irqsave(&n->lock, irq);
-		s = n->dead ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
+		s = umcg_gone(n) ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
 		if (s) {
 			raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-			if (!s->dead && n->phase != UMCG_PH_PLAIN &&
+			if (!umcg_gone(s) && n->phase != UMCG_PH_PLAIN &&
 			    READ_ONCE(*umcg_state(n)) == UMCG_RUNNABLE) {
 				ret = umcg_push(s, n, UMCG_L_RUNNABLE);
 				wake = !ret && umcg_poke(s);
@@ -224,7 +247,7 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 next:
 		rcu_read_unlock();
 		cond_resched();
-	} while (ret && !fatal_signal_pending(current));
+	} while (ret && !umcg_dying());
 }
 
 /*
@@ -343,28 +366,37 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	return ret;
 }
 
-/*
- * A worker's misuse: an error, and RUNNING. If it lost its slot meanwhile it
- * passes the gate first, as after any block.
+/**
+ * umcg_refuse() - answer a misuse of WAIT with an error, and RUNNING
+ * @t: current's registration
+ * @error: the answer
+ *
+ * A worker that lost its slot meanwhile passes the gate first, as after any block.
+ *
+ * Return: @error.
  */
-static long umcg_refuse(struct umcg_thread *w, long error)
+long umcg_refuse(struct umcg_thread *t, long error)
 {
 	bool lost = false;
 
-	raw_spin_lock_irq(&w->lock);
-	if (READ_ONCE(*umcg_state(w)) == UMCG_RUNNABLE) {
-		if (w->phase == UMCG_PH_OUT) {
-			w->phase = UMCG_PH_BLOCKED;
-			w->blocked_at = 0;
-			set_bit(UMCG_F_OWED, &w->flags);
+	if (!t->worker) {
+		umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
+		return error;
+	}
+	raw_spin_lock_irq(&t->lock);
+	if (READ_ONCE(*umcg_state(t)) == UMCG_RUNNABLE) {
+		if (t->phase == UMCG_PH_OUT) {
+			t->phase = UMCG_PH_BLOCKED;
+			t->blocked_at = 0;
+			set_bit(UMCG_F_OWED, &t->flags);
 			lost = true;
 		} else {
-			umcg_move(w, UMCG_RUNNABLE, UMCG_RUNNING);
+			umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
 		}
 	}
-	raw_spin_unlock_irq(&w->lock);
+	raw_spin_unlock_irq(&t->lock);
 	if (lost)
-		umcg_queue_gate(w);
+		umcg_queue_gate(t);
 	return error;
 }
 
@@ -391,12 +423,8 @@ static long umcg_wait_worker(struct umcg_thread *w)
  */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how)
 {
-	if (how->flags || how->pad || (t->worker && how->deadline_ns)) {
-		if (t->worker)
-			return umcg_refuse(t, -EINVAL);
-		umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
-		return -EINVAL;
-	}
+	if (how->flags || how->pad || (t->worker && how->deadline_ns))
+		return umcg_refuse(t, -EINVAL);
 	switch (READ_ONCE(*umcg_state(t))) {
 	case UMCG_RUNNING:
 		return 0;
@@ -439,7 +467,7 @@ int umcg_preempt(struct umcg_group *g, u32 tid)
 	} else {
 		raw_spin_lock_nested(&n->lock, UMCG_LOCK_SERVER);
 		/* Also beside a worker in the slot: somebody asks for the server. */
-		hit = !n->dead && umcg_move(n, UMCG_RUNNABLE, UMCG_RUNNING);
+		hit = !umcg_gone(n) && umcg_move(n, UMCG_RUNNABLE, UMCG_RUNNING);
 		if (umcg_broken(lock))
 			umcg_wake(n, 0);
 		raw_spin_unlock(&n->lock);

@@ -17,17 +17,16 @@
 #   --append TEXT      for the kernel command line
 #   --log FILE         keeps the console
 #   --qemu TEXT        more arguments for QEMU
+#   --once             never started again
 #
-# UMCG_QEMU_ACCEL=kvm uses KVM. Not by default even where /dev/kvm is there: nested KVM hosts were
-# seen on which no guest starts.
+# UMCG_QEMU_ACCEL=kvm uses KVM; accelerator.sh finds out whether that works here. By default TCG.
 #
-# A guest is started again once, and says so, if it never came to init, or if a register dump
-# shows EFLAGS with bits 22 to 31 set, which no x86 can have: a bug of QEMU 7.2's. A test that
-# failed is never run again.
+# A guest is started again once, and says so, if retry.sh finds a reason on its console; that
+# console is kept as FILE.first beside --log. A test that failed is never run again.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' tree='' extra='' adds=()
+smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' tree='' extra='' once='' adds=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--kernel) kernel=$2 ;;
@@ -43,6 +42,7 @@ while [ $# -gt 0 ]; do
 	--log) log=$2 ;;
 	--qemu) extra=$2 ;;
 	--icount) icount=1; shift; continue ;;
+	--once) once=1; shift; continue ;;
 	*) echo "boot.sh: unknown option $1" >&2; exit 2 ;;
 	esac
 	shift 2
@@ -101,20 +101,11 @@ boot() {
 	[ -z "$log" ] || cp "$work/console" "$log"
 }
 
-retry() {
-	if ! grep -q 'UMCG-GUEST up' "$work/console"; then
-		echo "boot.sh: the guest never came to init"
-	elif grep -Eq 'EFLAGS: *0*([4-9a-f]|[0-9a-f]{2})[0-9a-f]{6}( |$)' "$work/console"; then
-		echo "boot.sh: impossible EFLAGS in a register dump: QEMU, not the kernel"
-	else
-		return 1
-	fi
-}
-
 boot || true
-if retry; then
+if [ -z "$once" ] && "$here/retry.sh" "$work/console"; then
 	tail -5 "$work/console"
-	echo "boot.sh: started again, once"
+	[ -z "$log" ] || mv "$log" "$log.first"
+	echo "boot.sh: started again, once${log:+, the first console is in $log.first}"
 	boot || true
 fi
 if grep -Eq "$complaints" "$work/console"; then

@@ -121,16 +121,12 @@ static void *feed_pages(void *unused)
 	return unused;
 }
 
-int test_blocks(int argc, char **argv)
+/* Who touches one of the pages sleeps until somebody answers to faults. */
+static void open_pages(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	pthread_t feeders[3];
-	int i;
 
-	(void)argc, (void)argv;
-	alarm(100);	/* a sleep that nobody reported */
-	CHECK(!pipe(pipe_ends));
 	faults = syscall(SYS_userfaultfd, 0);
 	CHECK(faults >= 0 && !ioctl(faults, UFFDIO_API, &api));
 	pages = mmap(NULL, ROUNDS * PAGE, PROT_READ | PROT_WRITE,
@@ -138,6 +134,17 @@ int test_blocks(int argc, char **argv)
 	range.range.start = (uintptr_t)pages;
 	range.range.len = ROUNDS * PAGE;
 	CHECK(!ioctl(faults, UFFDIO_REGISTER, &range));
+}
+
+int test_blocks(int argc, char **argv)
+{
+	pthread_t feeders[3];
+	int i;
+
+	(void)argc, (void)argv;
+	alarm(100);	/* a sleep that nobody reported */
+	CHECK(!pipe(pipe_ends));
+	open_pages();
 	pthread_create(&feeders[0], NULL, feed_pipe, NULL);
 	pthread_create(&feeders[1], NULL, feed_futex, NULL);
 	pthread_create(&feeders[2], NULL, feed_pages, NULL);
@@ -223,5 +230,140 @@ int test_late(int argc, char **argv)
 	pthread_join(w->thread, NULL);
 	printf("late: picked %d times in %d rounds\n", picks, ROUNDS);
 	CHECK(picks == ROUNDS + 1);
+	return 0;
+}
+
+static atomic_bool published;
+static atomic_int ready, step;
+
+/* Leaves RUNNING, is published, and comes to its WAIT when the server is in its own. */
+static void *held_worker(void *argument)
+{
+	struct umcg_task *server = &servers[0].task;
+	struct worker *w = argument;
+	uint64_t from;
+
+	w->task.server_tid = server->tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	for (int i = 0; i < ROUNDS; i++) {
+		ready++;
+		CHECK(!do_preempt(server->tid));
+		while (step == i)
+			;
+		leave(&w->task);
+		published = true;
+		while (__atomic_load_n(&server->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+			;
+		for (from = now_ns(); now_ns() - from < 2000000; )
+			;
+		CHECK(!do_wait(0));
+	}
+	w->finished = true;
+	CHECK(!do_unregister(&w->task));
+	return NULL;
+}
+
+/* One turn of a server with one worker, which may sleep at any page fault. */
+static void turn(struct umcg_task *task, struct umcg_task *w)
+{
+	leave(task);
+	if (__atomic_exchange_n(&task->runnable_ptr, 0, __ATOMIC_SEQ_CST))
+		w->runnable_ptr = 0;
+	if (__atomic_exchange_n(&task->blocked_ptr, 0, __ATOMIC_SEQ_CST))
+		w->blocked_ptr = 0;
+	task->next_tid = w->state == UMCG_RUNNABLE ? w->tid : 0;
+	do_wait(now_ns() + 10000000);
+}
+
+/*
+ * A server names the worker that is in its slot. One that runs is where it should
+ * be; one that has offered itself is the server's, and stays in its next_tid.
+ */
+int test_held(int argc, char **argv)
+{
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+	int i, kept = 0;
+
+	(void)argc, (void)argv;
+	alarm(60);
+	task->tid = task->server_tid = own_tid();
+	CHECK(!do_register(task, 0));
+	pthread_create(&w->thread, NULL, held_worker, w);
+	for (i = 0; i < ROUNDS; i++) {
+		do
+			turn(task, &w->task);
+		while (ready == i || do_current(task->tid) != (int)w->task.tid);
+		leave(task);
+		task->next_tid = w->task.tid;
+		if (do_wait(now_ns() + 2000000) == -ETIMEDOUT)
+			CHECK(!task->next_tid);
+		published = false;
+		step++;
+		while (!published)
+			usleep(100);
+		leave(task);
+		task->next_tid = w->task.tid;
+		CHECK(!do_wait(0));
+		/* Else somebody else put it there, and it is nobody's. */
+		CHECK(task->next_tid || w->task.state == UMCG_RUNNING);
+		kept += task->next_tid == w->task.tid;
+	}
+	while (!w->finished)
+		turn(task, &w->task);
+	pthread_join(w->thread, NULL);
+	printf("held: kept the pick in %d of %d rounds\n", kept, ROUNDS);
+	CHECK(kept > ROUNDS / 2);
+	return 0;
+}
+
+/* The argument of UNREGISTER is not there yet. */
+static void *late_argument(void *argument)
+{
+	struct worker *w = argument;
+	int ret;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	ret = ioctl(device, UMCG_IOC_UNREGISTER, pages);
+	CHECK(ret == -1 && errno == EBUSY && w->task.state == UMCG_RUNNING);
+	CHECK(!ioctl(device, UMCG_IOC_UNREGISTER, pages));
+	CHECK(w->task.state == UMCG_NONE);
+	w->finished = true;
+	return NULL;
+}
+
+/* A worker that sleeps in UNREGISTER is picked before it hears so, and calls again. */
+int test_unregister(int argc, char **argv)
+{
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+	static uint64_t self[PAGE / 8];
+	struct uffdio_copy copy = { .src = (uintptr_t)self, .len = PAGE };
+	bool copied = false;
+
+	(void)argc, (void)argv;
+	alarm(60);
+	open_pages();
+	self[0] = (uintptr_t)&w->task;
+	copy.dst = (uintptr_t)pages;
+	task->tid = task->server_tid = own_tid();
+	CHECK(!do_register(task, 0));
+	pthread_create(&w->thread, NULL, late_argument, w);
+	while (!w->finished) {
+		struct pollfd poller = { .fd = faults, .events = POLLIN };
+
+		turn(task, &w->task);
+		if (copied || poll(&poller, 1, 0) <= 0)
+			continue;
+		CHECK(w->task.state == UMCG_BLOCKED);
+		CHECK(!ioctl(faults, UFFDIO_COPY, &copy));
+		copied = true;
+	}
+	pthread_join(w->thread, NULL);
+	CHECK(copied);
+	printf("unregister: refused while it slept, then done\n");
 	return 0;
 }

@@ -14,10 +14,13 @@ static const struct {
 	{ "compat", test_compat },
 	{ "blocks", test_blocks },
 	{ "late", test_late },
+	{ "held", test_held },
+	{ "unregister", test_unregister },
 	{ "stress", test_stress },
 	{ "hostile", test_hostile },
 	{ "fork", test_fork },
 	{ "exec", test_exec },
+	{ "exec-storm", test_exec_storm },
 	{ "exit", test_exit },
 	{ "server-death", test_server_death },
 	{ "close", test_close },
@@ -27,6 +30,8 @@ static const struct {
 	{ "kill", test_kill },
 	{ "hotplug", test_hotplug },
 	{ "io_uring", test_io_uring },
+	{ "io_uring-gate", test_io_uring_gate },
+	{ "io_uring-death", test_io_uring_death },
 	{ "bench", bench },
 };
 
