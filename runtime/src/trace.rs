@@ -48,6 +48,13 @@ mod on {
         );
     }
 
+    pub(crate) fn no_timer_thread(error: &io::Error, retry_ms: u64) {
+        error!(
+            target: "umcg", %error, retry_ms,
+            "no thread for timers: tasks that wait for one poll again and again meanwhile"
+        );
+    }
+
     pub(crate) fn register_failed(error: &umcg_sys::Error) {
         error!(target: "umcg", %error, "a new worker could not register");
     }
@@ -68,6 +75,7 @@ mod off {
     pub(crate) fn at_cap(_: usize) {}
     pub(crate) fn beyond_cap(_: usize, _: usize) {}
     pub(crate) fn spawn_failed(_: &io::Error, _: u64) {}
+    pub(crate) fn no_timer_thread(_: &io::Error, _: u64) {}
     pub(crate) fn register_failed(_: &umcg_sys::Error) {}
     pub(crate) fn contained_panic(_: &str) {}
 }
