@@ -9,9 +9,19 @@ mod on {
 
     use tracing::{debug, error, info, warn};
 
-    /// The start-up event: which provider and why.
-    pub(crate) fn started(provider: &str, why: &str, servers: usize, max_workers: usize) {
-        info!(target: "umcg", provider, why, servers, max_workers, "runtime started");
+    /// The start-up event: which provider, why, and how it sees blocks on this machine: one that
+    /// may have no sentinels, say, tells it here.
+    pub(crate) fn started(
+        provider: &str,
+        why: &str,
+        description: &str,
+        servers: usize,
+        max_workers: usize,
+    ) {
+        info!(
+            target: "umcg", provider, why, description, servers, max_workers,
+            "runtime started"
+        );
     }
 
     pub(crate) fn stopped(how: &str, left: usize) {
@@ -68,7 +78,7 @@ mod on {
 mod off {
     use std::io;
 
-    pub(crate) fn started(_: &str, _: &str, _: usize, _: usize) {}
+    pub(crate) fn started(_: &str, _: &str, _: &str, _: usize, _: usize) {}
     pub(crate) fn stopped(_: &str, _: usize) {}
     pub(crate) fn worker_started(_: u32, _: usize, _: usize) {}
     pub(crate) fn worker_gone(_: u32) {}
