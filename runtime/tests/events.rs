@@ -1,5 +1,8 @@
 //! The runtime's events reach a subscriber (feature `tracing`), with what an operator needs.
 
+// Not by `required-features`: `--test '*'` of the scripts in ci/ would ask for them.
+#![cfg(feature = "tracing")]
+
 use std::{
     collections::BTreeMap,
     fmt, io,
