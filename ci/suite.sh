@@ -1,7 +1,16 @@
 #!/usr/bin/env bash
-# The integration tests again: as a user without privileges, and with 1, 2 and 5 servers,
-# whatever the number of CPUs is.
+# The integration tests again, on two CPUs: as root and as a user without privileges, with 1, 2
+# and 5 servers.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
+
+# Those with tests that have as many servers as UMCG_SERVERS says. The others choose by
+# themselves, and run once for each user: with a value that is refused, so that a test which begins
+# to read it fails until its name is here.
+read_servers=(
+    faults_code faults_cpu macros runtime runtime_block runtime_pool runtime_shutdown runtime_std
+    runtime_tasks shutdown
+)
+not_read="this binary is not in read_servers of ci/suite.sh"
 
 say "build of the integration tests"
 mapfile -t binaries < <(
@@ -17,28 +26,58 @@ chmod 755 "$place"
 mkdir -m 1777 "$place/home"
 cp -- "${binaries[@]}" "$place"
 
+on_two_cpus=()
+if [[ $(nproc) -gt 2 ]]; then
+    need taskset util-linux
+    # The first two that this process may use, from a list like 0-3,8.
+    two=$(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' |
+        awk -F- '{ for (cpu = $1; cpu <= $NF && n < 2; cpu++) print cpu, n++ }' |
+        cut -d' ' -f1 | paste -sd,)
+    on_two_cpus=(taskset -c "$two")
+elif [[ $(nproc) -lt 2 ]]; then
+    not_checked "anything on two CPUs: there is one"
+fi
+
 as_nobody=()
+users=("root" "without privileges")
 if [[ $EUID == 0 ]]; then
     need setpriv util-linux
     # A user of its own: RLIMIT_NPROC, which some tests lower, counts all threads of a user.
     user=$((61184 + $$ % 4000))
     as_nobody=(setpriv "--reuid=$user" "--regid=$user" --clear-groups --no-new-privs)
 else
-    echo "not root: the tests run as $(id -un)"
+    not_checked "the integration tests as root: they run as $(id -un)"
+    users=("without privileges")
 fi
 
 failed=()
+# run USER SERVERS BINARY
+run() {
+    local as=() name
+    [[ $1 == root ]] || as=("${as_nobody[@]}")
+    name=$(basename -- "$3")
+    (
+        cd "$place/home"
+        HOME=$PWD TMPDIR=$PWD UMCG_SERVERS=$2 RUST_BACKTRACE=1 \
+            timeout 300 "${on_two_cpus[@]}" "${as[@]}" "../$name" --quiet
+    ) || failed+=("$1, UMCG_SERVERS=$2: ${name%-*}")
+}
+
 everywhere() {
-    local servers binary name
-    for servers in 1 2 5; do
+    local user servers binary name
+    for user in "${users[@]}"; do
         for binary in "${binaries[@]}"; do
             name=$(basename -- "$binary")
-            say "UMCG_SERVERS=$servers, without privileges: ${name%-*}"
-            (
-                cd "$place/home"
-                HOME=$PWD TMPDIR=$PWD UMCG_SERVERS=$servers RUST_BACKTRACE=1 \
-                    timeout 300 "${as_nobody[@]}" "../$name" --quiet
-            ) || failed+=("UMCG_SERVERS=$servers ${name%-*}")
+            name=${name%-*}
+            if [[ " ${read_servers[*]} " == *" $name "* ]]; then
+                for servers in 1 2 5; do
+                    say "$user, UMCG_SERVERS=$servers: $name"
+                    run "$user" "$servers" "$binary"
+                done
+            else
+                say "$user: $name"
+                run "$user" "$not_read" "$binary"
+            fi
         done
     done
     if [[ ${#failed[@]} -gt 0 ]]; then

@@ -3,4 +3,9 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "tests"
-RUST_BACKTRACE=1 counted timeout 900 cargo test --workspace
+with_events() {
+    # First: the summary of the workspace's ends the log.
+    timeout 300 cargo test -p umcg --features tracing --test events &&
+        timeout 900 cargo test --workspace
+}
+RUST_BACKTRACE=1 counted with_events

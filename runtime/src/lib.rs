@@ -56,7 +56,8 @@
 //!   other branches of a `select!` or `join!` wait too. Other tasks do not.
 //! * Workers are used again: a thread-local of one task may be seen by a later one, and a future
 //!   may go on on another worker after each `.await`.
-//! * Children of a worker inherit its CPU pin and policy; [`CommandUnmanaged`] undoes that.
+//! * Children of a worker, and threads of [`std::thread`] that it makes, inherit its CPU pin and
+//!   policy; [`CommandUnmanaged`] and [`unmanage_current_thread`] undo that.
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
 
 // Under `--cfg loom` this crate is nothing but its model checks: the files of the scheduler that
@@ -113,6 +114,24 @@ mod trace;
 
 #[cfg(all(feature = "macros", not(loom)))]
 pub use umcg_macros::{main, test};
+/// For a thread that a task made with [`std::thread`], or that a library made for it: such a
+/// thread inherits its worker's CPU and scheduling policy. A [`thread::spawn`] needs nothing of
+/// the kind.
+///
+/// ```
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// # umcg::spawn(async {
+/// let thread = std::thread::spawn(|| {
+///     umcg::unmanage_current_thread();
+///     std::thread::available_parallelism().unwrap().get()
+/// });
+/// println!("{} CPUs for it", thread.join().unwrap());
+/// # }).await.unwrap();
+/// # });
+/// ```
+#[cfg(not(loom))]
+#[doc(inline)]
+pub use umcg_sys::unmanage_current_thread;
 #[cfg(not(loom))]
 pub use umcg_sys::{Choice, CommandUnmanaged, ProviderKind};
 

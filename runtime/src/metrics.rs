@@ -71,7 +71,10 @@ pub struct RuntimeMetrics {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ServerMetrics {
-    /// The CPU that it is pinned to.
+    /// The CPU that it is pinned to. `None`: it went unpinned. With the device provider that is
+    /// the rule. With the emulated one the builder said so
+    /// ([`Builder::pin`](crate::Builder::pin)) or the system refused the pin, and no sentinel
+    /// sees this server's blocks: only the monitor does, later.
     pub cpu: Option<usize>,
     /// Its workers, with those that are being made.
     pub workers: usize,
@@ -129,7 +132,10 @@ pub struct WorkerCounts {
     pub waiting: usize,
     /// Those whose thread is being made.
     pub starting: usize,
-    /// Those, of all states above, that are in one of the runtime's own waits (join, scope,
-    /// nested `block_on`, sleep): they do not count against `max_workers`.
+    /// Those, of all states above, that are in one of the runtime's own waits (the join of a
+    /// task, a thread or a [`ThreadPool`](crate::ThreadPool), [`join`](crate::join()), a scope,
+    /// [`thread::park`](crate::thread::park), a nested `block_on`): they do not count against
+    /// `max_workers`. [`thread::sleep`](crate::thread::sleep) is none of these: it ends by
+    /// itself.
     pub own_waits: usize,
 }

@@ -37,3 +37,56 @@ pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
         trace::contained_panic(what);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{
+        env,
+        os::unix::process::ExitStatusExt,
+        process::{Command, Stdio},
+    };
+
+    use super::AbortIfPanic;
+
+    const CHILD: &str = "UMCG_ABORTS_IN_THIS_PROCESS";
+
+    /// This test again, in a process of its own that ends as `how` says.
+    fn child(how: &str) -> std::process::Output {
+        let name = std::thread::current().name().map(str::to_owned).unwrap();
+        Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture", "--test-threads", "1"])
+            .env(CHILD, how)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_panic_of_ours_ends_the_process_and_says_where_it_was() {
+        match env::var(CHILD).as_deref() {
+            Ok("panic") => {
+                // Caught by the test harness, if nothing ended the process before.
+                let _guard = AbortIfPanic("the loop of this test");
+                panic!("in the middle of a step");
+            }
+            Ok("disarm") => {
+                AbortIfPanic("the loop of this test").disarm();
+                panic!("after the last step");
+            }
+            _ => {}
+        }
+        let ended = child("panic");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{said}");
+        assert!(said.contains("in the middle of a step"), "{said}");
+        assert!(
+            said.contains("umcg: the loop of this test panicked; this is a bug of the runtime"),
+            "{said}"
+        );
+        // What the guarded code was done with is a test that fails, and no more.
+        let ended = child("disarm");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), None, "{said}");
+        assert!(!said.contains("bug of the runtime"), "{said}");
+    }
+}

@@ -112,6 +112,25 @@ impl Runtime {
 
     /// Shuts down, and waits at most `timeout` for running tasks. What is left then is left
     /// behind, see [above](Self#shutting-down). On one of its own workers: does not wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{
+    ///     sync::mpsc,
+    ///     time::{Duration, Instant},
+    /// };
+    ///
+    /// let runtime = umcg::Runtime::new().unwrap();
+    /// let (send, receive) = mpsc::channel::<()>();
+    /// // Blocks until the end of this example.
+    /// drop(runtime.spawn_blocking(move || receive.recv()));
+    /// let begun = Instant::now();
+    /// runtime.shutdown_timeout(Duration::from_millis(50));
+    /// assert!(begun.elapsed() < Duration::from_secs(20));
+    /// // It is left behind, not killed: it ends when it can.
+    /// drop(send);
+    /// ```
     pub fn shutdown_timeout(mut self, timeout: Duration) {
         let deadline = Instant::now().checked_add(timeout);
         self.shut_down(|runtime| {
@@ -126,6 +145,21 @@ impl Runtime {
     }
 
     /// Shuts down and waits for nothing, see [above](Self#shutting-down).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// let runtime = umcg::Runtime::new().unwrap();
+    /// let suspended = runtime.spawn(std::future::pending::<()>());
+    /// let (send, receive) = mpsc::channel::<()>();
+    /// drop(runtime.spawn_blocking(move || receive.recv()));
+    /// runtime.shutdown_background();
+    /// assert!(suspended.join().unwrap_err().is_cancelled());
+    /// // The other one is left behind, as above.
+    /// drop(send);
+    /// ```
     pub fn shutdown_background(mut self) {
         self.shut_down(|runtime| {
             runtime.handle.shared().abandon();

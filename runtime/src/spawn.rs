@@ -64,6 +64,17 @@ impl Handle {
     /// # Errors
     ///
     /// [`TrySpawnError`], with the future in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runtime = umcg::Builder::new().queue_limit(1000).build().unwrap();
+    /// match runtime.handle().try_spawn(async { 7 }) {
+    ///     Ok(task) => assert_eq!(task.join().unwrap(), 7),
+    ///     Err(error) if error.is_full() => println!("later: {error}"),
+    ///     Err(error) => panic!("{error}"),
+    /// }
+    /// ```
     pub fn try_spawn<F>(&self, future: F) -> Result<JoinHandle<F::Output>, TrySpawnError<F>>
     where
         F: Future + Send + 'static,
@@ -81,6 +92,18 @@ impl Handle {
     /// # Errors
     ///
     /// [`TrySpawnError`], with the closure in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let runtime = umcg::Runtime::new().unwrap();
+    /// let handle = runtime.handle().clone();
+    /// drop(runtime);
+    /// let error = handle.try_spawn_blocking(|| 7).unwrap_err();
+    /// assert!(error.is_shut_down());
+    /// // Nothing is lost: the closure comes back.
+    /// assert_eq!(error.into_inner()(), 7);
+    /// ```
     pub fn try_spawn_blocking<F, R>(&self, f: F) -> Result<JoinHandle<R>, TrySpawnError<F>>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -205,6 +228,17 @@ where
 /// # Errors
 ///
 /// [`TrySpawnError`], with the future in it.
+///
+/// # Examples
+///
+/// ```
+/// # umcg::Runtime::new().unwrap().block_on(async {
+/// let task = umcg::try_spawn(async { 7 }).unwrap();
+/// assert_eq!(task.await.unwrap(), 7);
+/// # });
+/// // On a thread that is in no runtime:
+/// assert!(umcg::try_spawn(async { 7 }).is_err());
+/// ```
 pub fn try_spawn<F>(future: F) -> Result<JoinHandle<F::Output>, TrySpawnError<F>>
 where
     F: Future + Send + 'static,

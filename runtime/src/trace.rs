@@ -9,9 +9,19 @@ mod on {
 
     use tracing::{debug, error, info, warn};
 
-    /// The start-up event: which provider and why.
-    pub(crate) fn started(provider: &str, why: &str, servers: usize, max_workers: usize) {
-        info!(target: "umcg", provider, why, servers, max_workers, "runtime started");
+    /// The start-up event: which provider, why, and how it sees blocks on this machine: one that
+    /// may have no sentinels, say, tells it here.
+    pub(crate) fn started(
+        provider: &str,
+        why: &str,
+        description: &str,
+        servers: usize,
+        max_workers: usize,
+    ) {
+        info!(
+            target: "umcg", provider, why, description, servers, max_workers,
+            "runtime started"
+        );
     }
 
     pub(crate) fn stopped(how: &str, left: usize) {
@@ -48,6 +58,13 @@ mod on {
         );
     }
 
+    pub(crate) fn no_timer_thread(error: &io::Error, retry_ms: u64) {
+        error!(
+            target: "umcg", %error, retry_ms,
+            "no thread for timers: tasks that wait for one poll again and again meanwhile"
+        );
+    }
+
     pub(crate) fn register_failed(error: &umcg_sys::Error) {
         error!(target: "umcg", %error, "a new worker could not register");
     }
@@ -61,13 +78,14 @@ mod on {
 mod off {
     use std::io;
 
-    pub(crate) fn started(_: &str, _: &str, _: usize, _: usize) {}
+    pub(crate) fn started(_: &str, _: &str, _: &str, _: usize, _: usize) {}
     pub(crate) fn stopped(_: &str, _: usize) {}
     pub(crate) fn worker_started(_: u32, _: usize, _: usize) {}
     pub(crate) fn worker_gone(_: u32) {}
     pub(crate) fn at_cap(_: usize) {}
     pub(crate) fn beyond_cap(_: usize, _: usize) {}
     pub(crate) fn spawn_failed(_: &io::Error, _: u64) {}
+    pub(crate) fn no_timer_thread(_: &io::Error, _: u64) {}
     pub(crate) fn register_failed(_: &umcg_sys::Error) {}
     pub(crate) fn contained_panic(_: &str) {}
 }

@@ -11,7 +11,7 @@ use std::{
 use umcg::{Builder, Handle};
 
 mod common;
-use common::{SERVERS, eventually, threads, within};
+use common::{SERVERS, eventually, skipped, threads, within, wrong_verdicts};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,9 +24,11 @@ fn spin(time: Duration) {
 
 #[test]
 fn work_for_the_cpu_alone_does_not_grow_the_pool() {
-    if std::env::var_os("UMCG_FAULT").is_some() {
-        eprintln!("SKIPPED: with wrong verdicts on purpose, running workers count as blocked");
-        return;
+    if wrong_verdicts() {
+        return skipped(
+            "growth::work_for_the_cpu_alone_does_not_grow_the_pool",
+            "with wrong verdicts on purpose, running workers count as blocked",
+        );
     }
     for servers in [1, 2] {
         within(LIMIT, "spinning tasks", move || {

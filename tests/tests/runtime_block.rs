@@ -3,8 +3,11 @@
 use std::{
     cell::Cell,
     hint,
+    io::Read,
+    net::UdpSocket,
+    os::unix::net::UnixStream,
     sync::{
-        Arc, Barrier, Mutex,
+        Arc, Barrier, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -280,6 +283,80 @@ fn a_ready_holder_of_a_spin_lock_gets_its_turn() {
                 spinner.join().unwrap();
             }
         }
+    });
+}
+
+/// Blocks for `time`, in one of the ways that std has.
+fn block_plainly(way: usize, time: Duration) {
+    match way % 5 {
+        0 => thread::sleep(time),
+        1 => {
+            let (_sender, receiver) = mpsc::channel::<()>();
+            assert!(receiver.recv_timeout(time).is_err());
+        }
+        2 => {
+            let mutex = Mutex::new(());
+            let guard = mutex.lock().unwrap();
+            let waited = Condvar::new().wait_timeout_while(guard, time, |()| true);
+            assert!(waited.unwrap().1.timed_out());
+        }
+        3 => {
+            let (mut here, _there) = UnixStream::pair().unwrap();
+            here.set_read_timeout(Some(time)).unwrap();
+            assert!(here.read(&mut [0]).is_err());
+        }
+        _ => {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(time)).unwrap();
+            assert!(socket.recv(&mut [0]).is_err());
+        }
+    }
+}
+
+/// What the runtime is for: a future that wants to run each millisecond does so beside futures
+/// that block for a second at a time, in calls that nobody was told of.
+#[test]
+fn a_ticker_ticks_on_beside_futures_that_block() {
+    apart(60, || {
+        let runtime = any_runtime();
+        let stop = Arc::new(AtomicBool::new(false));
+        let neighbours: Vec<_> = (0..16)
+            .map(|way| {
+                let stop = Arc::clone(&stop);
+                runtime.spawn(async move {
+                    while !stop.load(SeqCst) {
+                        block_plainly(way, Duration::from_secs(1));
+                        umcg::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        let ticker = runtime.spawn(async {
+            let begun = Instant::now();
+            let (mut gaps, mut last) = (Vec::new(), begun);
+            while last - begun < Duration::from_millis(2500) {
+                umcg::time::sleep(Duration::from_millis(1)).await;
+                let now = Instant::now();
+                gaps.push(now - last);
+                last = now;
+            }
+            gaps
+        });
+        let mut gaps = ticker.join().unwrap();
+        stop.store(true, SeqCst);
+        for neighbour in neighbours {
+            neighbour.join().unwrap();
+        }
+        gaps.sort_unstable();
+        // 1 or 2 ms on a machine at rest. If a block stops the ticker, one of three is as long as
+        // the block, since there are more who block than servers.
+        let late = gaps[gaps.len() * 99 / 100];
+        assert!(
+            late < Duration::from_millis(200),
+            "one of 100 gaps took {late:?} or more, of {} gaps, the longest {:?}",
+            gaps.len(),
+            gaps.last()
+        );
     });
 }
 

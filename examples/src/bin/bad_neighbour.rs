@@ -77,11 +77,12 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     report(gaps, arguments.neighbours);
     println!(
         "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the sentinels, {} by \
-         the monitor",
+         siblings, {} by the monitor",
         metrics.servers.len(),
         metrics.workers_peak,
         metrics.blocks_kernel,
         metrics.blocks_sentinel,
+        metrics.blocks_sibling,
         metrics.blocks_monitor,
     );
     println!(

@@ -42,6 +42,7 @@ impl Shared {
         trace::started(
             &shared.provider.kind().to_string(),
             &shared.why,
+            &shared.description,
             shared.config.servers,
             shared.config.max_workers,
         );

@@ -35,7 +35,9 @@ impl Builder {
         Self::default()
     }
 
-    /// The task's name, for events, metrics and [`task::name`](crate::task::name).
+    /// The task's name, for [`task::name`](crate::task::name). A thread of
+    /// [`thread::Builder`](crate::thread::Builder) has it, too; events and metrics do not name
+    /// tasks.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(Arc::new(name.into()));
         self

@@ -4,6 +4,11 @@
 //! or for good when there is none; whoever enters an earlier one wakes it. An entry that is
 //! cancelled does not: the thread wakes at the deadline it knew, finds nothing due, and sleeps
 //! on. So it wakes at most once per entry.
+//!
+//! If the system gives no thread there are no entries, and those that wait help themselves: each
+//! of their polls comes back here, and the thread is tried again, after a millisecond at first
+//! and up to 100 ms later (the times of the maker of workers). Nobody depends on anybody else's
+//! poll in the meantime.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -11,10 +16,17 @@ use std::{
     sync::OnceLock,
     task::Waker,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::trace;
+
+/// A thread that could not be made is tried again after this, doubling ...
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+/// ... up to this.
+const LAST_RETRY: Duration = Duration::from_millis(100);
 
 /// The timers of this process.
 pub(super) struct Driver {
@@ -27,14 +39,30 @@ struct State {
     timers: BTreeMap<Key, Waker>,
     /// The number of the next entry.
     next: u64,
-    /// The thread was made. False after a failure, which the next entry tries again.
-    running: bool,
+    thread: Thread,
     /// Until when the thread sleeps. `None`: it is awake, or sleeps for good.
     sleeps_until: Option<Instant>,
     /// How often the thread woke, for the tests of this module.
     #[cfg(test)]
     wakes: u64,
 }
+
+/// The thread that keeps the timers.
+#[derive(Debug)]
+enum Thread {
+    /// Made, for good.
+    Running,
+    /// Not made before `again`, because nobody needed it or the system had none.
+    Wanted {
+        again: Instant,
+        /// How long to let it be after the next failure.
+        pause: Duration,
+    },
+}
+
+/// There is no thread that would keep a timer now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoThread;
 
 /// Names an entry. Unique: a number is not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +78,10 @@ impl Driver {
             state: Mutex::new(State {
                 timers: BTreeMap::new(),
                 next: 0,
-                running: false,
+                thread: Thread::Wanted {
+                    again: Instant::now(),
+                    pause: FIRST_RETRY,
+                },
                 sleeps_until: None,
                 #[cfg(test)]
                 wakes: 0,
@@ -62,12 +93,26 @@ impl Driver {
     /// Enters a timer.
     ///
     /// # Errors
-    /// The driver's thread could not be made. The entry is not there then.
-    pub(super) fn insert(&'static self, deadline: Instant, waker: Waker) -> io::Result<Key> {
+    /// The driver's thread could not be made, now or shortly before. The entry is not there
+    /// then, and nobody will be woken.
+    pub(super) fn insert(&'static self, deadline: Instant, waker: Waker) -> Result<Key, NoThread> {
         let mut state = self.state.lock();
-        if !state.running {
-            self.start()?;
-            state.running = true;
+        if let Thread::Wanted { again, pause } = state.thread {
+            let now = Instant::now();
+            if now < again {
+                return Err(NoThread);
+            }
+            if let Err(error) = self.start() {
+                state.thread = Thread::Wanted {
+                    again: now + pause,
+                    pause: (pause * 2).min(LAST_RETRY),
+                };
+                drop(state);
+                // Outside of the lock: a subscriber may use timers.
+                trace::no_timer_thread(&error, pause.as_millis() as u64);
+                return Err(NoThread);
+            }
+            state.thread = Thread::Running;
         }
         let key = Key {
             deadline,
@@ -119,7 +164,9 @@ impl Driver {
     }
 
     fn run(&self) {
-        be_an_ordinary_thread();
+        block_signals();
+        // The first timer may be made by a worker.
+        umcg_sys::unmanage_current_thread();
         let mut due = Vec::new();
         let mut state = self.state.lock();
         loop {
@@ -174,22 +221,12 @@ impl Driver {
     }
 }
 
-/// The first timer may be made by a worker, which is pinned to a CPU and scheduled as batch
-/// work, and a thread inherits both. The main thread is neither.
-fn be_an_ordinary_thread() {
-    // SAFETY: plain system calls on valid buffers of the right size. Each may be refused, which
-    // costs latency and nothing else. Signals are left to the program's own threads.
+/// Signals are left to the program's own threads.
+fn block_signals() {
+    // SAFETY: a signal set is plain data, and live; the old one is not wanted.
     unsafe {
         let mut signals = std::mem::zeroed::<libc::sigset_t>();
         libc::sigfillset(&mut signals);
         libc::pthread_sigmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut());
-
-        let mut cpus = std::mem::zeroed::<libc::cpu_set_t>();
-        let size = size_of::<libc::cpu_set_t>();
-        if libc::sched_getaffinity(libc::getpid(), size, &mut cpus) == 0 {
-            libc::sched_setaffinity(0, size, &cpus);
-        }
-        let param = std::mem::zeroed::<libc::sched_param>();
-        libc::sched_setscheduler(0, libc::SCHED_OTHER, &param);
     }
 }

@@ -62,10 +62,6 @@ impl Interval {
     /// missed come one after another at once, so that none is lost.
     ///
     /// Cancel safe: a tick that was not handed out comes at the next call.
-    ///
-    /// # Panics
-    ///
-    /// As [`sleep`](super::sleep).
     pub async fn tick(&mut self) -> Instant {
         poll_fn(|cx| self.poll_tick(cx)).await
     }

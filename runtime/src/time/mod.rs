@@ -1,7 +1,8 @@
 //! Timers for futures.
 //!
 //! One thread for the whole process keeps all timers; it is made by the first one and sleeps
-//! for good while none is armed. Timers work on any executor, and outlive no runtime: they
+//! for good while none is armed. Where the system has no thread to give they work without, at
+//! some cost: see [`sleep`]. Timers work on any executor, and outlive no runtime: they
 //! only wake.
 //!
 //! A timer never fires early; how much later the future runs depends on who else wants a CPU.

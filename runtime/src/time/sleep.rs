@@ -13,14 +13,19 @@ use super::{
     from_now,
 };
 
+/// How long a poll blocks while there is no thread that would keep the timer.
+const NAP: Duration = Duration::from_millis(1);
+
 /// Waits for at least `duration`.
 ///
 /// The clock starts now, not at the first poll. Dropping the future cancels the timer.
 ///
-/// # Panics
+/// # Where no thread can be had
 ///
-/// When polled, if the timer thread cannot be made, which only the process's first timer, and
-/// those after such a failure, try.
+/// Timers are kept by a thread, which the first poll of the process makes. Where the system
+/// refuses it (`RLIMIT_NPROC`, a cgroup's `pids.max`) an event says so, and until it can be made
+/// each poll blocks for up to a millisecond and has its task polled again: no timer is lost, but
+/// they cost CPU time, and on an executor of another kind that millisecond is everybody's.
 ///
 /// # Examples
 ///
@@ -73,6 +78,18 @@ impl Sleep {
         self.deadline = deadline;
     }
 
+    /// Nobody will wake the task, so it is polled again and again, not too often.
+    fn poll_without_driver(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        // A block like any other on a worker, whose server runs somebody else.
+        std::thread::sleep(left.min(NAP));
+        if self.is_elapsed() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn cancel(&mut self) {
         if let Some(key) = self.key.take() {
             Driver::get().remove(key);
@@ -94,9 +111,9 @@ impl Future for Sleep {
         if !armed {
             // Not entered yet, or it fired between the look at the clock and the update: then
             // the new entry fires at once.
-            match Driver::get().insert(self.deadline, cx.waker().clone()) {
-                Ok(key) => self.key = Some(key),
-                Err(error) => panic!("the timer thread could not be made: {error}"),
+            self.key = Driver::get().insert(self.deadline, cx.waker().clone()).ok();
+            if self.key.is_none() {
+                return self.poll_without_driver(cx);
             }
         }
         Poll::Pending

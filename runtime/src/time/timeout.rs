@@ -26,10 +26,6 @@ use super::{
 ///
 /// [`Elapsed`] when the time is up.
 ///
-/// # Panics
-///
-/// As [`sleep`](super::sleep).
-///
 /// # Examples
 ///
 /// ```

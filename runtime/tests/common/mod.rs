@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
+    env,
+    fs::OpenOptions,
+    io::{self, Write},
     os::unix::net::UnixStream,
     sync::mpsc,
     time::{Duration, Instant},
@@ -41,6 +44,26 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
             "did not happen within 30 s: {what}"
         );
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether this run judges workers wrongly on purpose, so that running ones count as blocked.
+pub(crate) fn wrong_verdicts() -> bool {
+    env::var_os("UMCG_FAULT").is_some_and(|value| !value.is_empty())
+}
+
+/// Says that a test, by its full name, cannot run here: past the capture of the test harness, and
+/// in the file that `UMCG_SKIP_LOG` names, where ci/prelude.sh counts it. The same line as that of
+/// the package umcg-tests.
+pub(crate) fn skipped(test: &str, reason: &str) {
+    let line = format!("SKIPPED {test}: {reason}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
+    if let Some(path) = env::var_os("UMCG_SKIP_LOG") {
+        let _ = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
 

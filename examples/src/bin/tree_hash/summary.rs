@@ -47,11 +47,12 @@ impl Display for Summary<'_> {
         writeln!(
             f,
             "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the \
-             sentinels, {} by the monitor; the longest took {:.1?}",
+             sentinels, {} by siblings, {} by the monitor; the longest took {:.1?}",
             metrics.servers.len(),
             metrics.workers_peak,
             HumanCount(metrics.blocks_kernel),
             HumanCount(metrics.blocks_sentinel),
+            HumanCount(metrics.blocks_sibling),
             HumanCount(metrics.blocks_monitor),
             metrics.longest_block,
         )?;

@@ -1,0 +1,204 @@
+//! The runtime's events reach a subscriber (feature `tracing`), with what an operator needs.
+
+// Not by `required-features`: `--test '*'` of the scripts in ci/ would ask for them.
+#![cfg(feature = "tracing")]
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+use umcg::Builder;
+
+mod common;
+use common::{eventually, pipe};
+
+/// One event: its level, and its fields as text.
+#[derive(Clone, Debug)]
+struct Seen {
+    level: Level,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Seen {
+    fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Keeps the events of the target `umcg`.
+#[derive(Debug, Default)]
+struct Log(Mutex<Vec<Seen>>);
+
+/// That of this process: the events come from threads of the runtime's own.
+fn log() -> &'static Log {
+    static LOG: OnceLock<&Log> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log: &'static Log = Box::leak(Box::default());
+        tracing::subscriber::set_global_default(log).expect("nobody else set one");
+        log
+    })
+}
+
+impl Log {
+    fn events(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first event with this beginning of its message that `matches`.
+    fn find(&self, message: &str, matches: impl Fn(&Seen) -> bool) -> Option<Seen> {
+        self.events()
+            .iter()
+            .find(|seen| seen.field("message").starts_with(message) && matches(seen))
+            .cloned()
+    }
+}
+
+/// One test at a time: the limit of one of them is the process's.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+}
+
+impl Subscriber for &'static Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "umcg"
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = BTreeMap::new();
+        event.record(&mut Fields(&mut fields));
+        self.events().push(Seen {
+            level: *event.metadata().level(),
+            fields,
+        });
+    }
+
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn the_start_says_which_provider_why_and_how_it_sees_blocks() {
+    let _alone = alone();
+    let log = log();
+    let runtime = Builder::new().servers(2).max_workers(1001).build().unwrap();
+    let seen = log
+        .find("runtime started", |seen| {
+            seen.field("max_workers") == "1001"
+        })
+        .expect("the event was there before the runtime");
+    let metrics = runtime.metrics();
+    assert_eq!(seen.level, Level::INFO);
+    assert_eq!(seen.field("servers"), "2");
+    assert_eq!(seen.field("provider"), metrics.provider.to_string());
+    assert_eq!(seen.field("why"), metrics.provider_why);
+    assert!(!metrics.provider_description.is_empty());
+    assert_eq!(seen.field("description"), metrics.provider_description);
+}
+
+#[test]
+fn the_cap_is_said_when_tasks_wait_because_of_it() {
+    let _alone = alone();
+    let log = log();
+    let runtime = Builder::new().servers(1).max_workers(3).build().unwrap();
+    let at_cap = |seen: &Seen| seen.field("max_workers") == "3";
+    let mut ends = Vec::new();
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut read, write) = pipe();
+            ends.push(write);
+            runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap())
+        })
+        .collect();
+    eventually("the event of a full pool", || {
+        log.find("max_workers reached", at_cap).is_some()
+    });
+    let seen = log.find("max_workers reached", at_cap).unwrap();
+    assert_eq!(seen.level, Level::WARN);
+    drop(ends);
+    for task in tasks {
+        assert_eq!(task.join().unwrap(), 0);
+    }
+}
+
+/// Under a limit of address space that has room for all but one more stack of the size that the
+/// builder asks for. RLIMIT_NPROC would not hold for root.
+#[test]
+fn a_thread_that_is_refused_is_said() {
+    const STACK: u64 = 1 << 30;
+    let _alone = alone();
+    let log = log();
+    // The first worker has its stack when the runtime is there; each further one wants another.
+    let runtime = Builder::new()
+        .servers(1)
+        .thread_stack_size(STACK as usize)
+        .build()
+        .unwrap();
+    let before = set_address_space(address_space() + STACK / 2);
+    let (mut read, write) = pipe();
+    let blocked = runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap());
+    let queued = runtime.spawn_blocking(|| 7);
+    eventually("the event of a thread that was refused", || {
+        log.find("no thread for another worker", |_| true).is_some()
+    });
+    let seen = log.find("no thread for another worker", |_| true).unwrap();
+    assert_eq!(seen.level, Level::ERROR);
+    assert!(!seen.field("error").is_empty(), "{seen:?}");
+    let retry: u64 = seen.field("retry_ms").parse().expect("a number");
+    assert!((1..=100).contains(&retry), "{seen:?}");
+    set_address_space(before);
+    assert_eq!(queued.join().unwrap(), 7, "it was kept");
+    drop(write);
+    assert_eq!(blocked.join().unwrap(), 0);
+    runtime.shutdown_timeout(Duration::from_secs(10));
+}
+
+/// How much of it this process has, in bytes.
+fn address_space() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// Sets how much it may have; how much it might before.
+fn set_address_space(bytes: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a live limit, both times.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
+        let before = limit.rlim_cur;
+        limit.rlim_cur = bytes.min(limit.rlim_max);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
+        before
+    }
+}
