@@ -13,6 +13,6 @@ model() {
         timeout 900 cargo test --release -p "$1" --lib model
 }
 model umcg-sys 2
-# With fewer than four one of the scheduler's rules is not checked: section 7 of
+# With fewer than four one of the scheduler's rules is not checked: section 8 of
 # runtime/src/sched/README.md.
 model umcg 4

@@ -3,7 +3,8 @@
 //! Each task stamps the time right before it sleeps; who runs next takes the stamp. With tasks
 //! queued there is an idle worker armed, which the block switches to by itself. Where instead
 //! only workers that were blocked before have something to do, the block goes through the
-//! server.
+//! server. For that a task computes for so long that all the others have unblocked behind it, and
+//! then blocks, as they do one after the other: none wakes up in between and wants the CPU too.
 
 use std::{
     sync::{
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::work::compute;
 use crate::{
     clock::Clock,
     report::Row,
@@ -62,6 +64,11 @@ impl Baton {
 
     fn stamp(&self) {
         self.0.stamped.store(self.now(), SeqCst);
+    }
+
+    /// Nobody is to take what was stamped last.
+    fn drop_stamp(&self) {
+        self.0.stamped.store(0, SeqCst);
     }
 
     fn report(&self, clock: &mut Clock) {
@@ -116,25 +123,41 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
         "block",
         count as u64,
     );
-    // Enough that one of them is ready whenever one blocks.
-    const WORKERS: usize = 150;
+    const WORKERS: usize = 16;
+    /// The chain of all workers takes a tenth of this.
+    const SLEEP: Duration = Duration::from_millis(4);
     let one = system();
     server.busy_on(one.cpu());
     server.cell("umcg", "one-umcg", move |clock| {
         let baton = Baton::new(count);
-        let rounds = count / WORKERS;
+        let rounds = (count / WORKERS / 4).max(1);
         clock.ops((rounds * WORKERS) as u64);
+        let begun = Arc::new(AtomicU64::new(0));
         clock.time(|| {
             let tasks: Vec<_> = (0..WORKERS)
-                .map(|_| {
-                    let baton = baton.clone();
+                .map(|me| {
+                    let (baton, begun) = (baton.clone(), Arc::clone(&begun));
                     one.spawn_blocking(move || {
-                        for _ in 0..rounds {
-                            baton.take();
+                        for round in 1..=rounds as u64 {
+                            if me == 0 {
+                                // All have gone to sleep for this round, and wake up meanwhile.
+                                while begun.load(SeqCst) < round * (WORKERS as u64 - 1) {
+                                    umcg::thread::yield_now();
+                                }
+                                compute(2 * SLEEP);
+                            } else {
+                                begun.fetch_add(1, SeqCst);
+                                thread::sleep(SLEEP);
+                                // Queues up behind the one that computes.
+                                umcg::thread::yield_now();
+                                baton.take();
+                            }
                             baton.stamp();
-                            thread::sleep(sleep);
-                            // Queues up behind the others that are ready.
-                            umcg::thread::yield_now();
+                            if me == 0 {
+                                // Until the others have passed the stamp on.
+                                thread::sleep(SLEEP);
+                                baton.drop_stamp();
+                            }
                         }
                     })
                 })
