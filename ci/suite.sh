@@ -10,7 +10,7 @@ read_servers=(
     faults_code faults_cpu macros runtime runtime_block runtime_pool runtime_shutdown runtime_std
     runtime_tasks shutdown
 )
-not_read="this binary is not in read_servers of ci/suite.sh"
+not_read=unread-see-ci/suite.sh
 
 say "build of the integration tests"
 mapfile -t binaries < <(
@@ -51,16 +51,16 @@ else
 fi
 
 failed=()
-# run USER SERVERS BINARY
+# run USER SERVERS BINARY NAME
 run() {
-    local as=() name
+    local as=()
     [[ $1 == root ]] || as=("${as_nobody[@]}")
-    name=$(basename -- "$3")
+    say "$4, $1, UMCG_SERVERS=$2"
     (
         cd "$place/home"
         HOME=$PWD TMPDIR=$PWD UMCG_SERVERS=$2 RUST_BACKTRACE=1 \
-            timeout 300 "${on_two_cpus[@]}" "${as[@]}" "../$name" --quiet
-    ) || failed+=("$1, UMCG_SERVERS=$2: ${name%-*}")
+            timeout 300 "${on_two_cpus[@]}" "${as[@]}" "../$(basename -- "$3")" --quiet
+    ) || failed+=("$4, $1, UMCG_SERVERS=$2")
 }
 
 everywhere() {
@@ -71,12 +71,10 @@ everywhere() {
             name=${name%-*}
             if [[ " ${read_servers[*]} " == *" $name "* ]]; then
                 for servers in 1 2 5; do
-                    say "$user, UMCG_SERVERS=$servers: $name"
-                    run "$user" "$servers" "$binary"
+                    run "$user" "$servers" "$binary" "$name"
                 done
             else
-                say "$user: $name"
-                run "$user" "$not_read" "$binary"
+                run "$user" "$not_read" "$binary" "$name"
             fi
         done
     done
