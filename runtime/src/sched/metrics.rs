@@ -20,7 +20,7 @@ impl Shared {
         RuntimeMetrics {
             provider: self.provider.kind(),
             provider_why: self.why.clone(),
-            provider_description: self.description.clone(),
+            provider_description: self.provider.describe(),
             workers: self.worker_counts(),
             workers_peak: grow.peak,
             max_workers: self.config.max_workers,

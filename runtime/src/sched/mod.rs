@@ -55,8 +55,6 @@ pub(crate) struct Shared {
     built_on_worker: bool,
     /// Why it is this provider, in a sentence.
     why: String,
-    /// What it says of itself, in a sentence.
-    description: String,
     backlog: Arc<Backlog>,
     servers: Box<[Server]>,
     /// Shared with the provider's thread, as the backlog is.
@@ -72,7 +70,6 @@ impl Shared {
     fn new(config: Config, provider: Arc<dyn Provider>, why: String) -> Self {
         let servers = config.servers;
         Self {
-            description: provider.describe(),
             signals: SignalMask::current(),
             built_on_worker: context::with_worker(|_| ()).is_some(),
             provider,

@@ -42,7 +42,7 @@ impl Shared {
         trace::started(
             &shared.provider.kind().to_string(),
             &shared.why,
-            &shared.description,
+            &shared.provider.describe(),
             shared.config.servers,
             shared.config.max_workers,
         );
