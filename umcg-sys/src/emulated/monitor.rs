@@ -24,6 +24,11 @@ use crate::{HasWork, List, Overdue};
 const FIRST_TICK_NS: u64 = 50_000;
 const LAST_TICK_NS: u64 = 1_000_000;
 
+/// So many ticks after its last verdict on a server the monitor takes a new worker in the slot for
+/// one that will need it as well, and does not slow down: a holder is judged at the second look at
+/// the earliest, and on a CPU that others keep busy nobody else judges.
+const STARVED_TICKS: u32 = 16;
+
 /// It goes on ticking for so long after the last waiting work: a wake-up of a sleeping monitor
 /// on another CPU costs the waker 15 us (trace B7).
 const LINGER_NS: u64 = 10_000_000;
@@ -53,18 +58,22 @@ struct Watched {
     overdue: Option<Overdue>,
     /// The slot at the last tick.
     slot: Slot,
+    /// Ticks since the monitor judged here.
+    ticks_since: u32,
     /// The holder's CPU time when it was last seen to change, and when that was.
     cpu_time: u64,
     since: u64,
 }
 
-/// What one look at a server brought.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What one look at a server brought; of several servers the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
     /// Nothing waits.
     NoWork,
     /// Work waits, and something goes on.
     Progress,
+    /// The same: another worker is in the slot, and the sentinel seems to starve.
+    Changed,
     /// A verdict, or a repair.
     Acted,
 }
@@ -131,6 +140,7 @@ fn run() {
                     has_work: attached.has_work,
                     overdue: attached.overdue,
                     slot: Slot::DEAD,
+                    ticks_since: STARVED_TICKS,
                     cpu_time: 0,
                     since: now(),
                 })
@@ -147,11 +157,7 @@ fn run() {
         }
         let mut seen = Seen::NoWork;
         for server in &mut watched {
-            match server.look() {
-                Seen::NoWork => {}
-                Seen::Progress if seen == Seen::Acted => {}
-                other => seen = other,
-            }
+            seen = seen.max(server.look());
         }
         match seen {
             Seen::NoWork if now() - last_work > LINGER_NS => {
@@ -167,6 +173,7 @@ fn run() {
                 last_work = now();
                 tick_ns = (tick_ns * 2).min(LAST_TICK_NS);
             }
+            Seen::Changed => last_work = now(),
             Seen::Acted => {
                 last_work = now();
                 tick_ns = FIRST_TICK_NS;
@@ -201,12 +208,17 @@ impl Watched {
             return Seen::NoWork;
         }
         let slot = server.slot();
+        self.ticks_since = self.ticks_since.saturating_add(1);
         let same = slot == self.slot;
         self.slot = slot;
         if !same {
             self.since = now();
             self.cpu_time = 0;
-            return Seen::Progress;
+            return if self.ticks_since < STARVED_TICKS {
+                Seen::Changed
+            } else {
+                Seen::Progress
+            };
         }
         match WORLD.repair(&server, slot) {
             Repair::Gone => Seen::NoWork,
@@ -243,6 +255,7 @@ impl Watched {
         let awake =
             |worker: &Pin<'_>| os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake;
         if WORLD.adopt(server, holder, run, awake) || WORLD.judge(holder, run, Judge::Monitor) {
+            self.ticks_since = 0;
             return Seen::Acted;
         }
         Seen::Progress
