@@ -1,6 +1,13 @@
 //! Threads that talk, and threads that come and go (P6, P7).
 
-use std::{sync::mpsc, time::Instant};
+use std::{
+    sync::{
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::Instant,
+};
 
 use crate::{
     clock::Clock,
@@ -22,7 +29,12 @@ pub(super) fn groups() -> Vec<Group<'static>> {
         1,
         umcg::Builder::new().thread_name("one-umcg"),
     )));
-    let mut groups = vec![ping_pong(one), spawn_join(one), spawn(one)];
+    let mut groups = vec![
+        ping_pong(one),
+        spawn_join(one),
+        spawn(one),
+        futex_switch(one.cpu()),
+    ];
     for group in &mut groups {
         group.busy_on(one.cpu());
     }
@@ -145,6 +157,95 @@ fn spawn(one: &'static Umcg) -> Group<'static> {
         clock.wall_is(took);
     });
     group
+}
+
+/// What all of this is made of: two threads on one CPU wake each other and sleep, with nothing
+/// else; and the same as workers do it, who have the policy SCHED_BATCH, beside a thread of idle
+/// priority that wants the CPU, as a sentinel does.
+fn futex_switch(cpu: usize) -> Group<'static> {
+    const TURNS: u32 = 20_000;
+    let mut group = Group::new(
+        "futex_switch",
+        "a futex wake and a futex wait between two threads on one CPU",
+        "switch",
+        u64::from(TURNS),
+    );
+    group.cell("bare threads", "futex-", move |clock| {
+        clock.time(|| switches(TURNS, cpu, libc::SCHED_OTHER));
+    });
+    group.cell("beside an idle one", "futex-", move |clock| {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                pin(cpu);
+                become_policy(libc::SCHED_IDLE);
+                while !stop.load(SeqCst) {
+                    thread::yield_now();
+                }
+            });
+            clock.time(|| switches(TURNS, cpu, libc::SCHED_BATCH));
+            stop.store(true, SeqCst);
+        });
+    });
+    group
+}
+
+fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
+    let word = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for me in 0..2 {
+            let word = &word;
+            thread::Builder::new()
+                .name(format!("futex-{me}"))
+                .spawn_scoped(scope, move || {
+                    pin(cpu);
+                    become_policy(policy);
+                    for turn in (me..turns).step_by(2) {
+                        while word.load(SeqCst) != turn {
+                            futex(word, libc::FUTEX_WAIT, word.load(SeqCst), turn);
+                        }
+                        word.store(turn + 1, SeqCst);
+                        futex(word, libc::FUTEX_WAKE, 1, u32::MAX);
+                    }
+                })
+                .expect("a thread");
+        }
+    });
+}
+
+/// A wait, unless the word is `unless` by now; or a wake.
+fn futex(word: &AtomicU32, what: libc::c_int, value: u32, unless: u32) {
+    if value == unless {
+        return;
+    }
+    // SAFETY: a live word; no timeout. Every outcome means: look again.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            what | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            std::ptr::null::<libc::timespec>(),
+        );
+    }
+}
+
+/// The calling thread runs on that CPU only, if it may.
+fn pin(cpu: usize) {
+    // SAFETY: plain data.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a live set; a CPU beyond it is ignored.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a live set of that size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
+/// The calling thread has that policy, if it may.
+fn become_policy(policy: libc::c_int) {
+    // SAFETY: plain data.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: a live parameter.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
 }
 
 fn in_task<R: Send + 'static>(one: &'static Umcg, f: impl FnOnce() -> R + Send + 'static) -> R {
