@@ -214,6 +214,24 @@ void umcg_kick(struct umcg_thread *w)
 	clear_bit(UMCG_F_KICKED, &w->flags);
 }
 
+/**
+ * umcg_dying() - will current never see user mode again?
+ *
+ * get_signal() takes the SIGKILL off its list, hence not fatal_signal_pending()
+ * alone: in a dump of core, in a debugger's stop at its end, and while io_uring
+ * cancels its requests a thread sleeps and runs task_work before PF_EXITING, and
+ * somebody waits for its end: exec, or who killed it.
+ */
+bool umcg_dying(void)
+{
+	struct signal_struct *signal = current->signal;
+	struct task_struct *exec = READ_ONCE(signal->group_exec_task);
+
+	return current->flags & PF_EXITING || fatal_signal_pending(current) ||
+	       READ_ONCE(signal->flags) & SIGNAL_GROUP_EXIT ||
+	       (exec && exec != current);
+}
+
 static int umcg_queue_up_once(struct umcg_thread *w)
 {
 	struct umcg_group *g = w->group;
@@ -281,7 +299,7 @@ int umcg_queue_up(struct umcg_thread *w)
 	int ret;
 
 	while ((ret = umcg_queue_up_once(w)) == -EAGAIN) {
-		if (fatal_signal_pending(current))
+		if (umcg_dying())
 			return 0;
 		cond_resched();
 	}
@@ -321,7 +339,7 @@ void umcg_gate(struct callback_head *head)
 	struct umcg_thread *w = container_of(head, struct umcg_thread, gate);
 
 	/* After exec or on the way out nothing is left to stop, or to preempt. */
-	if ((current->flags & PF_EXITING) || current->mm != w->group->mm) {
+	if (umcg_dying() || current->mm != w->group->mm) {
 		clear_bit(UMCG_F_SECOND, &w->flags);
 		umcg_put(w);	/* stays QUEUED: never again */
 		return;
@@ -348,7 +366,7 @@ void umcg_gate(struct callback_head *head)
 		clear_bit(UMCG_F_SECOND, &w->flags);
 		if (!task_work_add(current, &w->gate, TWA_RESUME))
 			return;
-	} else if (!fatal_signal_pending(current)) {
+	} else if (!umcg_dying()) {
 		clear_bit(UMCG_F_SECOND, &w->flags);
 		clear_bit(UMCG_F_QUEUED, &w->flags);
 		umcg_arm_regate(w);

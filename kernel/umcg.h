@@ -194,6 +194,7 @@ void umcg_queue_gate(struct umcg_thread *w);
 void umcg_on_kick(struct callback_head *head);
 void umcg_kick(struct umcg_thread *w);
 int umcg_queue_up(struct umcg_thread *w);
+bool umcg_dying(void);
 
 /* hooks.c */
 int umcg_hooks_init(void);

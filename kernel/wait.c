@@ -247,7 +247,7 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 next:
 		rcu_read_unlock();
 		cond_resched();
-	} while (ret && !fatal_signal_pending(current));
+	} while (ret && !umcg_dying());
 }
 
 /*

@@ -99,6 +99,11 @@ void start(int server_total, int worker_total, void (*body)(struct worker *w),
 void finish(void);
 void report(const char *name);
 
+/* Attaches to each thread of @child, at most 64; how many. */
+int attach_all(pid_t child, pid_t *tids, long options);
+/* Lets traced threads go on until @child has ended; *@exits: stops at an end. */
+int wait_for_end(pid_t child, int *exits);
+
 /* Scenarios; each returns 0 or dies. */
 int test_blocks(int argc, char **argv);
 int test_late(int argc, char **argv);
@@ -110,6 +115,7 @@ int test_memory(int argc, char **argv);
 int test_compat(int argc, char **argv);
 int test_fork(int argc, char **argv);
 int test_exec(int argc, char **argv);
+int test_exec_storm(int argc, char **argv);
 int test_exit(int argc, char **argv);
 int test_server_death(int argc, char **argv);
 int test_close(int argc, char **argv);
@@ -120,6 +126,7 @@ int test_kill(int argc, char **argv);
 int test_hotplug(int argc, char **argv);
 int test_io_uring(int argc, char **argv);
 int test_io_uring_gate(int argc, char **argv);
+int test_io_uring_death(int argc, char **argv);
 int bench(int argc, char **argv);
 
 #endif /* HARNESS_H */

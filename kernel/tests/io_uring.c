@@ -2,10 +2,14 @@
 /* Workers with io_uring: its completions come as task_work, by TIF_NOTIFY_SIGNAL. */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <linux/io_uring.h>
 #include <linux/time_types.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -167,5 +171,76 @@ int test_io_uring_gate(int argc, char **argv)
 	run_once();
 	pthread_join(workers[0].thread, NULL);
 	printf("io_uring-gate: told after %d ms\n", i);
+	return 0;
+}
+
+/*
+ * Dies with a request that io_uring cancels in its exit, on another ring: to do so
+ * it runs the thread's task_work, between a debugger's stop and PF_EXITING.
+ */
+static void *polls(void *argument)
+{
+	struct worker *w = argument;
+	static struct ring own;
+
+	enter(w);
+	open_ring(&own);
+	submit(&own, (struct io_uring_sqe){ .opcode = IORING_OP_POLL_ADD, .fd = shared.fd,
+					    .poll_events = POLLIN });
+	submitted = true;
+	for (;;)
+		do_preempt(w->task.server_tid);
+	return NULL;
+}
+
+enum { BY_SIGKILL, BY_COREDUMP, BY_EXEC, WAYS };
+
+/* The server, in a child: with its worker in the slot it says so and waits. */
+static void die(int way, int to_parent, int from_parent)
+{
+	char *again[] = { "umcg-test", "after-exec", NULL };
+	char c = 0;
+
+	close(device);
+	open_device();
+	open_ring(&shared);
+	serve_one(polls);
+	do {
+		while (workers[0].task.state == UMCG_BLOCKED)
+			usleep(100);
+		run_once();
+	} while (!submitted || do_current(servers[0].task.tid) != (int)workers[0].task.tid);
+	CHECK(write(to_parent, &c, 1) == 1 && read(from_parent, &c, 1) == 1);
+	if (way == BY_EXEC)
+		execv("/proc/self/exe", again);
+	raise(way == BY_SIGKILL ? SIGKILL : SIGQUIT);
+}
+
+/* A worker that dies does not stop in its gate: nobody waits for its end in vain. */
+int test_io_uring_death(int argc, char **argv)
+{
+	static const int ended_by[WAYS] = { SIGKILL, SIGQUIT, 0 };
+	int round, way, status, to[2], from[2];
+	pid_t child, tids[64];
+	char c = 0;
+
+	(void)argc, (void)argv;
+	alarm(50);
+	for (round = 0; round < 4 * WAYS; round++) {
+		way = round / 2 % WAYS;
+		CHECK(!pipe2(to, O_CLOEXEC) && !pipe2(from, O_CLOEXEC));
+		child = fork();
+		if (!child)
+			die(way, from[1], to[0]);
+		CHECK(read(from[0], &c, 1) == 1);
+		/* Every second time each thread stops at its end. */
+		if (round & 1)
+			CHECK(attach_all(child, tids, PTRACE_O_TRACEEXIT) > 1);
+		CHECK(write(to[1], &c, 1) == 1);
+		status = wait_for_end(child, NULL);
+		CHECK((status & 0x7f) == ended_by[way]);
+		close(to[0]), close(to[1]), close(from[0]), close(from[1]);
+	}
+	printf("io_uring-death: %d processes\n", round);
 	return 0;
 }

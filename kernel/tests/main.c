@@ -19,6 +19,7 @@ static const struct {
 	{ "hostile", test_hostile },
 	{ "fork", test_fork },
 	{ "exec", test_exec },
+	{ "exec-storm", test_exec_storm },
 	{ "exit", test_exit },
 	{ "server-death", test_server_death },
 	{ "close", test_close },
@@ -29,6 +30,7 @@ static const struct {
 	{ "hotplug", test_hotplug },
 	{ "io_uring", test_io_uring },
 	{ "io_uring-gate", test_io_uring_gate },
+	{ "io_uring-death", test_io_uring_death },
 	{ "bench", bench },
 };
 

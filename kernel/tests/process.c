@@ -277,7 +277,7 @@ int test_stop(int argc, char **argv)
 	return status != 0;
 }
 
-static int attach_all(pid_t child, pid_t *tids)
+int attach_all(pid_t child, pid_t *tids, long options)
 {
 	char path[64];
 	struct dirent *entry;
@@ -288,12 +288,30 @@ static int attach_all(pid_t child, pid_t *tids)
 	directory = opendir(path);
 	while (directory && (entry = readdir(directory)) && count < 64) {
 		tids[count] = atoi(entry->d_name);
-		if (tids[count] > 0 && !ptrace(PTRACE_SEIZE, tids[count], 0, 0))
+		if (tids[count] > 0 && !ptrace(PTRACE_SEIZE, tids[count], 0, options))
 			count++;
 	}
 	if (directory)
 		closedir(directory);
 	return count;
+}
+
+int wait_for_end(pid_t child, int *exits)
+{
+	int status;
+	pid_t who;
+
+	for (;;) {
+		who = waitpid(-1, &status, __WALL);
+		CHECK(who > 0);
+		if (WIFSTOPPED(status)) {
+			if (exits && status >> 16 == PTRACE_EVENT_EXIT)
+				(*exits)++;
+			ptrace(PTRACE_CONT, who, 0, status >> 16 ? 0 : WSTOPSIG(status));
+		} else if (who == child) {
+			return status;
+		}
+	}
 }
 
 /* Until @tid is in the stop that PTRACE_INTERRUPT asked for; signals pass. */
@@ -326,7 +344,7 @@ int test_ptrace(int argc, char **argv)
 	(void)argc, (void)argv;
 	usleep(300000);
 	for (round = 0; round < 6; round++) {
-		count = attach_all(child, tids);
+		count = attach_all(child, tids, 0);
 		for (i = 0; i < count; i++)
 			ptrace(PTRACE_INTERRUPT, tids[i], 0, 0);
 		for (i = 0; i < count; i++, stops++)
@@ -338,6 +356,58 @@ int test_ptrace(int argc, char **argv)
 	CHECK(waitpid(child, &status, 0) == child);
 	printf("ptrace: %d stops, then %#x\n", stops, status);
 	return status != 0;
+}
+
+static void *stress_main(void *unused)
+{
+	char *arguments[] = { "0", "16", "2", "ks" };
+
+	test_stress(4, arguments);
+	return unused;
+}
+
+/* In a child: a server calls exec in a signal storm over other servers' workers. */
+static pid_t exec_in_storm(useconds_t after)
+{
+	char *again[] = { "umcg-test", "after-exec", NULL };
+	static struct umcg_task task;
+	pthread_t thread;
+	pid_t child = fork();
+	sigset_t all;
+
+	if (child)
+		return child;
+	close(device);
+	open_device();
+	task.tid = task.server_tid = own_tid();
+	CHECK(!do_register(&task, 0));
+	pthread_create(&thread, NULL, stress_main, NULL);
+	/* The new image has no handlers. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	usleep(after);
+	execv("/proc/self/exe", again);
+	FAIL("exec");
+}
+
+/* Every second time a debugger stops each thread at its end. */
+int test_exec_storm(int argc, char **argv)
+{
+	int i, stops = 0;
+	pid_t child, tids[64];
+
+	(void)argc, (void)argv;
+	alarm(100);
+	for (i = 0; i < 6; i++) {
+		child = exec_in_storm(1000000 + i * 31000);
+		usleep(300000);
+		if (i & 1)
+			attach_all(child, tids, PTRACE_O_TRACEEXIT);
+		CHECK(!wait_for_end(child, &stops));
+	}
+	printf("exec-storm: %d processes, %d threads stopped at their end\n", i, stops);
+	CHECK(stops > 0);
+	return 0;
 }
 
 static void write_file(const char *path, const char *text)

@@ -20,6 +20,7 @@ check late
 check held
 check fork
 check exec
+check exec-storm
 check exit
 check server-death
 check close
@@ -32,6 +33,7 @@ check ptrace
 check freezer
 check io_uring
 check io_uring-gate
+check io_uring-death
 check hostile
 check kill
 check hotplug
