@@ -62,7 +62,7 @@ static long umcg_ioctl_wait(struct umcg_thread *t, void __user *arg)
 	struct umcg_wait how;
 
 	if (copy_from_user(&how, arg, sizeof(how)))
-		return -EFAULT;
+		return umcg_refuse(t, -EFAULT);
 	return umcg_wait(t, &how);
 }
 

@@ -183,6 +183,7 @@ bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left);
 
 /* wait.c */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how);
+long umcg_refuse(struct umcg_thread *t, long error);
 int umcg_preempt(struct umcg_group *g, u32 tid);
 void umcg_step_aside(void);
 int umcg_sleep_worker(struct umcg_thread *w, int interrupted);

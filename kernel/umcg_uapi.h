@@ -132,7 +132,7 @@ struct umcg_stat {
  *		The worker may still be on a list: its memory must stay until
  *		UMCG_LINKED is clear in both links.
  * WAIT		see Documentation in README.md. EINVAL, ESRCH, EBUSY,
- *		ETIMEDOUT; after each the caller is RUNNING and next_tid
+ *		ETIMEDOUT, EFAULT; after each the caller is RUNNING and next_tid
  *		untouched. Never EINTR: a handler runs and the wait goes on.
  * PREEMPT	takes the address of a tid. A RUNNING worker becomes RUNNABLE,
  *		goes on its server's runnable_ptr, and the server is woken; a

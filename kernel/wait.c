@@ -366,28 +366,37 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	return ret;
 }
 
-/*
- * A worker's misuse: an error, and RUNNING. If it lost its slot meanwhile it
- * passes the gate first, as after any block.
+/**
+ * umcg_refuse() - answer a misuse of WAIT with an error, and RUNNING
+ * @t: current's registration
+ * @error: the answer
+ *
+ * A worker that lost its slot meanwhile passes the gate first, as after any block.
+ *
+ * Return: @error.
  */
-static long umcg_refuse(struct umcg_thread *w, long error)
+long umcg_refuse(struct umcg_thread *t, long error)
 {
 	bool lost = false;
 
-	raw_spin_lock_irq(&w->lock);
-	if (READ_ONCE(*umcg_state(w)) == UMCG_RUNNABLE) {
-		if (w->phase == UMCG_PH_OUT) {
-			w->phase = UMCG_PH_BLOCKED;
-			w->blocked_at = 0;
-			set_bit(UMCG_F_OWED, &w->flags);
+	if (!t->worker) {
+		umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
+		return error;
+	}
+	raw_spin_lock_irq(&t->lock);
+	if (READ_ONCE(*umcg_state(t)) == UMCG_RUNNABLE) {
+		if (t->phase == UMCG_PH_OUT) {
+			t->phase = UMCG_PH_BLOCKED;
+			t->blocked_at = 0;
+			set_bit(UMCG_F_OWED, &t->flags);
 			lost = true;
 		} else {
-			umcg_move(w, UMCG_RUNNABLE, UMCG_RUNNING);
+			umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
 		}
 	}
-	raw_spin_unlock_irq(&w->lock);
+	raw_spin_unlock_irq(&t->lock);
 	if (lost)
-		umcg_queue_gate(w);
+		umcg_queue_gate(t);
 	return error;
 }
 
@@ -414,12 +423,8 @@ static long umcg_wait_worker(struct umcg_thread *w)
  */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how)
 {
-	if (how->flags || how->pad || (t->worker && how->deadline_ns)) {
-		if (t->worker)
-			return umcg_refuse(t, -EINVAL);
-		umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
-		return -EINVAL;
-	}
+	if (how->flags || how->pad || (t->worker && how->deadline_ns))
+		return umcg_refuse(t, -EINVAL);
 	switch (READ_ONCE(*umcg_state(t))) {
 	case UMCG_RUNNING:
 		return 0;

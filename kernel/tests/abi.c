@@ -47,6 +47,9 @@ static void waits_of_a_server(struct umcg_task *task)
 	how.flags = 1;
 	expect(ioctl(device, UMCG_IOC_WAIT, &how) ? -errno : 0, -EINVAL, "wait flags");
 	expect(task->state, UMCG_RUNNING, "RUNNING after it");
+	task->state = UMCG_RUNNABLE;
+	expect(ioctl(device, UMCG_IOC_WAIT, 64) ? -errno : 0, -EFAULT, "wait, no argument");
+	expect(task->state, UMCG_RUNNING, "RUNNING after that");
 	task->state = UMCG_BLOCKED;
 	expect(do_wait(0), -EINVAL, "wait while BLOCKED");
 	task->state = 77;
@@ -61,6 +64,44 @@ static void waits_of_a_server(struct umcg_task *task)
 	task->state = 0x00050000 | UMCG_RUNNING;
 	expect(do_unregister(task), 0, "unregister");
 	expect(task->state, 0x00050000, "NONE, user bits kept");
+}
+
+static void *faulty_worker(void *argument)
+{
+	struct worker *w = argument;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	leave(&w->task);
+	expect(ioctl(device, UMCG_IOC_WAIT, 64) ? -errno : 0, -EFAULT, "a worker's wait");
+	expect(w->task.state, UMCG_RUNNING, "it is RUNNING after that");
+	expect(do_current(w->task.server_tid), w->task.tid, "in its slot");
+	expect(do_unregister(&w->task), 0, "and may leave");
+	w->finished = true;
+	return NULL;
+}
+
+/* After a wait that could not read its argument a worker runs on. */
+static void wait_of_a_worker(void)
+{
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+
+	prepare(task);
+	expect(do_register(task, 0), 0, "register for a worker");
+	pthread_create(&w->thread, NULL, faulty_worker, w);
+	do {
+		task->runnable_ptr = task->blocked_ptr = 0;
+		if (w->task.state != UMCG_BLOCKED)
+			w->task.runnable_ptr = w->task.blocked_ptr = 0;
+		leave(task);
+		task->next_tid = w->task.state == UMCG_RUNNABLE ? w->task.tid : 0;
+		do_wait(now_ns() + 10000000);
+	} while (!w->finished);
+	pthread_join(w->thread, NULL);
+	task->next_tid = 0;
+	expect(do_unregister(task), 0, "unregister after a worker");
 }
 
 int test_abi(int argc, char **argv)
@@ -130,6 +171,7 @@ int test_abi(int argc, char **argv)
 	prepare(&tasks[1]);
 	expect(do_register(&tasks[1], 0), -EINVAL, "twice, another task");
 	waits_of_a_server(task);
+	wait_of_a_worker();
 	expect(do_stat(0).live, 0, "nobody is left");
 	return 0;
 }
