@@ -8,6 +8,7 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/pid.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
@@ -207,6 +208,12 @@ static void __exit umcg_exit(void)
 	misc_deregister(&umcg_device);
 	umcg_registry_exit();	/* the last registrations are freed */
 	umcg_hooks_exit();
+	/*
+	 * Whose task_work dropped the last reference may, with full preemption,
+	 * not have returned from our text yet: until each task has slept, or was
+	 * in user mode, it stays.
+	 */
+	synchronize_rcu_tasks();
 }
 
 module_init(umcg_init);
