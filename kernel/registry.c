@@ -5,9 +5,11 @@
 #include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/errno.h>
+#include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pid.h>
+#include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -45,6 +47,7 @@ struct umcg_group *umcg_group_new(void)
 	raw_spin_lock_init(&g->hash_lock);
 	mutex_init(&g->pages_lock);
 	INIT_LIST_HEAD(&g->pages);
+	g->salt = get_random_u32();
 	g->mm = current->mm;
 	mmgrab(g->mm);
 	g->tgid = get_pid(task_tgid(current));
@@ -62,7 +65,7 @@ static void umcg_group_put(struct umcg_group *g)
 
 static struct hlist_head *umcg_bucket(struct umcg_group *g, u32 tid)
 {
-	return &g->threads[tid % UMCG_BUCKETS];
+	return &g->threads[hash_32(tid ^ g->salt, UMCG_BUCKET_BITS)];
 }
 
 /**

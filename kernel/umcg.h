@@ -32,7 +32,9 @@
  *    (mutex) for the list of pinned pages, process context only.
  *
  * Bounds: user space can write any of its words at any time, so every retry on
- * one is bounded (UMCG_TRIES) while a lock is held. State is one byte, changed
+ * one is bounded (UMCG_TRIES) while a lock is held; what is given up under
+ * rq->lock the gate does later. The hash is salted: tids are chosen too easily,
+ * and it is searched under rq->lock. State is one byte, changed
  * by a byte-wide cmpxchg, which the application's bits cannot disturb at all.
  *
  * The kernel-side phase and host/curr are the truth, the user's state mirrors
@@ -56,8 +58,9 @@
 #include "compat.h"
 #include "umcg_uapi.h"
 
-#define UMCG_BUCKETS	1024
-#define UMCG_TRIES	64
+#define UMCG_BUCKET_BITS 10
+#define UMCG_BUCKETS	(1 << UMCG_BUCKET_BITS)
+#define UMCG_TRIES	8
 
 /**
  * enum umcg_phase - where a worker is, as the kernel sees it
@@ -98,6 +101,7 @@ struct umcg_group {
 	struct mm_struct	*mm;
 	struct pid		*tgid;
 	bool			dead;		/* its file is closed */
+	u32			salt;		/* of the hash */
 	raw_spinlock_t		hash_lock;
 	struct mutex		pages_lock;	/* pages, and umcg_page.users */
 	struct list_head	pages;
