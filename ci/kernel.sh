@@ -66,8 +66,10 @@ for series in ${KERNELS:-6.1 6.12}; do
     folder=$("$qemu/packages.sh" "$series")
     say "kernel $(cat "$folder/version"): the module's tests"
     ko=$(module "$folder" "$series")
+    # A registration that is freed is filled with a pattern, which the hostile scenario looks for.
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/module.sh" \
-        --add "$out/umcg-test" --time 500 --log "$out/$series-module.log"
+        --append slub_debug=FPZ,kmalloc-cg-256,kmalloc-cg-512,kmalloc-cg-1k \
+        --add "$out/umcg-test" --time 600 --log "$out/$series-module.log"
     say "kernel $(cat "$folder/version"): the workspace's tests on the device"
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/rust.sh" \
         "${adds[@]}" --time 900 --log "$out/$series-rust.log"

@@ -221,74 +221,162 @@ int test_stress(int argc, char **argv)
 	return 0;
 }
 
-static void scribbled(struct worker *w)
+/* A tid that CURRENT may answer with; no word out of freed memory is one. */
+static void check_current(struct server *s)
 {
-	while (now_ns() < end) {
-		usleep(10);
-		w->rounds++;
-	}
+	int tid = do_current(s->task.tid);
+
+	if (tid != -ESRCH && (tid < 0 || tid > 1 << 22))
+		FAIL("the slot of server %d holds %#x", s->id, tid);
+}
+
+static unsigned int any(unsigned int *random, int count)
+{
+	*random = *random * 1103515245 + 12345;
+	return (*random >> 16) % count;
+}
+
+/* As fast as it goes: pushes give up, and are tried again without locks. */
+static void *hammer(void *unused)
+{
+	uint64_t junk = 0;
+	int i;
+
+	while (now_ns() < end)
+		for (i = 0; i < 10000; i++)
+			__atomic_store_n(&servers[i % server_count].task.runnable_ptr,
+					 junk += 64, __ATOMIC_RELAXED);
+	return unused;
 }
 
 static void *scribble(void *unused)
 {
-	struct umcg_task *task = &servers[0].task;
+	unsigned int r = own_tid();
 
 	while (now_ns() < end) {
-		__atomic_exchange_n(&task->blocked_ptr, 0x20, __ATOMIC_SEQ_CST);
-		__atomic_exchange_n(&task->runnable_ptr, 0x40, __ATOMIC_SEQ_CST);
-		__atomic_exchange_n(&task->state, now_ns() & 0xffff0003u, __ATOMIC_SEQ_CST);
-		__atomic_exchange_n(&task->next_tid, now_ns() & 0xfff, __ATOMIC_SEQ_CST);
-		for (int i = 0; i < worker_count; i++) {
-			struct umcg_task *victim = &workers[i].task;
+		struct umcg_task *server = &servers[any(&r, server_count)].task;
+		struct umcg_task *victim = &workers[any(&r, worker_count)].task;
 
-			if (!(now_ns() & 7)) {
-				__atomic_exchange_n(&victim->blocked_ptr, now_ns(), __ATOMIC_SEQ_CST);
-				__atomic_exchange_n(&victim->runnable_ptr, 0, __ATOMIC_SEQ_CST);
-				__atomic_exchange_n(&victim->state, now_ns() & 3, __ATOMIC_SEQ_CST);
-				__atomic_exchange_n(&victim->next_tid, workers[0].task.tid, __ATOMIC_SEQ_CST);
-			}
-		}
+		__atomic_exchange_n(&server->blocked_ptr, 0x20, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&server->runnable_ptr, 0x40, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&server->state, now_ns() & 0xffff0003u, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&server->next_tid, now_ns() & 0xfff, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&victim->server_tid,
+				    servers[any(&r, server_count)].task.tid, __ATOMIC_SEQ_CST);
+		if (any(&r, 8))
+			continue;
+		__atomic_exchange_n(&victim->blocked_ptr, now_ns(), __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&victim->runnable_ptr, 0, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&victim->state, now_ns() & 3, __ATOMIC_SEQ_CST);
+		__atomic_exchange_n(&victim->next_tid,
+				    workers[any(&r, worker_count)].task.tid, __ATOMIC_SEQ_CST);
 	}
 	return unused;
+}
+
+/* Until nobody scribbles in between: registered, or false at the end. */
+static bool force_in(struct umcg_task *task, unsigned int flags, unsigned int *random)
+{
+	while (now_ns() < end) {
+		task->tid = own_tid();
+		task->server_tid = flags ? servers[any(random, server_count)].task.tid : task->tid;
+		task->next_tid = task->state = 0;
+		if (flags)
+			task->blocked_ptr = task->runnable_ptr = 0;
+		if (!do_register(task, flags))
+			return true;
+		usleep(50);
+	}
+	return false;
 }
 
 static void *hostile_worker(void *argument)
 {
 	struct worker *w = argument;
+	int naps;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	do_register(&w->task, UMCG_REG_WORKER);
-	scribbled(w);
+	if (!force_in(&w->task, UMCG_REG_WORKER, &w->random))
+		return NULL;
+	for (naps = any(&w->random, 50); naps; naps--) {
+		usleep(10);
+		w->rounds++;
+	}
+	if (any(&w->random, 2))
+		do_unregister(&w->task);
 	return NULL;
 }
 
-/* Nothing is asserted but that the kernel, and SIGKILL, survive it. */
-int test_hostile(int argc, char **argv)
+static void *hostile_server(void *argument)
+{
+	struct server *s = argument;
+	unsigned int r = own_tid();
+	uint64_t until = now_ns() + 20000000 + r % 16 * 2000000;
+
+	if (!force_in(&s->task, 0, &r))
+		return NULL;
+	while (now_ns() < until) {
+		s->task.state = UMCG_RUNNABLE;
+		s->task.next_tid = workers[any(&r, worker_count)].task.tid;
+		do_wait(now_ns() + 1000000);
+		do_preempt(workers[any(&r, worker_count)].task.tid);
+		check_current(s);
+		check_current(&servers[any(&r, server_count)]);
+		s->switches++;
+	}
+	if (r & 1)
+		do_unregister(&s->task);
+	return NULL;
+}
+
+/* One life after the other, most without UNREGISTER. */
+static void *workers_lives(void *argument)
 {
 	pthread_t thread;
-	int i, turn = 0;
 
-	(void)argc, (void)argv;
-	server_count = 1;
-	end = now_ns() + 5000000000ull;
-	servers[0].task.tid = servers[0].task.server_tid = own_tid();
-	CHECK(!do_register(&servers[0].task, 0));
-	for (i = 0; i < 3; i++) {
-		worker_count = i + 1;
-		workers[i].id = i;
-		pthread_create(&workers[i].thread, NULL, hostile_worker, &workers[i]);
-	}
-	while (do_stat(0).live < 4)
-		usleep(100);
-	pthread_create(&thread, NULL, scribble, NULL);
-	pthread_create(&thread, NULL, scribble, NULL);
 	while (now_ns() < end) {
-		servers[0].task.state = UMCG_RUNNABLE;
-		servers[0].task.next_tid = workers[turn++ % 3].task.tid;
-		do_wait(now_ns() + 1000000);
-		do_preempt(workers[turn % 3].task.tid);
+		CHECK(!pthread_create(&thread, NULL, hostile_worker, argument));
+		pthread_join(thread, NULL);
 	}
+	return NULL;
+}
+
+static void *servers_lives(void *argument)
+{
+	pthread_t thread;
+
+	while (now_ns() < end) {
+		CHECK(!pthread_create(&thread, NULL, hostile_server, argument));
+		pthread_join(thread, NULL);
+	}
+	return NULL;
+}
+
+/*
+ * hostile SECONDS WORKERS SERVERS: each word is scribbled over, servers and workers
+ * come and go. Nothing is asserted but that the kernel, and SIGKILL, survive it, and
+ * that it shows no freed memory. 0 seconds: until killed.
+ */
+int test_hostile(int argc, char **argv)
+{
+	int seconds = argc > 0 ? atoi(argv[0]) : 5;
+	pthread_t thread;
+	int i;
+
+	worker_count = argc > 1 ? atoi(argv[1]) : 16;
+	server_count = argc > 2 ? atoi(argv[2]) : 2;
+	end = seconds ? now_ns() + seconds * 1000000000ull : UINT64_MAX;
+	for (i = 0; i < server_count; i++) {
+		servers[i].id = i;
+		pthread_create(&thread, NULL, servers_lives, &servers[i]);
+	}
+	for (i = 0; i < worker_count; i++) {
+		workers[i].id = workers[i].random = i;
+		pthread_create(&thread, NULL, workers_lives, &workers[i]);
+	}
+	pthread_create(&thread, NULL, hammer, NULL);
+	pthread_create(&thread, NULL, scribble, NULL);
+	while (now_ns() < end)
+		usleep(100000);
 	report("hostile");
 	CHECK(do_stat(0).gates > 0);
 	_exit(0);

@@ -24,6 +24,9 @@ check exec-storm
 check exit
 check server-death
 check close
+check stress 6 64 2
+check stress 6 64 2 s
+check stress 6 64 2 t
 check stress 10 64 2 k
 check stress 10 64 2 kst
 check stress 8 16 2 Ks
@@ -34,7 +37,8 @@ check freezer
 check io_uring
 check io_uring-gate
 check io_uring-death
-check hostile
+check hostile 6 64 2
+check hostile 8 8 3
 check kill
 check hotplug
 
@@ -43,13 +47,28 @@ check hotplug
 sleep 1
 rmmod umcg 2> /dev/null && { echo "FAIL rmmod in use"; failed=1; }
 wait $! || failed=1
-for i in 1 2 3 4 5 6 7 8 9 10; do
-	rmmod umcg 2> /tmp/out && break
-	sleep 1
-done
-[ ! -d /sys/module/umcg ] || { echo "FAIL rmmod: $(cat /tmp/out)"; failed=1; }
+remove() {
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		rmmod umcg 2> /tmp/out && return
+		sleep 1
+	done
+	echo "FAIL rmmod $1: $(cat /tmp/out)"
+	failed=1
+}
+remove "after use"
 insmod /umcg.ko && rmmod umcg || { echo "FAIL insmod and rmmod again"; failed=1; }
 echo "ok   rmmod refused in use, clean after"
+
+# A process that scribbles over everything is killed in mid-flight, and leaves nothing behind.
+insmod /umcg.ko
+/umcg-test hostile 0 64 2 > /tmp/out 2>&1 &
+hostile=$!
+sleep 5
+kill -9 $hostile
+wait $hostile
+[ $? = 137 ] || { echo "FAIL hostile ended by itself"; cat /tmp/out; failed=1; }
+remove "after a hostile process"
+echo "ok   rmmod after a hostile process was killed"
 # Lockdep turns itself off at its first report, or when its tables are full.
 if [ -e /proc/lockdep_stats ]; then
 	grep -q 'debug_locks: *1$' /proc/lockdep_stats &&
