@@ -37,7 +37,7 @@ say "lockdep and KASAN, $(cat "$folder/version")"
     --add "$out/umcg-test" --time 1500 --memory 2048 --log "$out/lockdep.log"
 
 say "lockdep notices a wake-up under a lock"
-if "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments break_lock=1 \
+if "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments break_lock=N \
     --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 300 --memory 2048 \
     > "$out/lockdep-broken.log" 2>&1; then
     echo "it did not"

@@ -1,6 +1,46 @@
 # SPDX-License-Identifier: GPL-2.0
-# One of the module's break_* switches is on: the tests must notice.
-timeout -s KILL 20 /umcg-test blocks > /tmp/out 2>&1 &&
-	timeout -s KILL 20 /umcg-test stress 5 16 2 s > /tmp/out 2>&1 &&
-	{ echo "FAIL nobody noticed $(cat /insmod-arguments)"; exit 1; }
-echo "ok   $(cat /insmod-arguments) noticed: $(tail -1 /tmp/out)"
+# The module breaks itself on purpose (UMCG_DEBUG, break_*): with all switches off both scenarios
+# pass, and then each that /insmod-arguments names has its own symptom in one of them.
+parameters=/sys/module/umcg/parameters
+
+# scenario SECONDS COMMAND...: runs it; its status.
+scenario() {
+	timeout -s KILL "$@" > /tmp/out 2>&1
+}
+
+# noticed SWITCH: whether the scenario that just failed with this status did so by its symptom.
+noticed() {
+	case $1 in
+	gate) grep -q violation /tmp/out ;;
+	regate) grep -q -e violation -e 'queued twice' /tmp/out ;;
+	wake) [ $2 = 137 ] ;;	# nobody is told: it hangs, and is killed
+	lock) false ;;		# lockdep's to notice, on the console
+	esac
+}
+
+switches=$(sed 's/break_\([a-z]*\)=[^ ]*/\1/g' /insmod-arguments)
+for switch in $switches; do
+	echo N > $parameters/break_$switch
+done
+scenario 60 /umcg-test blocks || { echo "FAIL blocks with all switches off"; cat /tmp/out; exit 1; }
+scenario 60 /umcg-test stress 5 16 2 s || { echo "FAIL stress with all switches off"; cat /tmp/out; exit 1; }
+echo "ok   all switches off: both scenarios pass"
+
+failed=0
+for switch in $switches; do
+	echo Y > $parameters/break_$switch
+	found=''
+	for arguments in blocks 'stress 5 16 2 s'; do
+		scenario 20 /umcg-test $arguments
+		status=$?
+		[ $status = 0 ] || ! noticed $switch $status || { found=$arguments; break; }
+	done
+	echo N > $parameters/break_$switch
+	if [ -n "$found" ]; then
+		echo "ok   break_$switch noticed by $found: $(grep -m1 -e violation -e 'queued twice' /tmp/out || echo "status $status")"
+	else
+		echo "FAIL nobody noticed break_$switch (status $status): $(head -3 /tmp/out)"
+		failed=1
+	fi
+done
+exit $failed
