@@ -20,6 +20,8 @@ out=$target/kernel
 qemu=$root/kernel/qemu
 folder=$("$qemu/debug-kernel.sh" "${SERIES:-6.1}")
 mkdir -p "$out/module-lockdep"
+UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
+export UMCG_QEMU_ACCEL
 
 say "checkpatch"
 # compat.h is about versions; umcg_uapi.h is for user space, which has no __aligned().

@@ -17,6 +17,8 @@ qemu=$root/kernel/qemu
 mkdir -p "$out"
 folder=$("$qemu/packages.sh" "${SERIES:-6.1}")
 version=$(<"$folder/version")
+UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
+export UMCG_QEMU_ACCEL
 tree=$(dirname "$folder")/debian-$version/debian
 if [[ ! -e $tree.complete ]]; then
     say "kernel package: a Debian with dkms and the headers of $version"

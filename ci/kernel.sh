@@ -64,6 +64,8 @@ module() {
 
 for series in ${KERNELS:-6.1 6.12}; do
     folder=$("$qemu/packages.sh" "$series")
+    [[ -n ${UMCG_QEMU_ACCEL:-} ]] || UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
+    export UMCG_QEMU_ACCEL
     say "kernel $(cat "$folder/version"): the module's tests"
     ko=$(module "$folder" "$series")
     # A registration that is freed is filled with a pattern, which the hostile scenario looks for.

@@ -17,16 +17,16 @@
 #   --append TEXT      for the kernel command line
 #   --log FILE         keeps the console
 #   --qemu TEXT        more arguments for QEMU
+#   --once             never started again
 #
-# UMCG_QEMU_ACCEL=kvm uses KVM. Not by default even where /dev/kvm is there: nested KVM hosts were
-# seen on which no guest starts.
+# UMCG_QEMU_ACCEL=kvm uses KVM; accelerator.sh finds out whether that works here. By default TCG.
 #
 # A guest is started again once, and says so, if retry.sh finds a reason on its console; that
 # console is kept as FILE.first beside --log. A test that failed is never run again.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' tree='' extra='' adds=()
+smp=2 memory=1024 limit=300 append='' module='' arguments='' log='' icount='' tree='' extra='' once='' adds=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--kernel) kernel=$2 ;;
@@ -42,6 +42,7 @@ while [ $# -gt 0 ]; do
 	--log) log=$2 ;;
 	--qemu) extra=$2 ;;
 	--icount) icount=1; shift; continue ;;
+	--once) once=1; shift; continue ;;
 	*) echo "boot.sh: unknown option $1" >&2; exit 2 ;;
 	esac
 	shift 2
@@ -101,7 +102,7 @@ boot() {
 }
 
 boot || true
-if "$here/retry.sh" "$work/console"; then
+if [ -z "$once" ] && "$here/retry.sh" "$work/console"; then
 	tail -5 "$work/console"
 	[ -z "$log" ] || mv "$log" "$log.first"
 	echo "boot.sh: started again, once${log:+, the first console is in $log.first}"
