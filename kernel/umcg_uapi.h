@@ -128,7 +128,9 @@ struct umcg_stat {
  *		ESRCH: no such server, or it went away meanwhile. EFAULT,
  *		ENOMEM (also RLIMIT_MEMLOCK).
  * UNREGISTER	takes the address of a __u64 that holds the address of the
- *		registered task. EINVAL: not that one. EBUSY: not RUNNING.
+ *		registered task. EINVAL: not that one. EBUSY: not RUNNING; also a
+ *		worker that slept for a page of the argument: it was picked since,
+ *		is RUNNING, and calls again.
  *		The worker may still be on a list: its memory must stay until
  *		UMCG_LINKED is clear in both links.
  * WAIT		see Documentation in README.md. EINVAL, ESRCH, EBUSY,

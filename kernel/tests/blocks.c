@@ -121,16 +121,12 @@ static void *feed_pages(void *unused)
 	return unused;
 }
 
-int test_blocks(int argc, char **argv)
+/* Who touches one of the pages sleeps until somebody answers to faults. */
+static void open_pages(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	pthread_t feeders[3];
-	int i;
 
-	(void)argc, (void)argv;
-	alarm(100);	/* a sleep that nobody reported */
-	CHECK(!pipe(pipe_ends));
 	faults = syscall(SYS_userfaultfd, 0);
 	CHECK(faults >= 0 && !ioctl(faults, UFFDIO_API, &api));
 	pages = mmap(NULL, ROUNDS * PAGE, PROT_READ | PROT_WRITE,
@@ -138,6 +134,17 @@ int test_blocks(int argc, char **argv)
 	range.range.start = (uintptr_t)pages;
 	range.range.len = ROUNDS * PAGE;
 	CHECK(!ioctl(faults, UFFDIO_REGISTER, &range));
+}
+
+int test_blocks(int argc, char **argv)
+{
+	pthread_t feeders[3];
+	int i;
+
+	(void)argc, (void)argv;
+	alarm(100);	/* a sleep that nobody reported */
+	CHECK(!pipe(pipe_ends));
+	open_pages();
 	pthread_create(&feeders[0], NULL, feed_pipe, NULL);
 	pthread_create(&feeders[1], NULL, feed_futex, NULL);
 	pthread_create(&feeders[2], NULL, feed_pages, NULL);
@@ -308,5 +315,55 @@ int test_held(int argc, char **argv)
 	pthread_join(w->thread, NULL);
 	printf("held: kept the pick in %d of %d rounds\n", kept, ROUNDS);
 	CHECK(kept > ROUNDS / 2);
+	return 0;
+}
+
+/* The argument of UNREGISTER is not there yet. */
+static void *late_argument(void *argument)
+{
+	struct worker *w = argument;
+	int ret;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	ret = ioctl(device, UMCG_IOC_UNREGISTER, pages);
+	CHECK(ret == -1 && errno == EBUSY && w->task.state == UMCG_RUNNING);
+	CHECK(!ioctl(device, UMCG_IOC_UNREGISTER, pages));
+	CHECK(w->task.state == UMCG_NONE);
+	w->finished = true;
+	return NULL;
+}
+
+/* A worker that sleeps in UNREGISTER is picked before it hears so, and calls again. */
+int test_unregister(int argc, char **argv)
+{
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+	static uint64_t self[PAGE / 8];
+	struct uffdio_copy copy = { .src = (uintptr_t)self, .len = PAGE };
+	bool copied = false;
+
+	(void)argc, (void)argv;
+	alarm(60);
+	open_pages();
+	self[0] = (uintptr_t)&w->task;
+	copy.dst = (uintptr_t)pages;
+	task->tid = task->server_tid = own_tid();
+	CHECK(!do_register(task, 0));
+	pthread_create(&w->thread, NULL, late_argument, w);
+	while (!w->finished) {
+		struct pollfd poller = { .fd = faults, .events = POLLIN };
+
+		turn(task, &w->task);
+		if (copied || poll(&poller, 1, 0) <= 0)
+			continue;
+		CHECK(w->task.state == UMCG_BLOCKED);
+		CHECK(!ioctl(faults, UFFDIO_COPY, &copy));
+		copied = true;
+	}
+	pthread_join(w->thread, NULL);
+	CHECK(copied);
+	printf("unregister: refused while it slept, then done\n");
 	return 0;
 }

@@ -108,6 +108,7 @@ int wait_for_end(pid_t child, int *exits);
 int test_blocks(int argc, char **argv);
 int test_late(int argc, char **argv);
 int test_held(int argc, char **argv);
+int test_unregister(int argc, char **argv);
 int test_stress(int argc, char **argv);
 int test_hostile(int argc, char **argv);
 int test_abi(int argc, char **argv);

@@ -15,6 +15,7 @@ static const struct {
 	{ "blocks", test_blocks },
 	{ "late", test_late },
 	{ "held", test_held },
+	{ "unregister", test_unregister },
 	{ "stress", test_stress },
 	{ "hostile", test_hostile },
 	{ "fork", test_fork },

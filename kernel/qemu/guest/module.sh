@@ -18,6 +18,7 @@ check compat
 check blocks
 check late
 check held
+check unregister
 check fork
 check exec
 check exec-storm

@@ -346,7 +346,14 @@ impl Device {
         };
         // SAFETY: registered, hence valid.
         let user = unsafe { task.as_ref() };
-        self.node.unregister(user.address())?;
+        // The call may sleep before it looks at the state, for a page of its argument: then a
+        // worker is BLOCKED there, and refused, and picked on its way back to user mode. Who has
+        // left RUNNING by itself is not RUNNING afterwards either.
+        while let Err(errno) = self.node.unregister(user.address()) {
+            if errno != libc::EBUSY || !own.worker || user.state() != state::RUNNING {
+                return Err(errno);
+            }
+        }
         thread::leave();
         if own.worker {
             self.wait_until_unlinked(user);
