@@ -36,8 +36,9 @@ sed -n 's/.*Executable tests.*(\(.*\))$/\1/p' "$out/cargo.log" | while read -r b
 done
 [[ -n $(ls "$out/t") ]] || { echo "no test binaries were built"; exit 1; }
 cargo build --release -p umcg-examples --bins
-strip -o "$out/e/tree_hash" "$target/release/tree_hash"
-strip -o "$out/e/bad_neighbour" "$target/release/bad_neighbour"
+for program in hello threadpool_dropin tree_hash bad_neighbour; do
+    strip -o "$out/e/$program" "$target/release/$program"
+done
 adds=()
 for file in "$out"/t/* "$out"/e/*; do
     adds+=(--add "$file:/$(basename "$(dirname "$file")")/$(basename "$file")")
@@ -72,9 +73,10 @@ for series in ${KERNELS:-6.1 6.12}; do
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/module.sh" \
         --append slub_debug=FPZ,kmalloc-cg-256,kmalloc-cg-512,kmalloc-cg-1k \
         --add "$out/umcg-test" --time 600 --log "$out/$series-module.log"
+    # The memory is for a test with 10,000 blocked threads.
     say "kernel $(cat "$folder/version"): the workspace's tests on the device"
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/rust.sh" \
-        "${adds[@]}" --time 900 --log "$out/$series-rust.log"
+        "${adds[@]}" --memory 3072 --time 900 --log "$out/$series-rust.log"
     say "kernel $(cat "$folder/version"): instructions"
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/bench.sh" \
         --add "$out/umcg-test" --icount --time 200

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-# The test binaries in /t, one test at a time, on the device. Then the programs in /e.
-export UMCG_PROVIDER=device
+# The test binaries in /t, one test at a time, on the device. Then the programs in /e. A test
+# that cannot run here fails: the guest has all that they need.
+export UMCG_PROVIDER=device UMCG_REQUIRE_ALL=1
 failed=0
 run() {
 	from=$(cut -d' ' -f1 /proc/uptime)
@@ -15,7 +16,12 @@ run() {
 for test in /t/*; do
 	[ ! -e "$test" ] || run "$test" --test-threads=1
 done
-# The programs take it by themselves, and say so.
+# Programs that do not say what they run on are told to, and end with an error if they cannot.
+for program in /e/hello /e/threadpool_dropin; do
+	run "$program"
+	cat /tmp/out
+done
+# The others take it by themselves, and say so.
 unset UMCG_PROVIDER
 for program in /e/*; do
 	case $program in
