@@ -40,7 +40,8 @@
  * @state: see above. Every transition keeps the bits of the others.
  * @server_tid: the server whose lists get this worker; a server's own tid
  * @next_tid: whom to switch to when leaving RUNNING, 0 = my server. Cleared by
- *	the kernel when, and only when, that switch is made.
+ *	the kernel when, and only when, that switch is made, or none is needed: a
+ *	server named the worker that runs in its slot.
  * @tid: the own thread id
  * @blocked_ptr: server: head of the list of workers that blocked; worker: link
  * @runnable_ptr: the same for workers that became runnable
