@@ -44,6 +44,7 @@
 #define UMCG_H
 
 #include <linux/atomic.h>
+#include <linux/bits.h>
 #include <linux/irq_work.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -59,7 +60,7 @@
 #include "umcg_uapi.h"
 
 #define UMCG_BUCKET_BITS 10
-#define UMCG_BUCKETS	(1 << UMCG_BUCKET_BITS)
+#define UMCG_BUCKETS	BIT(UMCG_BUCKET_BITS)
 #define UMCG_TRIES	8
 
 /**

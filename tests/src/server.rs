@@ -167,12 +167,13 @@ impl Server {
     /// # Panics
     /// If an event names a stranger, or brings a second token for a worker.
     pub fn drain(&mut self) -> Drained {
-        let records = self.stage.records();
         self.record.task.begin_drain();
         self.record.task.set_next_tid(0);
         // Runnable is taken first, blocked is processed first (trace A2).
         let runnable = self.record.task.take(List::Runnable);
         let blocked = self.record.task.take(List::Blocked);
+        // After that: a worker that registers meanwhile is known before its first event comes.
+        let records = self.stage.records();
         let mut drained = Drained::default();
         for task in blocked {
             drained.blocked.push(known(&records, task).task.tid());
