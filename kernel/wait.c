@@ -338,8 +338,15 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 		hand = true;
 	} else if (w->phase != UMCG_PH_HOLD) {
 		ret = -EINVAL;
-	} else if (!next || next == w->host->tid) {
-		umcg_clear_next(w, next);
+	} else if (!next || next == w->host->tid ||
+		   READ_ONCE(w->u->server_tid) != w->host->tid) {
+		/*
+		 * Published, and re-homed by a server that picked it since:
+		 * next_tid is what that one arms it with, and no choice of its
+		 * own.
+		 */
+		if (READ_ONCE(w->u->server_tid) == w->host->tid)
+			umcg_clear_next(w, next);
 		w->phase = UMCG_PH_OUT;
 		target = NULL;
 		n = umcg_vacate(w);

@@ -331,3 +331,51 @@ fn a_task_from_outside_waits_for_no_61_long_tasks() {
         assert!(turns < 20, "{turns} long turns before a task from outside");
     });
 }
+
+/// Two threads that park and wake each other hand the slot to and fro and never come by the queues:
+/// what they spawn runs all the same, on their server or on another.
+#[test]
+fn two_threads_that_wake_each_other_do_not_keep_a_task_out() {
+    for servers in [1, 2] {
+        within(LIMIT, "the task beside the two", move || {
+            let runtime = Builder::new().servers(servers).build().unwrap();
+            let _entered = runtime.enter();
+            let (ran, stop) = (
+                Arc::new(AtomicBool::new(false)),
+                Arc::new(AtomicBool::new(false)),
+            );
+            let first = Arc::new(std::sync::OnceLock::<umcg::thread::Thread>::new());
+            let (answers, stopped) = (Arc::clone(&first), Arc::clone(&stop));
+            let second = umcg::thread::spawn(move || {
+                loop {
+                    umcg::thread::park();
+                    if stopped.load(SeqCst) {
+                        return;
+                    }
+                    answers.get().expect("set before it wakes us").unpark();
+                }
+            });
+            let wakes = second.thread().clone();
+            let task = umcg::thread::spawn(move || {
+                first.set(umcg::thread::current()).expect("set once");
+                // Until they are at it: the second one may have to be begun first.
+                for _ in 0..100 {
+                    wakes.unpark();
+                    umcg::thread::park();
+                }
+                let sets = Arc::clone(&ran);
+                drop(umcg::spawn_blocking(move || sets.store(true, SeqCst)));
+                let begin = Instant::now();
+                while !ran.load(SeqCst) && begin.elapsed() < LIMIT / 4 {
+                    wakes.unpark();
+                    umcg::thread::park();
+                }
+                stop.store(true, SeqCst);
+                wakes.unpark();
+                ran.load(SeqCst)
+            });
+            assert!(task.join().unwrap(), "it never ran");
+            second.join().unwrap();
+        });
+    }
+}

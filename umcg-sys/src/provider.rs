@@ -53,6 +53,9 @@ pub struct Facts {
     /// Within this time after a RUNNING worker went to sleep, with work waiting and a CPU to be
     /// had, its server runs something else.
     pub block_bound: Duration,
+    /// [`Provider::work_waiting`] makes it watch, and it calls the [`Overdue`] of a server. Without
+    /// it: work that waits behind a worker that just runs is the application's to see to.
+    pub watches: bool,
 }
 
 impl Facts {
@@ -63,7 +66,15 @@ impl Facts {
             exact_stop,
             every_block,
             block_bound,
+            watches: false,
         }
+    }
+
+    /// The same of one that watches.
+    #[must_use]
+    pub const fn watching(mut self) -> Self {
+        self.watches = true;
+        self
     }
 }
 
@@ -502,11 +513,10 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// already does: one load. Unknown servers are ignored.
     ///
     /// To be called after the work was made visible *and* a SeqCst fence: it is the second half
-    /// of "work, then look", and the caller has a fence there anyway.
-    ///
-    /// True: this provider watches, and will call the server's [`Overdue`] if the work is still
-    /// there after a look, behind the same worker. The caller need wake nobody else for it.
-    fn work_waiting(&self, server_tid: u32) -> bool;
+    /// of "work, then look", and the caller has a fence there anyway. If the work is still there
+    /// after a look, behind the same worker, a provider that [watches](Facts::watches) calls the
+    /// server's [`Overdue`]: the caller need wake nobody else for it.
+    fn work_waiting(&self, server_tid: u32);
 
     /// What was counted for a server so far; `None` when there is no such server.
     fn counters(&self, server_tid: u32) -> Option<ServerCounters>;

@@ -36,6 +36,10 @@ const BATCH: usize = 32;
 /// each other must not starve the queue.
 const LIFO_IN_A_ROW: u32 = 3;
 
+/// Workers that wake each other hand the slot on directly, past the queues, at most so many times
+/// in a row.
+const HANDOVERS_IN_A_ROW: u32 = 8;
+
 /// What a server has to run.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -49,6 +53,9 @@ pub(super) struct Waiting {
     /// Workers that were resumed and are in the server's inbox. Raised before the push, lowered
     /// after the removal.
     resumed: AtomicU32,
+    /// How often in a row workers that sleep in the middle of a task have handed the slot to
+    /// resumed ones, without a task having been taken. Relaxed everywhere: a count for fairness.
+    handovers: AtomicU32,
     /// Some were there when the provider last said that this server's work does not move on.
     /// Written by the provider's thread.
     resumed_seen: AtomicBool,
@@ -67,6 +74,22 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The slot goes to a resumed worker from one that sleeps.
+    pub(super) fn count_handover(&self) {
+        self.handovers.fetch_add(1, Relaxed);
+    }
+
+    /// A worker for the tasks has been asked for.
+    pub(super) fn forget_handovers(&self) {
+        self.handovers.store(0, Relaxed);
+    }
+
+    /// Workers that wake each other have kept the slot to themselves for long enough: a task is
+    /// next, if there is one.
+    pub(super) fn is_tasks_turn(&self) -> bool {
+        self.handovers.load(Relaxed) >= HANDOVERS_IN_A_ROW
+    }
+
     /// A worker that was resumed is about to come into the inbox.
     pub(super) fn expect_resumed(&self) {
         self.resumed.fetch_add(1, SeqCst);
@@ -131,6 +154,7 @@ impl Backlog {
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
                         resumed: AtomicU32::new(0),
+                        handovers: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),
                         lifo_overdue: AtomicBool::new(false),
@@ -188,6 +212,21 @@ impl Backlog {
         seen > limit
     }
 
+    /// Whether other servers have something to take, beside `spoken_for` tasks that a worker of
+    /// this one is about to: the one in its LIFO slot first.
+    pub(super) fn has_more_for_others(&self, server: usize, spoken_for: usize) -> bool {
+        let own = usize::from(!self.servers[server].lifo.is_empty());
+        let beside = spoken_for.saturating_sub(own);
+        let mut seen = self.injector.len();
+        for other in &self.servers {
+            if seen > beside {
+                break;
+            }
+            seen += other.queue.len();
+        }
+        seen > beside
+    }
+
     /// The next task for a worker of this server.
     pub(super) fn take(
         &self,
@@ -197,6 +236,9 @@ impl Backlog {
     ) -> Option<(Runnable, Source)> {
         let own = &self.servers[server];
         turn.takes = turn.takes.wrapping_add(1);
+        if own.handovers.load(Relaxed) != 0 {
+            own.handovers.store(0, Relaxed);
+        }
         if !self.injector.is_empty() && self.is_injectors_turn(own, turn) {
             if let Some(task) = self.injector.pop() {
                 self.take_share(own);

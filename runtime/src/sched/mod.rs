@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     provider: Arc<dyn Provider>,
     /// The mask of the thread that built the runtime, for its workers.
     signals: SignalMask,
+    /// The provider watches whoever has work waiting.
+    watched: bool,
     /// It is a worker, whose pin and policy new threads inherit.
     built_on_worker: bool,
     /// Why it is this provider, in a sentence.
@@ -70,6 +72,7 @@ impl Shared {
     fn new(config: Config, provider: Arc<dyn Provider>, why: String) -> Self {
         let servers = config.servers;
         Self {
+            watched: provider.facts().watches,
             signals: SignalMask::current(),
             built_on_worker: context::with_worker(|_| ()).is_some(),
             provider,
@@ -175,10 +178,11 @@ impl Shared {
             let own = &self.backlog.servers[server.index()];
             // The first task that a worker spawns is treated as one that it wakes: it is run
             // here as soon as the worker waits for it, mostly, and to wake another CPU for it
-            // costs this one 15 us. The second is for another CPU.
+            // costs this one 15 us. The second is for another CPU. Only where the provider
+            // watches: nobody else would see that its spawner goes on computing.
             let next = match origin {
                 Origin::Wake => true,
-                Origin::Spawn => own.lifo.is_empty() && own.queue.is_empty(),
+                Origin::Spawn => self.watched && own.lifo.is_empty() && own.queue.is_empty(),
                 Origin::Fork | Origin::Yield => false,
             };
             if next {
@@ -186,10 +190,7 @@ impl Shared {
                     own.queue.push(previous);
                     return Announce::ToAll(server.index());
                 }
-                if origin == Origin::Wake {
-                    return Announce::ToOwn(server.index());
-                }
-                return Announce::ToWatcher(server.index());
+                return Announce::ToOwn(server.index());
             }
             // The worker that polls a task which yields comes back for it at once.
             let alone = origin == Origin::Yield && own.lifo.is_empty() && own.queue.is_empty();
@@ -225,14 +226,6 @@ impl Shared {
                     self.wake_one_after_fence();
                 }
             }
-            // The same, if somebody sees to it that it does not wait behind this worker for
-            // longer than a look of the watcher's.
-            Announce::ToWatcher(server) => {
-                let watched = self.provider.work_waiting(self.servers[server].tid());
-                if !watched || !self.sleep.is_awake(server) {
-                    self.wake_one_after_fence();
-                }
-            }
             // A server that is woken has its provider watch when it dispatches.
             Announce::FromOutside => {
                 if !self.wake_one_after_fence() {
@@ -248,10 +241,8 @@ impl Shared {
 enum Announce {
     /// It is in the queue of this server.
     ToAll(usize),
-    /// It was woken, and is in the LIFO slot of this server.
+    /// It is in the LIFO slot of this server, or alone in its queue.
     ToOwn(usize),
-    /// It was spawned, and is in the LIFO slot of this server.
-    ToWatcher(usize),
     /// It is in the injector.
     FromOutside,
 }

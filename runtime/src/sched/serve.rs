@@ -169,6 +169,8 @@ impl ServerThread<'_> {
         // Taken in this order, processed in the other (trace A2).
         let runnable = me.task().take(List::Runnable);
         let blocked = me.task().take(List::Blocked);
+        // RUNNABLE, then the inbox; pairs with the fence in `look_at_inbox`.
+        fence(SeqCst);
 
         let mut lists = me.lists();
         for task in blocked {
@@ -266,6 +268,15 @@ impl ServerThread<'_> {
 
     fn pick_own(&mut self, lists: &mut Lists, tasks: bool, stopping: bool) -> Option<(u32, From)> {
         let links = &self.shared.arena;
+        let waiting = &self.shared.backlog.servers[self.me.index()];
+        if tasks && waiting.is_tasks_turn() {
+            // Workers that wake each other are always ready: they would keep the tasks out.
+            if let Some(worker) = lists.idle.pop(links) {
+                return Some((worker, From::Idle));
+            }
+            self.shared.grow.want(self.me);
+            waiting.forget_handovers();
+        }
         if !self.yielded_turn || lists.yielded.len() == 0 {
             if let Some(worker) = lists.ready.pop(links) {
                 self.yielded_turn = true;
@@ -524,11 +535,11 @@ impl ServerThread<'_> {
     fn answer(&mut self, spoken_for: usize) -> bool {
         // The answer first, then the look: a pusher that trusted us is seen by it.
         self.shared.sleep.found(self.waking.take());
-        let more = self.shared.backlog.exceeds(spoken_for);
-        if more {
+        let backlog = &self.shared.backlog;
+        if backlog.has_more_for_others(self.me.index(), spoken_for) {
             self.shared.wake_one();
         }
-        more
+        backlog.exceeds(spoken_for)
     }
 
     fn wait(&self, deadline: u64) -> Result<(), Error> {
@@ -557,6 +568,10 @@ impl ServerThread<'_> {
     fn watch_idle(&mut self, lists: &Lists) {
         if lists.idle.len() <= self.shared.config.min_idle {
             self.window = None;
+            // Others took them: nobody is to leave the slot for that.
+            if self.me.is_retirement_due() {
+                self.me.set_retirement_due(false);
+            }
         } else if self.window.is_none() {
             self.window = Some(IdleWindow { since: now_ns() });
         }
@@ -568,6 +583,7 @@ impl ServerThread<'_> {
         let Some(window) = &self.window else { return };
         let now = now_ns();
         if now < self.window_end(window) {
+            self.me.set_retirement_due(false);
             return;
         }
         let links = &self.shared.arena;

@@ -83,6 +83,9 @@ impl WorkerThread {
         self.record().choice.give_up();
         if let Some(next) = next {
             self.give_back(next);
+            // It may be another server's by now than the one whose slot this worker has.
+            self.shared
+                .look_at_inbox(&self.shared.servers[next.server()]);
         }
     }
 
@@ -115,12 +118,16 @@ impl WorkerThread {
     fn successor(&self) -> Option<&Worker> {
         let server = self.server();
         let backlog = &self.shared.backlog;
-        if server.is_awaited(backlog)
-            || !backlog.reachable(server.index(), &self.shared.sleep)
-            || !self.record().choice.choose()
-        {
+        let waiting = &backlog.servers[server.index()];
+        let tasks = backlog.reachable(server.index(), &self.shared.sleep);
+        let resumed = waiting.has_resumed() && !(tasks && waiting.is_tasks_turn());
+        if resumed || !tasks || server.needs_server(backlog) || !self.record().choice.choose() {
+            let next = self.resumed();
+            if next.is_some() {
+                waiting.count_handover();
+            }
             self.disarm();
-            return self.resumed();
+            return next;
         }
         let next = match self.shared.disarm(self.record()) {
             Some(armed) if armed.server() == server.index() => Some(armed),
@@ -147,6 +154,11 @@ impl WorkerThread {
         record.set_seat(seat);
         // Relaxed: `next` reads it after it was dispatched, which orders that.
         record.publication.ask();
+        // Where the kernel stops a worker it may have been picked once more since it made its
+        // choice, and armed anew. Nobody arms it now.
+        if record.task().next_tid() != 0 {
+            self.disarm();
+        }
         next.predecessor.store(record.index() + 1, Relaxed);
         record.task().set_next_tid(next.task().tid());
         // If it is judged before it gets there, `next` becomes an event of the server's, runs by
@@ -208,10 +220,10 @@ impl Shared {
         // The push, then the looks; pairs with the fence of the watcher, and with the server's
         // "RUNNABLE, then drain" (`begin_drain`).
         fence(SeqCst);
-        let watched = self.provider.work_waiting(server.tid());
+        self.provider.work_waiting(server.tid());
         // Whoever has the slot of that server looks at the inbox between two tasks, and the
         // watcher sees to it if that takes long. Everybody else wakes the server.
-        let comes_past = watched
+        let comes_past = self.watched
             && with_current(self, |caller| {
                 self.provider.current(server.tid()) == Some(caller.record().task().tid())
             })

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use umcg_sys::{Error, Register, UmcgTask};
+use umcg_sys::{Error, Register, UmcgTask, state};
 
 use super::{
     Shared,
@@ -516,12 +516,13 @@ impl WorkerThread {
     /// Gives the slot back. True: it was picked again, or never left because it was judged just
     /// then; either way to be followed by a checkpoint.
     fn part(&self, seat: u8) -> bool {
-        self.disarm();
         if seat == seat::IDLE {
             self.note_rest();
         }
         // One that yields lets its server choose, which gives queued tasks their turns.
         let next = (seat == seat::IDLE).then(|| self.resumed()).flatten();
+        // Afterwards, so that what is given back does not hide a resumed one in the inbox.
+        self.disarm();
         if !self.record().task.leave() {
             // Judged: the checkpoint comes first (trace A8).
             self.choose_nobody(next);
@@ -564,6 +565,11 @@ impl WorkerThread {
         let record = self.record();
         if outcome.is_ok() {
             record.choice.give_up();
+            if record.task.state() == state::BLOCKED {
+                // Judged already, while its server took the choice for one that still stood, and
+                // left what it is armed with alone.
+                self.disarm();
+            }
         }
         // Relaxed: written by whoever owned this worker, before the dispatch.
         let predecessor = record.predecessor.load(Relaxed);

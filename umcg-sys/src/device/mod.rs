@@ -313,9 +313,8 @@ unsafe impl Provider for Device {
             .filter(|&worker| worker != 0)
     }
 
-    fn work_waiting(&self, _server_tid: u32) -> bool {
+    fn work_waiting(&self, _server_tid: u32) {
         // Nobody watches here: the kernel tells.
-        false
     }
 
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {

@@ -208,7 +208,7 @@ unsafe impl Provider for Emulated {
     fn facts(&self) -> Facts {
         // 100 ms: what the monitor needs beside a machine full of other processes; alone it is
         // microseconds.
-        Facts::new(false, false, Duration::from_millis(100))
+        Facts::new(false, false, Duration::from_millis(100)).watching()
     }
 
     unsafe fn register(&self, task: NonNull<UmcgTask>, how: &Register) -> Result<(), Error> {
@@ -362,9 +362,8 @@ unsafe impl Provider for Emulated {
         WORLD.current(server_tid)
     }
 
-    fn work_waiting(&self, _server_tid: u32) -> bool {
+    fn work_waiting(&self, _server_tid: u32) {
         monitor::rouse_after_fence();
-        true
     }
 
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {

@@ -244,10 +244,15 @@ impl World {
                     let Some(server) = self.pin(host, life::SERVER) else {
                         return self.orphan(&worker);
                     };
-                    if next == 0 || next == server.tid.load(SeqCst) {
+                    // Published, and re-homed by a server that picked it since: what is in
+                    // `next_tid` then is what that one arms it with, and no choice of its own.
+                    let own = task.server_tid() == server.tid.load(SeqCst);
+                    if next == 0 || next == server.tid.load(SeqCst) || !own {
                         let out = run.naming(0).to(Phase::Out);
                         if worker.step(run, out).is_ok() {
-                            task.clear_next_tid(next);
+                            if own {
+                                task.clear_next_tid(next);
+                            }
                             self.vacate(host, index, run);
                             drop(server);
                             return self.sleep_worker(worker);
