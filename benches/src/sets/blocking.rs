@@ -21,8 +21,8 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
 
 /// Those of P2, P3 and P9.
 pub(super) fn groups(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
-    let mut groups = vec![block_1_ms(systems)];
-    groups.extend(sleepers(systems, effort));
+    let mut groups = sleepers(&systems.with_fresh_umcg(), effort);
+    groups.push(block_1_ms(systems));
     groups
 }
 

@@ -123,6 +123,16 @@ pub struct Systems {
 }
 
 impl Systems {
+    /// The same with a runtime of this project that has run nothing yet: what a group before has
+    /// left, idle workers that stay for ten seconds, is not among its threads.
+    #[must_use]
+    pub fn with_fresh_umcg(&self) -> Self {
+        Self {
+            umcg: Box::leak(Box::new(Umcg::new(self.workers))),
+            ..*self
+        }
+    }
+
     /// Starts them all and waits until their workers run.
     pub fn start(workers: usize) -> Self {
         let systems = Self {

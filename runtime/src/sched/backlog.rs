@@ -30,6 +30,9 @@ const INJECTOR_PATIENCE_NS: u64 = 1_000_000;
 /// the outside for 61 of their turns each.
 const INJECTOR_BATCH: usize = 128;
 
+/// Who fetches a task from the injector or from another server brings so many along, or a share of
+/// those that are there: one at a time each would cost a transfer of the queue's cache lines from
+/// another CPU (tokio and Go steal half).
 const BATCH: usize = 32;
 
 /// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
@@ -375,7 +378,8 @@ impl Backlog {
     }
 }
 
-/// Moves tasks from a queue that other CPUs write to as well to the server's own.
+/// Moves tasks from a queue that other CPUs write to as well to the server's own, where others
+/// find them too.
 fn bring(from: &Queue<Runnable>, own: &Waiting, shares: usize) {
     let share = (from.len() / shares).min(BATCH);
     for _ in 0..share {
