@@ -11,6 +11,7 @@
 mod line;
 mod measure;
 mod paper;
+mod quiet;
 mod real;
 mod report;
 mod sched;
@@ -36,11 +37,10 @@ struct Args {
     /// Of the simulation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Nanoseconds to take a line from another CPU of the same cluster. Assumed: this and the next
-    /// two cannot be measured on the machine that this was written on.
-    #[arg(long, default_value_t = 25.0)]
-    near: f64,
-    /// From one of another cluster.
+    /// Nanoseconds to take a line from another CPU of the same cluster. None: as measured.
+    #[arg(long)]
+    near: Option<f64>,
+    /// From one of another cluster. Assumed, as the next: two CPUs do not have that.
     #[arg(long, default_value_t = 100.0)]
     mid: f64,
     /// From one of another socket.
@@ -52,9 +52,6 @@ struct Args {
     /// CPUs of a socket; a multiple of 64.
     #[arg(long, default_value_t = 128)]
     socket: usize,
-    /// Loads that a CPU has under way at once when it looks at many queues.
-    #[arg(long, default_value_t = 4)]
-    overlap: u64,
     /// Nanoseconds for which a clean line serves one reader before the next one.
     #[arg(long, default_value_t = 4.0)]
     home: f64,
@@ -76,6 +73,9 @@ struct Args {
 const SHORT: Duration = Duration::from_micros(1);
 const LONG: Duration = Duration::from_micros(10);
 const BLOCK: Duration = Duration::from_micros(100);
+
+/// Tasks that are counted in a simulation, at least.
+const TASKS: u64 = 60_000;
 
 /// Tasks of the outside thread: so many, and so many more for each server.
 const OUTSIDE_TASKS: u64 = 20_000;
@@ -128,6 +128,14 @@ const CASES: [Case; 5] = [
     },
 ];
 
+/// Nothing but the runtime: where two CPUs are in each other's way most.
+const EMPTY: Case = Case {
+    name: "spawn local, empty tasks",
+    about: "",
+    task: Duration::ZERO,
+    workload: |_| Workload::Local,
+};
+
 /// One simulation.
 fn simulate(
     case: &Case,
@@ -141,17 +149,12 @@ fn simulate(
         task: case.task.as_nanos() as Ps * NS,
         ..local
     };
-    // Enough for each root to come round a few times; large machines take long.
-    let span = if servers > 64 {
-        Span {
-            warm: 70,
-            counted: 130,
-        }
-    } else {
-        Span {
-            warm: 130,
-            counted: 520,
-        }
+    // Enough for each root to come round a few times, and for the times of the tasks to be those
+    // that are meant on average; large machines take long.
+    let few = if servers > 64 { 130 } else { 520 };
+    let span = Span {
+        warm: few / 2,
+        counted: (TASKS / servers as u64).max(few),
     };
     Sim::new(
         servers,
@@ -203,8 +206,7 @@ fn main() -> ExitCode {
         eprintln!("two CPUs are needed to measure anything between them");
         return ExitCode::FAILURE;
     };
-    let costs = measure::measure(cpus, args.rounds);
-    // Lines that the other CPU wrote, as far as that shows here.
+    let costs = quiet::measured(|| measure::measure(cpus, args.rounds));
     let moved = (costs.rmw_dirty - costs.rmw).max(0.0);
     let here = Fabric {
         load: ns(costs.load),
@@ -213,16 +215,15 @@ fn main() -> ExitCode {
         transfer: [ns(moved); 3],
         cluster: args.cluster,
         socket: args.socket,
-        overlap: args.overlap,
-        home: ns(moved).min(ns(args.home)),
+        overlap: (costs.load_dirty / costs.load_scan).max(1.0) as u64,
+        home: ns(args.home),
         retries: true,
     };
     let assumed = Fabric {
-        transfer: [args.near, args.mid, args.far].map(ns),
-        home: ns(args.home),
+        transfer: [args.near.unwrap_or(moved), args.mid, args.far].map(ns),
         ..here
     };
-    print!("{}", report::costs(&costs, &args));
+    print!("{}", report::costs(&costs, &assumed, &args));
     println!("\n## On paper\n\n{}", paper::table(&assumed));
 
     let effort = Effort {
@@ -231,9 +232,13 @@ fn main() -> ExitCode {
     };
     let seed = args.seed;
     let [local, blocking] = report::check(cpus, effort, here, &costs, seed);
-    let growth = real::growth(if args.quick { 64 } else { 512 });
+    let growth = quiet::measured(|| real::growth(if args.quick { 64 } else { 512 }));
     println!("A worker is made in {growth:.0} us, one after the other, while tasks block.\n");
-    println!("## The simulation\n");
+    println!(
+        "{} of the measurements were disturbed by other processes at each attempt.\n\n\
+         ## The simulation\n",
+        quiet::disturbed()
+    );
     for case in &CASES {
         let blocks = matches!((case.workload)(1), Workload::Blocking { .. });
         let local = if blocks { blocking } else { local };

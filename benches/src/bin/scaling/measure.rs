@@ -3,6 +3,10 @@
 //! Lines that the other CPU wrote are measured in batches: one CPU prepares them, says so, and the
 //! other times its accesses to all of them. That is the cost of one access without a queue at the
 //! line, which is what the simulation wants; what a queue adds is its business.
+//!
+//! Each access needs the value of the one before, in an order that no prefetcher guesses. Without
+//! that a CPU has many of them under way at once, locked ones and fences notwithstanding, and a
+//! line that comes from the other CPU seems to cost nothing.
 
 use std::{
     hint::{black_box, spin_loop},
@@ -29,7 +33,7 @@ const ALONE: u32 = 1 << 18;
 /// Nanoseconds, medians over the rounds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Costs {
-    /// A load of a line that this CPU has.
+    /// A load of a line that this CPU has, one of many.
     pub(crate) load: f64,
     /// A locked read-modify-write of a line that this CPU has.
     pub(crate) rmw: f64,
@@ -41,10 +45,12 @@ pub(crate) struct Costs {
     pub(crate) rmw_dirty: f64,
     /// The same of a line that both have read.
     pub(crate) rmw_shared: f64,
-    /// A load of a line that the other CPU wrote, with a fence behind it, without that fence.
+    /// A load of a line that the other CPU wrote.
     pub(crate) load_dirty: f64,
-    /// The same without fences: the CPU has several such loads under way.
+    /// The same where the next load does not wait for it: a walk over all queues.
     pub(crate) load_scan: f64,
+    /// The same with a fence behind each: a walk of steals from empty queues.
+    pub(crate) load_fenced: f64,
     /// From the store of one CPU to the store of the other that saw it.
     pub(crate) hand: f64,
     /// One of the additions that both CPUs make to one word without a pause.
@@ -124,19 +130,19 @@ pub(crate) fn measure([here, there]: [usize; 2], rounds: usize) -> Costs {
                 let costs = |cost: &dyn Fn() -> f64| median((0..rounds).map(|_| cost()).collect());
                 let [add, cas, own, pair] = [Both::Add, Both::Cas, Both::Own, Both::Multiply]
                     .map(|both| costs(&|| both.run([here, there])));
-                let batches: Vec<[f64; 4]> = batches([here, there], rounds);
+                let batches: Vec<[f64; 5]> = batches([here, there], rounds);
                 let batch = |at: usize| median(batches.iter().map(|batch| batch[at]).collect());
-                let fence = costs(&stored_and_fenced);
                 let wakes = wakes([here, there], rounds * 20);
                 Costs {
                     load: costs(&loads),
                     rmw: costs(&additions),
-                    fence,
+                    fence: costs(&stored_and_fenced),
                     clock: costs(&clocks),
                     rmw_dirty: batch(0),
                     rmw_shared: batch(1),
-                    load_dirty: batch(2) - fence,
+                    load_dirty: batch(2),
                     load_scan: batch(3),
+                    load_fenced: batch(4),
                     hand: costs(&|| hands([here, there])),
                     both_add: add / 2.0,
                     both_cas: cas / 2.0,
@@ -194,10 +200,12 @@ enum Prepare {
     Read,
 }
 
-/// Rounds of: a read-modify-write of dirty lines, of shared ones, a load of dirty lines with a
-/// fence behind each, and without.
-fn batches([_, there]: [usize; 2], rounds: usize) -> Vec<[f64; 4]> {
+/// Rounds of: a read-modify-write of dirty lines, of shared ones, a load of dirty lines; and that
+/// of many at once, without and with fences.
+fn batches([_, there]: [usize; 2], rounds: usize) -> Vec<[f64; 5]> {
     let queues: Vec<QueueWords> = (0..QUEUES).map(|_| QueueWords::default()).collect();
+    let mut order: Vec<usize> = (0..QUEUES).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut order);
     // Odd: the other one prepares. Even: this one measures. 0 ends.
     let turn = AtomicU32::new(2);
     let how = AtomicU32::new(0);
@@ -233,29 +241,31 @@ fn batches([_, there]: [usize; 2], rounds: usize) -> Vec<[f64; 4]> {
                 spin_loop();
             }
         };
-        let timed = |op: &dyn Fn(&AtomicU64)| {
+        let each = |begin: Instant| begin.elapsed().as_nanos() as f64 / (2 * QUEUES) as f64;
+        // Not known to the compiler, nor to the CPU before the value is there.
+        let zero = black_box(0);
+        let chain = |op: &dyn Fn(&AtomicU64) -> u64| {
             let begin = Instant::now();
-            for queue in &queues {
-                op(&queue.head.0);
-                op(&queue.tail.0);
+            let mut seen = 0;
+            for &index in &order {
+                seen = op(&queues[index + (seen & zero) as usize].head.0);
+                seen = op(&queues[index + (seen & zero) as usize].tail.0);
             }
-            begin.elapsed().as_nanos() as f64 / (2 * QUEUES) as f64
+            black_box(seen);
+            each(begin)
         };
-        let add = |word: &AtomicU64| {
-            word.fetch_add(1, SeqCst);
-        };
+        let add = |word: &AtomicU64| word.fetch_add(1, SeqCst);
+        let load = |word: &AtomicU64| word.load(SeqCst);
         let results = (0..rounds)
             .map(|_| {
                 prepare(Prepare::Write);
-                let dirty = timed(&add);
-                // Ours by the additions; read by the other, and by us.
+                let dirty = chain(&add);
                 prepare(Prepare::Read);
-                let shared = timed(&add);
+                // Now both have read it.
+                chain(&load);
+                let shared = chain(&add);
                 prepare(Prepare::Write);
-                let fenced = timed(&|word| {
-                    black_box(word.load(SeqCst));
-                    fence(SeqCst);
-                });
+                let loaded = chain(&load);
                 prepare(Prepare::Write);
                 // As `Backlog::any_queued` goes over all queues: a branch at each.
                 let begin = Instant::now();
@@ -266,8 +276,20 @@ fn batches([_, there]: [usize; 2], rounds: usize) -> Vec<[f64; 4]> {
                     empty += u32::from(head == tail);
                 }
                 black_box(empty);
-                let scan = begin.elapsed().as_nanos() as f64 / (2 * QUEUES) as f64;
-                [dirty, shared, fenced, scan]
+                let scan = each(begin);
+                prepare(Prepare::Write);
+                // As `Injector::steal` looks at an empty queue.
+                let begin = Instant::now();
+                let mut empty = 0;
+                for queue in &queues {
+                    let head = queue.head.0.load(Acquire);
+                    fence(SeqCst);
+                    let tail = queue.tail.0.load(Relaxed);
+                    empty += u32::from(head == tail);
+                }
+                black_box(empty);
+                let fenced = each(begin);
+                [dirty, shared, loaded, scan, fenced]
             })
             .collect();
         turn.store(0, Release);

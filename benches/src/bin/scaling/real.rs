@@ -66,7 +66,9 @@ impl Job {
     }
 }
 
-/// A chain of multiplications: nothing that two threads of a core or two CPUs could share.
+/// A chain of multiplications: nothing that two CPUs could share. Not inlined, so that it is the
+/// same code where it is timed and where it runs.
+#[inline(never)]
 fn compute(turns: u64) {
     let mut value = turns | 1;
     for _ in 0..turns {
@@ -133,38 +135,42 @@ pub(crate) fn apart(job: Job, effort: Effort) -> Seen {
 
 fn run_roots(runtime: &Runtime, roots: u32, job: Job, rounds: u32) -> Seen {
     let before = runtime.metrics();
-    let spawning = Arc::new(AtomicU64::new(0));
     let begin = Instant::now();
-    for _ in 0..roots {
-        let spawning = Arc::clone(&spawning);
-        drop(runtime.spawn(async move {
-            let mut time = Duration::ZERO;
-            for _ in 0..rounds {
-                let begin = Instant::now();
-                for _ in 0..BATCH {
-                    drop(umcg::spawn(async move { job.run() }));
-                }
-                time += begin.elapsed();
-                umcg::yield_now().await;
-            }
-            spawning.fetch_add(time.as_nanos() as u64, Relaxed);
-        }));
-    }
-    let tasks = u64::from(roots) * u64::from(rounds) * u64::from(BATCH);
-    let end = wait_for(runtime, before.completed + tasks + u64::from(roots));
-    let servers = before.servers.len() as f64;
+    let running: Vec<_> = (0..roots)
+        .map(|_| runtime.spawn(root(job, rounds)))
+        .collect();
+    let times = running.into_iter().map(|root| root.join());
+    let spawning: Duration = times.map(|time| time.expect("a root")).sum();
+    let wall = begin.elapsed();
+    let tasks = f64::from(roots) * f64::from(rounds) * f64::from(BATCH);
     Seen {
-        task_ns: (end - begin).as_nanos() as f64 * servers / tasks as f64,
-        spawn_ns: spawning.load(Relaxed) as f64 / tasks as f64,
-        stolen: (runtime.metrics().steals - before.steals) as f64 / tasks as f64,
+        task_ns: wall.as_nanos() as f64 * before.servers.len() as f64 / tasks,
+        spawn_ns: spawning.as_nanos() as f64 / tasks,
+        stolen: (runtime.metrics().steals - before.steals) as f64 / tasks,
     }
 }
 
-fn wait_for(runtime: &Runtime, completed: u64) -> Instant {
-    while runtime.metrics().completed < completed {
-        thread::sleep(Duration::from_micros(200));
+/// Spawns and yields, and ends with the last of its tasks: nobody has to ask now and then whether
+/// they are done, which would cost a CPU some per cent. How long the spawns took.
+async fn root(job: Job, rounds: u32) -> Duration {
+    let mut time = Duration::ZERO;
+    for _ in 1..rounds {
+        let begin = Instant::now();
+        for _ in 0..BATCH {
+            drop(umcg::spawn(async move { job.run() }));
+        }
+        time += begin.elapsed();
+        umcg::yield_now().await;
     }
-    Instant::now()
+    let begin = Instant::now();
+    let last: Vec<_> = (0..BATCH)
+        .map(|_| umcg::spawn(async move { job.run() }))
+        .collect();
+    time += begin.elapsed();
+    for task in last {
+        task.await.expect("a task");
+    }
+    time
 }
 
 /// One server there, and a thread here that spawns all the tasks.
@@ -176,15 +182,15 @@ pub(crate) fn outside([here, there]: [usize; 2], tasks: u64, job: Job, effort: E
             let runtime = runtime(1);
             measure::pin(here);
             let once = |tasks: u64| {
-                let before = runtime.metrics();
                 let begin = Instant::now();
-                for _ in 0..tasks {
+                for _ in 1..tasks {
                     drop(runtime.spawn(async move { job.run() }));
                 }
+                let last = runtime.spawn(async move { job.run() });
                 let spawned = begin.elapsed();
-                let end = wait_for(&runtime, before.completed + tasks);
+                last.join().expect("the last task");
                 Seen {
-                    task_ns: (end - begin).as_nanos() as f64 / tasks as f64,
+                    task_ns: begin.elapsed().as_nanos() as f64 / tasks as f64,
                     spawn_ns: spawned.as_nanos() as f64 / tasks as f64,
                     stolen: 0.0,
                 }

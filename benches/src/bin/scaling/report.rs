@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{
-    Args, CASES, Case, Effort, fit, job,
+    Args, CASES, Case, EMPTY, Effort, fit, job,
     line::{Fabric, NS, Ps},
     measure::Costs,
+    quiet::measured,
     real,
     sim::{Fixes, Local, Outcome, Workload},
     simulate,
@@ -53,7 +54,7 @@ fn steps() -> [(&'static str, Fixes); 5] {
 }
 
 /// What was measured.
-pub(super) fn costs(costs: &Costs, args: &Args) -> String {
+pub(super) fn costs(costs: &Costs, fabric: &Fabric, args: &Args) -> String {
     // Others on the machine: the figures are no good if there were any.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut text = format!(
@@ -65,7 +66,7 @@ pub(super) fn costs(costs: &Costs, args: &Args) -> String {
         load.trim()
     );
     for (what, ns) in [
-        ("load, the line is here", costs.load),
+        ("load, one of many, the line is here", costs.load),
         ("locked read-modify-write, the line is here", costs.rmw),
         ("store and SeqCst fence", costs.fence),
         ("clock", costs.clock),
@@ -73,15 +74,10 @@ pub(super) fn costs(costs: &Costs, args: &Args) -> String {
             "read-modify-write of a line that the other CPU wrote",
             costs.rmw_dirty,
         ),
-        (
-            "read-modify-write of a line that both have read",
-            costs.rmw_shared,
-        ),
-        (
-            "load of a line that the other CPU wrote, fenced",
-            costs.load_dirty,
-        ),
-        ("the same in a scan, not fenced", costs.load_scan),
+        ("of a line that both have read", costs.rmw_shared),
+        ("load of a line that the other CPU wrote", costs.load_dirty),
+        ("of many such lines, a line", costs.load_scan),
+        ("the same, a fence for each two", costs.load_fenced),
         (
             "from a store to the answering store of the other CPU",
             costs.hand,
@@ -91,10 +87,7 @@ pub(super) fn costs(costs: &Costs, args: &Args) -> String {
             "one increment by compare-exchange, both at one word",
             costs.both_cas,
         ),
-        (
-            "one addition to a word of its own, both CPUs at once",
-            costs.both_own,
-        ),
+        ("one addition, both CPUs at a word each", costs.both_own),
         (
             "waking a thread on the other CPU, for the waker",
             costs.wake,
@@ -108,22 +101,26 @@ pub(super) fn costs(costs: &Costs, args: &Args) -> String {
         "\nA multiplication takes {:.2} x as long while the other CPU multiplies as well.",
         costs.pair
     );
-    if costs.rmw_dirty < 2.0 * costs.rmw {
-        text.push_str(
-            "\n**The two CPUs share a core's caches**: a line that the other one wrote costs no more \
-             than an own one. So there is no transfer to measure here, and those of larger \
-             machines are assumed.\n",
-        );
-    }
     let _ = writeln!(
         text,
-        "\n| assumed | |\n|---|--:|\n\
-         | transfer within a cluster of {} CPUs | {} ns |\n\
-         | within a socket of {} CPUs | {} ns |\n\
-         | between sockets | {} ns |\n\
-         | loads under way in a scan | {} |\n\
-         | a clean line serves a reader for | {} ns |",
-        args.cluster, args.near, args.socket, args.mid, args.far, args.overlap, args.home
+        "\n| larger machines | |\n|---|--:|\n\
+         | transfer within a cluster of {} CPUs | {} ns, {} |\n\
+         | within a socket of {} CPUs | {} ns, assumed |\n\
+         | between sockets | {} ns, assumed |\n\
+         | loads under way at once when many are looked at | {}, measured |\n\
+         | a clean line serves a reader for | {} ns, assumed |",
+        args.cluster,
+        fabric.transfer[0] as f64 / NS as f64,
+        if args.near.is_some() {
+            "given"
+        } else {
+            "measured"
+        },
+        args.socket,
+        args.mid,
+        args.far,
+        fabric.overlap,
+        args.home
     );
     text
 }
@@ -171,33 +168,41 @@ pub(super) fn check(
     };
 
     let short = job(spawn);
-    let alone = real::roots(1, 1, short, effort);
+    let alone = measured(|| real::roots(1, 1, short, effort));
     row(spawn.name, "1", &alone, None);
     let local = fit(spawn, alone, here, costs, seed);
-    let apart = real::apart(short, effort);
+    let apart = measured(|| real::apart(short, effort));
     row(spawn.name, "1 + 1", &apart, None);
     let both = fit(spawn, apart, here, costs, seed);
-    let seen = real::roots(2, 2, short, effort);
+    let seen = measured(|| real::roots(2, 2, short, effort));
     let predicted = simulate(spawn, 2, none, here, both, seed);
     row(spawn.name, "2", &seen, Some(&predicted));
-    let seen = real::roots(2, 1, short, effort);
+    let seen = measured(|| real::roots(2, 1, short, effort));
     let predicted = simulate(steal, 2, none, here, both, seed);
     row(steal.name, "2", &seen, Some(&predicted));
 
+    let empty = job(&EMPTY);
+    let apart = measured(|| real::apart(empty, effort));
+    row(EMPTY.name, "1 + 1", &apart, None);
+    let nothing = fit(&EMPTY, apart, here, costs, seed);
+    let seen = measured(|| real::roots(2, 2, empty, effort));
+    let predicted = simulate(&EMPTY, 2, none, here, nothing, seed);
+    row(EMPTY.name, "2", &seen, Some(&predicted));
+
     let long = job(outside);
     let tasks = u64::from(effort.rounds) * 20;
-    let seen = real::outside(cpus, tasks, long, effort);
+    let seen = measured(|| real::outside(cpus, tasks, long, effort));
     let predicted = simulate(outside, 1, none, here, both, seed);
     row(outside.name, "1", &seen, Some(&predicted));
 
     let sleeping = job(block);
-    let alone = real::roots(1, 1, sleeping, less);
+    let alone = measured(|| real::roots(1, 1, sleeping, less));
     row(block.name, "1", &alone, None);
     let blocking = fit(block, alone, here, costs, seed);
-    let apart = real::apart(sleeping, less);
+    let apart = measured(|| real::apart(sleeping, less));
     row(block.name, "1 + 1", &apart, None);
     let both = fit(block, apart, here, costs, seed);
-    let seen = real::roots(2, 2, sleeping, less);
+    let seen = measured(|| real::roots(2, 2, sleeping, less));
     let predicted = simulate(block, 2, none, here, both, seed);
     row(block.name, "2", &seen, Some(&predicted));
     println!(

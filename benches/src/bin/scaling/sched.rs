@@ -1,5 +1,5 @@
 //! The steps of the scheduler, as far as they touch shared words, in the order of the code: that of
-//! `runtime/src/sched` and `umcg-sys/src/emulated` at commit cf194ad.
+//! `runtime/src/sched` and `umcg-sys/src/emulated` at commit 054fdfc.
 //!
 //! Left out is what is private to a CPU (the counters of a worker), seldom used by these workloads
 //! (the LIFO slot), or read by all and written by nobody (`life`, the pointers in `Shared`): that
@@ -158,9 +158,9 @@ impl Sim {
         let victim = (actor + step) % count;
         if self.servers[victim].queue.tasks.is_empty() {
             self.miss(Place::Server(victim), ops);
-            ops.push(Op::Read(self.servers[victim].lines.seat));
+            ops.push(Op::Scan(self.servers[victim].lines.seat));
             if self.servers[victim].seat != Seat::Awake {
-                ops.push(Op::Read(self.servers[victim].lines.waiting));
+                ops.push(Op::Scan(self.servers[victim].lines.waiting));
             }
             return Stage::Steal(step + 1);
         }
@@ -421,6 +421,8 @@ impl Sim {
             self.claim(ops);
             ops.push(Op::Read(self.bed));
         }
+        // `exceeds`, after `has_more_for_others`.
+        self.look_over(actor, Question::More, ops);
         ops.extend([Op::Write(lines.record); 4]);
         ops.push(Op::Work(self.local.switch));
         Stage::Pass
@@ -470,7 +472,7 @@ impl Sim {
         let found = self.servers.iter().position(idle);
         let server = found.expect("an idle server is counted after its seat is");
         let looked_at = self.servers[..=server].iter();
-        ops.extend(looked_at.map(|server| Op::Read(server.lines.seat)));
+        ops.extend(looked_at.map(|server| Op::Scan(server.lines.seat)));
         self.sleep.idle -= 1;
         self.servers[server].seat = Seat::Claimed;
         let lines = self.servers[server].lines;
@@ -549,9 +551,10 @@ impl Sim {
     /// A steal from an empty queue.
     fn miss(&mut self, from: Place, ops: &mut Vec<Op>) {
         let queue = self.queue(from);
-        ops.push(Op::Read(queue.head));
+        // Nothing waits for what they say but a branch, whose outcome is guessed.
+        ops.push(Op::Scan(queue.head));
         ops.push(Op::Fence);
-        ops.push(Op::Read(queue.tail));
+        ops.push(Op::Scan(queue.tail));
     }
 
     fn queue(&mut self, place: Place) -> &mut Queue {
