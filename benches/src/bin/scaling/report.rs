@@ -104,7 +104,7 @@ pub(super) fn costs(costs: &Costs, fabric: &Fabric, args: &Args) -> String {
     let _ = writeln!(
         text,
         "\n| larger machines | |\n|---|--:|\n\
-         | transfer within a cluster of {} CPUs | {} ns, {} |\n\
+         | transfer within a cluster of {} CPUs | {:.1} ns, {} |\n\
          | within a socket of {} CPUs | {} ns, assumed |\n\
          | between sockets | {} ns, assumed |\n\
          | loads under way at once when many are looked at | {}, measured |\n\
