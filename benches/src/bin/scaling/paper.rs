@@ -30,7 +30,7 @@ const COUNTS: [Count; 15] = [
     },
     Count {
         word: "the same",
-        event: "wait of the runtime's own on a worker",
+        event: "wait of the runtime's own on a worker, at least",
         writes: 2.0,
         global: true,
     },
