@@ -19,6 +19,8 @@ benches test --release --locked --lib --bin scaling
 
 say "benches: ratios to peers"
 benches build --release --locked
+# The way that README.md names.
+benches run --release --locked -- --list >/dev/null
 timeout 300 "$CARGO_TARGET_DIR/release/umcg-benches" --check
 
 say "benches: instructions"
