@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The kernel module on a kernel with lockdep, KASAN, and the other checks of
-# kernel/qemu/debug.config, built from Debian's linux-source and cached outside the repository.
-# On demand: about 10 minutes of two CPUs for the kernel the first time.
+# The kernel module on kernels with lockdep, KASAN, and the other checks of
+# kernel/qemu/debug.config, built from Debian's linux-source and cached outside the repository:
+# 6.1 with PREEMPT, 6.12 with PREEMPT_RT. On demand: about 10 minutes of two CPUs for each kernel
+# the first time.
+#     SERIES=6.12 ci/kernel-debug.sh     one of them
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 need qemu-system-x86_64 qemu-system-x86
@@ -18,31 +20,36 @@ need xz xz-utils
 
 out=$target/kernel
 qemu=$root/kernel/qemu
-folder=$("$qemu/debug-kernel.sh" "${SERIES:-6.1}")
-mkdir -p "$out/module-lockdep"
-UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
-export UMCG_QEMU_ACCEL
-
-say "checkpatch"
-# compat.h is about versions; umcg_uapi.h is for user space, which has no __aligned().
-perl "$folder/source/scripts/checkpatch.pl" --no-tree --strict --quiet \
-    --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON,PREFER_DEFINED_ATTRIBUTE_MACRO \
-    -f kernel/*.c kernel/*.h
-
+mkdir -p "$out"
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
-cp kernel/{Kbuild,Makefile} kernel/*.[ch] "$out/module-lockdep"
-make -s -C "$folder/headers" M="$out/module-lockdep" UMCG_DEBUG=1 modules
-ko=$out/module-lockdep/umcg.ko
 
-say "lockdep and KASAN, $(cat "$folder/version")"
-"$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/module.sh" \
-    --add "$out/umcg-test" --time 1500 --memory 2048 --log "$out/lockdep.log"
+for series in ${SERIES:-6.1 6.12}; do
+    folder=$("$qemu/debug-kernel.sh" "$series")
+    [[ -n ${UMCG_QEMU_ACCEL:-} ]] || UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
+    export UMCG_QEMU_ACCEL
 
-say "lockdep notices a wake-up under a lock"
-if "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --arguments break_lock=N \
-    --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 300 --memory 2048 \
-    > "$out/lockdep-broken.log" 2>&1; then
-    echo "it did not"
-    exit 1
-fi
-grep -m1 'circular locking' "$out/lockdep-broken.log"
+    say "checkpatch of $series"
+    # compat.h is about versions; umcg_uapi.h is for user space, which has no __aligned().
+    perl "$folder/source/scripts/checkpatch.pl" --no-tree --strict --quiet \
+        --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON,PREFER_DEFINED_ATTRIBUTE_MACRO \
+        -f kernel/*.c kernel/*.h
+
+    build=$out/module-debug-$series
+    rm -rf "$build"
+    mkdir -p "$build"
+    cp kernel/{Kbuild,Makefile} kernel/*.[ch] "$build"
+    make -s -C "$folder/headers" M="$build" UMCG_DEBUG=1 modules
+    boot=("$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$build/umcg.ko"
+        --add "$out/umcg-test" --memory 2048)
+
+    say "lockdep and KASAN, $(cat "$folder/version")"
+    "${boot[@]}" --script "$qemu/guest/module.sh" --time 1500 --log "$out/debug-$series.log"
+
+    say "lockdep notices a wake-up under a lock"
+    if "${boot[@]}" --arguments break_lock=N --script "$qemu/guest/broken.sh" --time 300 \
+        > "$out/debug-$series-broken.log" 2>&1; then
+        echo "it did not"
+        exit 1
+    fi
+    grep -m1 'circular locking' "$out/debug-$series-broken.log"
+done

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The Debian package of the kernel module: built, and in a guest that runs a stock kernel with a
-# Debian around it, installed, compiled there by DKMS, loaded, used, and purged. On demand, as
-# root: the Debian is made with debootstrap, in the cache of the kernels.
+# Debian around it that has the headers of two kernels, installed, compiled there by DKMS for
+# both, loaded, used, and purged. On demand, as root: the Debian is made with debootstrap, in the
+# cache of the kernels.
 #     SERIES=6.12 ci/kernel-package.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
@@ -19,9 +20,14 @@ folder=$("$qemu/packages.sh" "${SERIES:-6.1}")
 version=$(<"$folder/version")
 UMCG_QEMU_ACCEL=$("$qemu/accelerator.sh" "$folder/vmlinuz")
 export UMCG_QEMU_ACCEL
-tree=$(dirname "$folder")/debian-$version/debian
+headers=()
+for series in 6.1 6.12; do
+    headers+=("linux-headers-$(<"$("$qemu/packages.sh" "$series")/version")")
+done
+# One Debian for the newest pair of kernels, whichever of the two is booted.
+tree=$(dirname "$folder")/debian-$(sha256sum <<< "${headers[*]}" | cut -c1-8)/debian
 if [[ ! -e $tree.complete ]]; then
-    say "kernel package: a Debian with dkms and the headers of $version"
+    say "kernel package: a Debian with dkms, ${headers[*]}"
     rm -rf "$tree"
     mkdir -p "$tree"
     debootstrap --variant=minbase bookworm "$tree" \
@@ -29,7 +35,7 @@ if [[ ! -e $tree.complete ]]; then
     sed 's/\[.*\] //' "$(dirname "$folder")/apt/sources.list" > "$tree/etc/apt/sources.list"
     chroot "$tree" apt-get -qq update
     DEBIAN_FRONTEND=noninteractive chroot "$tree" apt-get -qq install -y \
-        --no-install-recommends dkms "linux-headers-$version" udev adduser >> "$out/debootstrap.log"
+        --no-install-recommends dkms "${headers[@]}" udev adduser >> "$out/debootstrap.log"
     chroot "$tree" apt-get -qq clean
     rm -rf "$tree"/var/lib/apt/lists/* "$tree"/usr/share/{doc,locale,man}
     touch "$tree.complete"

@@ -21,7 +21,8 @@ static struct workqueue_struct *umcg_wq;
 
 int umcg_registry_init(void)
 {
-	umcg_wq = alloc_workqueue("umcg", 0, 0);
+	/* Unbound: a server's workers are not to wait for one CPU's real-time tasks. */
+	umcg_wq = alloc_workqueue("umcg", WQ_UNBOUND, 0);
 	return umcg_wq ? 0 : -ENOMEM;
 }
 
@@ -267,27 +268,13 @@ free:
 	return ERR_PTR(ret);
 }
 
-static int umcg_admit(struct umcg_thread *w)
-{
-	int ret = umcg_sleep_worker(w, -ERESTARTNOINTR);
-
-	if (ret == -ERESTARTNOINTR)
-		return ret;
-	clear_bit(UMCG_F_ADMISSION, &w->flags);
-	if (ret) {
-		WRITE_ONCE(*umcg_state(w), UMCG_NONE);
-		umcg_detach(w);
-	}
-	return ret;
-}
-
 /**
  * umcg_register() - the call REGISTER
  * @g: the caller's group
  * @how: the argument
  *
- * For a worker this is admission and counts as an unblock: it sleeps until it
- * is picked. A signal's handler runs and the call starts again.
+ * For a worker this is admission and counts as an unblock: the gate stops it on
+ * its way back to user mode until it is picked, signal handlers included.
  *
  * Return: 0 or an error, see umcg_uapi.h.
  */
@@ -301,85 +288,108 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	    how->self & (__alignof__(struct umcg_task) - 1))
 		return -EINVAL;
 	if (t && READ_ONCE(t->group->dead)) {
-		umcg_detach(t);		/* of a file that is closed */
+		umcg_detach(t, true);	/* of a file that is closed */
 		t = NULL;
 	}
-	if (t) {
-		if (t->group == g && t->uaddr == how->self &&
-		    test_bit(UMCG_F_ADMISSION, &t->flags))
-			return umcg_admit(t);
+	if (t)
 		return -EINVAL;
-	}
 	t = umcg_new(g, how);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
 	if (t->worker)
-		set_bit(UMCG_F_ADMISSION, &t->flags);
-	else
-		WRITE_ONCE(*umcg_state(t), UMCG_RUNNING);
+		set_bit(UMCG_F_OWED, &t->flags);
+	WRITE_ONCE(*umcg_state(t), t->worker ? UMCG_BLOCKED : UMCG_RUNNING);
 	atomic_inc(&g->live);
 	preempt_notifier_register(&t->notifier);
 	raw_spin_lock_irq(&g->hash_lock);
 	hlist_add_head_rcu(&t->node, umcg_bucket(g, t->tid));
 	raw_spin_unlock_irq(&g->hash_lock);
-	if (!t->worker)
-		return 0;
-	umcg_queue_up(t);
-	return umcg_admit(t);
+	if (t->worker)
+		umcg_queue_gate(t);
+	return 0;
 }
 
-/* The workers of a server that is dead and cannot be found any more. */
-static void umcg_orphan_workers(struct umcg_group *g, struct umcg_thread *s)
+/*
+ * Frees @w if it is a worker of @s, which is dead and cannot be found any more; of
+ * any server if @s is NULL. @holder: it was in the slot of @s.
+ */
+static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *s, bool holder)
 {
-	struct umcg_thread *w, *left;
+	struct umcg_thread *left = NULL;
 	unsigned long irq;
-	unsigned int i;
-	bool wake;
+	bool wake = false;
+	bool its;
 
-	rcu_read_lock();
+	raw_spin_lock_irqsave(&w->lock, irq);
+	/*
+	 * Another server may have this tid by now; who went out after the death,
+	 * went to that one. Who is in the kernel finds no server at its gate.
+	 */
+	its = !s || w->host == s ||
+	      (w->phase == UMCG_PH_OUT && (holder || w->out_at < s->died) &&
+	       READ_ONCE(w->u->server_tid) == s->tid);
+	if (its && !w->dead && w->phase != UMCG_PH_PLAIN)
+		wake = umcg_orphan(w, &left);
+	raw_spin_unlock_irqrestore(&w->lock, irq);
+	if (wake)
+		umcg_wake(w, 0);
+	if (left)
+		umcg_wake(left, 0);
+}
+
+/* All of them. May take long, and sleep. */
+static void umcg_free_workers(struct umcg_group *g, struct umcg_thread *s)
+{
+	struct umcg_thread *w;
+	unsigned int i;
+
 	for (i = 0; i < UMCG_BUCKETS; i++) {
-		hlist_for_each_entry_rcu(w, &g->threads[i], node) {
-			if (!w->worker)
-				continue;
-			wake = false;
-			left = NULL;
-			raw_spin_lock_irqsave(&w->lock, irq);
-			if (!w->dead && w->phase != UMCG_PH_PLAIN &&
-			    (!s || w->host == s ||
-			     (w->phase != UMCG_PH_HOLD &&
-			      READ_ONCE(w->u->server_tid) == s->tid)))
-				wake = umcg_orphan(w, &left);
-			raw_spin_unlock_irqrestore(&w->lock, irq);
-			if (wake)
-				umcg_wake(w, 0);
-			if (left)
-				umcg_wake(left, 0);
-		}
+		rcu_read_lock();
+		hlist_for_each_entry_rcu(w, &g->threads[i], node)
+			if (w->worker)
+				umcg_free_worker(w, s, false);
+		rcu_read_unlock();
+		cond_resched();
 	}
-	rcu_read_unlock();
+}
+
+static void umcg_free_workers_later(struct work_struct *work)
+{
+	struct umcg_thread *s = container_of(work, struct umcg_thread, orphans);
+
+	umcg_free_workers(s->group, s);
+	umcg_put(s);
 }
 
 /**
  * umcg_detach() - current is no task any more
  * @t: current's registration
+ * @may_sleep: false in a tracepoint, where preemption is off
  *
- * Preemption may be off (the exit tracepoint). The user memory is not touched:
- * at exit it may be somebody else's by now.
+ * The user memory is not touched: at exit it may be somebody else's by now.
+ *
+ * Whom a dead server leaves asleep must be looked for among all tasks of the
+ * process, so in a tracepoint a work item does that. The worker in its slot, the
+ * only one in user mode, is free at once.
  */
-void umcg_detach(struct umcg_thread *t)
+void umcg_detach(struct umcg_thread *t, bool may_sleep)
 {
+	struct umcg_thread *wake = NULL, *holder = NULL;
 	struct umcg_group *g = t->group;
-	struct umcg_thread *wake = NULL;
 	unsigned long irq;
 
 	rcu_read_lock();
 	local_irq_save(irq);
 	raw_spin_lock_nested(&t->lock, t->worker ? UMCG_LOCK_WORKER : UMCG_LOCK_SERVER);
 	t->dead = true;
-	t->curr = NULL;
 	if (t->worker) {
 		wake = umcg_vacate(t);
 		t->phase = UMCG_PH_PLAIN;
+	} else {
+		/* Under the lock, so before that nobody finds it gone: see out_at. */
+		t->died = atomic64_inc_return(&g->deaths);
+		holder = t->curr;
+		t->curr = NULL;
 	}
 	raw_spin_unlock(&t->lock);
 	raw_spin_lock(&g->hash_lock);
@@ -388,11 +398,18 @@ void umcg_detach(struct umcg_thread *t)
 	local_irq_restore(irq);
 	if (wake)
 		umcg_wake(wake, 0);
+	if (holder)
+		umcg_free_worker(holder, t, true);
 	rcu_read_unlock();
 
 	preempt_notifier_unregister(&t->notifier);
-	if (!t->worker)
-		umcg_orphan_workers(g, t);
+	if (!t->worker && may_sleep) {
+		umcg_free_workers(g, t);
+	} else if (!t->worker) {
+		refcount_inc(&t->ref);
+		INIT_WORK(&t->orphans, umcg_free_workers_later);
+		queue_work(umcg_wq, &t->orphans);
+	}
 	atomic_dec(&g->live);
 	umcg_put(t);
 }
@@ -407,7 +424,7 @@ int umcg_unregister(struct umcg_thread *t)
 {
 	if (!umcg_move(t, UMCG_RUNNING, UMCG_NONE))
 		return -EBUSY;
-	umcg_detach(t);
+	umcg_detach(t, true);
 	return 0;
 }
 
@@ -423,6 +440,6 @@ void umcg_group_close(struct umcg_group *g)
 	WRITE_ONCE(g->dead, true);
 	/* Dead, then look for sleepers; pairs with umcg_queue_up_once(), by lock. */
 	smp_mb();
-	umcg_orphan_workers(g, NULL);
+	umcg_free_workers(g, NULL);
 	umcg_group_put(g);
 }

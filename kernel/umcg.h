@@ -83,7 +83,6 @@ enum {
 	UMCG_F_REGATE,		/* left the gate for a signal, must come back */
 	UMCG_F_PREEMPT,		/* is to be preempted */
 	UMCG_F_OWES_EVENT,	/* its blocked event could not be pushed yet */
-	UMCG_F_ADMISSION,	/* in REGISTER, not yet picked for the first time */
 };
 
 enum umcg_list { UMCG_L_BLOCKED, UMCG_L_RUNNABLE };
@@ -107,6 +106,7 @@ struct umcg_group {
 	struct mutex		pages_lock;	/* pages, and umcg_page.users */
 	struct list_head	pages;
 	atomic_t		live;
+	atomic64_t		deaths;		/* of servers */
 	atomic64_t		gates, regates, user_returns, deferred;
 	struct hlist_head	threads[UMCG_BUCKETS];
 };
@@ -123,6 +123,8 @@ struct umcg_thread {
 	struct umcg_thread	*host;		/* worker: whose slot; lock */
 	struct umcg_thread	*curr;		/* server: who is in the slot; lock */
 	u64			blocked_at;	/* worker; own */
+	s64			out_at;		/* worker: group->deaths when it went out; lock */
+	s64			died;		/* server: the number of its death; lock */
 	u64			dispatches, blocks, preempted, longest_block;
 	struct task_struct	*task;
 	struct umcg_group	*group;
@@ -132,6 +134,7 @@ struct umcg_thread {
 	struct irq_work		waker;
 	struct hlist_node	node;
 	refcount_t		ref;
+	struct work_struct	orphans;	/* server: its workers are to be freed */
 	struct rcu_work		free;
 };
 
@@ -153,7 +156,7 @@ struct umcg_thread *umcg_find(struct umcg_group *g, u32 tid);
 struct umcg_thread *umcg_find_server(struct umcg_group *g, u32 tid);
 int umcg_register(struct umcg_group *g, const struct umcg_register *how);
 int umcg_unregister(struct umcg_thread *t);
-void umcg_detach(struct umcg_thread *t);
+void umcg_detach(struct umcg_thread *t, bool may_sleep);
 void umcg_put(struct umcg_thread *t);
 
 /* slot.c */
@@ -176,6 +179,18 @@ static inline bool umcg_gone(struct umcg_thread *t)
 static inline bool umcg_move(struct umcg_thread *t, u8 from, u8 to)
 {
 	return cmpxchg(umcg_state(t), from, to) == from;
+}
+
+/* For out_at: read before the server is locked and found alive, see umcg_detach(). */
+static inline s64 umcg_deaths(struct umcg_group *g)
+{
+	return atomic64_read(&g->deaths);
+}
+
+static inline void umcg_go_out(struct umcg_thread *w)
+{
+	w->out_at = umcg_deaths(w->group);
+	w->phase = UMCG_PH_OUT;
 }
 
 void umcg_wake(struct umcg_thread *t, int wake_flags);

@@ -120,13 +120,16 @@ struct umcg_stat {
 
 /*
  * REGISTER	the caller becomes a task. A server is RUNNING and the call
- *		returns at once; a worker is pushed on its server's
- *		runnable_ptr and the call returns when it is first picked.
+ *		returns at once. A worker is BLOCKED until, on its way back to
+ *		user mode, it is pushed on its server's runnable_ptr, RUNNABLE;
+ *		nothing of it runs, not even a signal handler, before it is
+ *		picked. If its server goes away first it is an ordinary thread
+ *		then, the call says 0 and CHECK says ESRCH.
  *		EINVAL: flags, version, alignment, not anonymous memory,
  *		registered already, tid not the caller's, state not NONE,
  *		next_tid not 0, a server whose server_tid is not its own, a
  *		worker whose links are not 0.
- *		ESRCH: no such server, or it went away meanwhile. EFAULT,
+ *		ESRCH: no such server. EFAULT,
  *		ENOMEM (also RLIMIT_MEMLOCK).
  * UNREGISTER	takes the address of a __u64 that holds the address of the
  *		registered task. EINVAL: not that one. EBUSY: not RUNNING; also a

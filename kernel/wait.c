@@ -301,6 +301,7 @@ static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 	struct umcg_thread *s = w->host;
 	int ret;
 
+	w->out_at = umcg_deaths(w->group);
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	ret = umcg_claim(n, s);
 	if (!ret) {
@@ -347,7 +348,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 		 */
 		if (READ_ONCE(w->u->server_tid) == w->host->tid)
 			umcg_clear_next(w, next);
-		w->phase = UMCG_PH_OUT;
+		umcg_go_out(w);
 		target = NULL;
 		n = umcg_vacate(w);
 	} else if (!target) {

@@ -11,8 +11,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 series=${1:-6.1}
 cache=${UMCG_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/umcg-kernel}
 target=$cache/debug-$series
-fragment=$here/debug.config
-sum=$(sha256sum "$fragment" | cut -c1-16)
+fragments=("$here/debug.config" "$here/debug-$series.config")
+sum=$(cat "${fragments[@]}" | sha256sum | cut -c1-16)
 
 if [ "$(cat "$target/complete" 2> /dev/null)" = "$sum" ]; then
 	echo "$target"
@@ -39,9 +39,9 @@ fi
 (
 	cd "$target/source"
 	make -s allnoconfig
-	scripts/kconfig/merge_config.sh -m .config "$fragment" > /dev/null
+	scripts/kconfig/merge_config.sh -m .config "${fragments[@]}" > /dev/null
 	make -s olddefconfig
-	missing=$(grep -E '^CONFIG.*=' "$fragment" | grep -vxFf .config || true)
+	missing=$(grep -hE '^CONFIG.*=' "${fragments[@]}" | grep -vxFf .config || true)
 	[ -z "$missing" ] || { echo "debug-kernel.sh: not taken: $missing"; exit 1; }
 	nice -n 19 make -s -j"${JOBS:-2}" bzImage modules_prepare
 	# No modules are built, but umcg.ko is linked against the exports.

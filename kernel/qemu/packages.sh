@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# packages.sh SERIES: fetches Debian's newest stock kernel of that series (6.1, 6.12) with its
-# headers, unpacks both in the cache, and prints the folder. There:
+# packages.sh SERIES: fetches Debian's newest stock kernel of that series (6.1, 6.12, or with
+# PREEMPT_RT 6.1-rt, 6.12-rt) with its headers, unpacks both in the cache, and prints the folder.
+# There:
 #   vmlinuz  System.map  headers -> the KDIR to build modules with
 # Nothing is installed: packages are downloaded with an apt state of our own and unpacked in place.
 #
@@ -9,7 +10,9 @@
 # UMCG_DEBIAN_MIRROR: by default http://deb.debian.org
 set -euo pipefail
 
-series=${1:?series, 6.1 or 6.12}
+series=${1:?series, 6.1 or 6.12, 6.1-rt or 6.12-rt}
+flavour=amd64
+[ "${series%-rt}" = "$series" ] || flavour=rt-amd64
 release=bookworm
 mirror=${UMCG_DEBIAN_MIRROR:-http://deb.debian.org}
 cache=${UMCG_KERNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/umcg-kernel}
@@ -34,10 +37,12 @@ options=(-o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=
 	-o APT::Sandbox::User="$(id -un)" -o APT::Architecture=amd64)
 apt-get "${options[@]}" -qq update >&2
 
-version=$(apt-cache "${options[@]}" search --names-only "^linux-image-${series//./\\.}\.[0-9].*amd64-unsigned\$" |
-	cut -d' ' -f1 | grep -v -e cloud -e -rt- | sed 's/^linux-image-//; s/-unsigned$//' | sort -V | tail -1)
+version=$(apt-cache "${options[@]}" search --names-only "^linux-image-${series%-rt}\.[0-9].*-$flavour-unsigned\$" |
+	cut -d' ' -f1 | { [ $flavour = rt-amd64 ] && cat || grep -v -e cloud -e -rt-; } |
+	sed 's/^linux-image-//; s/-unsigned$//' | sort -V | tail -1)
 [ -n "$version" ] || { echo "packages.sh: no stock kernel $series in $release" >&2; exit 1; }
-common=${version%-amd64}-common
+common=${version%-"$flavour"}-common
+[ $flavour = amd64 ] || common=$common-rt
 kbuild=$(apt-cache "${options[@]}" depends "linux-headers-$version" |
 	sed -n 's/.*Depends: \(linux-kbuild-.*\)/\1/p' | head -1)
 

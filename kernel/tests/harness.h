@@ -119,6 +119,7 @@ int test_exec(int argc, char **argv);
 int test_exec_storm(int argc, char **argv);
 int test_exit(int argc, char **argv);
 int test_server_death(int argc, char **argv);
+int test_admission(int argc, char **argv);
 int test_close(int argc, char **argv);
 int test_stop(int argc, char **argv);
 int test_ptrace(int argc, char **argv);

@@ -23,6 +23,7 @@ static const struct {
 	{ "exec-storm", test_exec_storm },
 	{ "exit", test_exit },
 	{ "server-death", test_server_death },
+	{ "admission", test_admission },
 	{ "close", test_close },
 	{ "stop", test_stop },
 	{ "ptrace", test_ptrace },

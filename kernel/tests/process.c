@@ -195,6 +195,90 @@ int test_server_death(int argc, char **argv)
 	return 0;
 }
 
+static atomic_bool admitted;
+static atomic_long early, handled;
+
+static void on_signal(int number)
+{
+	(void)number;
+	early += !admitted;
+	handled++;
+}
+
+static void *applicant(void *argument)
+{
+	struct worker *w = argument;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	CHECK(admitted && w->task.state == UMCG_RUNNING);
+	w->finished = true;
+	CHECK(!do_unregister(&w->task));
+	return NULL;
+}
+
+/* A worker that waits to be admitted runs nothing, not even a handler, before it is picked. */
+int test_admission(int argc, char **argv)
+{
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+	sigset_t mask;
+	int i, round;
+
+	(void)argc, (void)argv;
+	alarm(60);
+	sigaction(SIGUSR1, &action, NULL);
+	action.sa_flags = 0;
+	sigaction(SIGUSR2, &action, NULL);
+	task->tid = task->server_tid = own_tid();
+	CHECK(!do_register(task, 0));
+	/* Signals of the process are for the worker alone. */
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR1);
+	sigaddset(&mask, SIGUSR2);
+	for (round = 0; round < 50; round++) {
+		memset(&w->task, 0, sizeof(w->task));
+		w->finished = admitted = false;
+		handled = 0;
+		pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
+		pthread_create(&w->thread, NULL, applicant, w);
+		pthread_sigmask(SIG_BLOCK, &mask, NULL);
+		while (__atomic_load_n(&w->task.state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+			usleep(50);
+		for (i = 0; i < 10; i++) {
+			int number = i % 2 ? SIGUSR1 : SIGUSR2;
+
+			CHECK(!(i % 3 ? pthread_kill(w->thread, number) :
+					kill(getpid(), number)));
+			usleep(round % 5 * 200);
+		}
+		CHECK(w->task.state == UMCG_RUNNABLE);
+		leave(task);
+		task->runnable_ptr = w->task.runnable_ptr = 0;
+		admitted = true;
+		task->next_tid = w->task.tid;
+		while (!w->finished) {
+			do_wait(now_ns() + 10000000);
+			leave(task);
+			if (__atomic_exchange_n(&task->runnable_ptr, 0, __ATOMIC_SEQ_CST))
+				w->task.runnable_ptr = 0;
+			if (__atomic_exchange_n(&task->blocked_ptr, 0, __ATOMIC_SEQ_CST))
+				w->task.blocked_ptr = 0;
+			if (w->task.state == UMCG_RUNNABLE)
+				task->next_tid = w->task.tid;
+		}
+		do_wait(now_ns());
+		pthread_join(w->thread, NULL);
+		CHECK(handled > 0);
+	}
+	printf("admission: handlers before the pick %ld, user_returns %llu\n", (long)early,
+	       (unsigned long long)do_stat(0).user_returns);
+	CHECK(!early);
+	return 0;
+}
+
 static atomic_bool asleep_in_gate;
 
 static void *gated(void *argument)

@@ -1,4 +1,5 @@
-//! Checklist lines 18 to 33: `wait`, step by step.
+//! Checklist lines 18 to 33, and of 50 and 68 what a server meets that names the worker in its own
+//! slot: `wait`, step by step.
 //!
 //! Lines without a test are in `CHECKLIST.md`, with the reason.
 
@@ -251,6 +252,81 @@ fn c23_only_a_runnable_target_is_taken() {
         first.run_to_exit(&[&sleeper]);
         stop.store(true, SeqCst);
         first.finish();
+    });
+}
+
+#[test]
+fn c68_naming_the_worker_in_the_slot_is_no_switch() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = spinner(stage, "worker", &server, &stop);
+        stage.attempt("a wait that names who runs", || {
+            server.hold(&worker);
+            let before = stage.disturbances(server.tid());
+            server.task().begin_drain();
+            let result = server.wait(worker.tid(), in_ms(2));
+            let held = server.current() == Some(worker.tid());
+            if !held || stage.disturbances(server.tid()) != before || result.is_ok() {
+                return false;
+            }
+            assert_errno(result, libc::ETIMEDOUT, "the server sleeps on");
+            assert_eq!(server.task().next_tid(), 0, "it runs where it was wanted");
+            true
+        });
+        stop.store(true, SeqCst);
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+#[test]
+fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let go = Arc::new(AtomicU32::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = stage.worker("worker", server.tid(), {
+            let (go, stop) = (Arc::clone(&go), Arc::clone(&stop));
+            let server = Arc::clone(server.record());
+            move |me| {
+                let mut round = 0;
+                loop {
+                    me.spin_until(|| go.load(SeqCst) > round || stop.load(SeqCst));
+                    if stop.load(SeqCst) {
+                        return;
+                    }
+                    round += 1;
+                    // Out of RUNNING, published, and at its own wait only when the server is.
+                    me.leave();
+                    me.record().parked.store(true, SeqCst);
+                    let end = now_ns() + 20_000_000;
+                    while server.task.state() != state::RUNNABLE && now_ns() < end {}
+                    let end = now_ns() + 1_000_000;
+                    while now_ns() < end {}
+                    me.wait();
+                }
+            }
+        });
+        stage.attempt("a pick between leave and wait", || {
+            server.hold(&worker);
+            let before = stage.disturbances(server.tid());
+            go.fetch_add(1, SeqCst);
+            stage.until("it is published", || worker.unpark());
+            server.task().begin_drain();
+            server.wait(worker.tid(), 0).expect("woken by its wait");
+            let kept = server.task().next_tid() == worker.tid();
+            if kept {
+                server.ready.push_front(worker.tid());
+            }
+            // Judged meanwhile, it had left the slot: then this was a switch like any other.
+            let disturbed = stage.disturbances(server.tid()) != before;
+            assert!(kept || disturbed, "the pick is neither kept nor carried out");
+            kept && !disturbed
+        });
+        stop.store(true, SeqCst);
+        server.run_to_exit(&[&worker]);
+        server.finish();
     });
 }
 

@@ -24,6 +24,7 @@ check exec
 check exec-storm
 check exit
 check server-death
+check admission
 check close
 check stress 6 64 2
 check stress 6 64 2 s

@@ -8,9 +8,19 @@ done
 in_debian() {
 	chroot /debian /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
+modules() {
+	find /debian/lib/modules /debian/usr/lib/modules -name 'umcg.ko*' | sed 's|^/debian\(/usr\)*||' | sort -u
+}
 in_debian /lib/systemd/systemd-udevd --daemon
-in_debian dpkg -i /umcg-dkms.deb
+# Headers that nothing can be built with: no module for them, and that is all.
+mkdir -p /debian/lib/modules/0.broken/build
+in_debian dpkg -i /umcg-dkms.deb > /tmp/out 2>&1 || { cat /tmp/out; exit 1; }
+grep 'umcg-dkms: no module for 0.broken' /tmp/out
 in_debian dkms status
+modules
+kernels=$(ls -d /debian/lib/modules/*/build | wc -l)
+[ "$kernels" -ge 3 ]
+[ "$(modules | wc -l)" = $((kernels - 1)) ]
 grep umcg /proc/modules
 in_debian udevadm trigger --subsystem-match=misc
 in_debian udevadm settle
@@ -21,5 +31,5 @@ in_debian /umcg-test blocks
 in_debian dpkg --purge umcg-dkms
 [ ! -e /dev/umcg ]
 [ -z "$(in_debian dkms status)" ]
-[ -z "$(find /debian/lib/modules -name 'umcg*')" ]
+[ -z "$(modules)" ]
 echo "ok   installed, loaded, used, purged"

@@ -236,12 +236,20 @@ unsafe impl Provider for Device {
             pinned(|table| table.insert(tid, cpu));
             thread::remember_mask(mask);
         }
-        thread::enter(Own {
+        let own = Own {
             task: Some(task),
             worker,
             gone_seen: seen,
             plain: false,
-        });
+        };
+        thread::enter(own);
+        // The server may have gone away before it picked us: an ordinary thread, which the call
+        // cannot say any more once a signal's handler has its frame.
+        if worker && self.node.check().is_err() {
+            let left = self.leave(own);
+            debug_assert!(left.is_ok(), "an ordinary thread is RUNNING");
+            return Err(failure(call, libc::ESRCH));
+        }
         Ok(())
     }
 
@@ -337,6 +345,22 @@ unsafe impl Provider for Device {
     }
 }
 
+/// UNREGISTER may sleep before it looks at the state, for a page of its argument: then a worker is
+/// BLOCKED there, and refused, and picked on its way back to user mode. Who has left RUNNING by
+/// itself is not RUNNING afterwards either.
+fn repeat_if_it_slept(
+    worker: bool,
+    user: &UmcgTask,
+    mut call: impl FnMut() -> Result<(), i32>,
+) -> Result<(), i32> {
+    loop {
+        match call() {
+            Err(libc::EBUSY) if worker && user.state() == state::RUNNING => {}
+            answer => return answer,
+        }
+    }
+}
+
 impl Device {
     /// The calling thread becomes an ordinary one, and is on no list any more.
     fn leave(&self, own: Own) -> Result<(), i32> {
@@ -345,14 +369,7 @@ impl Device {
         };
         // SAFETY: registered, hence valid.
         let user = unsafe { task.as_ref() };
-        // The call may sleep before it looks at the state, for a page of its argument: then a
-        // worker is BLOCKED there, and refused, and picked on its way back to user mode. Who has
-        // left RUNNING by itself is not RUNNING afterwards either.
-        while let Err(errno) = self.node.unregister(user.address()) {
-            if errno != libc::EBUSY || !own.worker || user.state() != state::RUNNING {
-                return Err(errno);
-            }
-        }
+        repeat_if_it_slept(own.worker, user, || self.node.unregister(user.address()))?;
         thread::leave();
         if own.worker {
             self.wait_until_unlinked(user);
@@ -384,5 +401,35 @@ impl Device {
             std::thread::sleep(nap);
             nap = (nap * 2).min(Duration::from_millis(1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::*;
+
+    /// How often UNREGISTER is called when it says EBUSY twice and the state is `left` then.
+    fn calls(worker: bool, left: u32) -> (u32, Result<(), i32>) {
+        let user = UmcgTask::new();
+        user.state_word().store(left, SeqCst);
+        let mut calls = 0;
+        let answer = repeat_if_it_slept(worker, &user, || {
+            calls += 1;
+            if calls <= 2 { Err(libc::EBUSY) } else { Ok(()) }
+        });
+        (calls, answer)
+    }
+
+    #[test]
+    fn unregister_that_slept_is_called_again() {
+        assert_eq!(calls(true, state::RUNNING), (3, Ok(())));
+    }
+
+    #[test]
+    fn unregister_out_of_running_is_refused_at_once() {
+        assert_eq!(calls(true, state::RUNNABLE), (1, Err(libc::EBUSY)));
+        assert_eq!(calls(false, state::RUNNING), (1, Err(libc::EBUSY)));
     }
 }
