@@ -3,7 +3,7 @@
 # module's own tests, the test suite of the workspace, the cost of the calls, and that the tests
 # notice a module that is broken on purpose. Packages are downloaded and unpacked in a cache
 # (kernel/qemu/packages.sh); without them this fails.
-#     KERNELS="6.12" ci/kernel.sh        one of them
+#     KERNELS="6.12" ci/kernel.sh        one of them; 6.1-rt and 6.12-rt are those with PREEMPT_RT
 #     KERNEL_TESTS="errors traps" ...    only these test binaries of the workspace
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 

@@ -21,13 +21,11 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts a task at the back. True: the queue looked empty before.
+    /// Puts a task at the back.
     ///
     /// May allocate, so no server does this.
-    pub(super) fn push(&self, task: T) -> bool {
-        let was_empty = self.tasks.is_empty();
+    pub(super) fn push(&self, task: T) {
         self.tasks.push(task);
-        was_empty
     }
 
     /// Takes the task at the front. `None` only when the queue was empty at some moment of the
@@ -70,8 +68,8 @@ mod tests {
     #[test]
     fn first_in_first_out() {
         let queue = Queue::new();
-        assert!(queue.push(1));
-        assert!(!queue.push(2));
+        queue.push(1);
+        queue.push(2);
         assert_eq!(queue.len(), 2);
         assert_eq!(queue.pop(), Some(1));
         assert_eq!(queue.pop(), Some(2));
