@@ -143,7 +143,7 @@ struct umcg_thread {
 extern bool umcg_break_gate, umcg_break_regate, umcg_break_wake, umcg_break_lock;
 #define umcg_broken(what) READ_ONCE(umcg_break_##what)
 #else
-#define umcg_broken(what) false
+#define umcg_broken(what) (sizeof(#what) == 0)	/* false */
 #endif
 
 /* registry.c */

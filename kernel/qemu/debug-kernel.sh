@@ -45,7 +45,7 @@ fi
 	[ -z "$missing" ] || { echo "debug-kernel.sh: not taken: $missing"; exit 1; }
 	nice -n 19 make -s -j"${JOBS:-2}" bzImage modules_prepare
 	# No modules are built, but umcg.ko is linked against the exports.
-	[ -e Module.symvers ] || cp vmlinux.symvers Module.symvers
+	cp vmlinux.symvers Module.symvers
 ) >&2
 ln -sfn source/arch/x86/boot/bzImage "$target/vmlinuz"
 ln -sfn source/System.map "$target/System.map"

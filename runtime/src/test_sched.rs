@@ -88,6 +88,12 @@ impl ManualSched {
 }
 
 impl Schedule for ManualSched {
+    type Ref = Arc<Self>;
+
+    fn reference(this: &Arc<Self>) -> Arc<Self> {
+        Arc::clone(this)
+    }
+
     fn schedule(&self, task: Runnable, origin: Origin) {
         let mut queue = self.queue.lock();
         match queue.as_mut() {

@@ -18,7 +18,7 @@ in_debian dpkg -i /umcg-dkms.deb > /tmp/out 2>&1 || { cat /tmp/out; exit 1; }
 grep 'umcg-dkms: no module for 0.broken' /tmp/out
 in_debian dkms status
 modules
-kernels=$(ls -d /debian/lib/modules/*/build | wc -l)
+kernels=$(in_debian sh -c 'ls -d /lib/modules/*/build' | wc -l)
 [ "$kernels" -ge 3 ]
 [ "$(modules | wc -l)" = $((kernels - 1)) ]
 grep umcg /proc/modules

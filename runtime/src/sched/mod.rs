@@ -14,12 +14,14 @@ mod lifo;
 mod list;
 mod metrics;
 mod queue;
+mod refs;
 mod serve;
 mod server;
 mod shutdown;
 mod signals;
 mod sleep;
 mod start;
+mod stock;
 mod switch;
 mod wish;
 mod worker;
@@ -35,8 +37,8 @@ use std::{
 use umcg_sys::Provider;
 
 use self::{
-    arena::Arena, backlog::Backlog, counters::OutsideCounts, grow::Grow, life::Life,
-    server::Server, signals::SignalMask, sleep::Sleep, worker::Worker,
+    arena::Arena, backlog::Backlog, counters::OutsideCounts, grow::Grow, life::Life, refs::Refs,
+    server::Server, signals::SignalMask, sleep::Sleep, stock::TaskRef, worker::Worker,
 };
 pub(crate) use self::{config::Config, start::Threads, worker::with_own_handle};
 use crate::{
@@ -65,6 +67,8 @@ pub(crate) struct Shared {
     grow: Grow,
     life: Life,
     owned: OwnedTasks,
+    /// Those that tasks hold to this.
+    refs: Refs,
     tasks: OutsideCounts,
 }
 
@@ -84,6 +88,7 @@ impl Shared {
             grow: Grow::new(config.max_workers),
             life: Life::new(),
             owned: OwnedTasks::new(servers),
+            refs: Refs::new(),
             tasks: OutsideCounts::default(),
             config,
         }
@@ -248,6 +253,12 @@ enum Announce {
 }
 
 impl Schedule for Shared {
+    type Ref = TaskRef;
+
+    fn reference(this: &Arc<Self>) -> TaskRef {
+        TaskRef::new(this)
+    }
+
     fn schedule(&self, task: Runnable, origin: Origin) {
         if self.life.is_stopping() {
             if matches!(origin, Origin::Spawn | Origin::Fork) {

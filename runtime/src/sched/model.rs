@@ -5,5 +5,6 @@ mod cap;
 mod handover;
 mod lifo;
 mod list;
+mod refs;
 mod sleep;
 mod wish;

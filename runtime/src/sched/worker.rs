@@ -24,6 +24,7 @@ use super::{
     counters::WorkerCounts,
     handover::{Choice, Publication},
     server::Server,
+    stock::Stock,
 };
 use crate::{
     Handle, context,
@@ -270,6 +271,8 @@ pub(super) struct WorkerThread {
     /// Its server went away: an ordinary thread, which leaves as soon as its task is done.
     orphan: Cell<bool>,
     turn: RefCell<Turn>,
+    /// References for the tasks that it makes.
+    pub(super) stock: Stock,
 }
 
 /// The thread of the worker with this record.
@@ -278,6 +281,7 @@ pub(super) fn main(shared: Arc<Shared>, index: u32) {
     let this = WorkerThread {
         record: NonNull::from(shared.arena.get(index)),
         handle: Handle::new(Arc::clone(&shared)),
+        stock: Stock::new(&shared),
         shared,
         orphan: Cell::new(false),
         turn: RefCell::default(),

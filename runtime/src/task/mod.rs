@@ -41,6 +41,7 @@ use std::{
     cell::Cell,
     fmt,
     future::Future,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -86,6 +87,12 @@ pub(crate) enum Origin {
 
 /// What the task layer asks of a scheduler.
 pub(crate) trait Schedule: Send + Sync + 'static {
+    /// A counted reference, one word.
+    type Ref: Deref<Target = Self> + Send + Sync + 'static;
+
+    /// One for a task that is about to be made.
+    fn reference(this: &Arc<Self>) -> Self::Ref;
+
     /// Takes a task that is ready. Called by spawners and wakers on any thread, inside and
     /// outside of the runtime, with any lock of the user's held: it never blocks, never runs
     /// the task, never unwinds. After shutdown it drops the task.
@@ -225,23 +232,21 @@ where
     F: Future + Send,
     F::Output: Send,
 {
-    let schedule = {
-        let sched = Arc::clone(sched);
-        move |task: Runnable, info: ScheduleInfo| {
-            sched.schedule(
-                task,
-                if info.woken_while_running {
-                    Origin::Yield
-                } else {
-                    Origin::Wake
-                },
-            );
-        }
+    let reference = S::reference(sched);
+    let registry: *const S = &raw const *reference;
+    let schedule = move |task: Runnable, info: ScheduleInfo| {
+        reference.schedule(
+            task,
+            if info.woken_while_running {
+                Origin::Yield
+            } else {
+                Origin::Wake
+            },
+        );
     };
-    let registry = Arc::as_ptr(sched);
     // SAFETY: the future is Send and outlived by what it borrows, as the caller promises; the
-    // schedule function is Send, Sync and 'static. `registry` points into the Arc that the
-    // schedule function holds, and async-task drops the future before it.
+    // schedule function is Send, Sync and 'static. `registry` is what the reference in the
+    // schedule function refers to, and async-task drops the future before it.
     let (runnable, task) = unsafe {
         async_task::Builder::new()
             .metadata(Meta::new(name))

@@ -74,6 +74,12 @@ impl Queue {
 }
 
 impl Schedule for Queue {
+    type Ref = Arc<Self>;
+
+    fn reference(this: &Arc<Self>) -> Arc<Self> {
+        Arc::clone(this)
+    }
+
     fn schedule(&self, task: Runnable, _: Origin) {
         self.state.lock().unwrap().ready.push_back(task);
         self.changed.notify_all();
