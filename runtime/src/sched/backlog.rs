@@ -7,7 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
 
-use super::{clock::now_ns, lifo::LifoSlot, queue::Queue, sleep::Sleep};
+use super::{
+    clock::now_ns,
+    lifo::LifoSlot,
+    queue::{Batch, Queue},
+    sleep::Sleep,
+};
 use crate::{
     sync::{
         AtomicU32,
@@ -124,6 +129,7 @@ impl Waiting {
 pub(super) struct Turn {
     takes: u32,
     lifo_in_a_row: u32,
+    batch: Batch<Runnable>,
 }
 
 /// Where a task came from.
@@ -258,19 +264,14 @@ impl Backlog {
         if let Some(task) = own.queue.pop().or_else(|| own.take_lifo()) {
             return Some((task, Source::Own));
         }
-        if let Some(task) = self.injector.pop() {
-            bring(&self.injector, own, self.servers.len());
+        let count = self.servers.len();
+        if let Some(task) = bring(&self.injector, own, count, &turn.batch) {
             return Some((task, Source::Injector));
         }
-        let count = self.servers.len();
         (1..count)
             .map(|step| (server + step) % count)
             .find_map(|other| {
-                let task = self.servers[other].queue.pop();
-                if task.is_some() {
-                    bring(&self.servers[other].queue, own, 2);
-                }
-                task.or_else(|| {
+                bring(&self.servers[other].queue, own, 2, &turn.batch).or_else(|| {
                     self.lifo_is_open(other, server, sleep)
                         .then(|| self.servers[other].take_lifo())
                         .flatten()
@@ -378,12 +379,17 @@ impl Backlog {
     }
 }
 
-/// Moves tasks from a queue that other CPUs write to as well to the server's own, where others
-/// find them too.
-fn bring(from: &Queue<Runnable>, own: &Waiting, shares: usize) {
-    let share = (from.len() / shares).min(BATCH);
-    for _ in 0..share {
-        let Some(task) = from.pop() else { return };
-        own.queue.push(task);
+/// Takes a task from a queue that other CPUs write to as well, and moves others from there to the
+/// server's own queue, where others find them too.
+fn bring(
+    from: &Queue<Runnable>,
+    own: &Waiting,
+    shares: usize,
+    batch: &Batch<Runnable>,
+) -> Option<Runnable> {
+    if from.is_empty() {
+        return None;
     }
+    let share = (from.len() / shares).min(BATCH);
+    from.pop_to(&own.queue, share, batch)
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crossbeam_deque::{Injector, Steal};
+use crossbeam_deque::{Injector, Steal, Worker};
 
 /// A queue of tasks that belongs to a server, or to all of them.
 ///
@@ -40,6 +40,26 @@ impl<T> Queue<T> {
         }
     }
 
+    /// As [`pop`](Self::pop), and moves up to `more` of the tasks behind it to the back of `to`,
+    /// in their order: one write to the word that all who pop share, for all of them. `batch` is
+    /// empty before and after.
+    pub(super) fn pop_to(&self, to: &Self, more: usize, batch: &Batch<T>) -> Option<T> {
+        let task = loop {
+            match self
+                .tasks
+                .steal_batch_with_limit_and_pop(&batch.0, more + 1)
+            {
+                Steal::Success(task) => break task,
+                Steal::Empty => return None,
+                Steal::Retry => std::hint::spin_loop(),
+            }
+        };
+        while let Some(task) = batch.0.pop() {
+            to.push(task);
+        }
+        Some(task)
+    }
+
     /// Two loads. A task whose push has begun may count already.
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty()
@@ -48,6 +68,21 @@ impl<T> Queue<T> {
     /// How many tasks wait, at some moment of the call.
     pub(super) fn len(&self) -> usize {
         self.tasks.len()
+    }
+}
+
+/// Where tasks are between two queues. Of one thread.
+pub(super) struct Batch<T>(Worker<T>);
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self(Worker::new_fifo())
+    }
+}
+
+impl<T> fmt::Debug for Batch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Batch").field(&self.0.len()).finish()
     }
 }
 

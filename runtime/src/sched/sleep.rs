@@ -113,7 +113,10 @@ impl Sleep {
     /// `None`: nobody idles, or one is being woken already and will see the push. `pending` says
     /// whether something is still queued.
     pub(super) fn claim(&self, pending: impl Fn() -> bool) -> Option<usize> {
-        if self.word.load(Relaxed) < ONE_IDLE {
+        // Relaxed: the caller's fence comes before this load, and a fence comes after each store
+        // that clears WAKING, before the look that finds what the caller pushed.
+        let word = self.word.load(Relaxed);
+        if word < ONE_IDLE || word & WAKING != 0 {
             return None;
         }
         loop {
