@@ -96,8 +96,13 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "contention",
-        about: "the same work beside a busy foreign process (P9)",
+        about: "a file, plain async and threads beside a busy foreign process (P9)",
         run: contention::run,
+    },
+    Set {
+        name: "contention-blocking",
+        about: "tasks and closures that sleep beside a busy foreign process (P9)",
+        run: contention::blocking,
     },
 ];
 
