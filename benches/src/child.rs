@@ -114,7 +114,7 @@ mod tests {
         )
     }
 
-    /// One in which no field has its default, or the value of another one.
+    /// One with a row of which no field has its default.
     fn full() -> Report {
         let mut report = report();
         report.machine.provider_description = "a \"provider\"\n".into();
@@ -132,7 +132,8 @@ mod tests {
             wall_us: 2.5,
             wall_us_min: 1.25,
             wall_us_max: 1e9,
-            cpu_us: 0.1,
+            // Another number to a parser that is not exact.
+            cpu_us: 0.020_999_999_999_999_998,
             threads: 512,
             voluntary: 1.5,
             involuntary: 1e-9,

@@ -37,7 +37,8 @@ struct Args {
     /// Only the groups of those sets whose name has this in it.
     #[arg(long)]
     only: Option<String>,
-    /// Workers, servers, or threads of each system; none: as many as CPUs.
+    /// Workers, servers, or threads of each system; none: as many as CPUs. The set executor-one
+    /// has one.
     #[arg(long)]
     workers: Option<usize>,
     /// Where the results go.
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
     }
     let mut sets: Vec<&Set> = Vec::new();
     for name in &args.sets {
-        match SETS.iter().find(|set| set.name == name) {
+        match sets::named(name) {
             Some(set) => sets.push(set),
             None => {
                 eprintln!("there is no set {name:?}; --list names them");
@@ -151,7 +152,7 @@ fn run_here(words: &[String]) -> ExitCode {
     let [name, file, arguments @ ..] = words else {
         return ExitCode::FAILURE;
     };
-    let Some(set) = SETS.iter().find(|set| set.name == name) else {
+    let Some(set) = sets::named(name) else {
         return ExitCode::FAILURE;
     };
     let args = Args::parse_from(
@@ -166,8 +167,11 @@ fn run_here(words: &[String]) -> ExitCode {
         only: args.only.map(|only| &*only.leak()),
     };
     let command = format!("umcg-benches {}", arguments.join(" "));
-    let systems = Systems::start(args.workers.unwrap_or_else(workers));
+    let workers = args.workers.unwrap_or_else(workers);
+    let systems = Systems::start(set.workers.unwrap_or(workers));
     let mut report = Report::empty(command, &systems);
+    // Those of the run, so that it can be merged with others.
+    report.machine.workers = workers;
     report.rows = set.run(&systems, &effort);
     match child::leave(&report, Path::new(file)) {
         Ok(()) => ExitCode::SUCCESS,

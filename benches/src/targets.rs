@@ -337,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_one_worker_are_no_target() {
+        let mut report = report();
+        for row in &mut report.rows {
+            row.set = "executor-one".into();
+        }
+        assert!(judge(&report).is_empty());
+    }
+
+    #[test]
     fn beside_is_compared_with_alone_of_the_same_set() {
         let mut report = report();
         report
