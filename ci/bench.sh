@@ -21,6 +21,9 @@ say "benches: ratios to peers"
 benches build --release --locked
 # The way that README.md names.
 benches run --release --locked -- --list >/dev/null
+# A set, in its process.
+timeout 60 "$CARGO_TARGET_DIR/release/umcg-benches" threads --only futex --quick --rounds 1 --dry |
+    grep 'bare threads'
 timeout 300 "$CARGO_TARGET_DIR/release/umcg-benches" --check
 
 say "benches: instructions"

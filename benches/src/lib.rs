@@ -1,4 +1,4 @@
-//! umcg beside its peers: the same work on each, in one process and one run.
+//! umcg beside its peers: the same work on each, in one run and, for each set, one process.
 //!
 //! [`system`] has the systems behind one trait, [`sets`] the work, [`runner`] what runs the one
 //! on the other, [`targets`] what is to be reached. The program `umcg-benches` puts them together;
@@ -6,6 +6,7 @@
 //! it and what makes the comparison fair.
 
 pub mod check;
+pub mod child;
 pub mod clock;
 pub mod machine;
 pub mod neighbour;

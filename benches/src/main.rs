@@ -9,7 +9,7 @@ use std::{
 
 use clap::Parser;
 use umcg_benches::{
-    check, neighbour, paths, probe,
+    check, child, neighbour, paths, probe,
     report::{self, Report},
     runner::Effort,
     sets::{self, SETS, Set},
@@ -17,7 +17,7 @@ use umcg_benches::{
     targets,
 };
 
-/// umcg beside its peers: the same work on each, in one process and one run.
+/// umcg beside its peers: the same work on each, in one run and, for each set, one process.
 #[derive(Parser)]
 struct Args {
     /// Which sets; none: all. See --list.
@@ -37,7 +37,8 @@ struct Args {
     /// Only the groups of those sets whose name has this in it.
     #[arg(long)]
     only: Option<String>,
-    /// Workers, servers, or threads of each system; none: as many as CPUs.
+    /// Workers, servers, or threads of each system; none: as many as CPUs. The set executor-one
+    /// has one.
     #[arg(long)]
     workers: Option<usize>,
     /// Where the results go.
@@ -78,12 +79,13 @@ fn main() -> ExitCode {
             let known = paths::run(words.get(1).map_or("", |w| w), count.unwrap_or(1000));
             std::process::exit(i32::from(!known));
         }
+        Some(child::SET) => return run_here(&words[1..]),
         _ => {}
     }
     let args = Args::parse();
     if args.list {
         for set in SETS {
-            println!("{:12} {}", set.name, set.about);
+            println!("{:20} {}", set.name, set.about);
         }
         return ExitCode::SUCCESS;
     }
@@ -102,7 +104,7 @@ fn main() -> ExitCode {
     }
     let mut sets: Vec<&Set> = Vec::new();
     for name in &args.sets {
-        match SETS.iter().find(|set| set.name == name) {
+        match sets::named(name) {
             Some(set) => sets.push(set),
             None => {
                 eprintln!("there is no set {name:?}; --list names them");
@@ -113,7 +115,14 @@ fn main() -> ExitCode {
     if sets.is_empty() {
         sets.extend(SETS);
     }
-    match run(&args, &sets) {
+    let report = match run(&sets, &words) {
+        Ok(report) => report,
+        Err(failed) => {
+            eprintln!("{failed}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match show(&args, report) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the results could not be written: {error}");
@@ -122,24 +131,58 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args, sets: &[&Set]) -> io::Result<()> {
+/// Each set in a process of its own, one after the other.
+fn run(sets: &[&Set], words: &[String]) -> Result<Report, child::Failed> {
+    let mut report: Option<Report> = None;
+    for set in sets {
+        let begin = Instant::now();
+        let found = child::run(set, words)?;
+        match &mut report {
+            None => report = Some(found),
+            Some(report) => report.rows.extend(found.rows),
+        }
+        eprintln!("{}: {:.1} s", set.name, begin.elapsed().as_secs_f64());
+    }
+    Ok(report.expect("at least one set"))
+}
+
+/// One set in this process, which is there for nothing else.
+fn run_here(words: &[String]) -> ExitCode {
+    child::end_with_parent();
+    let [name, file, arguments @ ..] = words else {
+        return ExitCode::FAILURE;
+    };
+    let Some(set) = sets::named(name) else {
+        return ExitCode::FAILURE;
+    };
+    let args = Args::parse_from(
+        ["umcg-benches"]
+            .into_iter()
+            .chain(arguments.iter().map(|word| &**word)),
+    );
     let effort = Effort {
         rounds: args.rounds.max(1),
         budget: Duration::from_millis(args.budget),
         quick: args.quick,
-        only: args.only.clone().map(|only| &*only.leak()),
+        only: args.only.map(|only| &*only.leak()),
     };
-    let systems = Systems::start(args.workers.unwrap_or_else(workers));
-    let command = std::iter::once("umcg-benches".to_string())
-        .chain(std::env::args().skip(1))
-        .collect::<Vec<_>>()
-        .join(" ");
+    let command = format!("umcg-benches {}", arguments.join(" "));
+    let workers = args.workers.unwrap_or_else(workers);
+    let systems = Systems::start(set.workers.unwrap_or(workers));
     let mut report = Report::empty(command, &systems);
-    for set in sets {
-        let begin = Instant::now();
-        report.rows.extend(set.run(&systems, &effort));
-        eprintln!("{}: {:.1} s", set.name, begin.elapsed().as_secs_f64());
+    // Those of the run, so that it can be merged with others.
+    report.machine.workers = workers;
+    report.rows = set.run(&systems, &effort);
+    match child::leave(&report, Path::new(file)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the results of the set {name} could not be handed over: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn show(args: &Args, mut report: Report) -> io::Result<()> {
     if args.merge {
         report.merge(&args.out)?;
     }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::child;
+
 /// The hidden argument that makes this program such a process.
 pub const SPIN: &str = "--spin-on";
 
@@ -41,9 +43,9 @@ impl Drop for Busy {
 
 /// Spins on that CPU, by default the first, until the parent ends it, or ends itself.
 pub fn spin(cpu: Option<usize>) -> ! {
+    child::end_with_parent();
     // SAFETY: plain system calls with values of ours.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu.unwrap_or(0), &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);

@@ -257,14 +257,14 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         );
     }
     for (id, system, limit) in P9 {
-        let beside = report.row_beside(id, system).map(|row| row.wall_us);
-        // The row alone of the same rounds.
-        let alone = report
-            .rows
-            .iter()
-            .rfind(|row| row.id == id && row.system == system && !row.beside_busy)
-            .map(|row| row.wall_us);
-        let value = beside.zip(alone).map(|(beside, alone)| beside / alone);
+        let value = report.row_beside(id, system).and_then(|beside| {
+            // Of the same rounds.
+            let alone = report.rows.iter().find(|row| {
+                let same = (&row.set, &row.id, &row.system);
+                same == (&beside.set, &beside.id, &beside.system) && !row.beside_busy
+            })?;
+            Some(beside.wall_us / alone.wall_us)
+        });
         add(
             "P9",
             &format!("{id} beside a busy process"),
@@ -337,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_one_worker_are_no_target() {
+        let mut report = report();
+        for row in &mut report.rows {
+            row.set = "executor-one".into();
+        }
+        assert!(judge(&report).is_empty());
+    }
+
+    #[test]
     fn beside_is_compared_with_alone_of_the_same_set() {
         let mut report = report();
         report
@@ -345,6 +354,8 @@ mod tests {
         let mut beside = row("contention", "yield_many", "umcg", 1.4);
         beside.beside_busy = true;
         report.rows.push(beside);
+        // Whatever the order of the sets is.
+        report.rows.push(row("executor", "yield_many", "umcg", 2.0));
         let p9 = judge(&report);
         let p9 = p9.iter().find(|v| v.id == "P9").expect("a verdict");
         assert!((p9.value - 1.4).abs() < 1e-9);

@@ -9,7 +9,12 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::Machine, sets::SETS, system::Systems, targets::Verdict};
+use crate::{
+    machine::Machine,
+    sets::{self, SETS},
+    system::Systems,
+    targets::Verdict,
+};
 
 pub use self::{markdown::table, readme::readme};
 
@@ -86,7 +91,7 @@ impl Report {
         }
     }
 
-    /// The row of that work and system.
+    /// The row of that work and system, of as many workers as the run has.
     pub fn row(&self, id: &str, system: &str) -> Option<&Row> {
         self.find(id, system, false)
     }
@@ -99,6 +104,7 @@ impl Report {
     fn find(&self, id: &str, system: &str, beside_busy: bool) -> Option<&Row> {
         self.rows
             .iter()
+            .filter(|row| sets::named(&row.set).is_none_or(|set| set.workers.is_none()))
             .find(|row| row.id == id && row.system == system && row.beside_busy == beside_busy)
     }
 

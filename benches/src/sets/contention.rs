@@ -1,7 +1,11 @@
 //! The same work beside one busy foreign process, in the same rounds (P9).
 
 use super::{blocking, executor, files, threads};
-use crate::{report::Row, runner::Effort, system::Systems};
+use crate::{
+    report::Row,
+    runner::{Effort, Group},
+    system::Systems,
+};
 
 /// The systems that are shown: this project, and whom its users come from.
 const SHOWN: [&str; 9] = [
@@ -19,9 +23,18 @@ const SHOWN: [&str; 9] = [
 pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut groups = vec![files::warm(systems, folder.path())];
-    groups.extend(blocking::groups(systems, effort));
     groups.extend(executor::targeted(systems, effort));
     groups.extend(threads::groups());
+    beside(groups, effort)
+}
+
+/// In a set of its own: its peers have some hundred threads that stay, and may slow down each
+/// switch between the threads of the other set.
+pub(super) fn blocking(systems: &Systems, effort: &Effort) -> Vec<Row> {
+    beside(blocking::groups(systems, effort), effort)
+}
+
+fn beside(groups: Vec<Group<'static>>, effort: &Effort) -> Vec<Row> {
     groups
         .into_iter()
         .flat_map(|mut group| {

@@ -54,6 +54,16 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
         .collect()
 }
 
+/// Those of the targets, for systems of one worker: what is left when nothing is shared.
+pub(super) fn one(systems: &Systems, effort: &Effort) -> Vec<Row> {
+    let groups = targeted(systems, effort).into_iter();
+    let mut rows: Vec<Row> = groups.flat_map(|group| group.run(effort)).collect();
+    for row in &mut rows {
+        row.title += ", one worker";
+    }
+    rows
+}
+
 /// Those of the targets P5 and P9.
 pub(super) fn targeted(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
     let more = effort.pick(MORE, 2);

@@ -23,6 +23,9 @@ pub struct Set {
     pub name: &'static str,
     /// What is in it.
     pub about: &'static str,
+    /// Workers, servers or threads of each system; none: as many as the run has. A set with a
+    /// number of its own has no part in the targets.
+    pub workers: Option<usize>,
     run: fn(&Systems, &Effort) -> Vec<Row>,
 }
 
@@ -42,64 +45,93 @@ pub const SETS: &[Set] = &[
     Set {
         name: "executor",
         about: "plain async: tokio's rt_multi_threaded, async-executor's suite (P5)",
+        workers: None,
         run: executor::run,
+    },
+    Set {
+        name: "executor-one",
+        about: "the rows of P5 with one worker, server or thread each",
+        workers: Some(1),
+        run: executor::one,
     },
     Set {
         name: "blocking",
         about: "tasks and closures that sleep (P2, P3, B3)",
+        workers: None,
         run: blocking::run,
     },
     Set {
         name: "files",
         about: "files from async tasks (P1, B2)",
+        workers: None,
         run: files::run,
     },
     Set {
         name: "handover",
         about: "from a block to the next worker running (P4)",
+        workers: None,
         run: handover::run,
     },
     Set {
         name: "threads",
         about: "threads that talk, spawn and join (P6, P7)",
+        workers: None,
         run: threads::run,
     },
     Set {
         name: "neighbour",
         about: "lateness of a ticker beside tasks that block or compute (P8, B1)",
+        workers: None,
         run: neighbour::run,
     },
     Set {
         name: "talk",
         about: "socket pairs, a TCP server, name look-ups (B3, B6)",
+        workers: None,
         run: talk::run,
     },
     Set {
         name: "locks",
         about: "locks of std in tasks, held across blocking calls (B4)",
+        workers: None,
         run: locks::run,
     },
     Set {
         name: "growth",
         about: "nested waits at the cap, memory of tasks and workers (B5)",
+        workers: None,
         run: growth::run,
     },
     Set {
         name: "hidden",
         about: "growth of the descriptor table, page faults (B7)",
+        workers: None,
         run: hidden::run,
     },
     Set {
         name: "idle",
         about: "what rest costs, and how long threads stay (P10, B8)",
+        workers: None,
         run: idle::run,
     },
     Set {
         name: "contention",
-        about: "the same work beside a busy foreign process (P9)",
+        about: "a file, plain async and threads beside a busy foreign process (P9)",
+        workers: None,
         run: contention::run,
     },
+    Set {
+        name: "contention-blocking",
+        about: "tasks and closures that sleep beside a busy foreign process (P9)",
+        workers: None,
+        run: contention::blocking,
+    },
 ];
+
+/// The set of that name.
+pub fn named(name: &str) -> Option<&'static Set> {
+    SETS.iter().find(|set| set.name == name)
+}
 
 /// Runs one group for CI, with the systems that it is compared with.
 pub(crate) fn check(id: &str, systems: &Systems, effort: &Effort) -> Vec<Row> {

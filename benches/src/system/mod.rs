@@ -133,7 +133,7 @@ impl Systems {
         }
     }
 
-    /// Starts them all and waits until their workers run.
+    /// Starts them all, but for the threads of `threadpool`, and waits until their workers run.
     pub fn start(workers: usize) -> Self {
         let systems = Self {
             workers,
@@ -148,7 +148,6 @@ impl Systems {
         };
         crate::for_futures!(systems, s => prime(s, workers));
         prime(systems.rayon, workers);
-        prime(systems.threadpool, workers);
         systems
     }
 }

@@ -1,24 +1,27 @@
 //! `threadpool`, the crate: so many threads and no more.
 
+use std::sync::LazyLock;
+
 use super::{System, closures::closures_only};
 
 /// How many threads. What tokio allows for blocking calls; with as many as CPUs it would be a
 /// pool for work that computes.
 pub const THREADPOOL_THREADS: usize = 512;
 
-/// The crate `threadpool` with [`THREADPOOL_THREADS`].
+/// The crate `threadpool` with [`THREADPOOL_THREADS`], which start with the first closure: where
+/// nobody runs any, 512 idle threads would be in the way of the others.
 #[derive(Debug)]
-pub struct Threadpool(threadpool::ThreadPool);
+pub struct Threadpool(LazyLock<threadpool::ThreadPool>);
 
 impl Threadpool {
-    /// With its threads.
+    /// Without threads so far.
     pub fn new() -> Self {
-        Self(
+        Self(LazyLock::new(|| {
             threadpool::Builder::new()
                 .num_threads(THREADPOOL_THREADS)
                 .thread_name(Self::THREADS.into())
-                .build(),
-        )
+                .build()
+        }))
     }
 }
 
@@ -38,5 +41,35 @@ impl System for Threadpool {
         F: FnOnce() + Send + 'static,
     {
         self.0.execute(f);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::{System, THREADPOOL_THREADS, Threadpool};
+    use crate::{
+        system::{Countdown, leak},
+        usage::threads_named,
+    };
+
+    #[test]
+    fn without_a_closure_there_are_no_threads() {
+        let pool = leak(Threadpool::new());
+        assert_eq!(threads_named(Threadpool::THREADS), 0);
+        let done = Countdown::new(1);
+        let once = done.clone();
+        pool.execute(move || once.done());
+        done.wait();
+        // A thread has its name only once it runs.
+        let until = Instant::now() + Duration::from_secs(30);
+        while threads_named(Threadpool::THREADS) < THREADPOOL_THREADS {
+            assert!(Instant::now() < until, "the threads do not come");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
