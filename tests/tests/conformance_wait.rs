@@ -321,7 +321,10 @@ fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
             }
             // Judged meanwhile, it had left the slot: then this was a switch like any other.
             let disturbed = stage.disturbances(server.tid()) != before;
-            assert!(kept || disturbed, "the pick is neither kept nor carried out");
+            assert!(
+                kept || disturbed,
+                "the pick is neither kept nor carried out"
+            );
             kept && !disturbed
         });
         stop.store(true, SeqCst);

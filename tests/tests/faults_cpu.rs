@@ -383,6 +383,49 @@ fn a_busy_foreign_process_delays_and_stops_nothing() {
     });
 }
 
+/// Runs tasks that block for a moment until one is on a worker with that policy; its slice, if the
+/// kernel has slices, is still the worker's.
+fn comes_to_policy(runtime: &Runtime, policy: i32, what: &str) {
+    let own_slice = runtime.spawn_blocking(proc::slice).join().unwrap();
+    eventually(what, || {
+        let tasks: Vec<_> = (0..20)
+            .map(|_| {
+                runtime.spawn_blocking(|| {
+                    thread::sleep(Duration::from_micros(200));
+                    umcg::thread::yield_now();
+                    (proc::policy(0), proc::slice())
+                })
+            })
+            .collect();
+        tasks.into_iter().any(|task| {
+            let (seen, slice) = task.join().unwrap();
+            assert_eq!(slice, own_slice, "the slice of policy {seen}");
+            seen == policy
+        })
+    });
+}
+
+#[test]
+fn workers_leave_sched_batch_beside_a_busy_process_and_come_back() {
+    apart(60, || {
+        let cpus = proc::affinity();
+        cpu::pin(0, &cpus[..1]).expect("a CPU of the mask");
+        let runtime = runtime(1);
+        if runtime.metrics().provider != ProviderKind::Emulated {
+            // The kernel reports blocks whatever else runs.
+            return comes_to_policy(&runtime, libc::SCHED_OTHER, "the policy that it had");
+        }
+        comes_to_policy(&runtime, libc::SCHED_BATCH, "SCHED_BATCH at first");
+        {
+            let Ok(_busy) = BusyProcess::on(cpus[0]) else {
+                skip!("no shell to keep a CPU busy");
+            };
+            comes_to_policy(&runtime, libc::SCHED_OTHER, "SCHED_OTHER beside it");
+        }
+        comes_to_policy(&runtime, libc::SCHED_BATCH, "SCHED_BATCH again");
+    });
+}
+
 #[test]
 fn stop_and_continue() {
     apart(60, || {

@@ -12,7 +12,7 @@ use std::sync::{
 use super::{
     bed::Bed,
     os::{self, ThreadState},
-    record::{Counts, life},
+    record::{Counts, Record, life},
     repair::Repair,
     verdict::{Judge, now},
     words::{Index, Run, Slot, Tag},
@@ -24,16 +24,17 @@ use crate::{HasWork, List, Overdue};
 const FIRST_TICK_NS: u64 = 50_000;
 const LAST_TICK_NS: u64 = 1_000_000;
 
-/// So many ticks after its last verdict on a server the monitor takes a new worker in the slot for
-/// one that will need it as well, and does not slow down: a holder is judged at the second look at
-/// the earliest, and on a CPU that others keep busy nobody else judges.
+/// So many ticks after it judged the holder that it had seen before, the monitor takes the CPU for
+/// one that others keep busy, where nobody else judges: it does not slow down, and judges whoever
+/// sleeps in the slot at first sight.
 const STARVED_TICKS: u32 = 16;
 
 /// It goes on ticking for so long after the last waiting work: a wake-up of a sleeping monitor
 /// on another CPU costs the waker 15 us (trace B7).
 const LINGER_NS: u64 = 10_000_000;
 
-/// Without `/proc`: a thread whose CPU clock stood still for so long is taken for asleep.
+/// A holder whose CPU clock stood still for so long is asleep or does not get its CPU. Without
+/// `/proc` it is taken for asleep.
 const STILL_NS: u64 = 1_000_000;
 
 static BED: Bed = Bed::new();
@@ -183,6 +184,11 @@ fn run() {
     }
 }
 
+/// Whether the worker of this record sleeps, by `/proc` alone.
+fn is_asleep(worker: &Record) -> bool {
+    os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Asleep
+}
+
 impl Watched {
     /// Whether work waits for this server while a worker holds its slot, or its list has events
     /// that nobody looks at.
@@ -214,18 +220,21 @@ impl Watched {
         if !same {
             self.since = now();
             self.cpu_time = 0;
-            return if self.ticks_since < STARVED_TICKS {
-                Seen::Changed
-            } else {
-                Seen::Progress
-            };
+            if self.ticks_since >= STARVED_TICKS {
+                return Seen::Progress;
+            }
+            // Siblings that wake up take the slot over from each other, so it is never the same
+            // one twice, and each sleeps most of its turn: that is blocked, too.
+            if slot.tag() != Tag::Held || !is_asleep(WORLD.record(slot.index())) {
+                return Seen::Changed;
+            }
         }
         match WORLD.repair(&server, slot) {
             Repair::Gone => Seen::NoWork,
             Repair::Progress => Seen::Progress,
             Repair::Done => Seen::Acted,
             Repair::Runs(run) => {
-                let seen = self.suspect(&server, slot.index(), run);
+                let seen = self.suspect(&server, slot.index(), run, same);
                 if seen == Seen::Progress {
                     self.tell();
                 }
@@ -243,11 +252,18 @@ impl Watched {
         }
     }
 
-    /// The holder, and it has been that for a tick, by `run`.
-    fn suspect(&mut self, server: &Pin<'_>, holder: Index, run: Run) -> Seen {
+    /// The holder by `run`: it has been that for a tick if `same`.
+    fn suspect(&mut self, server: &Pin<'_>, holder: Index, run: Run, same: bool) -> Seen {
         let tid = WORLD.record(holder).tid.load(SeqCst);
         if !self.asleep(tid) {
             Counts::bump(&server.counts.refused);
+            if self.stands_still(tid) {
+                // It is awake and has the slot, and others have the CPU.
+                server.contended.store(1, SeqCst);
+                self.since = now();
+                self.ticks_since = 0;
+                return Seen::Acted;
+            }
             return Seen::Progress;
         }
         // It had its chance of being seen by the sentinel: the CPU is busy with others.
@@ -255,7 +271,11 @@ impl Watched {
         let awake =
             |worker: &Pin<'_>| os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake;
         if WORLD.adopt(server, holder, run, awake) || WORLD.judge(holder, run, Judge::Monitor) {
-            self.ticks_since = 0;
+            // Not at first sight, or one verdict would bring the next for ever, also where the
+            // sentinel is well.
+            if same {
+                self.ticks_since = 0;
+            }
             return Seen::Acted;
         }
         Seen::Progress
@@ -267,17 +287,20 @@ impl Watched {
         match os::thread_state(tid) {
             ThreadState::Asleep => true,
             ThreadState::Awake => false,
-            ThreadState::Unknown => {
-                let Some(time) = os::cpu_time(tid) else {
-                    return false;
-                };
-                if time != self.cpu_time {
-                    self.cpu_time = time;
-                    self.since = now();
-                    return false;
-                }
-                now() - self.since > STILL_NS
-            }
+            ThreadState::Unknown => self.stands_still(tid),
         }
+    }
+
+    /// Whether the holder has used no CPU time for long.
+    fn stands_still(&mut self, tid: u32) -> bool {
+        let Some(time) = os::cpu_time(tid) else {
+            return false;
+        };
+        if time != self.cpu_time {
+            self.cpu_time = time;
+            self.since = now();
+            return false;
+        }
+        now() - self.since > STILL_NS
     }
 }

@@ -141,25 +141,42 @@ pub(crate) fn become_worker() -> io::Result<bool> {
     set_policy(0, libc::SCHED_BATCH).map(|()| false)
 }
 
-/// The attributes of the calling thread.
-fn attributes() -> Option<SchedAttr> {
+/// Gives a worker another policy, with its slice and nice value.
+pub(crate) fn change_policy(tid: u32, policy: i32) -> io::Result<()> {
+    let mut attr = attributes(tid).ok_or_else(io::Error::last_os_error)?;
+    attr.size = size_of::<SchedAttr>() as u32;
+    attr.policy = policy as u32;
+    attr.runtime = SLICE_NS;
+    // SAFETY: a live attribute block of the size that it names.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The attributes of a thread; 0 = the calling one.
+fn attributes(tid: u32) -> Option<SchedAttr> {
     // SAFETY: an all-zero attribute block is valid, and the call fills it.
     let mut attr: SchedAttr = unsafe { mem::zeroed() };
     let size = size_of::<SchedAttr>();
     // SAFETY: a live buffer of the given size.
-    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attr, size, 0) };
     (result == 0).then_some(attr)
 }
 
 /// The calling thread's time slice, nanoseconds; 0 where the kernel has none for it.
 pub(crate) fn slice() -> u64 {
-    attributes().map_or(0, |attr| attr.runtime)
+    attributes(0).map_or(0, |attr| attr.runtime)
 }
 
 /// Gives the calling thread a slice, if its policy has slices; 0 = the kernel's default. What is
 /// refused stays as it is: a switch is slower then.
 pub(crate) fn set_slice(ns: u64) {
-    let Some(mut attr) = attributes() else { return };
+    let Some(mut attr) = attributes(0) else {
+        return;
+    };
     if !matches!(attr.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH) {
         return;
     }

@@ -181,11 +181,17 @@ impl World {
                 Err(_) => {}
             }
         }
-        let contended = server.contended.load(Relaxed) != 0;
-        if contended && NO_SLICES.load(Relaxed) != 0 && worker.plain_policy.swap(1, Relaxed) == 0 {
-            // SCHED_BATCH without the slice waits 4 ms for its turn beside a busy process,
-            // SCHED_OTHER 0.1 ms.
-            let _ = os::set_policy(tid, libc::SCHED_OTHER);
+        // Beside a busy process a SCHED_BATCH thread that wakes up waits for that one's next tick,
+        // up to 4 ms; SCHED_OTHER comes at once.
+        let contended = server.contended.load(Relaxed);
+        if worker.plain_policy.load(Relaxed) != contended {
+            worker.plain_policy.store(contended, Relaxed);
+            let policy = if contended != 0 {
+                libc::SCHED_OTHER
+            } else {
+                libc::SCHED_BATCH
+            };
+            let _ = os::change_policy(tid, policy);
         }
     }
 

@@ -53,7 +53,8 @@ pub(crate) struct Record {
     /// Worker: the CPU it is pinned to, -1 = not pinned. Server: the CPU of its slot, or -1.
     #[cfg_attr(loom, expect(dead_code, reason = "models have no CPUs"))]
     pub(crate) cpu: AtomicI32,
-    /// Worker: whether it left SCHED_BATCH for SCHED_OTHER on a contended server (0 or 1).
+    /// Worker: 1 while it is SCHED_OTHER and not SCHED_BATCH, because its server was contended when
+    /// it last came to a slot. Written by whoever places it.
     pub(crate) plain_policy: AtomicU32,
     /// Server: 1 after a runnable event was pushed, cleared by `wait` when the list is empty.
     /// Private twin of "`runnable_ptr` is not empty" for the sentinel, which reads no user
@@ -65,7 +66,8 @@ pub(crate) struct Record {
     /// Worker: when it was last seen to begin to run in a slot, CLOCK_MONOTONIC ns. Written by
     /// the worker before it acknowledges. A hint for `take_over`.
     pub(crate) running_since: Count,
-    /// Server: it was seen contended while the 1 ms slice is not to be had (0 or 1).
+    /// Server: 1 from a verdict of the monitor, on a holder that the sentinel should have seen, to
+    /// the next one of the sentinel. A hint, which orders nothing.
     pub(crate) contended: AtomicU32,
     /// Worker: when it was judged blocked, CLOCK_MONOTONIC ns; 0 = it was preempted. Written by a
     /// judge before its verdict. Statistics only.

@@ -233,7 +233,11 @@ impl Cpu {
             let free = cpu_is_free();
             if candidates > 0 && free {
                 for &(index, run) in &seen[..candidates] {
-                    WORLD.judge(index, run, Judge::Sentinel);
+                    let host = WORLD.record(index).host.load(crate::sync::Relaxed);
+                    if WORLD.judge(index, run, Judge::Sentinel) {
+                        // The CPU is not kept busy by others: we run.
+                        WORLD.record(host).contended.store(0, crate::sync::Relaxed);
+                    }
                 }
                 refusals.reset();
             } else {
