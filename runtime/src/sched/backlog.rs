@@ -10,7 +10,7 @@ use crossbeam_utils::CachePadded;
 use super::{
     clock::now_ns,
     lifo::LifoSlot,
-    queue::{Batch, Queue},
+    queue::{Batch, OwnQueue, Queue},
     sleep::Sleep,
 };
 use crate::{
@@ -52,7 +52,7 @@ const HANDOVERS_IN_A_ROW: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// Tasks that were spawned or woken by workers of this server.
-    pub(super) queue: Queue<Runnable>,
+    pub(super) queue: OwnQueue<Runnable>,
     /// The task that was woken last by a worker of this server.
     pub(super) lifo: LifoSlot<Runnable>,
     /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
@@ -159,7 +159,7 @@ impl Backlog {
             servers: (0..servers)
                 .map(|_| {
                     CachePadded::new(Waiting {
-                        queue: Queue::new(),
+                        queue: OwnQueue::new(),
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
                         resumed: AtomicU32::new(0),
@@ -265,13 +265,15 @@ impl Backlog {
             return Some((task, Source::Own));
         }
         let count = self.servers.len();
-        if let Some(task) = bring(&self.injector, own, count, &turn.batch) {
+        let (own, batch) = (&own.queue, &turn.batch);
+        if let Some(task) = self.injector.pop_share(own, count, BATCH, batch) {
             return Some((task, Source::Injector));
         }
         (1..count)
             .map(|step| (server + step) % count)
             .find_map(|other| {
-                bring(&self.servers[other].queue, own, 2, &turn.batch).or_else(|| {
+                let theirs = &self.servers[other].queue;
+                theirs.pop_share(own, 2, BATCH, batch).or_else(|| {
                     self.lifo_is_open(other, server, sleep)
                         .then(|| self.servers[other].take_lifo())
                         .flatten()
@@ -377,19 +379,4 @@ impl Backlog {
             own.workers.load(Relaxed) as usize,
         )
     }
-}
-
-/// Takes a task from a queue that other CPUs write to as well, and moves others from there to the
-/// server's own queue, where others find them too.
-fn bring(
-    from: &Queue<Runnable>,
-    own: &Waiting,
-    shares: usize,
-    batch: &Batch<Runnable>,
-) -> Option<Runnable> {
-    if from.is_empty() {
-        return None;
-    }
-    let share = (from.len() / shares).min(BATCH);
-    from.pop_to(&own.queue, share, batch)
 }

@@ -1,15 +1,17 @@
 //! Run queues: many push, many pop, first in first out.
 //!
-//! The only file that names the queue's implementation, so that another one can be measured
-//! against it.
+//! The only file that names the queues' implementation, so that another one can be measured
+//! against it. None belongs to a thread: a worker that blocks strands nothing.
 
 use std::fmt;
 
 use crossbeam_deque::{Injector, Steal, Worker};
+use crossbeam_queue::ArrayQueue;
 
-/// A queue of tasks that belongs to a server, or to all of them.
-///
-/// It never belongs to a thread: a worker that blocks strands nothing.
+/// So many tasks are in a server's ring.
+const RING: usize = 256;
+
+/// A queue of tasks that belongs to all servers. Unbounded.
 pub(super) struct Queue<T> {
     tasks: Injector<T>,
 }
@@ -40,10 +42,20 @@ impl<T> Queue<T> {
         }
     }
 
-    /// As [`pop`](Self::pop), and moves up to `more` of the tasks behind it to the back of `to`,
-    /// in their order: one write to the word that all who pop share, for all of them. `batch` is
-    /// empty before and after.
-    pub(super) fn pop_to(&self, to: &Self, more: usize, batch: &Batch<T>) -> Option<T> {
+    /// As [`pop`](Self::pop), and moves some of the tasks behind it to the back of `to`, in their
+    /// order: one of `shares` equal shares of all, up to `limit`. One write to the word that all
+    /// who pop share, for all of them. `batch` is empty before and after.
+    pub(super) fn pop_share(
+        &self,
+        to: &OwnQueue<T>,
+        shares: usize,
+        limit: usize,
+        batch: &Batch<T>,
+    ) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
+        let more = (self.len() / shares).min(limit);
         let task = loop {
             match self
                 .tasks
@@ -68,6 +80,90 @@ impl<T> Queue<T> {
     /// How many tasks wait, at some moment of the call.
     pub(super) fn len(&self) -> usize {
         self.tasks.len()
+    }
+}
+
+/// A queue of tasks that belongs to a server: a ring, half the locked writes of the unbounded queue,
+/// and one of those behind it for what does not fit.
+///
+/// Who pushes while the unbounded one is empty tries the ring, and no task moves from one to the
+/// other. So they come out in their order, but for those of a pusher that was stopped between the
+/// look and the push.
+pub(super) struct OwnQueue<T> {
+    ring: ArrayQueue<T>,
+    rest: Queue<T>,
+}
+
+impl<T> OwnQueue<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: ArrayQueue::new(RING),
+            rest: Queue::new(),
+        }
+    }
+
+    /// Puts a task at the back.
+    ///
+    /// May allocate, so no server does this.
+    pub(super) fn push(&self, task: T) {
+        let task = if self.rest.is_empty() {
+            match self.ring.push(task) {
+                Ok(()) => return,
+                Err(task) => task,
+            }
+        } else {
+            task
+        };
+        self.rest.push(task);
+    }
+
+    /// Takes the task at the front. `None`: each that was there when the call began was taken by
+    /// somebody else.
+    pub(super) fn pop(&self) -> Option<T> {
+        self.ring.pop().or_else(|| {
+            if self.rest.is_empty() {
+                None
+            } else {
+                self.rest.pop()
+            }
+        })
+    }
+
+    /// As [`Queue::pop_share`].
+    pub(super) fn pop_share(
+        &self,
+        to: &Self,
+        shares: usize,
+        limit: usize,
+        batch: &Batch<T>,
+    ) -> Option<T> {
+        if let Some(task) = self.ring.pop() {
+            for _ in 0..(self.ring.len() / shares).min(limit) {
+                let Some(next) = self.ring.pop() else { break };
+                to.push(next);
+            }
+            return Some(task);
+        }
+        self.rest.pop_share(to, shares, limit, batch)
+    }
+
+    /// Whether each task that was there when the call began has been taken by somebody. Loads
+    /// only. A task whose push has begun may count already.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ring.is_empty() && self.rest.is_empty()
+    }
+
+    /// How many tasks wait, more or less.
+    pub(super) fn len(&self) -> usize {
+        self.ring.len() + self.rest.len()
+    }
+}
+
+impl<T> fmt::Debug for OwnQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnQueue")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,21 +197,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_in_first_out() {
-        let queue = Queue::new();
-        queue.push(1);
-        queue.push(2);
-        assert_eq!(queue.len(), 2);
-        assert_eq!(queue.pop(), Some(1));
-        assert_eq!(queue.pop(), Some(2));
-        assert_eq!(queue.pop(), None);
+    fn first_in_first_out_beyond_the_ring() {
+        let queue = OwnQueue::new();
+        let mut next = 0;
+        // Filled beyond the ring, half emptied, and filled again.
+        for round in 1..=3 {
+            for task in (round - 1) * 2 * RING..round * 2 * RING {
+                queue.push(task);
+            }
+            assert_eq!(queue.len(), 2 * RING * round - next);
+            for _ in 0..RING + RING / 2 {
+                assert_eq!(queue.pop(), Some(next));
+                next += 1;
+            }
+        }
+        while let Some(task) = queue.pop() {
+            assert_eq!(task, next);
+            next += 1;
+        }
+        assert_eq!(next, 6 * RING);
         assert!(queue.is_empty());
+    }
+
+    /// From the injector, and from a server's queue that is in its ring, or behind it as well.
+    #[test]
+    fn a_share_comes_in_order() {
+        fn check(total: usize, len: usize, share: impl Fn(&OwnQueue<usize>) -> Option<usize>) {
+            let own = OwnQueue::new();
+            let mut seen = vec![share(&own).expect("a task")];
+            assert!(own.len() <= 32 && own.len() <= len / 2, "{}", own.len());
+            seen.extend(std::iter::from_fn(|| own.pop()));
+            seen.extend(std::iter::from_fn(|| share(&own).or_else(|| own.pop())));
+            seen.sort_unstable();
+            assert_eq!(seen, (0..total).collect::<Vec<_>>());
+        }
+        let batch = Batch::default();
+        for total in [1, 2, 40, 1000] {
+            let injector = Queue::new();
+            (0..total).for_each(|task| injector.push(task));
+            check(total, total, |own| injector.pop_share(own, 2, 32, &batch));
+            let other = OwnQueue::new();
+            (0..total).for_each(|task| other.push(task));
+            check(total, total, |own| other.pop_share(own, 2, 32, &batch));
+        }
+        let (injector, own) = (Queue::new(), OwnQueue::new());
+        (0..100).for_each(|task| injector.push(task));
+        let first = injector.pop_share(&own, 2, 10, &batch);
+        assert_eq!(first, Some(0));
+        let moved: Vec<_> = std::iter::from_fn(|| own.pop()).collect();
+        assert_eq!(moved, (1..=moved.len()).collect::<Vec<_>>());
+        assert!(!moved.is_empty() && moved.len() <= 10);
     }
 
     #[test]
     fn each_task_is_popped_once() {
         const TASKS: usize = 20_000;
-        let queue = Queue::new();
+        let queue = OwnQueue::new();
         let popped: Vec<AtomicUsize> = (0..TASKS).map(|_| AtomicUsize::new(0)).collect();
         let left = AtomicUsize::new(TASKS);
         std::thread::scope(|scope| {
