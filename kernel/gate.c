@@ -89,7 +89,7 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 		 * Between its step to RUNNABLE and WAIT: somebody else owns it
 		 * already. The slot goes on, and that is all.
 		 */
-		umcg_go_out(w);
+		w->phase = UMCG_PH_OUT;
 		wake = umcg_vacate(w);
 		if (wake)
 			irq_work_queue(&wake->waker);
@@ -254,7 +254,7 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		goto unlock;
 	}
 	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
-	umcg_go_out(w);
+	w->phase = UMCG_PH_OUT;
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	if (!umcg_gone(s)) {
 		/* Who is on the runnable list was on the blocked list before. */

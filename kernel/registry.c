@@ -18,6 +18,7 @@
 #include "umcg.h"
 
 static struct workqueue_struct *umcg_wq;
+static void umcg_free_orphans(struct work_struct *work);
 
 int umcg_registry_init(void)
 {
@@ -48,6 +49,7 @@ struct umcg_group *umcg_group_new(void)
 	raw_spin_lock_init(&g->hash_lock);
 	mutex_init(&g->pages_lock);
 	INIT_LIST_HEAD(&g->pages);
+	INIT_WORK(&g->orphans, umcg_free_orphans);
 	g->salt = get_random_u32();
 	g->mm = current->mm;
 	mmgrab(g->mm);
@@ -293,6 +295,12 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	}
 	if (t)
 		return -EINVAL;
+	/*
+	 * The thread id of a server that exited may be ours by now. Its workers must
+	 * not find us in its place.
+	 */
+	if (!(how->flags & UMCG_REG_WORKER))
+		flush_work(&g->orphans);
 	t = umcg_new(g, how);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
@@ -309,26 +317,17 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	return 0;
 }
 
-/*
- * Frees @w if it is a worker of @s, which is dead and cannot be found any more; of
- * any server if @s is NULL. @holder: it was in the slot of @s.
- */
-static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *s, bool holder)
+/* Frees @w if its server is gone, or if it is in the slot of @host; @all: in any case. */
+static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *host, bool all)
 {
 	struct umcg_thread *left = NULL;
 	unsigned long irq;
 	bool wake = false;
-	bool its;
 
 	raw_spin_lock_irqsave(&w->lock, irq);
-	/*
-	 * Another server may have this tid by now; who went out after the death,
-	 * went to that one. Who is in the kernel finds no server at its gate.
-	 */
-	its = !s || w->host == s ||
-	      (w->phase == UMCG_PH_OUT && (holder || w->out_at < s->died) &&
-	       READ_ONCE(w->u->server_tid) == s->tid);
-	if (its && !w->dead && w->phase != UMCG_PH_PLAIN)
+	if (!w->dead && w->phase != UMCG_PH_PLAIN &&
+	    (all || (host && w->host == host) ||
+	     (w->phase != UMCG_PH_HOLD && umcg_is_homeless(w))))
 		wake = umcg_orphan(w, &left);
 	raw_spin_unlock_irqrestore(&w->lock, irq);
 	if (wake)
@@ -337,8 +336,8 @@ static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *s, bool 
 		umcg_wake(left, 0);
 }
 
-/* All of them. May take long, and sleep. */
-static void umcg_free_workers(struct umcg_group *g, struct umcg_thread *s)
+/* May take long, and sleep. */
+static void umcg_free_workers(struct umcg_group *g, bool all)
 {
 	struct umcg_thread *w;
 	unsigned int i;
@@ -347,18 +346,29 @@ static void umcg_free_workers(struct umcg_group *g, struct umcg_thread *s)
 		rcu_read_lock();
 		hlist_for_each_entry_rcu(w, &g->threads[i], node)
 			if (w->worker)
-				umcg_free_worker(w, s, false);
+				umcg_free_worker(w, NULL, all);
 		rcu_read_unlock();
 		cond_resched();
 	}
 }
 
-static void umcg_free_workers_later(struct work_struct *work)
+static void umcg_free_orphans(struct work_struct *work)
 {
-	struct umcg_thread *s = container_of(work, struct umcg_thread, orphans);
+	struct umcg_group *g = container_of(work, struct umcg_group, orphans);
 
-	umcg_free_workers(s->group, s);
-	umcg_put(s);
+	umcg_free_workers(g, false);
+	umcg_group_put(g);
+}
+
+/* The same later. Before it is done no server registers: umcg_register(). */
+static void umcg_free_workers_later(struct umcg_group *g)
+{
+	/* All of its threads are on their way out. */
+	if (READ_ONCE(current->signal->flags) & SIGNAL_GROUP_EXIT)
+		return;
+	refcount_inc(&g->ref);
+	if (!queue_work(umcg_wq, &g->orphans))
+		umcg_group_put(g);	/* never the last: the caller has one */
 }
 
 /**
@@ -368,9 +378,8 @@ static void umcg_free_workers_later(struct work_struct *work)
  *
  * The user memory is not touched: at exit it may be somebody else's by now.
  *
- * Whom a dead server leaves asleep must be looked for among all tasks of the
- * process, so in a tracepoint a work item does that. The worker in its slot, the
- * only one in user mode, is free at once.
+ * Whom a dead server leaves must be looked for among all tasks of the process, so
+ * in a tracepoint a work item does that, one for each group.
  */
 void umcg_detach(struct umcg_thread *t, bool may_sleep)
 {
@@ -386,8 +395,6 @@ void umcg_detach(struct umcg_thread *t, bool may_sleep)
 		wake = umcg_vacate(t);
 		t->phase = UMCG_PH_PLAIN;
 	} else {
-		/* Under the lock, so before that nobody finds it gone: see out_at. */
-		t->died = atomic64_inc_return(&g->deaths);
 		holder = t->curr;
 		t->curr = NULL;
 	}
@@ -398,18 +405,15 @@ void umcg_detach(struct umcg_thread *t, bool may_sleep)
 	local_irq_restore(irq);
 	if (wake)
 		umcg_wake(wake, 0);
-	if (holder)
-		umcg_free_worker(holder, t, true);
+	if (holder)	/* which may be in user mode: at once */
+		umcg_free_worker(holder, t, false);
 	rcu_read_unlock();
 
 	preempt_notifier_unregister(&t->notifier);
-	if (!t->worker && may_sleep) {
-		umcg_free_workers(g, t);
-	} else if (!t->worker) {
-		refcount_inc(&t->ref);
-		INIT_WORK(&t->orphans, umcg_free_workers_later);
-		queue_work(umcg_wq, &t->orphans);
-	}
+	if (!t->worker && may_sleep)
+		umcg_free_workers(g, false);
+	else if (!t->worker)
+		umcg_free_workers_later(g);
 	atomic_dec(&g->live);
 	umcg_put(t);
 }
@@ -440,6 +444,6 @@ void umcg_group_close(struct umcg_group *g)
 	WRITE_ONCE(g->dead, true);
 	/* Dead, then look for sleepers; pairs with umcg_queue_up_once(), by lock. */
 	smp_mb();
-	umcg_free_workers(g, NULL);
+	umcg_free_workers(g, true);
 	umcg_group_put(g);
 }

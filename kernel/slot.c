@@ -149,6 +149,26 @@ struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
 }
 
 /**
+ * umcg_is_homeless() - is the server that a worker belongs to gone?
+ * @w: the worker; locked, and no server is. Under rcu_read_lock().
+ *
+ * Whoever goes to sleep, or is found asleep by a walk, must have a server that
+ * lives after that moment, for the walk at its end frees those asleep.
+ */
+bool umcg_is_homeless(struct umcg_thread *w)
+{
+	struct umcg_thread *s = umcg_find_server(w->group, READ_ONCE(w->u->server_tid));
+	bool gone;
+
+	if (!s)
+		return true;
+	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
+	gone = umcg_gone(s);
+	raw_spin_unlock(&s->lock);
+	return gone;
+}
+
+/**
  * umcg_orphan() - make a worker an ordinary thread, because its server is gone
  * @w: the worker; locked, and no server is
  * @left: the server to be woken, or NULL

@@ -105,8 +105,8 @@ struct umcg_group {
 	raw_spinlock_t		hash_lock;
 	struct mutex		pages_lock;	/* pages, and umcg_page.users */
 	struct list_head	pages;
+	struct work_struct	orphans;	/* a server is gone: frees its workers */
 	atomic_t		live;
-	atomic64_t		deaths;		/* of servers */
 	atomic64_t		gates, regates, user_returns, deferred;
 	struct hlist_head	threads[UMCG_BUCKETS];
 };
@@ -123,8 +123,6 @@ struct umcg_thread {
 	struct umcg_thread	*host;		/* worker: whose slot; lock */
 	struct umcg_thread	*curr;		/* server: who is in the slot; lock */
 	u64			blocked_at;	/* worker; own */
-	s64			out_at;		/* worker: group->deaths when it went out; lock */
-	s64			died;		/* server: the number of its death; lock */
 	u64			dispatches, blocks, preempted, longest_block;
 	struct task_struct	*task;
 	struct umcg_group	*group;
@@ -134,7 +132,6 @@ struct umcg_thread {
 	struct irq_work		waker;
 	struct hlist_node	node;
 	refcount_t		ref;
-	struct work_struct	orphans;	/* server: its workers are to be freed */
 	struct rcu_work		free;
 };
 
@@ -181,24 +178,13 @@ static inline bool umcg_move(struct umcg_thread *t, u8 from, u8 to)
 	return cmpxchg(umcg_state(t), from, to) == from;
 }
 
-/* For out_at: read before the server is locked and found alive, see umcg_detach(). */
-static inline s64 umcg_deaths(struct umcg_group *g)
-{
-	return atomic64_read(&g->deaths);
-}
-
-static inline void umcg_go_out(struct umcg_thread *w)
-{
-	w->out_at = umcg_deaths(w->group);
-	w->phase = UMCG_PH_OUT;
-}
-
 void umcg_wake(struct umcg_thread *t, int wake_flags);
 int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list);
 bool umcg_poke(struct umcg_thread *s);
 struct umcg_thread *umcg_vacate(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
+bool umcg_is_homeless(struct umcg_thread *w);
 bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left);
 
 /* wait.c */

@@ -301,7 +301,6 @@ static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 	struct umcg_thread *s = w->host;
 	int ret;
 
-	w->out_at = umcg_deaths(w->group);
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	ret = umcg_claim(n, s);
 	if (!ret) {
@@ -321,9 +320,9 @@ static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 /* Sleeps on, see umcg_sleep_worker(); > 0: picked already. */
 static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 {
-	struct umcg_thread *n, *target, *old = NULL;
+	struct umcg_thread *n, *target, *wake = NULL, *old = NULL;
+	bool hand = false, moved = false;
 	unsigned long irq;
-	bool hand = false;
 	int ret = 0;
 
 	rcu_read_lock();
@@ -346,26 +345,31 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 		 * next_tid is what that one arms it with, and no choice of its
 		 * own.
 		 */
-		if (READ_ONCE(w->u->server_tid) == w->host->tid)
+		moved = READ_ONCE(w->u->server_tid) != w->host->tid;
+		if (!moved)
 			umcg_clear_next(w, next);
-		umcg_go_out(w);
-		target = NULL;
-		n = umcg_vacate(w);
+		w->phase = UMCG_PH_OUT;
+		wake = umcg_vacate(w);
 	} else if (!target) {
 		ret = n ? -EBUSY : -ESRCH;
 	} else {
 		ret = umcg_switch(w, target, next, &old);
+		if (!ret)
+			wake = target;
+	}
+	/* Not the server of the slot that it leaves, but one that may be gone already. */
+	if ((hand || moved) && umcg_is_homeless(w)) {
+		w->phase = UMCG_PH_PLAIN;
+		ret = -ESRCH;
 	}
 	if (ret < 0)
 		umcg_move(w, UMCG_RUNNABLE, UMCG_RUNNING);
 	umcg_unlock_workers(w, target);
 	local_irq_restore(irq);
-	if (!ret && !hand) {
-		if (old)
-			umcg_wake(old, 0);
-		if (n)
-			umcg_wake(n, UMCG_WF_HANDOVER);
-	}
+	if (old)
+		umcg_wake(old, 0);
+	if (wake)
+		umcg_wake(wake, UMCG_WF_HANDOVER);
 	rcu_read_unlock();
 	if (hand) {
 		umcg_hand_to_server(w, next);

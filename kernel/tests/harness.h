@@ -119,6 +119,8 @@ int test_exec(int argc, char **argv);
 int test_exec_storm(int argc, char **argv);
 int test_exit(int argc, char **argv);
 int test_server_death(int argc, char **argv);
+int test_rebirth(int argc, char **argv);
+int test_steal(int argc, char **argv);
 int test_admission(int argc, char **argv);
 int test_close(int argc, char **argv);
 int test_stop(int argc, char **argv);

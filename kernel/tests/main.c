@@ -23,6 +23,8 @@ static const struct {
 	{ "exec-storm", test_exec_storm },
 	{ "exit", test_exit },
 	{ "server-death", test_server_death },
+	{ "rebirth", test_rebirth },
+	{ "steal", test_steal },
 	{ "admission", test_admission },
 	{ "close", test_close },
 	{ "stop", test_stop },

@@ -195,6 +195,184 @@ int test_server_death(int argc, char **argv)
 	return 0;
 }
 
+static void *reader(void *argument)
+{
+	struct worker *w = argument;
+	char c;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	CHECK(read(ends[0], &c, 1) == 1);
+	CHECK(ioctl(device, UMCG_IOC_CHECK) == -1 && errno == ESRCH);
+	CHECK(w->task.state == UMCG_RUNNING && !do_unregister(&w->task));
+	return NULL;
+}
+
+static void drain(struct umcg_task *server)
+{
+	__atomic_exchange_n(&server->blocked_ptr, 0, __ATOMIC_SEQ_CST);
+	__atomic_exchange_n(&server->runnable_ptr, 0, __ATOMIC_SEQ_CST);
+	for (int i = 0; i < 2; i++)
+		workers[i].task.blocked_ptr = workers[i].task.runnable_ptr = 0;
+}
+
+/*
+ * A server goes while its worker is asleep in a system call, and registers again, with
+ * the same thread id: that is another server, and the worker an ordinary thread.
+ */
+int test_rebirth(int argc, char **argv)
+{
+	struct umcg_task *task = &servers[0].task;
+	struct worker *w = &workers[0];
+	int i;
+
+	(void)argc, (void)argv;
+	alarm(60);
+	CHECK(!pipe(ends));
+	for (i = 0; i < 20; i++) {
+		task = &servers[i % 2].task;
+		memset(task, 0, sizeof(*task));
+		memset(&w->task, 0, sizeof(w->task));
+		task->tid = task->server_tid = servers[0].task.tid = own_tid();
+		CHECK(!do_register(task, 0));
+		pthread_create(&w->thread, NULL, reader, w);
+		while (w->task.state != UMCG_BLOCKED || w->task.blocked_ptr == 0) {
+			leave(task);
+			/* Half of the time the pick is all that it hears of its worker. */
+			if (i % 4 < 2)
+				drain(task);
+			task->next_tid = w->task.state == UMCG_RUNNABLE ? w->task.tid : 0;
+			do_wait(now_ns() + 1000000);
+		}
+		CHECK(!do_unregister(task));
+		task = &servers[(i + 1) % 2].task;
+		memset(task, 0, sizeof(*task));
+		task->tid = task->server_tid = own_tid();
+		CHECK(!do_register(task, 0));
+		CHECK(write(ends[1], "x", 1) == 1);
+		pthread_join(w->thread, NULL);
+		CHECK(!do_unregister(task));
+	}
+	CHECK(do_stat(0).live == 0);
+	printf("rebirth: %d times\n", i);
+	return 0;
+}
+
+static atomic_bool let_go, left_slot;
+static atomic_int waited = 1;
+
+static void *first_server(void *argument)
+{
+	struct umcg_task *task = &servers[0].task, *w = &workers[0].task;
+
+	(void)argument;
+	task->server_tid = own_tid();
+	task->tid = own_tid();
+	CHECK(!do_register(task, 0));
+	while (!workers[0].gone) {
+		leave(task);
+		drain(task);
+		task->next_tid = w->state == UMCG_RUNNABLE && w->server_tid == task->tid &&
+				 !left_slot ? w->tid : 0;
+		do_wait(now_ns() + 5000000);
+	}
+	CHECK(!do_unregister(task));
+	return NULL;
+}
+
+static void *stolen(void *argument)
+{
+	struct worker *w = argument;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	leave(&w->task);
+	left_slot = true;
+	while (!let_go)
+		;
+	waited = do_wait(0);
+	CHECK(w->task.state == UMCG_RUNNING && !do_unregister(&w->task));
+	w->gone = true;
+	return NULL;
+}
+
+static void *bystander(void *argument)
+{
+	struct worker *w = argument;
+
+	w->task.server_tid = servers[0].task.tid;
+	w->task.tid = own_tid();
+	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	CHECK(ioctl(device, UMCG_IOC_CHECK) == -1 && errno == ESRCH);
+	CHECK(!do_unregister(&w->task));
+	return NULL;
+}
+
+/*
+ * A worker that has left RUNNING is taken by another server before it comes to its WAIT.
+ * @dies: that one is gone by then; the worker must not wait for it. Else it is armed with
+ * another worker, and picked.
+ */
+static void steal(bool dies)
+{
+	struct umcg_task *task = &servers[1].task;
+	struct worker *w = &workers[0], *other = &workers[1];
+	pthread_t first;
+
+	memset(workers, 0, 2 * sizeof(workers[0]));
+	memset(servers, 0, 2 * sizeof(servers[0]));
+	left_slot = let_go = false;
+	waited = 1;
+	task->tid = task->server_tid = own_tid();
+	CHECK(!do_register(task, 0));
+	pthread_create(&first, NULL, first_server, NULL);
+	while (servers[0].task.state != UMCG_RUNNABLE)
+		usleep(50);
+	pthread_create(&other->thread, NULL, bystander, other);
+	pthread_create(&w->thread, NULL, stolen, w);
+	while (!left_slot || other->task.state != UMCG_RUNNABLE)
+		usleep(50);
+	w->task.server_tid = task->tid;
+	if (dies) {
+		CHECK(!do_unregister(task));
+		let_go = true;
+		pthread_join(w->thread, NULL);
+		CHECK(waited == -ESRCH);
+	} else {
+		w->task.next_tid = other->task.tid;
+		let_go = true;
+		/* Until it is in its WAIT, the slot of the first server is not free. */
+		while (do_current(servers[0].task.tid) == (int)w->task.tid)
+			usleep(50);
+		CHECK(!do_preempt(other->task.tid));
+		do {
+			leave(task);
+			task->next_tid = w->task.tid;
+			do_wait(now_ns() + 100000000);
+		} while (task->next_tid);
+		pthread_join(w->thread, NULL);
+		CHECK(!waited && w->task.next_tid == other->task.tid);
+		CHECK(!do_unregister(task));
+	}
+	pthread_join(first, NULL);
+	pthread_join(other->thread, NULL);
+	CHECK(do_stat(0).live == 0);
+}
+
+int test_steal(int argc, char **argv)
+{
+	(void)argc, (void)argv;
+	alarm(60);
+	for (int i = 0; i < 20; i++) {
+		steal(true);
+		steal(false);
+	}
+	printf("steal: ok\n");
+	return 0;
+}
+
 static atomic_bool admitted;
 static atomic_long early, handled;
 

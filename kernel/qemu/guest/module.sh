@@ -24,6 +24,8 @@ check exec
 check exec-storm
 check exit
 check server-death
+check rebirth
+check steal
 check admission
 check close
 check stress 6 64 2
