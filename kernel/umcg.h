@@ -67,7 +67,8 @@
  * enum umcg_phase - where a worker is, as the kernel sees it
  * @UMCG_PH_HOLD: holds the slot of its host (also between its step to RUNNABLE
  *	in user space and its WAIT)
- * @UMCG_PH_BLOCKED: slept while it held a slot; must pass the gate
+ * @UMCG_PH_BLOCKED: slept while it held a slot, or has just registered; must pass
+ *	the gate
  * @UMCG_PH_OUT: in no slot, waits to be picked
  * @UMCG_PH_PLAIN: its server is gone: an ordinary thread
  */

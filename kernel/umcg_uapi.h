@@ -11,7 +11,8 @@
  * One open file is one group of tasks: threads of the process that opened it.
  * A call from another process (a forked child, somebody who was sent the
  * descriptor) is answered with ESRCH. When the file is closed all workers
- * become ordinary threads; a call in progress holds it open.
+ * become ordinary threads; a call in progress holds it open, a worker that is
+ * stopped on its way back to user mode does not.
  *
  * All shared state is in &struct umcg_task, in user memory. What the kernel
  * keeps beside it is who holds the slot of which server.
@@ -21,7 +22,7 @@
 #define UMCG_NONE		0	/* not registered */
 #define UMCG_RUNNING		1	/* may use its CPU */
 #define UMCG_RUNNABLE		2	/* waits to be picked; server: waits for events */
-#define UMCG_BLOCKED		3	/* worker: sleeps in the kernel, its server was told */
+#define UMCG_BLOCKED		3	/* worker: sleeps in the kernel, its server knows; or registers */
 
 #define UMCG_STATE_MASK		0x000000ffU
 #define UMCG_FLAG_MASK		0x0000ff00U	/* reserved, 0 */
