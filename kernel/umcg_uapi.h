@@ -22,7 +22,7 @@
 #define UMCG_NONE		0	/* not registered */
 #define UMCG_RUNNING		1	/* may use its CPU */
 #define UMCG_RUNNABLE		2	/* waits to be picked; server: waits for events */
-#define UMCG_BLOCKED		3	/* worker: sleeps in the kernel, its server knows; or registers */
+#define UMCG_BLOCKED		3	/* worker: asleep in the kernel, or not admitted */
 
 #define UMCG_STATE_MASK		0x000000ffU
 #define UMCG_FLAG_MASK		0x0000ff00U	/* reserved, 0 */
