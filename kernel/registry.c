@@ -304,9 +304,10 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	t = umcg_new(g, how);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
-	if (t->worker)
+	if (t->worker) {
 		set_bit(UMCG_F_OWED, &t->flags);
-	WRITE_ONCE(*umcg_state(t), t->worker ? UMCG_BLOCKED : UMCG_RUNNING);
+		WRITE_ONCE(*umcg_state(t), UMCG_BLOCKED);
+	}
 	atomic_inc(&g->live);
 	preempt_notifier_register(&t->notifier);
 	raw_spin_lock_irq(&g->hash_lock);
@@ -314,6 +315,8 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	raw_spin_unlock_irq(&g->hash_lock);
 	if (t->worker)
 		umcg_queue_gate(t);
+	else	/* Who sees that may name it. */
+		smp_store_release(umcg_state(t), UMCG_RUNNING);
 	return 0;
 }
 

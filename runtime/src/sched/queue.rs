@@ -3,15 +3,25 @@
 //! The only file that names the queues' implementation, so that another one can be measured
 //! against it. None belongs to a thread: a worker that blocks strands nothing.
 
-use std::fmt;
+use std::{
+    collections::VecDeque,
+    fmt, mem,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use crossbeam_deque::{Injector, Steal, Worker};
 use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
 
 /// So many tasks are in a server's ring.
 const RING: usize = 256;
 
-/// A queue of tasks that belongs to all servers. Unbounded.
+/// A list that had room for more gives its memory back when it is empty.
+const KEPT: usize = 4096;
+
+/// A queue of tasks that belongs to all servers. Unbounded; pushed to by threads that are no workers
+/// of this runtime, which nobody stops.
 pub(super) struct Queue<T> {
     tasks: Injector<T>,
 }
@@ -66,9 +76,7 @@ impl<T> Queue<T> {
                 Steal::Retry => std::hint::spin_loop(),
             }
         };
-        while let Some(task) = batch.0.pop() {
-            to.push(task);
-        }
+        batch.empty_into(to);
         Some(task)
     }
 
@@ -83,30 +91,73 @@ impl<T> Queue<T> {
     }
 }
 
-/// A queue of tasks that belongs to a server: a ring, half the locked writes of the unbounded queue,
-/// and one of those behind it for what does not fit.
+/// A queue of tasks that belongs to a server: a ring, and a list behind it for what does not fit.
 ///
-/// Who pushes while the unbounded one is empty tries the ring, and no task moves from one to the
-/// other. So they come out in their order, but for those of a pusher that was stopped between the
-/// look and the push.
+/// The list has a lock, and not for simplicity. Who pops from a queue without locks waits in a loop
+/// for a pusher that has claimed its place and not filled it. Where the kernel stops workers that
+/// pusher may have been stopped there (it slept for a page), until its server picks it, which waits
+/// for the one in the loop. Who waits for a lock sleeps, and the server goes on. The ring has no
+/// pages that are not there yet.
+///
+/// Who pushes while the list is empty tries the ring, and no task moves from one to the other. So
+/// they come out in their order, but for those of a pusher that was stopped between the look and
+/// the push.
 pub(super) struct OwnQueue<T> {
     ring: ArrayQueue<T>,
-    rest: Queue<T>,
+    rest: CachePadded<Rest<T>>,
+}
+
+/// See [`OwnQueue`].
+struct Rest<T> {
+    tasks: Mutex<VecDeque<T>>,
+    /// How many they are. Written under the lock.
+    len: AtomicUsize,
+}
+
+impl<T> Rest<T> {
+    fn len(&self) -> usize {
+        self.len.load(SeqCst)
+    }
+
+    fn push(&self, task: T) {
+        let mut tasks = self.tasks.lock();
+        tasks.push_back(task);
+        self.len.store(tasks.len(), SeqCst);
+    }
+
+    /// Takes the first, and puts up to `more` of those behind it into the batch.
+    fn pop(&self, more: usize, batch: Option<&Batch<T>>) -> Option<T> {
+        let mut tasks = self.tasks.lock();
+        let first = tasks.pop_front();
+        if let Some(batch) = batch {
+            let more = more.min(tasks.len());
+            tasks.drain(..more).for_each(|task| batch.0.push(task));
+        }
+        self.len.store(tasks.len(), SeqCst);
+        // A burst of tasks does not keep its memory for good.
+        let spent = (tasks.is_empty() && tasks.capacity() > KEPT).then(|| mem::take(&mut *tasks));
+        drop(tasks);
+        drop(spent);
+        first
+    }
 }
 
 impl<T> OwnQueue<T> {
     pub(super) fn new() -> Self {
         Self {
             ring: ArrayQueue::new(RING),
-            rest: Queue::new(),
+            rest: CachePadded::new(Rest {
+                tasks: Mutex::new(VecDeque::new()),
+                len: AtomicUsize::new(0),
+            }),
         }
     }
 
     /// Puts a task at the back.
     ///
-    /// May allocate, so no server does this.
+    /// May allocate, and wait for a lock, so no server does this.
     pub(super) fn push(&self, task: T) {
-        let task = if self.rest.is_empty() {
+        let task = if self.rest.len() == 0 {
             match self.ring.push(task) {
                 Ok(()) => return,
                 Err(task) => task,
@@ -118,13 +169,13 @@ impl<T> OwnQueue<T> {
     }
 
     /// Takes the task at the front. `None`: each that was there when the call began was taken by
-    /// somebody else.
+    /// somebody else. May wait for a lock.
     pub(super) fn pop(&self) -> Option<T> {
         self.ring.pop().or_else(|| {
-            if self.rest.is_empty() {
+            if self.rest.len() == 0 {
                 None
             } else {
-                self.rest.pop()
+                self.rest.pop(0, None)
             }
         })
     }
@@ -144,16 +195,23 @@ impl<T> OwnQueue<T> {
             }
             return Some(task);
         }
-        self.rest.pop_share(to, shares, limit, batch)
+        match self.rest.len() {
+            0 => None,
+            len => {
+                let task = self.rest.pop((len / shares).min(limit), Some(batch));
+                batch.empty_into(to);
+                task
+            }
+        }
     }
 
     /// Whether each task that was there when the call began has been taken by somebody. Loads
     /// only. A task whose push has begun may count already.
     pub(super) fn is_empty(&self) -> bool {
-        self.ring.is_empty() && self.rest.is_empty()
+        self.ring.is_empty() && self.rest.len() == 0
     }
 
-    /// How many tasks wait, more or less.
+    /// How many tasks wait, more or less. Loads only.
     pub(super) fn len(&self) -> usize {
         self.ring.len() + self.rest.len()
     }
@@ -169,6 +227,14 @@ impl<T> fmt::Debug for OwnQueue<T> {
 
 /// Where tasks are between two queues. Of one thread.
 pub(super) struct Batch<T>(Worker<T>);
+
+impl<T> Batch<T> {
+    fn empty_into(&self, to: &OwnQueue<T>) {
+        while let Some(task) = self.0.pop() {
+            to.push(task);
+        }
+    }
+}
 
 impl<T> Default for Batch<T> {
     fn default() -> Self {
@@ -192,7 +258,7 @@ impl<T> fmt::Debug for Queue<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
 
