@@ -304,19 +304,20 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	t = umcg_new(g, how);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
-	if (t->worker) {
-		set_bit(UMCG_F_OWED, &t->flags);
-		WRITE_ONCE(*umcg_state(t), UMCG_BLOCKED);
-	}
 	atomic_inc(&g->live);
 	preempt_notifier_register(&t->notifier);
 	raw_spin_lock_irq(&g->hash_lock);
 	hlist_add_head_rcu(&t->node, umcg_bucket(g, t->tid));
 	raw_spin_unlock_irq(&g->hash_lock);
-	if (t->worker)
-		umcg_queue_gate(t);
-	else	/* Who sees that may name it. */
+	if (!t->worker) {
+		/* Who sees that may name it. */
 		smp_store_release(umcg_state(t), UMCG_RUNNING);
+		return 0;
+	}
+	set_bit(UMCG_F_INSIDE, &t->flags);
+	if (umcg_queue_up(t))	/* its server went away: RUNNING when it is through */
+		umcg_move(t, UMCG_NONE, UMCG_RUNNABLE);
+	umcg_queue_gate(t);
 	return 0;
 }
 

@@ -22,7 +22,7 @@
 #define UMCG_NONE		0	/* not registered */
 #define UMCG_RUNNING		1	/* may use its CPU */
 #define UMCG_RUNNABLE		2	/* waits to be picked; server: waits for events */
-#define UMCG_BLOCKED		3	/* worker: asleep in the kernel, or not admitted */
+#define UMCG_BLOCKED		3	/* worker: sleeps in the kernel, its server was told */
 
 #define UMCG_STATE_MASK		0x000000ffU
 #define UMCG_FLAG_MASK		0x0000ff00U	/* reserved, 0 */
@@ -121,10 +121,9 @@ struct umcg_stat {
 
 /*
  * REGISTER	the caller becomes a task. A server is RUNNING and the call
- *		returns at once. A worker is BLOCKED until, on its way back to
- *		user mode, it is pushed on its server's runnable_ptr, RUNNABLE;
- *		nothing of it runs, not even a signal handler, before it is
- *		picked. If its server goes away first it is an ordinary thread
+ *		returns at once. A worker is pushed on its server's
+ *		runnable_ptr, RUNNABLE; nothing of it runs, not even a signal
+ *		handler, before it is picked. If its server goes away first it is an ordinary thread
  *		then, the call says 0 and CHECK says ESRCH.
  *		EINVAL: flags, version, alignment, not anonymous memory,
  *		registered already, tid not the caller's, state not NONE,
