@@ -1,8 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # retry.sh CONSOLE: may the guest that left this console be started again? Prints why and
-# succeeds if it never came to init, or if a register dump shows EFLAGS with bits 22 to 31 set,
-# which no x86 can have: a bug of QEMU 7.2's. Never if a line of a trace is in the module.
+# succeeds if it never came to init, or if a register dump shows what no x86 can do, two bugs of
+# QEMU 7.2's TCG. Never if a line of a trace is in the module.
+#   EFLAGS with bits 22 to 31 set.
+#   A breakpoint (Oops: int3) where no int3 is: the byte before RIP is none. A kernel that patches
+#   its code has one there for a moment (a static key, as of insmod and rmmod), and goes on when
+#   each CPU has said that it sees it no more; TCG may still run a translation of it.
 #     retry.sh --test      checks itself
 set -euo pipefail
 
@@ -12,6 +16,10 @@ retry() {
 	elif ! grep -Fq '[umcg]' "$1" &&
 		grep -Eq 'EFLAGS: *0*([4-9a-f][0-9a-f]{5}|[1-9a-f][0-9a-f]{6,})( |$)' "$1"; then
 		echo "boot.sh: impossible EFLAGS in a register dump: QEMU, not the kernel"
+	elif ! grep -Fq '[umcg]' "$1" && grep -q 'Oops: int3: ' "$1" &&
+		grep -m1 'Code: ' "$1" | grep -Eq ' [0-9a-f]{2} <[0-9a-f]{2}> ' &&
+		! grep -m1 'Code: ' "$1" | grep -Eq ' cc <[0-9a-f]{2}> '; then
+		echo "boot.sh: a breakpoint where there is none: QEMU, not the kernel"
 	else
 		return 1
 	fi
@@ -39,6 +47,12 @@ done
 for flags in 8247030a 00410246 00400000 ffffffff 01000000; do
 	expect yes "$dump $flags"
 done
+oops='[    5.7] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI'
+expect yes "$oops" 'Code: 90 90 f3 0f 1e fa 41 54 55 53 eb <1b> e8 41 ac f0 ff 48'
+expect no "$oops" 'Code: 90 90 f3 0f 1e fa 41 54 55 53 cc <1b> e8 41 ac f0 ff 48'
+expect no "$oops"
+expect no "$oops" 'Code: 53 eb <1b> e8 41' ' umcg_gate+0x5a/0x1b0 [umcg]'
+expect no 'BUG: kernel NULL pointer dereference' 'Code: 53 eb <1b> e8 41'
 expect no 'UMCG-GUEST status 1 after 5 s'
 expect no "$dump 8247030a" ' umcg_gate+0x5a/0x1b0 [umcg]'
 ! retry <(:) > /dev/null || exit 0
