@@ -37,6 +37,13 @@ static inline bool umcg_was_preempted(void)
 #endif
 }
 
+/* The gate is queued with preemption off, too. */
+#ifdef UMCG_TWAF_NO_ALLOC
+#define UMCG_TWA	(TWA_RESUME | TWAF_NO_ALLOC)
+#else
+#define UMCG_TWA	TWA_RESUME
+#endif
+
 #ifndef TASK_FREEZABLE
 #define TASK_FREEZABLE	0
 #endif

@@ -175,7 +175,7 @@ void umcg_queue_gate(struct umcg_thread *w)
 	if (test_and_set_bit(UMCG_F_QUEUED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
-		if (!task_work_add(w->task, &w->gate, TWA_RESUME))
+		if (!task_work_add(w->task, &w->gate, UMCG_TWA))
 			return;
 		umcg_put(w);	/* it is exiting */
 	}
@@ -207,7 +207,7 @@ void umcg_kick(struct umcg_thread *w)
 	if (test_and_set_bit(UMCG_F_KICKED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
-		if (!task_work_add(w->task, &w->kick, TWA_RESUME))
+		if (!task_work_add(w->task, &w->kick, UMCG_TWA))
 			return;
 		umcg_put(w);	/* it is exiting */
 	}
@@ -349,7 +349,7 @@ void umcg_gate(struct callback_head *head)
 	 * what is added now runs in the next round of task_work_run().
 	 */
 	if (!test_and_set_bit(UMCG_F_SECOND, &w->flags) &&
-	    !task_work_add(current, &w->gate, TWA_RESUME))
+	    !task_work_add(current, &w->gate, UMCG_TWA))
 		return;
 
 	clear_bit(UMCG_F_REGATE, &w->flags);
@@ -364,7 +364,7 @@ void umcg_gate(struct callback_head *head)
 		 */
 		clear_notify_signal();
 		clear_bit(UMCG_F_SECOND, &w->flags);
-		if (!task_work_add(current, &w->gate, TWA_RESUME))
+		if (!task_work_add(current, &w->gate, UMCG_TWA))
 			return;
 	} else if (!umcg_dying()) {
 		clear_bit(UMCG_F_SECOND, &w->flags);
