@@ -14,10 +14,10 @@ use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-/// So many tasks are in a server's ring.
+/// So many tasks are in a server's ring: 4 KiB, touched when it is made. More wait only in a burst.
 const RING: usize = 256;
 
-/// A list that had room for more gives its memory back when it is empty.
+/// A list that had room for more, 32 KiB, gives its memory back when it is empty.
 const KEPT: usize = 4096;
 
 /// A queue of tasks that belongs to all servers. Unbounded; pushed to by threads that are no workers

@@ -11,7 +11,8 @@ use std::{cell::Cell, fmt, ops::Deref, ptr::NonNull, sync::Arc};
 
 use super::{Shared, worker};
 
-/// So many at a time move between a worker's stock and the count that all share.
+/// So many at a time move between a worker's stock and the count that all share, which is written
+/// once in so many tasks; a worker has twice as many at most.
 const BATCH: usize = 64;
 
 /// Counts `n` references of tasks more.

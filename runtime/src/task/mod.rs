@@ -94,7 +94,8 @@ pub(crate) trait Schedule: Send + Sync + 'static {
     fn reference(this: &Arc<Self>) -> Self::Ref;
 
     /// Takes a task that is ready. Called by spawners and wakers on any thread, inside and
-    /// outside of the runtime, with any lock of the user's held: it never blocks, never runs
+    /// outside of the runtime, with any lock of the user's held: it waits for nothing of the user's
+    /// (a worker may wait for the lock of its server's list of tasks, `sched/queue.rs`), never runs
     /// the task, never unwinds. After shutdown it drops the task.
     fn schedule(&self, task: Runnable, origin: Origin);
 
