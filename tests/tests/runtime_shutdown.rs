@@ -116,6 +116,35 @@ fn shutdown_background_returns_at_once_whatever_is_blocked() {
     });
 }
 
+/// The call may come at any moment of the server's loop, also between two of its looks.
+#[test]
+fn servers_leave_at_once_whatever_is_blocked() {
+    apart(110, || {
+        let spins = |n: usize| (0..n).for_each(|_| std::hint::spin_loop());
+        for round in 0..400 {
+            let runtime = runtime(1);
+            let (dam, handles) = blocked_for_ever(&runtime, 1);
+            let short = runtime.spawn(async {});
+            short.join().expect("it runs");
+            // The server goes to sleep just now.
+            drop(runtime.spawn(async {}));
+            spins(round * 37 % 4000);
+            if round % 4 == 0 {
+                // The server is asleep again between the two steps of this.
+                runtime.shutdown_timeout(Duration::from_millis(1));
+            } else {
+                runtime.shutdown_background();
+            }
+            eventually("the server is gone", || threads::named("umcg-s0") == 0);
+            assert_eq!(dam.waiting(), 1);
+            dam.open();
+            for handle in handles {
+                drop(handle.join());
+            }
+        }
+    });
+}
+
 #[test]
 fn drop_waits_for_what_runs_and_for_what_is_blocked() {
     apart(60, || {

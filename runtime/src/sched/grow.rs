@@ -179,7 +179,8 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
-                server.expect_no_more();
+                server.started();
+                self.lose_worker(server);
                 record.set_seat(worker::seat::FREE);
                 self.arena.put(index);
                 self.grow.release();
@@ -195,12 +196,12 @@ impl Shared {
         let guard = AbortIfPanic("the thread that makes workers");
         self.begin_thread();
         let mut retry = FIRST_RETRY;
-        while !self.life.is_stopping() {
+        while !self.life.phase.is_stopping() {
             let failed = self.grow.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.life.is_stopping() && self.grow.maker.park_timeout(left(until)) {}
+                while !self.life.phase.is_stopping() && self.grow.maker.park_timeout(left(until)) {}
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;

@@ -1,25 +1,16 @@
-//! Whether the runtime goes on, and who is still there. The steps of a shutdown are in this
-//! directory's README, section 6.
+//! Whether the runtime goes on, and which of its threads are still there.
 
 use std::{
-    sync::{
-        Condvar, Mutex, PoisonError,
-        atomic::{AtomicU8, Ordering::SeqCst},
-    },
+    sync::{Condvar, Mutex, PoisonError},
     time::Instant,
 };
 
-const RUNNING: u8 = 0;
-/// No task is taken any more; workers leave when they have nothing on their stack.
-const STOPPING: u8 = 1;
-/// Servers leave at once, whatever their workers do.
-const ABANDONED: u8 = 2;
+use super::phase::Phase;
 
 /// See the module page.
 #[derive(Debug)]
 pub(super) struct Life {
-    /// [`RUNNING`], [`STOPPING`] or [`ABANDONED`]; only ever raised.
-    phase: AtomicU8,
+    pub(super) phase: Phase,
     /// Threads of the runtime that have not come to their end. Locked by threads that no server
     /// schedules (any more), so that nobody is switched away with it.
     threads: Mutex<usize>,
@@ -30,27 +21,10 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new() -> Self {
         Self {
-            phase: AtomicU8::new(RUNNING),
+            phase: Phase::new(),
             threads: Mutex::new(0),
             gone: Condvar::new(),
         }
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        // SeqCst: a spawner pushes, then looks; a shutdown stores, then sweeps.
-        self.phase.load(SeqCst) != RUNNING
-    }
-
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.phase.load(SeqCst) == ABANDONED
-    }
-
-    pub(super) fn stop(&self) {
-        self.phase.fetch_max(STOPPING, SeqCst);
-    }
-
-    pub(super) fn abandon(&self) {
-        self.phase.fetch_max(ABANDONED, SeqCst);
     }
 
     /// Before a thread is made.

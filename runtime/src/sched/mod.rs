@@ -13,6 +13,7 @@ mod life;
 mod lifo;
 mod list;
 mod metrics;
+mod phase;
 mod queue;
 mod refs;
 mod serve;
@@ -96,7 +97,7 @@ impl Shared {
 
     /// Whether the runtime takes no more tasks.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.life.is_stopping()
+        self.life.phase.is_stopping()
     }
 
     /// Why this runtime takes no task just now, for `try_spawn`.
@@ -260,7 +261,7 @@ impl Schedule for Shared {
     }
 
     fn schedule(&self, task: Runnable, origin: Origin) {
-        if self.life.is_stopping() {
+        if self.life.phase.is_stopping() {
             if matches!(origin, Origin::Spawn | Origin::Fork) {
                 self.tasks.count_spawn();
             }
@@ -272,7 +273,7 @@ impl Schedule for Shared {
         // the task, or we see the flag and sweep ourselves. And with the fences of whoever is
         // about to sleep: servers (`Sleep::idle`) and the provider's watcher.
         fence(SeqCst);
-        if self.life.is_stopping() {
+        if self.life.phase.is_stopping() {
             self.backlog.sweep();
         } else {
             self.announce(what);

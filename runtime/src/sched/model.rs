@@ -5,6 +5,7 @@ mod cap;
 mod handover;
 mod lifo;
 mod list;
+mod phase;
 mod refs;
 mod sleep;
 mod wish;

@@ -139,13 +139,17 @@ pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Re
 
 impl ServerThread<'_> {
     fn run(mut self) {
-        while !self.shared.life.is_abandoned() {
+        loop {
             self.drain();
+            // Not before it: see `Phase`.
+            if self.shared.life.phase.is_abandoned() {
+                break;
+            }
             if let Some(holder) = self.shared.provider.current(self.me.tid()) {
                 self.sleep_behind(holder);
             } else if let Some((worker, from)) = self.pick() {
                 self.dispatch(self.shared.arena.get(worker), from);
-            } else if self.shared.life.is_stopping() && self.me.population() == 0 {
+            } else if self.shared.life.phase.is_stopping() && self.me.population() == 0 {
                 break;
             } else if self.has_tasks() {
                 self.starve();
@@ -169,7 +173,8 @@ impl ServerThread<'_> {
         // Taken in this order, processed in the other (trace A2).
         let runnable = me.task().take(List::Runnable);
         let blocked = me.task().take(List::Blocked);
-        // RUNNABLE, then the inbox; pairs with the fence in `look_at_inbox`.
+        // RUNNABLE, then the inbox; pairs with the fence in `look_at_inbox`. Then the phase and the
+        // number of workers, too; pairs with those in `Phase::stop` and `lose_worker`.
         fence(SeqCst);
 
         let mut lists = me.lists();
@@ -233,7 +238,7 @@ impl ServerThread<'_> {
 
     /// Whether a worker of this server would find a task.
     fn has_tasks(&self) -> bool {
-        !self.shared.life.is_stopping()
+        !self.shared.life.phase.is_stopping()
             && self
                 .shared
                 .backlog
@@ -242,7 +247,7 @@ impl ServerThread<'_> {
 
     /// Who runs next; the slot is the server's. The caller owns the pick.
     fn pick(&mut self) -> Option<(u32, From)> {
-        let stopping = self.shared.life.is_stopping();
+        let stopping = self.shared.life.phase.is_stopping();
         let tasks = self.has_tasks();
         {
             let mut lists = self.me.lists();

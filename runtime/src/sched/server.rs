@@ -162,13 +162,7 @@ impl Server {
         self.shared.starting.fetch_add(1, SeqCst);
     }
 
-    /// It could not be made.
-    pub(super) fn expect_no_more(&self) {
-        self.started();
-        self.lose_worker();
-    }
-
-    /// A new worker was run for the first time, or failed.
+    /// A new worker was run for the first time, or could not be.
     pub(super) fn started(&self) {
         self.shared.starting.fetch_sub(1, SeqCst);
     }
@@ -182,7 +176,7 @@ impl Server {
         self.shared.population.fetch_add(1, SeqCst);
     }
 
-    /// A worker moved away, or ended.
+    /// A worker moved away, or see [`Shared::lose_worker`](super::Shared::lose_worker).
     pub(super) fn lose_worker(&self) {
         self.shared.population.fetch_sub(1, SeqCst);
     }

@@ -1,6 +1,9 @@
 //! The end of a runtime. The steps are numbered in this directory's README, section 6.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{Ordering::SeqCst, fence},
+    time::Instant,
+};
 
 use umcg_sys::Error;
 
@@ -16,7 +19,7 @@ impl Shared {
     /// here, on the calling thread, or on a worker. Workers leave when they have nothing left
     /// on their stack. Idempotent.
     pub(crate) fn stop(&self) {
-        self.life.stop();
+        self.life.phase.stop();
         self.backlog.sweep();
         // Their wakers bring the suspended ones to `schedule`, which drops them.
         self.owned.close();
@@ -28,7 +31,7 @@ impl Shared {
     /// Has the servers leave at once, whatever their workers do: those become ordinary threads
     /// and leave when their task is done.
     pub(crate) fn abandon(&self) {
-        self.life.abandon();
+        self.life.phase.abandon();
         self.wake_servers();
     }
 
@@ -63,10 +66,21 @@ impl Shared {
 
     /// A new worker could not register.
     pub(super) fn worker_refused(&self, home: &Server, error: Error) {
-        if !self.life.is_stopping() {
+        if !self.life.phase.is_stopping() {
             trace::register_failed(&error);
             self.grow.note_stillborn();
             home.want();
+        }
+    }
+
+    /// A worker of this server ended, or could not be made.
+    pub(super) fn lose_worker(&self, server: &Server) {
+        server.lose_worker();
+        // Then the look; pairs with the fence in `Phase::stop`. The server may wait for this one
+        // alone.
+        fence(SeqCst);
+        if self.life.phase.is_stopping() {
+            let _ = self.provider.preempt(server.tid());
         }
     }
 
@@ -75,17 +89,14 @@ impl Shared {
         let server = &self.servers[worker.server()];
         trace::worker_gone(worker.index());
         worker.set_seat(seat::FREE);
-        server.lose_worker();
-        if !self.life.is_stopping() {
+        self.lose_worker(server);
+        if !self.life.phase.is_stopping() {
             // Nobody is going to join it; unjoined, its stack would stay.
             drop(worker.take_thread());
         }
         self.arena.put(worker.index());
         self.grow.release();
-        if self.life.is_stopping() {
-            // It may wait for this one alone.
-            let _ = self.provider.preempt(server.tid());
-        } else if server.is_wanting() {
+        if !self.life.phase.is_stopping() && server.is_wanting() {
             self.grow.rouse();
         }
         self.life.thread_goes();

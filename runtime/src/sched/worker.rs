@@ -394,7 +394,7 @@ impl WorkerThread {
                 }
                 Pass::Gone => return,
             }
-            if shared.life.is_stopping() {
+            if shared.life.phase.is_stopping() {
                 shared.backlog.sweep();
                 return;
             }

@@ -1,0 +1,139 @@
+//! Threads that the system takes its time to make, or to refuse, while the runtime ends.
+//!
+//! This binary has a `pthread_create` of its own, which everything in it calls in place of the
+//! C library's: it can hold one call up for as long as a test wants.
+
+use std::{
+    ffi::{CStr, c_int, c_void},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use umcg::{Builder, Runtime};
+use umcg_tests::{
+    fault::{Dam, apart, eventually, threads},
+    proc,
+};
+
+/// What the next `pthread_create` is to do.
+static NEXT: AtomicU32 = AtomicU32::new(next::PASS);
+
+mod next {
+    /// What it always does.
+    pub(super) const PASS: u32 = 0;
+    /// It is held up; becomes HELD.
+    pub(super) const HOLD: u32 = 1;
+    pub(super) const HELD: u32 = 2;
+    /// The one that is held goes on. Both become PASS.
+    pub(super) const MAKE: u32 = 3;
+    /// The one that is held fails.
+    pub(super) const REFUSE: u32 = 4;
+}
+
+type Main = extern "C" fn(*mut c_void) -> *mut c_void;
+type Create = unsafe extern "C" fn(
+    *mut libc::pthread_t,
+    *const libc::pthread_attr_t,
+    Main,
+    *mut c_void,
+) -> c_int;
+
+/// In place of the C library's.
+///
+/// # Safety
+/// As there.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_create(
+    thread: *mut libc::pthread_t,
+    attributes: *const libc::pthread_attr_t,
+    main: Main,
+    argument: *mut c_void,
+) -> c_int {
+    const NAME: &CStr = c"pthread_create";
+    if NEXT
+        .compare_exchange(next::HOLD, next::HELD, SeqCst, SeqCst)
+        .is_ok()
+    {
+        let answer = loop {
+            match NEXT.load(SeqCst) {
+                next::HELD => thread::sleep(Duration::from_millis(1)),
+                answer => break answer,
+            }
+        };
+        NEXT.store(next::PASS, SeqCst);
+        if answer == next::REFUSE {
+            return libc::EAGAIN;
+        }
+    }
+    // SAFETY: the next definition of that name is the C library's, which has this type.
+    unsafe {
+        let create = libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr());
+        assert!(!create.is_null(), "the C library has a pthread_create");
+        mem::transmute::<*mut c_void, Create>(create)(thread, attributes, main, argument)
+    }
+}
+
+/// A runtime of one server whose only worker is blocked, and that is making a second one: the
+/// call is held up.
+fn runtime_that_grows(dam: &Arc<Dam>) -> Runtime {
+    let runtime = Builder::new().servers(1).build().expect("a runtime");
+    let blocks = |dam: &Arc<Dam>| {
+        let dam = Arc::clone(dam);
+        drop(runtime.spawn_blocking(move || dam.wait()));
+    };
+    blocks(dam);
+    eventually("it is blocked", || dam.waiting() == 1);
+    NEXT.store(next::HOLD, SeqCst);
+    blocks(dam);
+    eventually("a worker is asked for", || NEXT.load(SeqCst) == next::HELD);
+    runtime
+}
+
+/// Ends the runtime while the worker is being made; by `answer` it then is made, or not.
+fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
+    let dam = Arc::new(Dam::new());
+    let runtime = runtime_that_grows(&dam);
+    let ending = thread::spawn(move || end(runtime));
+    dam.open();
+    // Nothing but the worker that is being made is left for the server to wait for.
+    eventually("the other worker is gone", || threads::named("umcg-w") == 0);
+    eventually("the server is asleep, or gone", || {
+        thread::sleep(Duration::from_millis(20));
+        proc::threads().into_iter().all(|tid| {
+            proc::status(tid, "Name").is_none_or(|name| !name.starts_with("umcg-s"))
+                || proc::asleep(tid)
+        })
+    });
+    NEXT.store(answer, SeqCst);
+    eventually("the end", || ending.is_finished());
+    ending.join().expect("no panic");
+    // The sentinel and the monitor of the emulated provider may stay for the process.
+    for name in ["umcg-s0", "umcg-w", "umcg-maker"] {
+        eventually(&format!("{name} is gone"), || threads::named(name) == 0);
+    }
+}
+
+#[test]
+fn a_worker_that_is_refused_while_the_runtime_is_dropped() {
+    apart(60, || ends(next::REFUSE, drop));
+}
+
+#[test]
+fn a_worker_that_is_made_while_the_runtime_is_dropped() {
+    apart(60, || ends(next::MAKE, drop));
+}
+
+#[test]
+fn a_worker_that_is_refused_while_the_runtime_is_left_behind() {
+    apart(60, || ends(next::REFUSE, Runtime::shutdown_background));
+}
+
+#[test]
+fn a_worker_that_is_made_while_the_runtime_is_left_behind() {
+    apart(60, || ends(next::MAKE, Runtime::shutdown_background));
+}
