@@ -43,6 +43,7 @@ pub fn run(workers: usize) -> ExitCode {
                 budget: Duration::from_millis(600),
                 quick: true,
                 only: Some(id),
+                system: None,
             };
             report.rows.retain(|row| row.id != id);
             report.rows.extend(sets::check(id, &systems, &effort));

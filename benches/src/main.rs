@@ -13,7 +13,7 @@ use umcg_benches::{
     report::{self, Report},
     runner::Effort,
     sets::{self, SETS, Set},
-    system::Systems,
+    system::{self, Systems},
     targets,
 };
 
@@ -37,6 +37,11 @@ struct Args {
     /// Only the groups of those sets whose name has this in it.
     #[arg(long)]
     only: Option<String>,
+    /// Only the systems whose name begins so, for a profile: no file is written, and what the
+    /// runtimes of this project have counted is shown for each set. What needs another system
+    /// for its ratio has none.
+    #[arg(long, conflicts_with_all = ["merge", "readme", "check", "instructions"])]
+    system: Option<String>,
     /// Workers, servers, or threads of each system; none: as many as CPUs. The set executor-one
     /// has one.
     #[arg(long)]
@@ -165,6 +170,7 @@ fn run_here(words: &[String]) -> ExitCode {
         budget: Duration::from_millis(args.budget),
         quick: args.quick,
         only: args.only.map(|only| &*only.leak()),
+        system: args.system.map(|system| &*system.leak()),
     };
     let command = format!("umcg-benches {}", arguments.join(" "));
     let workers = args.workers.unwrap_or_else(workers);
@@ -173,6 +179,9 @@ fn run_here(words: &[String]) -> ExitCode {
     // Those of the run, so that it can be merged with others.
     report.machine.workers = workers;
     report.rows = set.run(&systems, &effort);
+    if effort.system.is_some() {
+        system::print_counters();
+    }
     match child::leave(&report, Path::new(file)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -186,9 +195,11 @@ fn show(args: &Args, mut report: Report) -> io::Result<()> {
     if args.merge {
         report.merge(&args.out)?;
     }
-    report.verdicts = targets::judge(&report);
+    if args.system.is_none() {
+        report.verdicts = targets::judge(&report);
+    }
     io::stdout().write_all(report::table(&report).as_bytes())?;
-    if !args.dry {
+    if !args.dry && args.system.is_none() {
         report.write(&args.out)?;
     }
     if args.readme {

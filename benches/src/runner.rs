@@ -36,6 +36,8 @@ pub struct Effort {
     pub quick: bool,
     /// Only groups whose name has this in it.
     pub only: Option<&'static str>,
+    /// Only systems whose name begins so.
+    pub system: Option<&'static str>,
 }
 
 impl Effort {
@@ -123,7 +125,10 @@ impl<'a> Group<'a> {
     }
 
     fn run_in(mut self, effort: &Effort, conditions: &[Option<usize>]) -> Vec<Row> {
-        if !effort.takes(self.id) {
+        if let Some(system) = effort.system {
+            self.cells.retain(|cell| cell.system.starts_with(system));
+        }
+        if self.cells.is_empty() || !effort.takes(self.id) {
             return Vec::new();
         }
         eprint!("  {}:", self.id);
@@ -278,6 +283,7 @@ mod tests {
         budget: Duration::from_secs(1),
         quick: true,
         only: None,
+        system: None,
     };
 
     #[test]
@@ -306,6 +312,23 @@ mod tests {
             assert_eq!(row.rounds, 3);
             assert!((500.0..100_000.0).contains(&row.wall_us), "{}", row.wall_us);
         }
+    }
+
+    #[test]
+    fn other_systems_are_left_out() {
+        let effort = Effort {
+            system: Some("umcg"),
+            ..EFFORT
+        };
+        let mut group = Group::new("g", "a group", "op", 1);
+        group.cell("tokio", "tokio", |_| unreachable!("it was left out"));
+        group.cell("umcg::thread", "umcg", |clock| clock.time(|| ()));
+        let rows = group.run(&effort);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].system, "umcg::thread");
+        let mut group = Group::new("g", "a group", "op", 1);
+        group.cell("tokio", "tokio", |_| unreachable!("it was left out"));
+        assert!(group.run(&effort).is_empty());
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use self::{
     std_threads::StdThreads,
     threadpool::{THREADPOOL_THREADS, Threadpool},
     tokio::Tokio,
-    umcg::Umcg,
+    umcg::{Umcg, print_counters},
 };
 
 /// Something that runs futures, closures, or both.

@@ -1,8 +1,43 @@
 //! This project.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{System, Unwrapped};
+
+/// All that were built.
+static BUILT: Mutex<Vec<umcg::Handle>> = Mutex::new(Vec::new());
+
+/// What each runtime that ran something has counted so far, warming up included, to stderr.
+pub fn print_counters() {
+    let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    for metrics in built.iter().map(umcg::Handle::metrics) {
+        if metrics.completed == 0 {
+            continue;
+        }
+        let sum = |f: fn(&umcg::ServerMetrics) -> u64| metrics.servers.iter().map(f).sum::<u64>();
+        eprintln!(
+            "    {} servers: {} tasks, {} dispatches, {} self-dispatched, {} taken over; blocks: {} \
+             kernel, {} sentinel, {} monitor, {} sibling; {} refused, {} adopted; {} workers",
+            metrics.servers.len(),
+            metrics.completed,
+            sum(|server| server.dispatches),
+            sum(|server| server.self_dispatched),
+            sum(|server| server.taken_over),
+            metrics.blocks_kernel,
+            metrics.blocks_sentinel,
+            metrics.blocks_monitor,
+            metrics.blocks_sibling,
+            metrics.verdicts_refused,
+            metrics.adopted,
+            metrics.workers_peak,
+        );
+    }
+}
 
 /// `umcg::Runtime`, as `Builder::new()` makes it.
 pub struct Umcg(umcg::Runtime);
@@ -23,7 +58,12 @@ impl Umcg {
     ///
     /// If it cannot be built.
     pub fn build(workers: usize, builder: umcg::Builder) -> Self {
-        Self(builder.servers(workers).build().expect("a runtime"))
+        let runtime = builder.servers(workers).build().expect("a runtime");
+        BUILT
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(runtime.handle().clone());
+        Self(runtime)
     }
 
     /// The runtime.
