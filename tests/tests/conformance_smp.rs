@@ -384,6 +384,91 @@ fn c69_work_queued_beside_a_running_worker_counts() {
     });
 }
 
+/// A worker takes the slot of its idle server, where it may, and blocks in it; work comes from
+/// outside, which wakes the server, and that is all that is said of it.
+#[test]
+fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let (first, second) = (Futex::default(), Futex::default());
+        let worker = stage.worker("worker", server.tid(), {
+            let (first, second) = (first.clone(), second.clone());
+            move |me| {
+                me.blocking(|| first.wait());
+                me.step(1);
+                me.blocking(|| second.wait());
+            }
+        });
+        while worker.state() != state::BLOCKED {
+            server.turn(0);
+        }
+        server.set_has_work(false);
+        stage.thread("outside", {
+            let (work, tid) = (server.work_flag(), server.tid());
+            let provider = Arc::clone(stage.provider());
+            let worker = worker.clone();
+            let nap = || std::thread::sleep(Duration::from_millis(50));
+            move || {
+                // Whoever watches goes to sleep meanwhile.
+                nap();
+                first.set();
+                while !worker.reached(1) {
+                    nap();
+                }
+                nap();
+                work.store(true, SeqCst);
+                // ESRCH: the block was seen without that, and the server is done.
+                let _ = provider.preempt(tid);
+            }
+        });
+        // No deadline: nothing but the block brings the server back.
+        while !(worker.reached(1) && worker.state() == state::BLOCKED) {
+            server.turn(0);
+        }
+        second.set();
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
+/// A server that takes long between its drain and its `wait`, with work waiting: whoever
+/// repeats wake-ups that may be owed must not take the switch from it.
+#[test]
+fn c69_a_server_that_drains_for_long_still_switches() {
+    on_each(|stage| {
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), |me| {
+            for _ in 0..20 {
+                me.yield_now();
+            }
+        });
+        while !worker.exited() {
+            if !server.owns(&worker) {
+                server.drain();
+                if server.owns(&worker) {
+                    continue;
+                }
+                let _ = server.wait(0, in_ms(5));
+                continue;
+            }
+            let next = server.remove(&worker);
+            let mut waits = 0;
+            loop {
+                server.task().begin_drain();
+                std::thread::sleep(Duration::from_millis(2));
+                let result = server.wait(next, in_ms(50));
+                if server.task().next_tid() == 0 {
+                    break;
+                }
+                assert!(result.is_ok() || result.is_err_and(|error| error.is_timeout()));
+                waits += 1;
+                assert!(waits < 50, "{waits} waits, and not one switch");
+            }
+        }
+        server.finish();
+    });
+}
+
 #[test]
 fn c70_blocking_and_preemption_in_one_loop() {
     on_each(|stage| {

@@ -381,6 +381,36 @@ fn wait_of_a_worker() {
     });
 }
 
+/// A worker that left RUNNING, was picked, and then calls with flags that mean nothing: it holds
+/// its slot, and may leave it.
+#[test]
+fn wait_of_a_worker_that_was_picked() {
+    on_each(|stage| {
+        if stage.provider().facts().exact_stop {
+            // There nobody takes it out of its slot before its `wait` but another server.
+            return;
+        }
+        let mut server = Server::start(stage);
+        let worker = stage.worker("worker", server.tid(), {
+            let server = server.tid();
+            move |me| {
+                for _ in 0..10 {
+                    me.leave();
+                    me.record().offered.store(server, SeqCst);
+                    while me.task().state() != state::RUNNING {
+                        std::thread::yield_now();
+                    }
+                    assert_errno(me.provider().wait(0, 1), EINVAL, "flags");
+                    me.assert_passed("wait");
+                    me.yield_now();
+                }
+            }
+        });
+        server.run_to_exit(&[&worker]);
+        server.finish();
+    });
+}
+
 #[test]
 fn unregister() {
     on_each(|stage| {

@@ -130,8 +130,12 @@ fn is_said(says: &str) {
 /// These system calls are refused, before or after the runtime was built; `says` is what the
 /// provider says of that.
 fn refused(calls: &[i64], says: &str) {
+    refused_with(libc::EPERM, calls, says);
+}
+
+fn refused_with(errno: i32, calls: &[i64], says: &str) {
     let early = any_runtime();
-    if let Err(error) = seccomp::refuse(calls) {
+    if let Err(error) = seccomp::refuse_with(errno, calls) {
         skip!("no seccomp filter here: {error}");
     }
     overlap(&early, 100);
@@ -197,6 +201,48 @@ fn policy_refused() {
 #[test]
 fn policy_refused_later() {
     apart(60, || refused(seccomp::POLICY, "SCHED_IDLE was refused"));
+}
+
+/// A filter may say what it likes.
+#[test]
+fn policy_unknown_later() {
+    apart(60, || {
+        refused_with(libc::ENOSYS, seccomp::POLICY, "SCHED_IDLE was refused");
+    });
+}
+
+/// As when the cpuset moves to other CPUs: no mask that was good before is any more, and not all
+/// workers find out at once.
+#[test]
+fn cpus_taken_away() {
+    apart(60, || {
+        let early = any_runtime();
+        // Workers that have their CPU.
+        overlap(&early, 100);
+        if let Err(error) = seccomp::refuse_with(libc::EINVAL, seccomp::AFFINITY) {
+            skip!("no seccomp filter here: {error}");
+        }
+        // Those, and some that come after it.
+        for _ in 0..3 {
+            let dam = Arc::new(Dam::new());
+            let blocked: Vec<_> = (0..40)
+                .map(|_| {
+                    let dam = Arc::clone(&dam);
+                    early.spawn_blocking(move || dam.wait())
+                })
+                .collect();
+            eventually("all are blocked", || dam.waiting() == 40);
+            dam.open();
+            for handle in blocked {
+                handle.join().expect("it ends");
+            }
+            overlap(&early, 200);
+        }
+        is_said("a CPU was taken away");
+        let late = any_runtime();
+        overlap(&late, 100);
+        blocks_are_seen(&late);
+    });
 }
 
 #[test]

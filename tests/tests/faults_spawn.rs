@@ -6,17 +6,20 @@
 use std::{
     ffi::{CStr, c_int, c_void},
     mem,
+    ptr::NonNull,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
 };
 
 use umcg::{Builder, Runtime};
+use umcg_sys::{Choice, Emulated, EmulatedOptions, Placement, Provider, Register, UmcgTask};
 use umcg_tests::{
-    fault::{Dam, apart, eventually, threads},
+    fault::{Dam, apart, blocks_are_seen, eventually, threads},
     proc,
 };
 
@@ -136,4 +139,72 @@ fn a_worker_that_is_refused_while_the_runtime_is_left_behind() {
 #[test]
 fn a_worker_that_is_made_while_the_runtime_is_left_behind() {
     apart(60, || ends(next::MAKE, Runtime::shutdown_background));
+}
+
+/// A server that registers, without a pin, and whose monitor is being made: the call is held up.
+/// Its tid, and how it ends.
+fn server_that_starts_the_monitor() -> (u32, thread::JoinHandle<Result<(), umcg_sys::Error>>) {
+    let (tell, told) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let provider = Emulated::new(EmulatedOptions::default()).expect("the emulated provider");
+        let task = UmcgTask::for_current_thread(0);
+        NEXT.store(next::HOLD, SeqCst);
+        tell.send(task.tid()).expect("the test waits for it");
+        // SAFETY: it fails, or is undone before the task goes.
+        unsafe { provider.register(NonNull::from(&task), &Register::server(Placement::Unpinned)) }
+            .inspect(|()| {
+                let _ = provider.unregister(NonNull::from(&task));
+            })
+    });
+    let tid = told.recv().expect("its tid");
+    eventually("the monitor is being made", || {
+        NEXT.load(SeqCst) == next::HELD
+    });
+    (tid, server)
+}
+
+/// Two register at once, and the monitor of the first cannot be had: the second makes one.
+#[test]
+fn a_monitor_that_is_refused_to_one_is_there_for_another() {
+    apart(60, || {
+        let (_, first) = server_that_starts_the_monitor();
+        let second = thread::spawn(|| {
+            let runtime = Builder::new()
+                .provider(Choice::Emulated)
+                .pin(false)
+                .servers(2)
+                .build()
+                .expect("a runtime");
+            blocks_are_seen(&runtime);
+        });
+        thread::sleep(Duration::from_millis(200));
+        NEXT.store(next::REFUSE, SeqCst);
+        let error = first.join().expect("no panic").expect_err("no monitor");
+        assert_eq!(error.errno(), libc::EAGAIN);
+        eventually("its blocks are seen", || second.is_finished());
+        second.join().expect("they are");
+    });
+}
+
+/// A worker that has found a server which then cannot be one.
+#[test]
+fn a_worker_of_a_server_that_is_refused_is_told() {
+    apart(60, || {
+        let (server_tid, server) = server_that_starts_the_monitor();
+        let (tell, told) = mpsc::channel();
+        let worker = thread::spawn(move || {
+            let provider = Emulated::new(EmulatedOptions::default()).expect("the provider");
+            let task = UmcgTask::for_current_thread(server_tid);
+            tell.send(task.tid()).expect("the test waits for it");
+            // SAFETY: it fails.
+            unsafe { provider.register(NonNull::from(&task), &Register::worker()) }
+        });
+        let tid = told.recv().expect("its tid");
+        eventually("it waits to be admitted", || proc::asleep(tid));
+        NEXT.store(next::REFUSE, SeqCst);
+        server.join().expect("no panic").expect_err("no monitor");
+        eventually("it is told", || worker.is_finished());
+        let error = worker.join().expect("no panic").expect_err("no server");
+        assert_eq!(error.errno(), libc::ESRCH);
+    });
 }

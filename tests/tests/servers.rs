@@ -339,6 +339,33 @@ fn a_server_thread_ends_without_unregister() {
     });
 }
 
+/// It left RUNNING and published itself, was picked, and ends without having come to `wait`.
+#[test]
+fn a_worker_thread_ends_after_it_was_picked() {
+    on_each(|stage| {
+        if stage.provider().facts().exact_stop {
+            // There nobody takes it out of its slot before its `wait` but another server.
+            return;
+        }
+        let mut server = Server::start(stage);
+        for _ in 0..10 {
+            let worker = stage.worker_that_just_ends("worker", server.tid(), {
+                let server = server.tid();
+                move |me| {
+                    me.leave();
+                    me.record().offered.store(server, SeqCst);
+                    while me.task().state() != state::RUNNING {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            // Preempts it, and picks it then. If the slot is lost, nobody is picked after that.
+            server.run_to_exit(&[&worker]);
+        }
+        server.finish();
+    });
+}
+
 #[test]
 fn a_worker_thread_ends_without_unregister() {
     on_each(|stage| {

@@ -14,12 +14,20 @@ const RETURN: u16 = 0x06;
 /// # Errors
 /// The system permits no filter.
 pub fn refuse(calls: &[i64]) -> io::Result<()> {
+    refuse_with(libc::EPERM, calls)
+}
+
+/// The same with another errno.
+///
+/// # Errors
+/// As [`refuse`].
+pub fn refuse_with(errno: i32, calls: &[i64]) -> io::Result<()> {
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     // The number of the system call is at offset 0.
     let mut filter = vec![step(LOAD, 0, 0, 0)];
     for &call in calls {
         filter.push(step(JUMP_IF_EQUAL, 0, 1, call as u32));
-        let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        let refusal = libc::SECCOMP_RET_ERRNO | errno as u32;
         filter.push(step(RETURN, 0, 0, refusal));
     }
     filter.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));

@@ -195,6 +195,27 @@ impl World {
         }
     }
 
+    /// The worker, dispatched by `run`, takes its slot: by its own thread. False: the word has
+    /// changed.
+    pub(crate) fn acknowledge(&self, index: Index, run: Run) -> bool {
+        let worker = self.record(index);
+        let armed = match run.phase() {
+            Phase::Relieving => {
+                self.book_relieved(run.index(), index);
+                // The sentinel woke nobody else.
+                self.watch(self.record(worker.host.load(SeqCst)));
+                0
+            }
+            _ => run.index(),
+        };
+        // The mirror before the acknowledgement: from then on we can be judged.
+        // SAFETY: the worker's own thread.
+        set_running(unsafe { worker.user() });
+        worker.running_since.store(now(), Relaxed);
+        let acked = Run::new(run.epoch(), armed, Phase::Acked);
+        worker.step(run, acked).is_ok()
+    }
+
     /// Sleeps until the worker is dispatched. Its run word is not ACKED when it comes here, so
     /// nothing can judge it while it sleeps.
     ///
@@ -220,20 +241,7 @@ impl World {
                     }
                 }
                 Phase::Dispatched | Phase::Relieving => {
-                    let armed = match run.phase() {
-                        Phase::Relieving => {
-                            self.book_relieved(run.index(), index);
-                            // The sentinel woke nobody else.
-                            self.watch(self.record(worker.host.load(SeqCst)));
-                            0
-                        }
-                        _ => run.index(),
-                    };
-                    // The mirror before the acknowledgement: from then on we can be judged.
-                    set_running(task);
-                    worker.running_since.store(now(), Relaxed);
-                    let acked = Run::new(run.epoch(), armed, Phase::Acked);
-                    if worker.step(run, acked).is_ok() {
+                    if self.acknowledge(index, run) {
                         return Ok(());
                     }
                 }

@@ -16,17 +16,32 @@ impl World {
         let record = self.record(index);
         // SAFETY: own record, alive.
         let user = unsafe { record.user() };
-        // A spare that nobody consumed goes to its server. A judge may still consume it up to here.
-        if let Some(armed) = self.disarm(user.tid()) {
-            self.hand_over(armed);
-        }
-        // Out of the slot as its own dispatcher would take it. An error is an ordinary thread.
-        let _ = self.pull(index);
-        let run = record.run();
-        if run.phase() == Phase::Out {
-            let _ = record.step(run, run.to(Phase::Plain));
+        loop {
+            // A spare that nobody consumed goes to its server. A judge may still consume it up to
+            // here.
+            if let Some(armed) = self.disarm(user.tid()) {
+                self.hand_over(armed);
+            }
+            let run = record.run();
+            match run.phase() {
+                Phase::Plain => break,
+                // A thread that ends after it had left RUNNING, and was picked: it will not come to
+                // the gate, so the slot is taken here, to be given back.
+                Phase::Dispatched | Phase::Relieving => {
+                    self.acknowledge(index, run);
+                }
+                // Out of the slot as its own dispatcher would take it.
+                _ => {
+                    if let Ok(out) = self.pull(index) {
+                        // Or picked meanwhile.
+                        let _ = record.step(out, out.to(Phase::Plain));
+                    }
+                }
+            }
         }
         self.close(index);
+        // Who arms holds a pin: none is under way.
+        self.forget_spare(index);
         // Late events: the server unlinks them when it drains (trace A11). A server that is gone
         // took all of its own.
         let mut turns = 0;
@@ -46,6 +61,37 @@ impl World {
         }
         clear_state(user);
         self.release(index);
+    }
+
+    /// No run word names this worker, which is PLAIN, as its spare any more: the next task of this
+    /// record is another one. It became an ordinary thread under the arming, by the end of a
+    /// server that it belonged to before.
+    fn forget_spare(&self, index: Index) {
+        // 0, or whom it was armed in last: an earlier arming has ended.
+        let armed_in = self.record(index).armed_in.load(SeqCst);
+        if armed_in == 0 || armed_in == index {
+            return;
+        }
+        let worker = self.record(armed_in);
+        loop {
+            let run = worker.run();
+            let host = worker.host.load(SeqCst);
+            let to = match run.phase() {
+                // Another index.
+                _ if run.index() != index => return,
+                Phase::Relieving | Phase::Adopting | Phase::Plain => return,
+                Phase::Switched => {
+                    self.settle(host, armed_in, run);
+                    self.wake_after(host, armed_in, run);
+                    self.forget_armed(armed_in, run);
+                    run.naming(0).to(Phase::Judged)
+                }
+                _ => run.naming(0),
+            };
+            if worker.step(run, to).is_ok() {
+                return;
+            }
+        }
     }
 
     /// The calling server goes: its workers become ordinary threads, their events are dropped.

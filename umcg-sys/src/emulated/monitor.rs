@@ -83,12 +83,17 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Attached>> {
     SERVERS.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
+/// Serialises `attach`: while one caller finds out whether the monitor can be had at all, no other
+/// relies on it.
+static START: Mutex<()> = Mutex::new(());
+
 /// Watches a server from now on.
 pub(crate) fn attach(
     server: Index,
     has_work: Option<HasWork>,
     overdue: Option<Overdue>,
 ) -> std::io::Result<()> {
+    let _start = START.lock().unwrap_or_else(|poison| poison.into_inner());
     lock().push(Attached {
         server,
         has_work,
@@ -98,7 +103,7 @@ pub(crate) fn attach(
     if RUNNING.swap(1, SeqCst) == 0 {
         if let Err(error) = os::start_helper("umcg-monitor".into(), run) {
             RUNNING.store(0, SeqCst);
-            lock().retain(|attached| attached.server != server);
+            detach(server);
             return Err(error);
         }
     }

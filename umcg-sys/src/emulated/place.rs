@@ -117,10 +117,14 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
     let cpu = sentinel::cpu(number);
     if !matches!(sentinel::self_test(number), sentinel::Confirmation::None(_)) {
         match cpu.attach(number, server) {
-            // A sandbox that was entered after the self-test refuses the idle priority: no
-            // sentinel, the monitor sees the blocks.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Lack::Sentinel.note(),
-            attached => attached?,
+            // No thread, or no place.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM)) => {
+                return Err(error);
+            }
+            // A sandbox that was entered after the self-test refuses the idle priority, with the
+            // errno that it likes: no sentinel, the monitor sees the blocks.
+            Err(_) => Lack::Sentinel.note(),
+            Ok(()) => {}
         }
     }
     cpu.enter();
@@ -174,7 +178,11 @@ impl World {
             };
             match moved {
                 Ok(()) => worker.cpu.store(cpu, Relaxed),
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => lose(server, cpu),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    lose(server, cpu);
+                    // Where it may run the kernel has seen to when it took the CPU away.
+                    worker.cpu.store(-1, Relaxed);
+                }
                 // A sandbox refuses: it runs where it may.
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => Lack::Pin.note(),
                 // The thread just ended.
@@ -234,14 +242,18 @@ impl World {
 
 /// The CPU is not in the cpuset any more: the server goes on unpinned, seen by the monitor.
 fn lose(server: &Pin<'_>, cpu: i32) {
+    let Ok(number) = usize::try_from(cpu) else {
+        // Lost before.
+        return;
+    };
     if server
         .cpu
         .compare_exchange(cpu, -1, Relaxed, Relaxed)
         .is_ok()
     {
         Lack::Cpu.note();
-        sentinel::cpu(cpu as usize).detach(server.index());
-        sentinel::cpu(cpu as usize).exit();
+        sentinel::cpu(number).detach(server.index());
+        sentinel::cpu(number).exit();
         let _ = os::original_mask().apply(server.tid.load(Relaxed));
     }
 }

@@ -40,6 +40,9 @@ pub(crate) struct Record {
     /// Worker: the record of the server in whose slot it is or was. Written by the dispatcher
     /// before the slot names the worker.
     pub(crate) host: AtomicU32,
+    /// Worker: the record of the worker in whose run word it was armed last; 0 = none. Written by
+    /// the dispatcher before it arms.
+    pub(crate) armed_in: AtomicU32,
     /// One of [`life`].
     pub(crate) life: AtomicU32,
     /// Threads that are using `user` right now. While it is not 0 the task's `unregister` does
@@ -51,7 +54,6 @@ pub(crate) struct Record {
     /// Thread id; 0 when free.
     pub(crate) tid: AtomicU32,
     /// Worker: the CPU it is pinned to, -1 = not pinned. Server: the CPU of its slot, or -1.
-    #[cfg_attr(loom, expect(dead_code, reason = "models have no CPUs"))]
     pub(crate) cpu: AtomicI32,
     /// Worker: 1 while it is SCHED_OTHER and not SCHED_BATCH, because its server was contended when
     /// it last came to a slot. Written by whoever places it.
@@ -125,6 +127,7 @@ impl Record {
             slot: crate::sync::AtomicU64::new(Slot::DEAD.0),
             bell: Futex32::new(0),
             host: AtomicU32::new(0),
+            armed_in: AtomicU32::new(0),
             life: AtomicU32::new(life::FREE),
             pins: AtomicU32::new(0),
             user: AtomicPtr::new(core::ptr::null_mut()),
@@ -153,6 +156,8 @@ impl Record {
         };
         self.slot.store(slot.0, SeqCst);
         self.host.store(0, Relaxed);
+        self.armed_in.store(0, Relaxed);
+        self.cpu.store(-1, Relaxed);
         self.plain_policy.store(0, Relaxed);
         self.contended.store(0, Relaxed);
         self.open.store(0, Relaxed);

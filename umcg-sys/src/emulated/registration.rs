@@ -298,10 +298,9 @@ unsafe impl Provider for Emulated {
         let index = self.current(call)?;
         let server = WORLD.record(index).life.load(Relaxed) == life::SERVER;
         if flags & !WAIT_TAKE_OVER != 0 || (flags != 0 && !server) {
-            let user = WORLD.record(index);
-            // SAFETY: own record, alive. A caller that had left is RUNNING again after an error.
-            let _ = unsafe { user.user() }.transition(state::RUNNABLE, state::RUNNING);
-            return Err(Error::new(call, libc::EINVAL, "unknown flags"));
+            return WORLD
+                .refuse_wait(index, (libc::EINVAL, "unknown flags"))
+                .map_err(|(errno, why)| Error::new(call, errno, why));
         }
         let deadline = (deadline_ns != 0).then_some(deadline_ns);
         let outcome = if server {
@@ -444,8 +443,8 @@ impl Emulated {
             .open(task.as_ptr(), tid, life::SERVER)
             .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
         let undo = |why: &'static str, error: &std::io::Error| {
-            WORLD.close(index);
-            WORLD.release(index);
+            // Workers may have come that found it.
+            WORLD.leave_server(index);
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
         let before = Before::of_this_thread();

@@ -25,9 +25,16 @@ impl World {
     pub(crate) fn repair(&self, server: &Pin<'_>, slot: Slot) -> Repair {
         match slot.tag() {
             Tag::Dead => Repair::Gone,
-            // A judge gave the slot back and was stopped before it rang, or the server is
-            // draining.
-            Tag::Server | Tag::Idle => {
+            // A judge gave the slot back and was stopped before it rang, or the server drains. One
+            // that sleeps makes itself RUNNING for that slot; one that drains must not be made
+            // RUNNING, or its `wait` would switch to nobody, at each of our looks.
+            Tag::Server => {
+                if server.task().state() == state::RUNNABLE {
+                    server.ring();
+                }
+                Repair::Progress
+            }
+            Tag::Idle => {
                 if server.task().state() == state::RUNNABLE {
                     self.poke(server);
                     return Repair::Done;
@@ -59,7 +66,15 @@ impl World {
                 Repair::Done
             }
             Phase::Acked if run.epoch() == slot.epoch() => Repair::Runs(run),
-            Phase::Acked | Phase::Adopting | Phase::Plain => Repair::Progress,
+            Phase::Acked | Phase::Adopting => Repair::Progress,
+            // Named by a judge that was stopped before it saw that this one is an ordinary thread
+            // by now: who had a slot gives it back before it is PLAIN.
+            Phase::Plain => {
+                if server.move_slot(slot, Slot::SERVER) {
+                    self.wake_server(server);
+                }
+                Repair::Done
+            }
         }
     }
 

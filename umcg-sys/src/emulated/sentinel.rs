@@ -12,8 +12,9 @@
 //! nothing, holds no pin, touches no user memory, and blocks all signals (trace A5).
 
 use std::{
+    io,
     sync::{
-        OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
@@ -54,10 +55,10 @@ pub(crate) struct Cpu {
     pinned: AtomicU32,
     /// 1 while a sentinel thread exists, or is being made.
     running: AtomicU32,
-    /// One of [`leash`]: a new sentinel waits here for its policy.
-    leash: Futex32,
 }
 
+/// A new sentinel waits for its policy on a word that says one of these. One for each start: a
+/// thread that is sent away may not have looked by the time of the next.
 mod leash {
     /// Not yet SCHED_IDLE.
     pub(super) const HELD: u32 = 0;
@@ -90,7 +91,6 @@ impl Cpu {
             users: AtomicU32::new(0),
             pinned: AtomicU32::new(0),
             running: AtomicU32::new(0),
-            leash: Futex32::new(leash::HELD),
         }
     }
 
@@ -116,9 +116,9 @@ impl Cpu {
 
     /// Puts a server on this CPU and makes sure of a sentinel. The caller holds the lock of the
     /// CPU table.
-    pub(crate) fn attach(&self, number: usize, server: Index) -> std::io::Result<()> {
+    pub(crate) fn attach(&self, number: usize, server: Index) -> io::Result<()> {
         let Some(place) = self.servers.iter().find(|place| place.load(SeqCst) == 0) else {
-            return Err(std::io::Error::from_raw_os_error(libc::EAGAIN));
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         };
         place.store(server, SeqCst);
         self.users.fetch_add(1, SeqCst);
@@ -151,34 +151,36 @@ impl Cpu {
 
     /// Starts the sentinel. Waits only while it is a thread of normal priority: the policy is set
     /// from here, since an idle-priority thread may take seconds to say that it is one.
-    fn start(&self, number: usize) -> std::io::Result<()> {
-        self.leash.store(leash::HELD, SeqCst);
+    fn start(&self, number: usize) -> io::Result<()> {
+        let leash = Arc::new(Futex32::new(leash::HELD));
         let (tell, told) = std::sync::mpsc::channel();
+        let own = Arc::clone(&leash);
         os::start_helper(format!("umcg-sentinel{number}"), move || {
             let pinned = os::CpuSet::only(number).apply(0);
             os::sharp_timers();
             let _ = tell.send(pinned.map(|()| crate::gettid()));
             drop(tell);
-            let cpu = cpu(number);
             // Who ends this: the starter, below.
-            while cpu.leash.load(SeqCst) == leash::HELD {
-                cpu.leash.wait(leash::HELD, None);
+            while own.load(SeqCst) == leash::HELD {
+                own.wait(leash::HELD, None);
             }
-            if cpu.leash.load(SeqCst) == leash::LOOSE {
-                cpu.watch(number);
+            let loose = own.load(SeqCst) == leash::LOOSE;
+            drop(own);
+            if loose {
+                cpu(number).watch(number);
             }
         })?;
         let ready = told
             .recv()
-            .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EAGAIN)))
+            .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
             .and_then(|tid| os::set_policy(tid, libc::SCHED_IDLE));
         let word = if ready.is_ok() {
             leash::LOOSE
         } else {
             leash::AWAY
         };
-        self.leash.store(word, SeqCst);
-        self.leash.wake();
+        leash.store(word, SeqCst);
+        leash.wake();
         ready
     }
 
@@ -316,18 +318,41 @@ pub(crate) enum Confirmation {
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Tries the confirmation once in this process, on a free and on a busy CPU. What came of it, or
-/// came of it since.
+/// came of it since. If there is no thread for it: no sentinels this time, and the next caller
+/// tries again.
 pub(crate) fn self_test(number: usize) -> &'static Confirmation {
     static RESULT: OnceLock<Confirmation> = OnceLock::new();
-    /// Of a test that took longer than anybody waited.
-    static LATE: OnceLock<Confirmation> = OnceLock::new();
-    let result = RESULT.get_or_init(|| {
-        let (tell, told) = std::sync::mpsc::channel();
-        let started = os::start_helper("umcg-selftest".into(), move || {
-            let result = probe(number);
+    static NO_THREAD: OnceLock<Confirmation> = OnceLock::new();
+    /// One at a time.
+    static TEST: Mutex<()> = Mutex::new(());
+
+    let known = || LATE.get().or_else(|| RESULT.get());
+    if let Some(result) = known() {
+        return result;
+    }
+    let _test = TEST.lock().unwrap_or_else(|poison| poison.into_inner());
+    if let Some(result) = known() {
+        return result;
+    }
+    match try_self_test(number) {
+        Ok(result) => RESULT.get_or_init(|| result),
+        Err(error) => NO_THREAD
+            .get_or_init(|| Confirmation::None(format!("no thread for the self-test: {error}"))),
+    }
+}
+
+/// Of a test that took longer than anybody waited.
+static LATE: OnceLock<Confirmation> = OnceLock::new();
+
+/// The self-test, on a thread of its own, of which it makes an idle-priority one.
+fn try_self_test(number: usize) -> io::Result<Confirmation> {
+    let (tell, told) = std::sync::mpsc::channel();
+    os::start_helper("umcg-selftest".into(), move || {
+        let result = probe(number);
+        if let Ok(result) = &result {
             QUICK_NS.store(
                 match result {
-                    Confirmation::Yield { quick_ns, .. } => quick_ns,
+                    Confirmation::Yield { quick_ns, .. } => *quick_ns,
                     Confirmation::Untimed => SHORTEST_QUICK_NS,
                     // Nothing is quick: each verdict is refused. It matters when the answer
                     // comes too late to do without sentinels.
@@ -335,19 +360,13 @@ pub(crate) fn self_test(number: usize) -> &'static Confirmation {
                 },
                 Relaxed,
             );
-            if let Err(late) = tell.send(result) {
-                let _ = LATE.set(late.0);
-            }
-        });
-        match started {
-            Err(error) => Confirmation::None(format!("no thread for the self-test: {error}")),
-            Ok(_) => match told.recv_timeout(PATIENCE) {
-                Ok(result) => result,
-                Err(_) => Confirmation::Untimed,
-            },
         }
-    });
-    LATE.get().unwrap_or(result)
+        if let Err(std::sync::mpsc::SendError(Ok(late))) = tell.send(result) {
+            let _ = LATE.set(late);
+        }
+    })?;
+    told.recv_timeout(PATIENCE)
+        .unwrap_or(Ok(Confirmation::Untimed))
 }
 
 /// Samples of a yield on a free CPU.
@@ -356,9 +375,13 @@ const SAMPLES: usize = 64;
 /// How long the spinner of the self-test spins, at most.
 const SPIN: Duration = Duration::from_millis(2);
 
-fn probe(number: usize) -> Confirmation {
+/// # Errors
+/// No thread for the spinner.
+fn probe(number: usize) -> io::Result<Confirmation> {
     if let Err(error) = os::CpuSet::only(number).apply(0) {
-        return Confirmation::None(format!("sched_setaffinity is refused: {error}"));
+        return Ok(Confirmation::None(format!(
+            "sched_setaffinity is refused: {error}"
+        )));
     }
     // The spinner is made before this thread becomes SCHED_IDLE: policy is inherited, and an
     // unprivileged thread cannot leave SCHED_IDLE again.
@@ -374,15 +397,13 @@ fn probe(number: usize) -> Confirmation {
                     core::hint::spin_loop();
                 }
             }
-        });
-    let spinner = match spinner {
-        Ok(spinner) => spinner,
-        Err(error) => return Confirmation::None(format!("no thread for the self-test: {error}")),
-    };
+        })?;
     if let Err(error) = os::set_policy(0, libc::SCHED_IDLE) {
         drop(go);
         let _ = spinner.join();
-        return Confirmation::None(format!("SCHED_IDLE is refused: {error}"));
+        return Ok(Confirmation::None(format!(
+            "SCHED_IDLE is refused: {error}"
+        )));
     }
     let switched = os::times_switched_away();
     let mut samples = [0_u64; SAMPLES];
@@ -413,11 +434,11 @@ fn probe(number: usize) -> Confirmation {
     // the sample says nothing; then the kernel clearly ran the spinner first, which is what the
     // test is about.
     if still && busy_ns <= quick_ns {
-        return Confirmation::None(format!(
+        return Ok(Confirmation::None(format!(
             "sched_yield comes back after {busy_ns} ns from a busy CPU"
-        ));
+        )));
     }
-    timed
+    Ok(timed)
 }
 
 /// What the fastest of [`SAMPLES`] yields says, of which `switched` let somebody else run.

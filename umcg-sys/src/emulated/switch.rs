@@ -52,6 +52,9 @@ impl World {
             // A worker is in the slot (a deadline passed, an outside waker, or it took the idle
             // slot): never a second one (trace A7).
             Tag::Held => {
+                // It may have taken the idle slot by itself, and work that woke us wakes nobody
+                // again: who watches is told here.
+                self.watch_if_work(&server);
                 if next == 0 || next == own {
                     Ok(())
                 } else if self.record(slot.index()).tid.load(SeqCst) == next {
@@ -113,16 +116,12 @@ impl World {
                 return Err(failure);
             }
         };
-        let armed = if in_gate {
-            self.arm(server, &worker)
-        } else {
-            None
-        };
-        if let Some(armed) = armed {
+        // Pinned until the word names it: see `forget_spare`.
+        if let Some(armed) = in_gate.then(|| self.arm(server, &worker)).flatten() {
             // OUT and claimed by us. It fails only if the worker became an ordinary thread,
             // and then `give` fails too.
-            if worker.step(run, run.naming(armed)).is_ok() {
-                run = run.naming(armed);
+            if worker.step(run, run.naming(armed.index())).is_ok() {
+                run = run.naming(armed.index());
             }
         }
         self.take_place(&worker, server);
@@ -142,7 +141,7 @@ impl World {
     /// The worker that the server armed in the `next_tid` of `worker`, made ready to be
     /// switched to by a judge: OUT, placed, and hosted here. `None`: nothing armed, or not one
     /// that this server may arm.
-    fn arm(&self, server: &Pin<'_>, worker: &Pin<'_>) -> Option<Index> {
+    fn arm(&self, server: &Pin<'_>, worker: &Pin<'_>) -> Option<Pin<'_>> {
         let tid = worker.task().next_tid();
         if tid == 0 || tid == worker.tid.load(SeqCst) {
             return None;
@@ -155,7 +154,8 @@ impl World {
         self.pull(armed.index()).ok()?;
         self.take_place(&armed, server);
         armed.host.store(server.index(), SeqCst);
-        Some(armed.index())
+        armed.armed_in.store(worker.index(), SeqCst);
+        Some(armed)
     }
 
     /// Sleeps until the server is RUNNING: by a waker's CAS, by its slot having become its own,
@@ -280,19 +280,22 @@ impl World {
                     // While still judged: once OUT, a dispatcher may own us and arm us anew.
                     self.hand_to_server(&worker, next);
                     if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
-                        self.poke_own_server(&worker);
+                        self.announce(&worker);
                     }
                 }
                 Phase::Adopting => {
                     self.hand_to_server(&worker, next);
                     if worker.step(run, run.to(Phase::Out)).is_ok() {
-                        self.poke_own_server(&worker);
+                        self.announce(&worker);
                     }
                 }
-                // Here without a slot from the start (`try_checkpoint`), or pulled out by the
-                // dispatcher that picked us meanwhile.
+                // Here without a slot from the start (`try_checkpoint`), as one without work: who
+                // is in the slot need not be watched for it. Or pulled out by the dispatcher that
+                // picked us meanwhile.
                 Phase::Out => {
-                    self.poke_own_server(&worker);
+                    if let Some(server) = self.server(task.server_tid()) {
+                        self.poke(&server);
+                    }
                     return self.sleep_worker(worker);
                 }
                 // Picked.
@@ -351,10 +354,13 @@ impl World {
     }
 
     /// A worker that lost its slot before its `wait` may have queued itself after its server went
-    /// idle: the server looks again, unless somebody runs in its slot.
-    fn poke_own_server(&self, worker: &Pin<'_>) {
+    /// idle: the server looks again. If somebody runs in its slot he is watched: he was
+    /// dispatched before this one was there to wait for him.
+    fn announce(&self, worker: &Pin<'_>) {
         if let Some(server) = self.server(worker.task().server_tid()) {
-            self.poke(&server);
+            if self.poke(&server) {
+                self.watch(&server);
+            }
         }
     }
 
@@ -385,6 +391,17 @@ impl World {
         let index = worker.index();
         drop(worker);
         self.gate(index)
+    }
+
+    /// `wait` with arguments that mean nothing.
+    pub(crate) fn refuse_wait(&self, index: Index, failure: Failure) -> Result<(), Failure> {
+        if let Some(worker) = self.pin(index, life::WORKER) {
+            return self.refuse(&worker, failure);
+        }
+        // SAFETY: own record, alive.
+        let server = unsafe { self.record(index).user() };
+        let _ = server.transition(state::RUNNABLE, state::RUNNING);
+        Err(failure)
     }
 
     /// Back to RUNNING with an error; if somebody picked the worker meanwhile, through the gate.
@@ -462,6 +479,7 @@ impl World {
                 // whoever carried it out then would clear the new `next_tid` for the old.
                 Phase::Switched => {
                     self.settle(host, own, run);
+                    self.wake_after(host, own, run);
                     self.forget_armed(own, run);
                     if worker.step(run, run.naming(0).to(Phase::Judged)).is_ok() {
                         return None;

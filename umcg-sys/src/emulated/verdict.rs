@@ -87,13 +87,20 @@ impl World {
             }
             Phase::Switched => {
                 let next = verdict.index();
-                let run = self.record(next).run();
+                let armed = self.record(next);
+                let run = armed.run();
                 // The armed worker belongs to this verdict and is OUT until the slot names it.
-                // If it is not, the slot named it before.
-                if run.phase() == Phase::Out {
-                    let named = Slot::held(next, run.epoch() + 1);
-                    host.move_slot(held, named);
-                    self.complete(host, named, index);
+                // If it is not, the slot named it before, or it has become an ordinary thread,
+                // because a server that it belonged to before went.
+                if run.phase() != Phase::Out {
+                    host.move_slot(held, Slot::after(index, verdict.epoch()));
+                    return;
+                }
+                let named = Slot::held(next, run.epoch() + 1);
+                host.move_slot(held, named);
+                self.complete(host, named, index);
+                if armed.run() == run.to(Phase::Plain) {
+                    host.move_slot(named, Slot::after(index, verdict.epoch()));
                 }
             }
             _ => {}

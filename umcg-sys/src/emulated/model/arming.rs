@@ -3,7 +3,8 @@
 use loom::thread;
 
 use super::{
-    Judge, Model, Phase, Repair, Slot, check, check_large, check_large_with_stops, check_with_stops,
+    Judge, Model, Phase, Repair, Slot, Tag, check, check_large, check_large_with_stops,
+    check_with_stops,
 };
 use crate::{state, sync::SeqCst};
 
@@ -43,6 +44,65 @@ fn a09_a_spare_is_consumed_or_taken_back() {
         judge.join().unwrap();
         assert_eq!(m.task(2).next_tid(), 0);
         m.all_out();
+    });
+}
+
+/// A spare becomes an ordinary thread under the arming, because a server that it belonged to
+/// before goes, and the block that consumes it may stop anywhere: the slot is not left to
+/// somebody who will never leave it.
+#[test]
+fn a09_a_spare_that_is_an_ordinary_thread_leaves_the_slot_to_the_server() {
+    check_with_stops(STEPS, |steps| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_armed(2, 1, 3);
+        m.sleeps(1);
+        let going = {
+            let m = m.clone();
+            thread::spawn(move || {
+                let run = m.run(3);
+                run.phase() == Phase::Out
+                    && m.world.record(3).step(run, run.to(Phase::Plain)).is_ok()
+            })
+        };
+        m.sentinel(1, steps);
+        let plain = going.join().unwrap();
+        if m.run(2).phase() == Phase::Acked {
+            return;
+        }
+        for _ in 0..2 {
+            m.tick(1);
+        }
+        if plain {
+            assert_eq!(m.slot(1).tag(), Tag::Server);
+        } else {
+            assert_eq!(m.slot(1).index(), 3);
+        }
+    });
+}
+
+/// The same, and the record of the spare is another worker's by the time of the block.
+#[test]
+fn a09_the_next_in_the_record_of_a_spare_is_not_armed() {
+    check(|| {
+        let m = Model::new(1, &[1, 1]);
+        m.runs_armed(2, 1, 3);
+        m.world.record(3).armed_in.store(2, SeqCst);
+        m.sleeps(1);
+        let judge = {
+            let m = m.clone();
+            thread::spawn(move || m.look(1, Judge::Monitor))
+        };
+        let run = m.run(3);
+        let plain =
+            run.phase() == Phase::Out && m.world.record(3).step(run, run.to(Phase::Plain)).is_ok();
+        if plain {
+            m.world.leave_worker(3);
+            assert_ne!(m.run(2).index(), 3, "armed with whoever comes next");
+        }
+        judge.join().unwrap();
+        if plain {
+            assert_ne!(m.slot(1).index(), 3);
+        }
     });
 }
 

@@ -2,7 +2,7 @@
 
 use loom::thread;
 
-use super::{Judge, Model, Phase, check, check_large, check_with_stops};
+use super::{Judge, Model, Phase, Tag, check, check_large, check_with_stops};
 use crate::{state, sync::SeqCst};
 
 /// A worker unregisters while it is judged, and while the judge books its block: afterwards
@@ -202,6 +202,26 @@ fn end_a_spare_sees_that_its_server_is_gone() {
         spare.join().unwrap();
         judge.join().unwrap();
         assert_eq!(m.run(3).phase(), Phase::Plain);
+    });
+}
+
+/// A worker has left RUNNING and published itself, and its thread ends without `wait`; its server
+/// picks it meanwhile: the slot comes back.
+#[test]
+fn end_of_a_worker_that_was_picked_gives_the_slot_back() {
+    check(|| {
+        let m = Model::new(1, &[1]);
+        let worker = {
+            let m = m.clone();
+            thread::spawn(move || m.world.leave_worker(2))
+        };
+        m.task(1).begin_drain();
+        m.task(1).set_next_tid(2);
+        if let Err((errno, why)) = m.world.wait_server(1, None) {
+            assert_eq!(errno, libc::ESRCH, "{why}");
+        }
+        worker.join().unwrap();
+        assert_eq!(m.slot(1).tag(), Tag::Server);
     });
 }
 
