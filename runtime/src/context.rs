@@ -36,6 +36,13 @@ pub(crate) trait WorkerHook {
     fn checkpoint(&self);
 }
 
+/// Whoever drops other tasks on this thread, and can go on with that while one of them waits.
+pub(crate) trait Helper {
+    /// Drops what there is by now. Called at the beginning of a wait, so that it may take user
+    /// code in turn.
+    fn help(&self);
+}
+
 struct Context {
     /// The runtime entered last. `None`: outside.
     handle: RefCell<Option<Handle>>,
@@ -45,6 +52,8 @@ struct Context {
     worker: Cell<Option<NonNull<dyn WorkerHook>>>,
     /// Inside a wait of the runtime's own: the hook was told already.
     waiting: Cell<bool>,
+    /// Who drops tasks further up this stack, and how many do.
+    helper: Cell<(Option<NonNull<dyn Helper>>, u32)>,
     /// The task whose future is being polled or dropped on this thread; null: none.
     task: Cell<*const Meta>,
 }
@@ -56,6 +65,7 @@ thread_local! {
             depth: Cell::new(0),
             worker: Cell::new(None),
             waiting: Cell::new(false),
+            helper: Cell::new((None, 0)),
             task: Cell::new(ptr::null()),
         }
     };
@@ -174,11 +184,44 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
     Some(f(unsafe { hook.as_ref() }))
 }
 
+/// Helpers inside of helpers, at most: each is a piece of the stack.
+const MOST_HELPERS: u32 = 100;
+
+/// Runs `f`, in which tasks are dropped. A wait of the runtime's own that one of them makes calls
+/// `helper` first: it may be for a task whose turn would come after it on this very stack.
+pub(crate) fn with_helper(helper: &(dyn Helper + 'static), f: impl FnOnce()) {
+    struct Restore((Option<NonNull<dyn Helper>>, u32));
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = CONTEXT.try_with(|context| context.helper.set(self.0));
+        }
+    }
+    let _restore = CONTEXT.try_with(|context| {
+        let outer = context.helper.get();
+        context
+            .helper
+            .set((Some(NonNull::from(helper)), outer.1 + 1));
+        Restore(outer)
+    });
+    f();
+}
+
+fn help() {
+    let helper = CONTEXT.try_with(|context| context.helper.get());
+    if let Ok((Some(helper), depth)) = helper {
+        if depth < MOST_HELPERS {
+            // SAFETY: `with_helper` further up this stack borrows it.
+            unsafe { helper.as_ref() }.help();
+        }
+    }
+}
+
 /// Marks a wait of the runtime's own (join, scope, park, nested `block_on`, a pool's join) from here to
 /// the guard's end. To be held around every blocking wait of ours; nothing but the wait itself
 /// may happen under it. Off-worker, and inside another one, it does nothing.
 #[must_use = "the wait is over when the guard is dropped"]
 pub(crate) fn own_wait() -> OwnWait {
+    help();
     let begun = CONTEXT
         .try_with(|context| context.worker.get().is_some() && !context.waiting.replace(true))
         .unwrap_or(false);

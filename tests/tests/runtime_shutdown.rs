@@ -2,8 +2,9 @@
 //! nobody chose.
 
 use std::{
+    future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use umcg::{Builder, JoinHandle, Runtime};
+use umcg::{Builder, JoinHandle, Runtime, ThreadPool};
 use umcg_tests::fault::{Dam, apart, eventually, overlap, threads};
 
 /// As many servers as `UMCG_SERVERS` says, or one a CPU.
@@ -407,5 +408,289 @@ fn destructors_of_cancelled_tasks_may_spawn_and_block() {
         eventually("all have begun", || begun.load(SeqCst) == 40);
         drop(runtime);
         assert_eq!(drops.load(SeqCst), 40);
+    });
+}
+
+/// A destructor that waits for the end of a task whose own turn comes later, in the order in
+/// which the two suspended.
+#[test]
+fn a_destructor_joins_a_task_that_is_cancelled_after_its_own() {
+    struct Joins(Arc<Mutex<Option<JoinHandle<()>>>>);
+    impl Drop for Joins {
+        fn drop(&mut self) {
+            let child = self.0.lock().unwrap().take();
+            let child = child.expect("it was spawned");
+            assert!(child.join().unwrap_err().is_cancelled());
+        }
+    }
+    apart(60, || {
+        let ends: [fn(Runtime); 3] = [drop, Runtime::shutdown_background, |runtime| {
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }];
+        for end in ends {
+            for servers in [1, 2] {
+                let runtime = runtime(servers);
+                let child = Arc::new(Mutex::new(None));
+                let joins = Joins(Arc::clone(&child));
+                let parent = runtime.spawn(async move {
+                    let _joins = joins;
+                    std::future::pending::<()>().await;
+                });
+                eventually("the parent is suspended", || {
+                    runtime.metrics().suspended == 1
+                });
+                let handle = runtime.spawn(std::future::pending::<()>());
+                eventually("the child, too", || runtime.metrics().suspended == 2);
+                *child.lock().unwrap() = Some(handle);
+                end(runtime);
+                assert!(parent.join().unwrap_err().is_cancelled());
+            }
+        }
+    });
+}
+
+/// The same with queued tasks, a chain of them.
+#[test]
+fn destructors_join_each_other() {
+    struct Joins(Option<JoinHandle<()>>);
+    impl Drop for Joins {
+        fn drop(&mut self) {
+            if let Some(next) = self.0.take() {
+                assert!(next.join().unwrap_err().is_cancelled());
+            }
+        }
+    }
+    apart(60, || {
+        for end in [drop as fn(Runtime), Runtime::shutdown_background] {
+            let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+            let dam = Arc::new(Dam::new());
+            let blocked = runtime.spawn_blocking({
+                let dam = Arc::clone(&dam);
+                move || dam.wait()
+            });
+            eventually("it is blocked", || dam.waiting() == 1);
+            // Each is queued behind the one that it joins, and so dropped after it, or the other
+            // way round.
+            let mut last = None;
+            for _ in 0..50 {
+                let joins = Joins(last.take());
+                last = Some(runtime.spawn(async move { drop(joins) }));
+            }
+            let (slot, joined) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+            let later = Later(Arc::clone(&slot), Arc::clone(&joined));
+            drop(runtime.spawn(async move { drop(later) }));
+            *slot.lock().unwrap() = Some(runtime.spawn(async {}));
+            let ending = thread::spawn(move || end(runtime));
+            // What is queued has gone before the blocked one is back.
+            eventually("they are cancelled", || joined.load(SeqCst));
+            dam.open();
+            eventually("the end", || ending.is_finished());
+            ending.join().expect("no panic");
+            drop(blocked.join());
+            assert!(last.expect("fifty").join().unwrap_err().is_cancelled());
+        }
+    });
+
+    struct Later(Arc<Mutex<Option<JoinHandle<()>>>>, Arc<AtomicBool>);
+    impl Drop for Later {
+        fn drop(&mut self) {
+            let next = self.0.lock().unwrap().take();
+            let next = next.expect("it was spawned");
+            assert!(next.join().unwrap_err().is_cancelled());
+            self.1.store(true, SeqCst);
+        }
+    }
+}
+
+/// A runtime that is held up in its end by a destructor, `with` another task suspended.
+fn held_up_in_its_end(
+    suspended: impl Future<Output = ()> + Send + 'static,
+    meanwhile: impl FnOnce(),
+) {
+    struct HoldUp(mpsc::Sender<()>, mpsc::Receiver<()>);
+    impl Drop for HoldUp {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+            let _ = self.1.recv();
+        }
+    }
+    let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+    drop(runtime.spawn(suspended));
+    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    let dam = Arc::new(Dam::new());
+    drop(runtime.spawn_blocking({
+        let dam = Arc::clone(&dam);
+        move || dam.wait()
+    }));
+    eventually("the worker is blocked", || dam.waiting() == 1);
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel();
+    let hold_up = HoldUp(begun, goes);
+    drop(runtime.spawn(async move { drop(hold_up) }));
+    let ending = thread::spawn(move || drop(runtime));
+    begins.recv().expect("a queued task is dropped");
+    meanwhile();
+    drop(go);
+    dam.open();
+    eventually("the end", || ending.is_finished());
+    ending.join().expect("no panic");
+}
+
+/// Calls a closure when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A timer fires for a task of a runtime that ends: its destructor is not for the thread of the
+/// timers, for which it may wait.
+#[test]
+fn a_destructor_that_sleeps_does_not_stop_the_timers() {
+    apart(60, || {
+        let nap = |ms| umcg::time::sleep(Duration::from_millis(ms));
+        held_up_in_its_end(
+            async move {
+                let _on_drop = OnDrop(|| umcg::block_on(nap(10)));
+                nap(100).await;
+            },
+            || thread::sleep(Duration::from_millis(200)),
+        );
+        umcg::block_on(nap(1));
+    });
+}
+
+/// A task of a runtime that ends is woken under a lock that its destructor takes.
+#[test]
+fn a_wake_up_drops_nothing_under_the_callers_lock() {
+    apart(60, || {
+        let waker = Arc::new(Mutex::new(None::<std::task::Waker>));
+        let (theirs, dropped) = (Arc::clone(&waker), Arc::clone(&waker));
+        let on_drop = OnDrop(move || drop(dropped.lock().unwrap()));
+        held_up_in_its_end(
+            async move {
+                let _on_drop = on_drop;
+                std::future::poll_fn(|cx| {
+                    *theirs.lock().unwrap() = Some(cx.waker().clone());
+                    std::task::Poll::<()>::Pending
+                })
+                .await;
+            },
+            || {
+                let mut waker = waker.lock().unwrap();
+                waker.take().expect("it was polled").wake();
+            },
+        );
+    });
+}
+
+#[test]
+fn a_runtime_may_be_dropped_in_its_own_hook() {
+    static SLOT: Mutex<Option<Runtime>> = Mutex::new(None);
+    apart(60, || {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let tells = Arc::clone(&dropped);
+        let runtime = Builder::new()
+            .servers(1)
+            .keep_alive(Duration::from_millis(10))
+            .on_worker_stop(move |_| {
+                let runtime = SLOT.lock().unwrap().take();
+                if runtime.is_some() {
+                    drop(runtime);
+                    tells.store(true, SeqCst);
+                }
+            })
+            .build()
+            .unwrap();
+        let (dam, handles) = blocked_for_ever(&runtime, 4);
+        *SLOT.lock().unwrap() = Some(runtime);
+        late_unblock(&dam, handles, threads::count());
+        eventually("the hook returns", || dropped.load(SeqCst));
+    });
+}
+
+/// The end of a runtime is waited for by a worker of another one, which has no other and is to
+/// run what the first one waits for.
+#[test]
+fn the_end_of_a_runtime_is_an_own_wait() {
+    apart(60, || {
+        let outer = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let inner = runtime(1);
+        let handle = outer.handle().clone();
+        let (begun, begins) = mpsc::channel();
+        let (go, goes) = mpsc::channel::<()>();
+        drop(inner.spawn_blocking(move || {
+            begun.send(()).unwrap();
+            goes.recv().unwrap_err();
+            handle.spawn(async {}).join().expect("it runs");
+        }));
+        begins.recv().unwrap();
+        let ends = outer.spawn_blocking(move || {
+            drop(go);
+            drop(inner);
+        });
+        eventually("the end of the inner one", || ends.is_finished());
+        ends.join().unwrap();
+    });
+}
+
+/// A stop hook that waits for a task, where the worker that ends was the only one there may be.
+#[test]
+fn a_stop_hook_may_wait_for_a_task() {
+    apart(60, || {
+        let hooks = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::clone(&hooks);
+        let runtime = Builder::new()
+            .servers(1)
+            .max_workers(1)
+            .min_idle_workers(0)
+            .keep_alive(Duration::from_millis(10))
+            .on_worker_stop(move |_| {
+                if counts.fetch_add(1, SeqCst) == 0 {
+                    let task = umcg::Handle::current().spawn(async { 7 });
+                    assert_eq!(task.join().unwrap(), 7);
+                    counts.fetch_add(10, SeqCst);
+                }
+            })
+            .build()
+            .unwrap();
+        runtime.spawn(async {}).join().unwrap();
+        eventually("the hook returns", || hooks.load(SeqCst) > 10);
+    });
+}
+
+/// Jobs that a pool keeps beyond its limit go with the runtime, also when those that run are
+/// left behind.
+#[test]
+fn the_queue_of_a_pool_ends_with_its_runtime() {
+    apart(60, || {
+        let runtime = runtime(1);
+        let pool = {
+            let _entered = runtime.enter();
+            ThreadPool::new(1)
+        };
+        let dam = Arc::new(Dam::new());
+        pool.execute({
+            let dam = Arc::clone(&dam);
+            move || dam.wait()
+        });
+        eventually("it is blocked", || dam.waiting() == 1);
+        let waits = thread::spawn({
+            let pool = pool.clone();
+            move || pool.install(|| 7)
+        });
+        eventually("a job is queued", || pool.queued_count() == 1);
+        runtime.shutdown_background();
+        eventually("it is told", || waits.is_finished());
+        waits.join().expect_err("it was never run");
+        // And one that comes late.
+        let late = pool.clone();
+        let late = thread::spawn(move || late.install(|| 7));
+        eventually("it is told as well", || late.is_finished());
+        late.join().expect_err("it is not run either");
+        dam.open();
+        pool.join();
     });
 }

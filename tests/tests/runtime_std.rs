@@ -480,3 +480,60 @@ fn a_thread_pool_of_rayon_s_shape() {
         assert_eq!(values, (0..100).collect::<Vec<_>>());
     });
 }
+
+/// Another task's destructor runs inside of a thread's code, and asks who it is.
+#[test]
+fn a_thread_stays_itself_while_a_task_is_dropped_on_it() {
+    struct Asks;
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            drop(umcg::thread::current());
+        }
+    }
+    fn check(gone: &umcg::Handle) {
+        let me = umcg::thread::current();
+        let asks = Asks;
+        // Cancelled at once, here.
+        drop(gone.spawn_blocking(move || drop(asks)));
+        assert_eq!(umcg::thread::current().id(), me.id());
+        me.unpark();
+        umcg::thread::park();
+    }
+    apart(60, || {
+        let ended = runtime();
+        let gone = ended.handle().clone();
+        drop(ended);
+        check(&gone);
+        let runtime = runtime();
+        let _entered = runtime.enter();
+        umcg::thread::spawn(move || check(&gone))
+            .join()
+            .expect("it comes to its end");
+    });
+}
+
+/// A job of one pool waits for another one, whose job comes back to the first.
+#[test]
+fn pools_may_wait_for_each_other() {
+    apart(60, || {
+        let (a, b) = (ThreadPool::new(1), ThreadPool::new(1));
+        let (first, second) = (a.clone(), b.clone());
+        let sum = a.install(move || 1 + second.install(|| 2 + first.install(|| 4)));
+        assert_eq!(sum, 7);
+        // The limits are what they were.
+        for pool in [&a, &b] {
+            let most = AtomicUsize::new(0);
+            let now = AtomicUsize::new(0);
+            pool.scope(|s| {
+                for _ in 0..20 {
+                    s.spawn(|_| {
+                        most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                        thread::sleep(Duration::from_millis(1));
+                        now.fetch_sub(1, SeqCst);
+                    });
+                }
+            });
+            assert_eq!(most.into_inner(), 1);
+        }
+    });
+}

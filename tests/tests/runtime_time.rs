@@ -1,6 +1,10 @@
 //! Timers where the system gives less than they would like.
 
 use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -68,5 +72,34 @@ fn timers_need_no_thread_of_their_own() {
             .join()
             .expect("no timer fails its task");
         waits.abort();
+    });
+}
+
+/// A waker of somebody else's panics, with a payload whose destructor panics, too.
+#[test]
+fn a_waker_that_panics_badly_does_not_stop_the_timers() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::panic_any(Payload);
+        }
+    }
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("the destructor of a payload");
+        }
+    }
+    apart(60, || {
+        let mut sleep = pin!(umcg::time::sleep(Duration::from_millis(1)));
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(
+            sleep
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        thread::sleep(Duration::from_millis(50));
+        umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
     });
 }

@@ -14,6 +14,7 @@ use super::{
     sleep::Sleep,
 };
 use crate::{
+    context::{self, Helper},
     sync::{
         AtomicU32,
         Ordering::{Relaxed, SeqCst},
@@ -150,6 +151,12 @@ pub(super) struct Backlog {
     pub(super) injector: CachePadded<Queue<Runnable>>,
     /// One a server.
     pub(super) servers: Box<[CachePadded<Waiting>]>,
+}
+
+impl Helper for Backlog {
+    fn help(&self) {
+        self.sweep();
+    }
 }
 
 impl Backlog {
@@ -358,17 +365,20 @@ impl Backlog {
         self.servers[server].tid.load(SeqCst)
     }
 
-    /// Drops all tasks, on this thread. Their destructors are contained by the task layer.
+    /// Drops all tasks, on this thread. Their destructors are contained by the task layer; one that
+    /// waits for another of these tasks drops that one first.
     pub(super) fn sweep(&self) {
-        while let Some(task) = self.injector.pop() {
-            drop(task);
-        }
-        for server in &self.servers {
-            drop(server.lifo.take());
-            while let Some(task) = server.queue.pop() {
+        context::with_helper(self, || {
+            while let Some(task) = self.injector.pop() {
                 drop(task);
             }
-        }
+            for server in &self.servers {
+                drop(server.lifo.take());
+                while let Some(task) = server.queue.pop() {
+                    drop(task);
+                }
+            }
+        });
     }
 
     /// How many tasks and workers wait at one server, for metrics.

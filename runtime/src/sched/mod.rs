@@ -2,6 +2,7 @@
 #![doc = include_str!("README.md")]
 
 mod arena;
+mod at_stop;
 mod backlog;
 mod cap;
 mod clock;
@@ -37,11 +38,12 @@ use std::{
 
 use umcg_sys::Provider;
 
+use self::at_stop::AtStop;
 use self::{
     arena::Arena, backlog::Backlog, counters::OutsideCounts, grow::Grow, life::Life, refs::Refs,
     server::Server, signals::SignalMask, sleep::Sleep, stock::TaskRef, worker::Worker,
 };
-pub(crate) use self::{config::Config, start::Threads, worker::with_own_handle};
+pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
 use crate::{
     context,
     spawn::Refusal,
@@ -70,6 +72,7 @@ pub(crate) struct Shared {
     owned: OwnedTasks,
     /// Those that tasks hold to this.
     refs: Refs,
+    at_stop: AtStop,
     tasks: OutsideCounts,
 }
 
@@ -90,6 +93,7 @@ impl Shared {
             life: Life::new(),
             owned: OwnedTasks::new(servers),
             refs: Refs::new(),
+            at_stop: AtStop::new(),
             tasks: OutsideCounts::default(),
             config,
         }
@@ -115,9 +119,9 @@ impl Shared {
         self.config.stack_size
     }
 
-    /// Whether the calling thread is a worker of this runtime.
+    /// Whether the calling thread is a worker's of this runtime, hooks included.
     pub(crate) fn is_current(&self) -> bool {
-        worker::with_current(self, |_| ()).is_some()
+        worker::is_thread_of(self)
     }
 
     /// The first step of a thread that runs no code of the user's: no signal is handled on it,
@@ -261,20 +265,19 @@ impl Schedule for Shared {
     }
 
     fn schedule(&self, task: Runnable, origin: Origin) {
-        if self.life.phase.is_stopping() {
-            if matches!(origin, Origin::Spawn | Origin::Fork) {
-                self.tasks.count_spawn();
-            }
+        let new = matches!(origin, Origin::Spawn | Origin::Fork);
+        if new && self.life.phase.is_stopping() {
+            self.tasks.count_spawn();
             drop(task);
             return;
         }
         let what = self.enqueue(task, origin);
         // After the push. Pairs with the store and the sweep in `stop`: either the sweep finds
-        // the task, or we see the flag and sweep ourselves. And with the fences of whoever is
-        // about to sleep: servers (`Sleep::idle`) and the provider's watcher.
+        // the task, or we see the phase. And with the fences of whoever is about to sleep: servers
+        // (`Sleep::idle`) and the provider's watcher.
         fence(SeqCst);
         if self.life.phase.is_stopping() {
-            self.backlog.sweep();
+            self.leave_to_a_sweep(origin);
         } else {
             self.announce(what);
         }

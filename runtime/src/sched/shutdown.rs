@@ -1,7 +1,10 @@
 //! The end of a runtime. The steps are numbered in this directory's README, section 6.
 
 use std::{
-    sync::atomic::{Ordering::SeqCst, fence},
+    sync::{
+        Arc,
+        atomic::{Ordering::SeqCst, fence},
+    },
     time::Instant,
 };
 
@@ -10,9 +13,9 @@ use umcg_sys::Error;
 use super::{
     Shared, Threads,
     server::Server,
-    worker::{Worker, seat},
+    worker::{self, Worker, seat},
 };
-use crate::trace;
+use crate::{context, task::Origin, trace};
 
 impl Shared {
     /// Takes no more tasks, and cancels those that are queued or suspended: they are dropped
@@ -20,12 +23,40 @@ impl Shared {
     /// on their stack. Idempotent.
     pub(crate) fn stop(&self) {
         self.life.phase.stop();
-        self.backlog.sweep();
-        // Their wakers bring the suspended ones to `schedule`, which drops them.
+        // Their wakers queue the suspended ones. All of them before any is dropped: a destructor
+        // may wait for another's end.
         self.owned.close();
-        self.backlog.sweep();
         self.grow.rouse();
         self.wake_servers();
+        self.at_stop.run();
+        self.life.phase.begin_sweep();
+        self.backlog.sweep();
+    }
+
+    /// A task was queued while the runtime stops, and the caller has passed a SeqCst fence since.
+    /// It is dropped by whoever stops the runtime, or by a worker.
+    ///
+    /// Not here: a waker is called with any lock of the user's held, and on threads that must not
+    /// wait for a destructor of the user's.
+    pub(super) fn leave_to_a_sweep(&self, origin: Origin) {
+        if !self.life.phase.is_swept() {
+            return;
+        }
+        if origin == Origin::Yield && worker::with_current(self, |_| ()).is_some() {
+            // It has just polled the task, and comes to its own sweep.
+            return;
+        }
+        // The waker was stopped for as long as all of `stop` took.
+        let backlog = Arc::clone(&self.backlog);
+        let elsewhere = std::thread::Builder::new()
+            .name(format!("{}-sweep", self.config.thread_name))
+            .spawn(move || {
+                umcg_sys::unmanage_current_thread();
+                backlog.sweep();
+            });
+        if elsewhere.is_err() {
+            self.backlog.sweep();
+        }
     }
 
     /// Has the servers leave at once, whatever their workers do: those become ordinary threads
@@ -45,6 +76,8 @@ impl Shared {
     /// Waits until the last thread of the runtime is about to end. False: the deadline came
     /// first.
     pub(crate) fn wait_for_all(&self, deadline: Option<Instant>) -> bool {
+        // Of a worker of another runtime, which may have to run what is waited for.
+        let _wait = context::own_wait();
         let all = self.life.wait_for_all(deadline);
         trace::stopped(
             if all { "all threads ended" } else { "timeout" },
@@ -56,6 +89,7 @@ impl Shared {
     /// Waits for the threads to be gone, destructors of thread-locals included. After
     /// [`wait_for_all`](Self::wait_for_all) said that they are about to end.
     pub(crate) fn join(&self, threads: Threads) {
+        let _wait = context::own_wait();
         let workers = self.arena.iter().filter_map(Worker::take_thread);
         for thread in threads.handles.into_iter().chain(workers) {
             // They abort rather than panic; a panic in a thread-local's destructor is the
@@ -69,7 +103,7 @@ impl Shared {
         if !self.life.phase.is_stopping() {
             trace::register_failed(&error);
             self.grow.note_stillborn();
-            home.want();
+            self.grow.want(home);
         }
     }
 
@@ -84,21 +118,25 @@ impl Shared {
         }
     }
 
-    /// The last thing a worker's thread does: it is not registered any more.
-    pub(super) fn worker_gone(&self, worker: &Worker) {
+    /// A worker is not registered any more: its place is free.
+    pub(super) fn worker_leaves(&self, worker: &Worker) {
         let server = &self.servers[worker.server()];
         trace::worker_gone(worker.index());
         worker.set_seat(seat::FREE);
         self.lose_worker(server);
+        self.grow.release();
+        if !self.life.phase.is_stopping() && server.is_wanting() {
+            self.grow.rouse();
+        }
+    }
+
+    /// The last thing a worker's thread does.
+    pub(super) fn worker_gone(&self, worker: &Worker) {
         if !self.life.phase.is_stopping() {
             // Nobody is going to join it; unjoined, its stack would stay.
             drop(worker.take_thread());
         }
         self.arena.put(worker.index());
-        self.grow.release();
-        if !self.life.phase.is_stopping() && server.is_wanting() {
-            self.grow.rouse();
-        }
         self.life.thread_goes();
     }
 }

@@ -40,6 +40,7 @@ impl WorkerThread {
                 self.switch(seat::PARKED, next);
                 continue;
             }
+            self.disarm_late();
             record.set_seat(seat::PARKED);
             let sleeper = Sleeper {
                 runtime,
@@ -83,7 +84,6 @@ impl WorkerThread {
         self.record().choice.give_up();
         if let Some(next) = next {
             self.give_back(next);
-            // It may be another server's by now than the one whose slot this worker has.
             self.shared
                 .look_at_inbox(&self.shared.servers[next.server()]);
         }
@@ -154,11 +154,7 @@ impl WorkerThread {
         record.set_seat(seat);
         // Relaxed: `next` reads it after it was dispatched, which orders that.
         record.publication.ask();
-        // Where the kernel stops a worker it may have been picked once more since it made its
-        // choice, and armed anew. Nobody arms it now.
-        if record.task().next_tid() != 0 {
-            self.disarm();
-        }
+        self.disarm_late();
         next.predecessor.store(record.index() + 1, Relaxed);
         record.task().set_next_tid(next.task().tid());
         // If it is judged before it gets there, `next` becomes an event of the server's, runs by
@@ -216,7 +212,7 @@ impl WorkerThread {
 
 impl Shared {
     /// After a push on the inbox of `server`: makes sure that somebody looks at it.
-    fn look_at_inbox(&self, server: &Server) {
+    pub(super) fn look_at_inbox(&self, server: &Server) {
         // The push, then the looks; pairs with the fence of the watcher, and with the server's
         // "RUNNABLE, then drain" (`begin_drain`).
         fence(SeqCst);

@@ -8,7 +8,8 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{
             AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            fence,
         },
     },
     thread::JoinHandle,
@@ -230,6 +231,17 @@ thread_local! {
     static CURRENT: Cell<*const WorkerThread> = const { Cell::new(ptr::null()) };
 }
 
+thread_local! {
+    /// The runtime whose worker this thread is, hooks included; null: none.
+    static THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
+/// Whether this thread is a worker's of that runtime, from its first line to its last.
+pub(super) fn is_thread_of(shared: &Shared) -> bool {
+    let of = THREAD_OF.try_with(Cell::get).unwrap_or(ptr::null());
+    ptr::eq(of, shared)
+}
+
 /// Calls `f` with the worker that this thread is, if it is one of that runtime.
 pub(super) fn with_current<R>(shared: &Shared, f: impl FnOnce(&WorkerThread) -> R) -> Option<R> {
     let current = CURRENT.try_with(Cell::get).ok()?;
@@ -278,6 +290,7 @@ pub(super) struct WorkerThread {
 /// The thread of the worker with this record.
 pub(super) fn main(shared: Arc<Shared>, index: u32) {
     let guard = AbortIfPanic("a worker's loop");
+    THREAD_OF.set(Arc::as_ptr(&shared));
     let this = WorkerThread {
         record: NonNull::from(shared.arena.get(index)),
         handle: Handle::new(Arc::clone(&shared)),
@@ -337,6 +350,8 @@ impl WorkerThread {
             }
             Err(error) => self.shared.worker_refused(home, error),
         }
+        // Before the hook, which may wait for a task that needs the place.
+        self.shared.worker_leaves(record);
         if let Some(hook) = &hooks.on_worker_stop {
             contain("on_worker_stop", || hook(record.index as usize));
         }
@@ -352,6 +367,10 @@ impl WorkerThread {
         unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
         CURRENT.set(self);
         self.serve();
+        if self.shared.life.phase.is_stopping() {
+            // Whatever made it leave, tasks may be left that it had queued.
+            self.shared.backlog.sweep();
+        }
         record.counts.tell(&self.server().counters);
         self.disarm();
         CURRENT.set(ptr::null());
@@ -419,6 +438,8 @@ impl WorkerThread {
                 self.spare(server);
                 self.rouse_server();
                 task.run();
+            } else if shared.life.phase.is_stopping() {
+                turn = None;
             } else {
                 turn = None;
                 if shared.grow.cap.is_exceeded() || !self.rest() {
@@ -435,6 +456,16 @@ impl WorkerThread {
             &self.shared.sleep,
             &mut self.turn.borrow_mut(),
         )?;
+        if source != Source::Own {
+            // Tasks that came along were in no queue for a moment, and a sweep may have passed by.
+            // They are there again, and then the look; pairs with the fences in `Phase`.
+            fence(SeqCst);
+            if self.shared.life.phase.is_stopping() {
+                // Nothing begins any more: for the sweep of this worker.
+                self.shared.backlog.injector.push(task);
+                return None;
+            }
+        }
         self.record().counts.count_take();
         if source == Source::Stolen {
             server.counters.count_steal();
@@ -534,7 +565,18 @@ impl WorkerThread {
         }
         match next {
             Some(next) => self.switch(seat, next),
-            None => self.publish_and_wait(seat),
+            None => {
+                self.disarm_late();
+                self.publish_and_wait(seat)
+            }
+        }
+    }
+
+    /// After `leave`: where the kernel stops a worker it may have been picked once more since it
+    /// disarmed, and armed anew. Nobody arms it now.
+    pub(super) fn disarm_late(&self) {
+        if self.record().task.next_tid() != 0 {
+            self.disarm();
         }
     }
 
@@ -610,6 +652,10 @@ impl WorkerThread {
             server.expect_idle();
         }
         server.inbox().push(&self.shared.arena, worker.index);
+        if worker.server() != self.record().server() {
+            // It may sleep, and this worker does not come past it.
+            self.shared.look_at_inbox(server);
+        }
     }
 }
 

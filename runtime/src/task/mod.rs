@@ -96,7 +96,8 @@ pub(crate) trait Schedule: Send + Sync + 'static {
     /// Takes a task that is ready. Called by spawners and wakers on any thread, inside and
     /// outside of the runtime, with any lock of the user's held: it waits for nothing of the user's
     /// (a worker may wait for the lock of its server's list of tasks, `sched/queue.rs`), never runs
-    /// the task, never unwinds. After shutdown it drops the task.
+    /// the task, never unwinds. After shutdown it drops a new task at once, and leaves a woken one to
+    /// somebody else.
     fn schedule(&self, task: Runnable, origin: Origin);
 
     /// A task came to its end: completed, panicked or cancelled. Called once for each, on the

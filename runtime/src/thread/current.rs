@@ -89,6 +89,21 @@ impl Thread {
     }
 }
 
+/// Keeps what is current on this thread, for the time that another task's code runs inside of this
+/// one's.
+pub(crate) fn keep_current() -> KeepCurrent {
+    KeepCurrent(replace(None))
+}
+
+/// See [`keep_current`].
+pub(crate) struct KeepCurrent(Option<Seen>);
+
+impl Drop for KeepCurrent {
+    fn drop(&mut self) {
+        drop(replace(self.0.take()));
+    }
+}
+
 fn replace(seen: Option<Seen>) -> Option<Seen> {
     CURRENT
         .try_with(|current| current.replace(seen))

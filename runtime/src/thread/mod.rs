@@ -25,6 +25,7 @@ use std::{fmt, io};
 
 pub use std::thread::{AccessError, LocalKey, Result, available_parallelism, panicking};
 
+pub(crate) use self::current::keep_current;
 pub use self::{
     builder::Builder,
     current::{Thread, ThreadId, current},

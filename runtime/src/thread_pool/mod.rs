@@ -166,7 +166,10 @@ impl ThreadPool {
         };
         // SAFETY: the wait below ends when the job has been dropped, called or not.
         unsafe { self.pool.execute_unchecked(Box::new(move || job.call())) };
+        // As rayon's threads do, which go on with jobs of their own pool meanwhile.
+        let paused = Pool::pause_current();
         latch.wait();
+        drop(paused);
         match result.into_inner() {
             Some(Ok(value)) => value,
             Some(Err(payload)) => resume_unwind(payload),

@@ -25,6 +25,7 @@ use super::home::Home;
 use crate::{
     context,
     parker::{futex_wait, futex_wake},
+    sched::Stops,
     task::{Name, discard, spawn_closure},
 };
 
@@ -70,7 +71,7 @@ thread_local! {
 
 impl Pool {
     pub(super) fn new(name: Name, home: Home, max: usize) -> Arc<Self> {
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             name,
             home,
             state: Mutex::new(State {
@@ -82,7 +83,10 @@ impl Pool {
             active: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
             emptied: AtomicU32::new(0),
-        })
+        });
+        let stops: Arc<dyn Stops> = Arc::clone(&pool) as _;
+        pool.home.handle().shared().call_at_stop(&stops);
+        pool
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -118,6 +122,10 @@ impl Pool {
             state.admitted += 1;
             drop(state);
             self.start(job);
+        } else if self.home.handle().shared().is_stopping() {
+            // Under the lock: `runtime_stops` comes after it, or has been.
+            drop(state);
+            discard(job);
         } else {
             // Allocated under the lock, which is rare enough: the pool is full.
             state.queue.push_back(Box::new(job));
@@ -200,6 +208,36 @@ impl Pool {
         }
     }
 
+    /// Drops the jobs that are not admitted, of a runtime that stops; `places` of those that are
+    /// have gone as well.
+    fn drop_queued(&self, places: usize) {
+        let jobs = {
+            let mut state = self.state.lock();
+            state.admitted -= places;
+            mem::take(&mut state.queue)
+        };
+        for job in jobs {
+            discard(job);
+        }
+        self.check_empty(&self.state.lock());
+    }
+
+    /// The pool whose job this code is, if it is one, is about to wait for another pool: see
+    /// [`pause`](Self::pause).
+    pub(super) fn pause_current() -> Option<PausedCurrent> {
+        let current = CURRENT.with(Cell::get);
+        if current.is_null() {
+            return None;
+        }
+        // SAFETY: from `Arc::as_ptr`, of an `Arc` that `Admitted::run` further up this stack holds.
+        let pool = unsafe {
+            Arc::increment_strong_count(current);
+            Arc::from_raw(current)
+        };
+        std::mem::forget(pool.pause());
+        Some(PausedCurrent(pool))
+    }
+
     /// To be called under the lock when a job has gone.
     fn check_empty(&self, state: &State) {
         if state.is_empty() {
@@ -217,8 +255,23 @@ impl State {
     }
 }
 
+impl Stops for Pool {
+    fn runtime_stops(&self) {
+        self.drop_queued(0);
+    }
+}
+
 /// See [`Pool::pause`]. The job goes on, at once, when this is dropped.
 pub(super) struct Paused<'a>(&'a Arc<Pool>);
+
+/// See [`Pool::pause_current`].
+pub(super) struct PausedCurrent(Arc<Pool>);
+
+impl Drop for PausedCurrent {
+    fn drop(&mut self) {
+        drop(Paused(&self.0));
+    }
+}
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
@@ -292,14 +345,6 @@ impl Drop for Admitted {
         let Some(pool) = self.0.take() else { return };
         // The queued jobs go the same way, here, since each as a task of its own would drop
         // the next one inside its own drop.
-        let jobs = {
-            let mut state = pool.state.lock();
-            state.admitted -= 1;
-            mem::take(&mut state.queue)
-        };
-        for job in jobs {
-            discard(job);
-        }
-        pool.check_empty(&pool.state.lock());
+        pool.drop_queued(1);
     }
 }

@@ -182,7 +182,9 @@ impl Driver {
                 drop(state);
                 for waker in due.drain(..) {
                     // A waker of a foreign executor may panic; the other timers go on.
-                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+                    crate::task::discard(std::panic::catch_unwind(std::panic::AssertUnwindSafe(
+                        || waker.wake(),
+                    )));
                 }
                 state = self.state.lock();
                 continue;

@@ -328,7 +328,12 @@ unsafe impl Provider for Device {
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
         let stat = self.node.stat(server_tid).ok()?;
         Some(ServerCounters {
-            cpu: pinned(|table| table.get(&server_tid).copied()),
+            // A server asks on its way out, and who holds this may be a worker that the server is
+            // to pick: then without.
+            cpu: PINNED
+                .try_lock()
+                .ok()
+                .and_then(|table| table.as_ref()?.get(&server_tid).copied()),
             dispatches: stat.dispatches,
             blocks_kernel: stat.blocks,
             preempted: stat.preempted,

@@ -1,0 +1,145 @@
+//! A worker that is held up in the middle of the scheduler, where it frees memory.
+//!
+//! This binary has an allocator of its own, which can hold up one free of one size.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
+
+use umcg::{Builder, JoinHandle, Runtime};
+use umcg_tests::{
+    fault::{Dam, apart, eventually},
+    skip,
+};
+
+/// What a block of the injector takes, 63 tasks and a link, which is freed when its last task was
+/// taken. In the middle of a fetch: the tasks that come along are in no queue at that moment.
+const BLOCK: usize = 63 * 16 + 8;
+
+static HOLD: AtomicU32 = AtomicU32::new(hold::NOTHING);
+
+mod hold {
+    pub(super) const NOTHING: u32 = 0;
+    /// The next free of that size, by a worker, is held up; becomes HELD.
+    pub(super) const ARMED: u32 = 1;
+    pub(super) const HELD: u32 = 2;
+}
+
+struct Allocator;
+
+// SAFETY: the system's.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as here.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        if layout.size() == BLOCK
+            && HOLD.load(SeqCst) == hold::ARMED
+            && is_worker()
+            && HOLD
+                .compare_exchange(hold::ARMED, hold::HELD, SeqCst, SeqCst)
+                .is_ok()
+        {
+            while HOLD.load(SeqCst) == hold::HELD {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // SAFETY: as here.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+/// By the thread's name, without an allocation.
+fn is_worker() -> bool {
+    let mut name = [0_u8; 16];
+    // SAFETY: room for a thread's name.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name.starts_with(b"umcg-w")
+}
+
+/// A runtime whose only worker has fetched tasks and not yet put them into its queue, and the
+/// handles of all tasks. `None`: the injector's memory is not what it was when this was written.
+fn caught_in_a_fetch(
+    task: impl Fn() + Clone + Send + 'static,
+) -> Option<(Runtime, Vec<JoinHandle<()>>)> {
+    let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+    let dam = Arc::new(Dam::new());
+    let first = runtime.spawn_blocking({
+        let dam = Arc::clone(&dam);
+        move || dam.wait()
+    });
+    eventually("the worker is blocked", || dam.waiting() == 1);
+    let mut handles: Vec<_> = (0..200)
+        .map(|_| runtime.spawn_blocking(task.clone()))
+        .collect();
+    handles.push(first);
+    HOLD.store(hold::ARMED, SeqCst);
+    dam.open();
+    for _ in 0..2_000 {
+        if HOLD.load(SeqCst) == hold::HELD {
+            return Some((runtime, handles));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    HOLD.store(hold::NOTHING, SeqCst);
+    None
+}
+
+const OTHER: &str = "the injector does not free blocks of that size";
+
+#[test]
+fn tasks_between_two_queues_are_cancelled_in_the_background() {
+    apart(60, || {
+        let Some((runtime, handles)) = caught_in_a_fetch(|| ()) else {
+            skip!("{OTHER}");
+        };
+        runtime.shutdown_background();
+        HOLD.store(hold::NOTHING, SeqCst);
+        let joins = thread::spawn(move || {
+            for handle in handles {
+                let _ = handle.join();
+            }
+        });
+        eventually("each is run or cancelled", || joins.is_finished());
+    });
+}
+
+/// The one that the worker is about to run waits for one that came along.
+#[test]
+fn tasks_between_two_queues_do_not_hold_a_drop_up() {
+    apart(60, || {
+        let last = Arc::new(Mutex::new(None::<JoinHandle<()>>));
+        let task = {
+            let last = Arc::clone(&last);
+            move || {
+                let last = last.lock().unwrap().take();
+                if let Some(last) = last {
+                    let _ = last.join();
+                }
+            }
+        };
+        let Some((runtime, mut handles)) = caught_in_a_fetch(task) else {
+            skip!("{OTHER}");
+        };
+        // One of those behind the one that the worker is about to run.
+        *last.lock().unwrap() = Some(handles.swap_remove(50));
+        let ending = thread::spawn(move || drop(runtime));
+        // It is as far as it comes.
+        thread::sleep(Duration::from_millis(100));
+        HOLD.store(hold::NOTHING, SeqCst);
+        eventually("the end", || ending.is_finished());
+        ending.join().expect("no panic");
+        drop(handles);
+    });
+}
