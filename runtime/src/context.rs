@@ -36,10 +36,9 @@ pub(crate) trait WorkerHook {
     fn checkpoint(&self);
 }
 
-/// Whoever drops other tasks on this thread, and can go on with that while one of them waits.
+/// Whoever drops tasks on this thread.
 pub(crate) trait Helper {
-    /// Drops what there is by now. Called at the beginning of a wait, so that it may take user
-    /// code in turn.
+    /// One of their destructors is about to wait: has somebody else go on with the others.
     fn help(&self);
 }
 
@@ -184,7 +183,7 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
     Some(f(unsafe { hook.as_ref() }))
 }
 
-/// Helpers inside of helpers, at most: each is a piece of the stack.
+/// Helpers inside of helpers, at most: where no thread can be had each is a piece of the stack.
 const MOST_HELPERS: u32 = 100;
 
 /// Runs `f`, in which tasks are dropped. A wait of the runtime's own that one of them makes calls

@@ -13,7 +13,8 @@ use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics,
 /// # Shutting down
 ///
 /// Three ways, all of which begin alike: no task is taken any more, and those that are queued
-/// or suspended are cancelled; their futures are dropped on the calling thread or on a worker.
+/// or suspended are cancelled; their futures are dropped on the calling thread, on a worker, or, when
+/// a destructor waits meanwhile, on a thread that is made for the others.
 /// Tasks that run go on: a future to its next suspension point, where it is dropped, a closure
 /// to its end. The ways differ in what happens then.
 ///

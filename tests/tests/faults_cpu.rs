@@ -437,7 +437,8 @@ fn comes_to_policy(runtime: &Runtime, policy: i32, what: &str) {
         let tasks: Vec<_> = (0..20)
             .map(|_| {
                 runtime.spawn_blocking(|| {
-                    thread::sleep(Duration::from_micros(200));
+                    // Longer than the monitor looks away: it takes two looks at one that sleeps.
+                    thread::sleep(Duration::from_millis(3));
                     umcg::thread::yield_now();
                     (proc::policy(0), proc::slice())
                 })

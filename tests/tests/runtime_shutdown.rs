@@ -502,6 +502,105 @@ fn destructors_join_each_other() {
     }
 }
 
+/// Ends a runtime of one blocked worker with tasks that are queued in this order. Each does its
+/// part when it is dropped, and is known to the others by its place.
+fn end_with_queued(parts: Vec<Part>) {
+    let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+    let (dam, blocked) = blocked_for_ever(&runtime, 1);
+    let handles: Handles = Arc::default();
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = parts.len();
+    for part in parts {
+        let (theirs, done) = (Arc::clone(&handles), Arc::clone(&done));
+        let mut part = Some(part);
+        let on_drop = OnDrop(move || {
+            part.take().expect("dropped once")(&theirs);
+            done.fetch_add(1, SeqCst);
+        });
+        let handle = runtime.spawn(async move { drop(on_drop) });
+        handles.lock().unwrap().push(Some(handle));
+    }
+    let ending = thread::spawn(move || runtime.shutdown_background());
+    eventually("all of them are dropped", || done.load(SeqCst) == count);
+    eventually("the end", || ending.is_finished());
+    ending.join().expect("no panic");
+    dam.open();
+    for handle in blocked {
+        drop(handle.join());
+    }
+}
+
+type Handles = Arc<Mutex<Vec<Option<JoinHandle<()>>>>>;
+
+type Part = Box<dyn FnOnce(&Handles) + Send>;
+
+/// Waits for the one at that place.
+fn joins(place: usize) -> Part {
+    Box::new(move |handles| {
+        let handle = handles.lock().unwrap()[place].take();
+        let handle = handle.expect("joined once");
+        assert!(handle.join().unwrap_err().is_cancelled());
+    })
+}
+
+/// The one in the middle waits for one that is being dropped, and waits.
+#[test]
+fn destructors_that_wait_are_not_nested() {
+    apart(60, || {
+        end_with_queued(vec![joins(2), joins(0), Box::new(|_| ())]);
+        end_with_queued(vec![joins(1), Box::new(|_| ()), joins(0)]);
+        let nap = || umcg::block_on(umcg::time::sleep(Duration::from_millis(20)));
+        end_with_queued(vec![Box::new(move |_| nap()), joins(0)]);
+        // With a lock held across the wait.
+        let lock = Arc::new(Mutex::new(()));
+        let other = Arc::clone(&lock);
+        end_with_queued(vec![
+            Box::new(move |_| {
+                let _held = lock.lock().unwrap();
+                nap();
+            }),
+            Box::new(move |_| drop(other.lock().unwrap())),
+        ]);
+        // More than there are helpers on one stack.
+        let chain: Vec<_> = (1..=150).map(joins).collect();
+        end_with_queued(chain.into_iter().chain([nothing()]).collect());
+    });
+
+    fn nothing() -> Part {
+        Box::new(|_| ())
+    }
+}
+
+/// A job that a pool keeps waits, when it is dropped, for a task that is suspended.
+#[test]
+fn a_job_of_a_pool_joins_a_suspended_task() {
+    apart(60, || {
+        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let suspended = runtime.spawn(std::future::pending::<()>());
+        eventually("it is suspended", || runtime.metrics().suspended == 1);
+        let pool = {
+            let _entered = runtime.enter();
+            ThreadPool::new(1)
+        };
+        let dam = Arc::new(Dam::new());
+        pool.execute({
+            let dam = Arc::clone(&dam);
+            move || dam.wait()
+        });
+        eventually("the worker is blocked", || dam.waiting() == 1);
+        let mut suspended = Some(suspended);
+        let on_drop = OnDrop(move || {
+            let suspended = suspended.take().expect("dropped once");
+            assert!(suspended.join().unwrap_err().is_cancelled());
+        });
+        pool.execute(move || drop(on_drop));
+        let ending = thread::spawn(move || runtime.shutdown_background());
+        eventually("the end", || ending.is_finished());
+        ending.join().expect("no panic");
+        dam.open();
+    });
+}
+
 /// A runtime that is held up in its end by a destructor, `with` another task suspended.
 fn held_up_in_its_end(
     suspended: impl Future<Output = ()> + Send + 'static,

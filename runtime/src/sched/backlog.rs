@@ -14,7 +14,6 @@ use super::{
     sleep::Sleep,
 };
 use crate::{
-    context::{self, Helper},
     sync::{
         AtomicU32,
         Ordering::{Relaxed, SeqCst},
@@ -151,12 +150,6 @@ pub(super) struct Backlog {
     pub(super) injector: CachePadded<Queue<Runnable>>,
     /// One a server.
     pub(super) servers: Box<[CachePadded<Waiting>]>,
-}
-
-impl Helper for Backlog {
-    fn help(&self) {
-        self.sweep();
-    }
 }
 
 impl Backlog {
@@ -365,20 +358,18 @@ impl Backlog {
         self.servers[server].tid.load(SeqCst)
     }
 
-    /// Drops all tasks, on this thread. Their destructors are contained by the task layer; one that
-    /// waits for another of these tasks drops that one first.
+    /// Drops all tasks, on this thread. Their destructors are contained by the task layer. See
+    /// [`Shared::sweep`](super::Shared::sweep).
     pub(super) fn sweep(&self) {
-        context::with_helper(self, || {
-            while let Some(task) = self.injector.pop() {
+        while let Some(task) = self.injector.pop() {
+            drop(task);
+        }
+        for server in &self.servers {
+            drop(server.lifo.take());
+            while let Some(task) = server.queue.pop() {
                 drop(task);
             }
-            for server in &self.servers {
-                drop(server.lifo.take());
-                while let Some(task) = server.queue.pop() {
-                    drop(task);
-                }
-            }
-        });
+        }
     }
 
     /// How many tasks and workers wait at one server, for metrics.

@@ -31,7 +31,7 @@ mod worker;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{Ordering::SeqCst, fence},
     },
 };
@@ -74,10 +74,12 @@ pub(crate) struct Shared {
     refs: Refs,
     at_stop: AtStop,
     tasks: OutsideCounts,
+    /// This.
+    this: Weak<Self>,
 }
 
 impl Shared {
-    fn new(config: Config, provider: Arc<dyn Provider>, why: String) -> Self {
+    fn new(config: Config, provider: Arc<dyn Provider>, why: String, this: Weak<Self>) -> Self {
         let servers = config.servers;
         Self {
             watched: provider.facts().watches,
@@ -95,6 +97,7 @@ impl Shared {
             refs: Refs::new(),
             at_stop: AtStop::new(),
             tasks: OutsideCounts::default(),
+            this,
             config,
         }
     }

@@ -15,7 +15,21 @@ use super::{
     server::Server,
     worker::{self, Worker, seat},
 };
-use crate::{context, task::Origin, trace};
+use crate::{
+    Handle,
+    context::{self, Helper},
+    panic::AbortIfPanic,
+    task::Origin,
+    trace,
+};
+
+impl Helper for Shared {
+    fn help(&self) {
+        if self.backlog.len() > 0 && !self.start_sweeper() {
+            self.sweep();
+        }
+    }
+}
 
 impl Shared {
     /// Takes no more tasks, and cancels those that are queued or suspended: they are dropped
@@ -28,9 +42,17 @@ impl Shared {
         self.owned.close();
         self.grow.rouse();
         self.wake_servers();
-        self.at_stop.run();
+        // Here the first destructor runs, at the earliest.
         self.life.phase.begin_sweep();
-        self.backlog.sweep();
+        context::with_helper(self, || self.at_stop.run());
+        self.sweep();
+    }
+
+    /// Drops what is queued, on this thread. If a destructor waits, by a wait of the runtime's own,
+    /// the others are left to another thread: it may wait for one of them. Never on this stack:
+    /// one of them may wait for it, or for a lock that it holds.
+    pub(super) fn sweep(&self) {
+        context::with_helper(self, || self.backlog.sweep());
     }
 
     /// A task was queued while the runtime stops, and the caller has passed a SeqCst fence since.
@@ -47,16 +69,36 @@ impl Shared {
             return;
         }
         // The waker was stopped for as long as all of `stop` took.
-        let backlog = Arc::clone(&self.backlog);
-        let elsewhere = std::thread::Builder::new()
-            .name(format!("{}-sweep", self.config.thread_name))
-            .spawn(move || {
-                umcg_sys::unmanage_current_thread();
-                backlog.sweep();
-            });
-        if elsewhere.is_err() {
-            self.backlog.sweep();
+        if !self.start_sweeper() {
+            self.sweep();
         }
+    }
+
+    /// A thread that drops what is queued. False: it cannot be had.
+    fn start_sweeper(&self) -> bool {
+        let Some(shared) = self.this.upgrade() else {
+            return false;
+        };
+        self.life.thread_comes();
+        let started = std::thread::Builder::new()
+            .name(format!("{}-sweep", self.config.thread_name))
+            .stack_size(self.config.stack_size)
+            .spawn(move || {
+                let guard = AbortIfPanic("a sweep");
+                shared.signals.apply();
+                umcg_sys::unmanage_current_thread();
+                worker::become_thread_of(&shared);
+                let handle = Handle::new(Arc::clone(&shared));
+                let entered = context::enter(&handle);
+                shared.sweep();
+                drop(entered);
+                guard.disarm();
+                shared.life.thread_goes();
+            });
+        if started.is_err() {
+            self.life.thread_goes();
+        }
+        started.is_ok()
     }
 
     /// Has the servers leave at once, whatever their workers do: those become ordinary threads

@@ -28,7 +28,7 @@ impl Shared {
         provider: Arc<dyn Provider>,
         why: String,
     ) -> Result<(Arc<Self>, Threads), BuildError> {
-        let shared = Arc::new(Self::new(config, provider, why));
+        let shared = Arc::new_cyclic(|this| Self::new(config, provider, why, this.clone()));
         let mut threads = Threads {
             handles: Vec::new(),
         };

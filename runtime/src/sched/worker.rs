@@ -236,6 +236,11 @@ thread_local! {
     static THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
+/// From here on this thread is one of that runtime, to its end.
+pub(super) fn become_thread_of(shared: &Arc<Shared>) {
+    THREAD_OF.set(Arc::as_ptr(shared));
+}
+
 /// Whether this thread is a worker's of that runtime, from its first line to its last.
 pub(super) fn is_thread_of(shared: &Shared) -> bool {
     let of = THREAD_OF.try_with(Cell::get).unwrap_or(ptr::null());
@@ -290,7 +295,7 @@ pub(super) struct WorkerThread {
 /// The thread of the worker with this record.
 pub(super) fn main(shared: Arc<Shared>, index: u32) {
     let guard = AbortIfPanic("a worker's loop");
-    THREAD_OF.set(Arc::as_ptr(&shared));
+    become_thread_of(&shared);
     let this = WorkerThread {
         record: NonNull::from(shared.arena.get(index)),
         handle: Handle::new(Arc::clone(&shared)),
@@ -369,7 +374,7 @@ impl WorkerThread {
         self.serve();
         if self.shared.life.phase.is_stopping() {
             // Whatever made it leave, tasks may be left that it had queued.
-            self.shared.backlog.sweep();
+            self.shared.sweep();
         }
         record.counts.tell(&self.server().counters);
         self.disarm();
@@ -414,7 +419,7 @@ impl WorkerThread {
                 Pass::Gone => return,
             }
             if shared.life.phase.is_stopping() {
-                shared.backlog.sweep();
+                shared.sweep();
                 return;
             }
             if self.record().retire.load(Relaxed) {
@@ -462,7 +467,7 @@ impl WorkerThread {
             fence(SeqCst);
             if self.shared.life.phase.is_stopping() {
                 // Nothing begins any more: for the sweep of this worker.
-                self.shared.backlog.injector.push(task);
+                self.shared.backlog.servers[server.index()].queue.push(task);
                 return None;
             }
         }

@@ -75,14 +75,14 @@ impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
         }))
     }
 
-    /// Enters the waker of a task that is about to suspend for the first time. False: the
+    /// Enters the waker of a task that is about to suspend, if it is the first time. False: the
     /// runtime is shutting down.
     fn register(&self, cx: &Context<'_>) -> bool {
-        if self.meta.owned.get().is_some() {
-            return true;
-        }
         // SAFETY: see the field.
         let owned = unsafe { &*self.sched }.owned();
+        if self.meta.owned.get().is_some() {
+            return !owned.is_closed();
+        }
         let key = owned.insert(self.meta.id(), cx.waker());
         self.meta.owned.set(key);
         key.is_some()

@@ -21,8 +21,8 @@
 // poll. A suspended task is known to nobody but its wakers. For shutdown, a future that returns
 // `Pending` for the first time enters its waker into `OwnedTasks`; closures and futures that
 // never suspend do not pay for it. `OwnedTasks::close` wakes all of them, whereupon
-// `Schedule::schedule` drops them, and a task that suspends later is refused entry and cancels
-// itself.
+// `Schedule::schedule` has them dropped, and a task that suspends later, for the first time or not,
+// is told and cancels itself.
 
 mod abort;
 #[cfg(not(loom))]

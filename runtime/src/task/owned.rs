@@ -1,6 +1,11 @@
 //! The suspended tasks of a runtime, so that shutdown finds them.
 
-use std::{fmt, num::NonZeroU32, task::Waker};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    task::Waker,
+};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -14,6 +19,9 @@ pub(crate) struct OwnedTasks {
     /// stay on one shard for a while and threads seldom meet. Held for a few instructions, never
     /// while a waker is called.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
+    /// Set before the first waker is called by `close`. One that finds its task SCHEDULED does
+    /// nothing, and the poll that comes then looks here.
+    closed: AtomicBool,
 }
 
 struct Shard {
@@ -38,7 +46,15 @@ impl OwnedTasks {
                     }))
                 })
                 .collect(),
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a task that is about to suspend once more is to cancel itself instead.
+    pub(super) fn is_closed(&self) -> bool {
+        // Relaxed: set before the wake, whose change of the task's state is read by the one that
+        // begins the poll. A wake that comes later has the task polled again.
+        self.closed.load(Relaxed)
     }
 
     /// Enters a task's waker. `None`: closed, the task is to cancel itself.
@@ -71,11 +87,13 @@ impl OwnedTasks {
     }
 
     /// Wakes all suspended tasks and takes no more: a task that suspends from now on cancels
-    /// itself instead. The scheduler calls this after it began to drop what is scheduled.
+    /// itself instead, also if it was suspended before. The scheduler calls this once it begins
+    /// nothing any more.
     ///
     /// Idempotent. Calls wakers, hence [`Schedule::schedule`](super::Schedule::schedule), on
     /// this thread; no lock is held then.
     pub(crate) fn close(&self) {
+        self.closed.store(true, Relaxed);
         for shard in &self.shards {
             let wakers = {
                 let mut shard = shard.lock();

@@ -461,6 +461,22 @@ fn task_that_suspends_after_shutdown_cancels_itself() {
 }
 
 #[test]
+fn task_that_suspends_again_after_shutdown_cancels_itself() {
+    let sched = ManualSched::new();
+    let drops = Drops::default();
+    let probe = Probe::default();
+    let handle = spawn_future(&sched, None, probe.clone().run(drops.token()));
+    sched.run_all();
+    // Scheduled: the wake of the shutdown finds that and does nothing.
+    probe.waker().wake();
+    let (task, _) = sched.take().unwrap();
+    sched.shutdown();
+    task.run();
+    assert_eq!(drops.count(), 1);
+    assert!(handle.join().unwrap_err().is_cancelled());
+}
+
+#[test]
 fn spawn_after_shutdown_is_cancelled() {
     let sched = ManualSched::new();
     sched.shutdown();

@@ -136,7 +136,8 @@ impl ThreadPool {
 
     /// Runs `op` as a job of this pool, and waits for its result.
     ///
-    /// Inside a job of this pool it just calls `op`.
+    /// Inside a job of this pool it just calls `op`. A job of another pool that waits here leaves
+    /// its place there to the next one, as if it had ended, and goes on beside it.
     ///
     /// # Panics
     ///
@@ -166,9 +167,10 @@ impl ThreadPool {
         };
         // SAFETY: the wait below ends when the job has been dropped, called or not.
         unsafe { self.pool.execute_unchecked(Box::new(move || job.call())) };
+        let waits = Waits(&latch);
         // As rayon's threads do, which go on with jobs of their own pool meanwhile.
-        let paused = Pool::pause_current();
-        latch.wait();
+        let paused = (latch.count() != 0).then(Pool::pause_current).flatten();
+        drop(waits);
         drop(paused);
         match result.into_inner() {
             Some(Ok(value)) => value,
@@ -233,6 +235,15 @@ impl ThreadPool {
             a()
         });
         (first, second.expect("the scope ends when `b` is done"))
+    }
+}
+
+/// Waits when it is dropped, also by a panic.
+struct Waits<'a>(&'a CountLatch);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.wait();
     }
 }
 

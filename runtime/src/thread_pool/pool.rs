@@ -234,7 +234,9 @@ impl Pool {
             Arc::increment_strong_count(current);
             Arc::from_raw(current)
         };
-        std::mem::forget(pool.pause());
+        mem::forget(pool.pause());
+        // It is not paused twice: code of the user's may run on this thread meanwhile.
+        CURRENT.set(ptr::null());
         Some(PausedCurrent(pool))
     }
 
@@ -269,6 +271,7 @@ pub(super) struct PausedCurrent(Arc<Pool>);
 
 impl Drop for PausedCurrent {
     fn drop(&mut self) {
+        CURRENT.set(Arc::as_ptr(&self.0));
         drop(Paused(&self.0));
     }
 }

@@ -187,6 +187,18 @@ fn pinned<T>(look: impl FnOnce(&mut HashMap<u32, usize>) -> T) -> T {
     look(table.get_or_insert_default())
 }
 
+/// The CPU that a server is pinned to. A server asks on its way out, and who holds the lock may be a
+/// worker that the server is to pick: it does without then.
+fn pinned_cpu(server_tid: u32) -> Option<usize> {
+    for _ in 0..100 {
+        if let Ok(table) = PINNED.try_lock() {
+            return table.as_ref()?.get(&server_tid).copied();
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
 // SAFETY: the promises of the trait are the module's, see kernel/umcg.h: (1) its host and curr;
 // (2) its rule 4, and `unregister` below waits for the links; (3) every push and every leaving
 // of a slot pokes the server under the server's lock; (4) it returns 0 only then.
@@ -328,12 +340,7 @@ unsafe impl Provider for Device {
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
         let stat = self.node.stat(server_tid).ok()?;
         Some(ServerCounters {
-            // A server asks on its way out, and who holds this may be a worker that the server is
-            // to pick: then without.
-            cpu: PINNED
-                .try_lock()
-                .ok()
-                .and_then(|table| table.as_ref()?.get(&server_tid).copied()),
+            cpu: pinned_cpu(server_tid),
             dispatches: stat.dispatches,
             blocks_kernel: stat.blocks,
             preempted: stat.preempted,

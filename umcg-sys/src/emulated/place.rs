@@ -180,7 +180,9 @@ impl World {
                 Ok(()) => worker.cpu.store(cpu, Relaxed),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     lose(server, cpu);
-                    // Where it may run the kernel has seen to when it took the CPU away.
+                    // It may have the CPU of another server. Refused again: the kernel has seen to
+                    // where it may run.
+                    let _ = os::original_mask().apply(tid);
                     worker.cpu.store(-1, Relaxed);
                 }
                 // A sandbox refuses: it runs where it may.

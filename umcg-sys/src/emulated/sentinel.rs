@@ -14,7 +14,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, OnceLock,
+        Mutex, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
@@ -55,10 +55,12 @@ pub(crate) struct Cpu {
     pinned: AtomicU32,
     /// 1 while a sentinel thread exists, or is being made.
     running: AtomicU32,
+    /// One of [`leash`]. Written by who starts a sentinel, under the table's lock.
+    leash: Futex32,
 }
 
-/// A new sentinel waits for its policy on a word that says one of these. One for each start: a
-/// thread that is sent away may not have looked by the time of the next.
+/// A new sentinel waits for its policy on a word that says one of these, and in the bits above
+/// which start it is of: a thread that is sent away may not have looked by the time of the next.
 mod leash {
     /// Not yet SCHED_IDLE.
     pub(super) const HELD: u32 = 0;
@@ -66,6 +68,8 @@ mod leash {
     pub(super) const LOOSE: u32 = 1;
     /// SCHED_IDLE was refused: end.
     pub(super) const AWAY: u32 = 2;
+    /// One start more.
+    pub(super) const START: u32 = 4;
 }
 
 static CPUS: OnceLock<Box<[Cpu]>> = OnceLock::new();
@@ -91,6 +95,7 @@ impl Cpu {
             users: AtomicU32::new(0),
             pinned: AtomicU32::new(0),
             running: AtomicU32::new(0),
+            leash: Futex32::new(leash::AWAY),
         }
     }
 
@@ -152,22 +157,22 @@ impl Cpu {
     /// Starts the sentinel. Waits only while it is a thread of normal priority: the policy is set
     /// from here, since an idle-priority thread may take seconds to say that it is one.
     fn start(&self, number: usize) -> io::Result<()> {
-        let leash = Arc::new(Futex32::new(leash::HELD));
+        let start = (self.leash.load(SeqCst) & !(leash::START - 1)).wrapping_add(leash::START);
+        self.leash.store(start | leash::HELD, SeqCst);
         let (tell, told) = std::sync::mpsc::channel();
-        let own = Arc::clone(&leash);
         os::start_helper(format!("umcg-sentinel{number}"), move || {
             let pinned = os::CpuSet::only(number).apply(0);
             os::sharp_timers();
             let _ = tell.send(pinned.map(|()| crate::gettid()));
             drop(tell);
+            let cpu = cpu(number);
             // Who ends this: the starter, below.
-            while own.load(SeqCst) == leash::HELD {
-                own.wait(leash::HELD, None);
+            while cpu.leash.load(SeqCst) == start | leash::HELD {
+                cpu.leash.wait(start | leash::HELD, None);
             }
-            let loose = own.load(SeqCst) == leash::LOOSE;
-            drop(own);
-            if loose {
-                cpu(number).watch(number);
+            // Else sent away, perhaps some starts ago.
+            if cpu.leash.load(SeqCst) == start | leash::LOOSE {
+                cpu.watch(number);
             }
         })?;
         let ready = told
@@ -179,8 +184,8 @@ impl Cpu {
         } else {
             leash::AWAY
         };
-        leash.store(word, SeqCst);
-        leash.wake();
+        self.leash.store(start | word, SeqCst);
+        self.leash.wake();
         ready
     }
 

@@ -93,7 +93,11 @@ impl World {
                 // If it is not, the slot named it before, or it has become an ordinary thread,
                 // because a server that it belonged to before went.
                 if run.phase() != Phase::Out {
-                    host.move_slot(held, Slot::after(index, verdict.epoch()));
+                    let after = Slot::after(index, verdict.epoch());
+                    if !host.move_slot(held, after) && run.phase() == Phase::Plain {
+                        // Named since, by a judge that is stopped before it sees what it named.
+                        host.move_slot(Slot::held(next, run.epoch() + 1), after);
+                    }
                     return;
                 }
                 let named = Slot::held(next, run.epoch() + 1);
