@@ -51,8 +51,8 @@ struct Context {
     worker: Cell<Option<NonNull<dyn WorkerHook>>>,
     /// Inside a wait of the runtime's own: the hook was told already.
     waiting: Cell<bool>,
-    /// Who drops tasks further up this stack, and how many do.
-    helper: Cell<(Option<NonNull<dyn Helper>>, u32)>,
+    /// Who drops tasks further up this stack; null: nobody.
+    helping: Cell<*const Helping>,
     /// The task whose future is being polled or dropped on this thread; null: none.
     task: Cell<*const Meta>,
 }
@@ -64,7 +64,7 @@ thread_local! {
             depth: Cell::new(0),
             worker: Cell::new(None),
             waiting: Cell::new(false),
-            helper: Cell::new((None, 0)),
+            helping: Cell::new(ptr::null()),
             task: Cell::new(ptr::null()),
         }
     };
@@ -186,32 +186,49 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
 /// Helpers inside of helpers, at most: where no thread can be had each is a piece of the stack.
 const MOST_HELPERS: u32 = 100;
 
+/// One [`with_helper`] on the stack.
+struct Helping {
+    helper: NonNull<dyn Helper>,
+    /// The one around it; null: none.
+    outer: *const Self,
+    depth: u32,
+}
+
 /// Runs `f`, in which tasks are dropped. A wait of the runtime's own that one of them makes calls
-/// `helper` first: it may be for a task whose turn would come after it on this very stack.
+/// `helper` first, and those around it: it may be for a task whose turn would come after it on this
+/// very stack.
 pub(crate) fn with_helper(helper: &(dyn Helper + 'static), f: impl FnOnce()) {
-    struct Restore((Option<NonNull<dyn Helper>>, u32));
+    struct Restore(*const Helping);
     impl Drop for Restore {
         fn drop(&mut self) {
-            let _ = CONTEXT.try_with(|context| context.helper.set(self.0));
+            let _ = CONTEXT.try_with(|context| context.helping.set(self.0));
         }
     }
-    let _restore = CONTEXT.try_with(|context| {
-        let outer = context.helper.get();
-        context
-            .helper
-            .set((Some(NonNull::from(helper)), outer.1 + 1));
-        Restore(outer)
-    });
+    let outer = CONTEXT
+        .try_with(|context| context.helping.get())
+        .unwrap_or(ptr::null());
+    let helping = Helping {
+        helper: NonNull::from(helper),
+        outer,
+        // SAFETY: null, or further up this stack.
+        depth: unsafe { outer.as_ref() }.map_or(0, |outer| outer.depth + 1),
+    };
+    let _ = CONTEXT.try_with(|context| context.helping.set(&raw const helping));
+    let _restore = Restore(outer);
     f();
 }
 
 fn help() {
-    let helper = CONTEXT.try_with(|context| context.helper.get());
-    if let Ok((Some(helper), depth)) = helper {
-        if depth < MOST_HELPERS {
-            // SAFETY: `with_helper` further up this stack borrows it.
-            unsafe { helper.as_ref() }.help();
+    let mut next = CONTEXT
+        .try_with(|context| context.helping.get())
+        .unwrap_or(ptr::null());
+    // SAFETY: null, or further up this stack, as whoever it borrows is.
+    while let Some(helping) = unsafe { next.as_ref() } {
+        if helping.depth < MOST_HELPERS {
+            // SAFETY: see above.
+            unsafe { helping.helper.as_ref() }.help();
         }
+        next = helping.outer;
     }
 }
 

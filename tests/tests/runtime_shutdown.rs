@@ -505,6 +505,11 @@ fn destructors_join_each_other() {
 /// Ends a runtime of one blocked worker with tasks that are queued in this order. Each does its
 /// part when it is dropped, and is known to the others by its place.
 fn end_with_queued(parts: Vec<Part>) {
+    end_with_queued_and(parts, |_| ());
+}
+
+/// The same; `before` it ends.
+fn end_with_queued_and(parts: Vec<Part>, before: impl FnOnce(&Handles)) {
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
     let (dam, blocked) = blocked_for_ever(&runtime, 1);
     let handles: Handles = Arc::default();
@@ -520,6 +525,7 @@ fn end_with_queued(parts: Vec<Part>) {
         let handle = runtime.spawn(async move { drop(on_drop) });
         handles.lock().unwrap().push(Some(handle));
     }
+    before(&handles);
     let ending = thread::spawn(move || runtime.shutdown_background());
     eventually("all of them are dropped", || done.load(SeqCst) == count);
     eventually("the end", || ending.is_finished());
@@ -597,6 +603,67 @@ fn a_job_of_a_pool_joins_a_suspended_task() {
         let ending = thread::spawn(move || runtime.shutdown_background());
         eventually("the end", || ending.is_finished());
         ending.join().expect("no panic");
+        dam.open();
+    });
+}
+
+/// Jobs that a pool keeps: the destructor of one waits for that of the next.
+#[test]
+fn a_job_of_a_pool_waits_for_the_next_one() {
+    apart(60, || {
+        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let pool = {
+            let _entered = runtime.enter();
+            ThreadPool::new(1)
+        };
+        let dam = Arc::new(Dam::new());
+        pool.execute({
+            let dam = Arc::clone(&dam);
+            move || dam.wait()
+        });
+        eventually("the worker is blocked", || dam.waiting() == 1);
+        let latch = Arc::new(AtomicBool::new(false));
+        let (waits, sets) = (Arc::clone(&latch), latch);
+        let first = OnDrop(move || {
+            while !waits.load(SeqCst) {
+                umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
+            }
+        });
+        let second = OnDrop(move || sets.store(true, SeqCst));
+        pool.execute(move || drop(first));
+        pool.execute(move || drop(second));
+        let ending = thread::spawn(move || runtime.shutdown_background());
+        eventually("the end", || ending.is_finished());
+        ending.join().expect("no panic");
+        dam.open();
+    });
+}
+
+/// A runtime ends inside of the end of another one, where somebody waits for a task of the outer.
+#[test]
+fn ends_of_two_runtimes_one_inside_of_the_other() {
+    apart(60, || {
+        let inner = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let (dam, _blocked) = blocked_for_ever(&inner, 1);
+        let of_outer = Arc::new(Mutex::new(None::<JoinHandle<()>>));
+        let theirs = Arc::clone(&of_outer);
+        let joins = OnDrop(move || {
+            let handle = theirs.lock().unwrap().take();
+            let handle = handle.expect("it was spawned");
+            assert!(handle.join().unwrap_err().is_cancelled());
+        });
+        drop(inner.spawn(async move { drop(joins) }));
+        let mut inner = Some(inner);
+        end_with_queued_and(
+            vec![
+                Box::new(move |_| inner.take().expect("dropped once").shutdown_background()),
+                Box::new(|_| ()),
+            ],
+            |handles| {
+                let last = handles.lock().unwrap()[1].take();
+                *of_outer.lock().unwrap() = last;
+            },
+        );
         dam.open();
     });
 }

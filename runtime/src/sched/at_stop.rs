@@ -11,9 +11,12 @@ use super::Shared;
 
 /// Something that hands tasks to a runtime one after the other.
 pub(crate) trait Stops: Send + Sync {
-    /// Drops what it has not handed over. Called once the runtime says that it stops, on the
-    /// thread that stops it; from then on the implementor keeps nothing new.
+    /// Drops what it has not handed over, one by one: another thread may come for the rest. Called
+    /// once the runtime stops; from then on the implementor keeps nothing new.
     fn runtime_stops(&self);
+
+    /// Whether there is something left to drop.
+    fn is_left(&self) -> bool;
 }
 
 /// Those of one runtime.
@@ -26,10 +29,18 @@ impl AtStop {
 
     /// Calls them, without the lock.
     pub(super) fn run(&self) {
-        let all = std::mem::take(&mut *self.0.lock());
-        for stops in all.iter().filter_map(Weak::upgrade) {
+        for stops in self.all() {
             stops.runtime_stops();
         }
+    }
+
+    /// Whether there is something left to do.
+    pub(super) fn is_left(&self) -> bool {
+        self.all().iter().any(|stops| stops.is_left())
+    }
+
+    fn all(&self) -> Vec<Arc<dyn Stops>> {
+        self.0.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 

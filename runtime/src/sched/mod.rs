@@ -32,9 +32,12 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{Ordering::SeqCst, fence},
+        atomic::{AtomicBool, Ordering::SeqCst, fence},
     },
+    thread::JoinHandle,
 };
+
+use parking_lot::Mutex;
 
 use umcg_sys::Provider;
 
@@ -76,6 +79,10 @@ pub(crate) struct Shared {
     tasks: OutsideCounts,
     /// This.
     this: Weak<Self>,
+    /// Threads that drop tasks in the end, to be joined.
+    sweepers: Mutex<Vec<JoinHandle<()>>>,
+    /// One was made and has not looked yet.
+    sweeper_comes: AtomicBool,
 }
 
 impl Shared {
@@ -98,6 +105,8 @@ impl Shared {
             at_stop: AtStop::new(),
             tasks: OutsideCounts::default(),
             this,
+            sweepers: Mutex::new(Vec::new()),
+            sweeper_comes: AtomicBool::new(false),
             config,
         }
     }

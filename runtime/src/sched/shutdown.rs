@@ -25,7 +25,7 @@ use crate::{
 
 impl Helper for Shared {
     fn help(&self) {
-        if self.backlog.len() > 0 && !self.start_sweeper() {
+        if (self.backlog.len() > 0 || self.at_stop.is_left()) && !self.start_sweeper() {
             self.sweep();
         }
     }
@@ -44,15 +44,17 @@ impl Shared {
         self.wake_servers();
         // Here the first destructor runs, at the earliest.
         self.life.phase.begin_sweep();
-        context::with_helper(self, || self.at_stop.run());
         self.sweep();
     }
 
-    /// Drops what is queued, on this thread. If a destructor waits, by a wait of the runtime's own,
+    /// Drops what is queued, here and in pools, on this thread. If a destructor waits, by a wait of the runtime's own,
     /// the others are left to another thread: it may wait for one of them. Never on this stack:
     /// one of them may wait for it, or for a lock that it holds.
     pub(super) fn sweep(&self) {
-        context::with_helper(self, || self.backlog.sweep());
+        context::with_helper(self, || {
+            self.at_stop.run();
+            self.backlog.sweep();
+        });
     }
 
     /// A task was queued while the runtime stops, and the caller has passed a SeqCst fence since.
@@ -79,12 +81,18 @@ impl Shared {
         let Some(shared) = self.this.upgrade() else {
             return false;
         };
+        // One that has not looked yet will find what we know of.
+        if self.sweeper_comes.swap(true, SeqCst) {
+            return true;
+        }
         self.life.thread_comes();
         let started = std::thread::Builder::new()
             .name(format!("{}-sweep", self.config.thread_name))
             .stack_size(self.config.stack_size)
             .spawn(move || {
                 let guard = AbortIfPanic("a sweep");
+                // Then the queues.
+                shared.sweeper_comes.swap(false, SeqCst);
                 shared.signals.apply();
                 umcg_sys::unmanage_current_thread();
                 worker::become_thread_of(&shared);
@@ -95,10 +103,17 @@ impl Shared {
                 guard.disarm();
                 shared.life.thread_goes();
             });
-        if started.is_err() {
-            self.life.thread_goes();
+        match started {
+            Ok(thread) => {
+                self.sweepers.lock().push(thread);
+                true
+            }
+            Err(_) => {
+                self.sweeper_comes.store(false, SeqCst);
+                self.life.thread_goes();
+                false
+            }
         }
-        started.is_ok()
     }
 
     /// Has the servers leave at once, whatever their workers do: those become ordinary threads
@@ -133,7 +148,8 @@ impl Shared {
     pub(crate) fn join(&self, threads: Threads) {
         let _wait = context::own_wait();
         let workers = self.arena.iter().filter_map(Worker::take_thread);
-        for thread in threads.handles.into_iter().chain(workers) {
+        let sweepers = std::mem::take(&mut *self.sweepers.lock());
+        for thread in threads.handles.into_iter().chain(workers).chain(sweepers) {
             // They abort rather than panic; a panic in a thread-local's destructor is the
             // user's, and printed.
             let _ = thread.join();

@@ -372,8 +372,11 @@ impl WorkerThread {
         unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
         CURRENT.set(self);
         self.serve();
-        if self.shared.life.phase.is_stopping() {
-            // Whatever made it leave, tasks may be left that it had queued.
+        // Whatever made it leave, tasks may be left that it had queued. Then the look; pairs with the
+        // fence in `Phase::begin_sweep`. Before that the sweep of whoever stops the runtime is to
+        // come, and not all that is to be cancelled is queued.
+        fence(SeqCst);
+        if self.shared.life.phase.is_swept() {
             self.shared.sweep();
         }
         record.counts.tell(&self.server().counters);
@@ -419,7 +422,7 @@ impl WorkerThread {
                 Pass::Gone => return,
             }
             if shared.life.phase.is_stopping() {
-                shared.sweep();
+                // To the sweep in `work`.
                 return;
             }
             if self.record().retire.load(Relaxed) {
@@ -466,7 +469,7 @@ impl WorkerThread {
             // They are there again, and then the look; pairs with the fences in `Phase`.
             fence(SeqCst);
             if self.shared.life.phase.is_stopping() {
-                // Nothing begins any more: for the sweep of this worker.
+                // Nothing begins any more: for a sweep, of this worker if no other.
                 self.shared.backlog.servers[server.index()].queue.push(task);
                 return None;
             }

@@ -182,13 +182,15 @@ impl Pool {
     /// A job of this pool is about to wait for others of it: its place goes to the next, since
     /// they may be what it waits for.
     pub(super) fn pause(self: &Arc<Self>) -> Paused<'_> {
+        // It is not paused twice, whatever code of the user's runs on this thread meanwhile.
+        let paused = Paused(self, CURRENT.replace(ptr::null()));
         {
             let mut state = self.state.lock();
             state.admitted -= 1;
             state.paused += 1;
         }
         self.admit();
-        Paused(self)
+        paused
     }
 
     /// Blocks until the pool has become empty.
@@ -211,15 +213,16 @@ impl Pool {
     /// Drops the jobs that are not admitted, of a runtime that stops; `places` of those that are
     /// have gone as well.
     fn drop_queued(&self, places: usize) {
-        let jobs = {
-            let mut state = self.state.lock();
-            state.admitted -= places;
-            mem::take(&mut state.queue)
-        };
-        for job in jobs {
+        self.state.lock().admitted -= places;
+        // One by one: the destructor of one may wait for another, which somebody else drops then.
+        while let Some(job) = self.next_queued() {
             discard(job);
         }
         self.check_empty(&self.state.lock());
+    }
+
+    fn next_queued(&self) -> Option<Job> {
+        self.state.lock().queue.pop_front()
     }
 
     /// The pool whose job this code is, if it is one, is about to wait for another pool: see
@@ -235,8 +238,6 @@ impl Pool {
             Arc::from_raw(current)
         };
         mem::forget(pool.pause());
-        // It is not paused twice: code of the user's may run on this thread meanwhile.
-        CURRENT.set(ptr::null());
         Some(PausedCurrent(pool))
     }
 
@@ -261,23 +262,27 @@ impl Stops for Pool {
     fn runtime_stops(&self) {
         self.drop_queued(0);
     }
+
+    fn is_left(&self) -> bool {
+        !self.state.lock().queue.is_empty()
+    }
 }
 
 /// See [`Pool::pause`]. The job goes on, at once, when this is dropped.
-pub(super) struct Paused<'a>(&'a Arc<Pool>);
+pub(super) struct Paused<'a>(&'a Arc<Pool>, *const Pool);
 
 /// See [`Pool::pause_current`].
 pub(super) struct PausedCurrent(Arc<Pool>);
 
 impl Drop for PausedCurrent {
     fn drop(&mut self) {
-        CURRENT.set(Arc::as_ptr(&self.0));
-        drop(Paused(&self.0));
+        drop(Paused(&self.0, Arc::as_ptr(&self.0)));
     }
 }
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
+        CURRENT.set(self.1);
         let mut state = self.0.state.lock();
         state.paused -= 1;
         // Perhaps above `max`. To wait for room could be for ever: the jobs that run may wait

@@ -11,7 +11,7 @@ use std::{
     fmt, io,
     ptr::NonNull,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, OnceLock, PoisonError, TryLockError,
         atomic::{
             AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -191,10 +191,13 @@ fn pinned<T>(look: impl FnOnce(&mut HashMap<u32, usize>) -> T) -> T {
 /// worker that the server is to pick: it does without then.
 fn pinned_cpu(server_tid: u32) -> Option<usize> {
     for _ in 0..100 {
-        if let Ok(table) = PINNED.try_lock() {
-            return table.as_ref()?.get(&server_tid).copied();
+        match PINNED.try_lock() {
+            Ok(table) => return table.as_ref()?.get(&server_tid).copied(),
+            Err(TryLockError::Poisoned(poison)) => {
+                return poison.into_inner().as_ref()?.get(&server_tid).copied();
+            }
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
         }
-        std::thread::yield_now();
     }
     None
 }
