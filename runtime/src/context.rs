@@ -183,7 +183,8 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
     Some(f(unsafe { hook.as_ref() }))
 }
 
-/// Helpers inside of helpers, at most: where no thread can be had each is a piece of the stack.
+/// Helpers inside of helpers, at most: where no thread can be had each is a piece of the stack, some
+/// KiB with a destructor of the user's, and a worker's has 2 MiB.
 const MOST_HELPERS: u32 = 100;
 
 /// One [`with_helper`] on the stack.

@@ -577,6 +577,21 @@ fn destructors_that_wait_are_not_nested() {
     }
 }
 
+/// A pool of one on that runtime, whose job is blocked.
+fn full_pool(runtime: &Runtime) -> (ThreadPool, Arc<Dam>) {
+    let pool = {
+        let _entered = runtime.enter();
+        ThreadPool::new(1)
+    };
+    let dam = Arc::new(Dam::new());
+    pool.execute({
+        let dam = Arc::clone(&dam);
+        move || dam.wait()
+    });
+    eventually("its job is blocked", || dam.waiting() == 1);
+    (pool, dam)
+}
+
 /// A job that a pool keeps waits, when it is dropped, for a task that is suspended.
 #[test]
 fn a_job_of_a_pool_joins_a_suspended_task() {
@@ -584,16 +599,7 @@ fn a_job_of_a_pool_joins_a_suspended_task() {
         let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
         let suspended = runtime.spawn(std::future::pending::<()>());
         eventually("it is suspended", || runtime.metrics().suspended == 1);
-        let pool = {
-            let _entered = runtime.enter();
-            ThreadPool::new(1)
-        };
-        let dam = Arc::new(Dam::new());
-        pool.execute({
-            let dam = Arc::clone(&dam);
-            move || dam.wait()
-        });
-        eventually("the worker is blocked", || dam.waiting() == 1);
+        let (pool, dam) = full_pool(&runtime);
         let mut suspended = Some(suspended);
         let on_drop = OnDrop(move || {
             let suspended = suspended.take().expect("dropped once");
@@ -612,16 +618,7 @@ fn a_job_of_a_pool_joins_a_suspended_task() {
 fn a_job_of_a_pool_waits_for_the_next_one() {
     apart(60, || {
         let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let pool = {
-            let _entered = runtime.enter();
-            ThreadPool::new(1)
-        };
-        let dam = Arc::new(Dam::new());
-        pool.execute({
-            let dam = Arc::clone(&dam);
-            move || dam.wait()
-        });
-        eventually("the worker is blocked", || dam.waiting() == 1);
+        let (pool, dam) = full_pool(&runtime);
         let latch = Arc::new(AtomicBool::new(false));
         let (waits, sets) = (Arc::clone(&latch), latch);
         let first = OnDrop(move || {
@@ -833,16 +830,7 @@ fn a_stop_hook_may_wait_for_a_task() {
 fn the_queue_of_a_pool_ends_with_its_runtime() {
     apart(60, || {
         let runtime = runtime(1);
-        let pool = {
-            let _entered = runtime.enter();
-            ThreadPool::new(1)
-        };
-        let dam = Arc::new(Dam::new());
-        pool.execute({
-            let dam = Arc::clone(&dam);
-            move || dam.wait()
-        });
-        eventually("it is blocked", || dam.waiting() == 1);
+        let (pool, dam) = full_pool(&runtime);
         let waits = thread::spawn({
             let pool = pool.clone();
             move || pool.install(|| 7)

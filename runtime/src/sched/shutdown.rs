@@ -81,7 +81,8 @@ impl Shared {
         let Some(shared) = self.this.upgrade() else {
             return false;
         };
-        // One that has not looked yet will find what we know of.
+        // One that has not looked yet will find what we know of. Pairs with the swap by which it
+        // says that it looks now.
         if self.sweeper_comes.swap(true, SeqCst) {
             return true;
         }

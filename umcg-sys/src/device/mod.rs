@@ -190,6 +190,7 @@ fn pinned<T>(look: impl FnOnce(&mut HashMap<u32, usize>) -> T) -> T {
 /// The CPU that a server is pinned to. A server asks on its way out, and who holds the lock may be a
 /// worker that the server is to pick: it does without then.
 fn pinned_cpu(server_tid: u32) -> Option<usize> {
+    // It is held for a look at a table: whoever runs has long let it go.
     for _ in 0..100 {
         match PINNED.try_lock() {
             Ok(table) => return table.as_ref()?.get(&server_tid).copied(),
