@@ -235,7 +235,7 @@ mod tests {
                 ::umcg::__private::run_main(
                     ::umcg::Builder::new()
                         .servers(2)
-                        .provider(::umcg::__private::Choice::Emulated),
+                        .provider(::umcg::__private::ProviderChoice::Emulated),
                     || ::umcg::block_on(main())
                 )
             }

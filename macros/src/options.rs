@@ -199,7 +199,7 @@ impl Wants {
             };
             let choice = Ident::new(choice, Span::call_site());
             // `expand` puts the crate's private module in front.
-            return Ok(quote_spanned!(value.span()=> Choice::#choice));
+            return Ok(quote_spanned!(value.span()=> ProviderChoice::#choice));
         }
         if let Expr::Lit(ExprLit { lit, .. }) = value {
             let right = match (self, lit) {

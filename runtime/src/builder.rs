@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, fmt, sync::Arc, time::Duration};
 
-use umcg_sys::{Choice, EmulatedOptions, Provider, Selected, select_with};
+use umcg_sys::{EmulatedOptions, Provider, ProviderChoice, Selected, select_with};
 
 use crate::{
     BuildError, Handle, Runtime,
@@ -52,7 +52,7 @@ pub struct Builder {
     thread_stack_size: Option<usize>,
     pin: bool,
     queue_limit: Option<usize>,
-    provider: Option<Choice>,
+    provider: Option<ProviderChoice>,
     hooks: Hooks,
 }
 
@@ -158,8 +158,8 @@ impl Builder {
     }
 
     /// Who reports blocks. Default: the environment variable `UMCG_PROVIDER`, or else
-    /// [`Choice::Auto`]. What is set here goes before the variable.
-    pub fn provider(mut self, choice: Choice) -> Self {
+    /// [`ProviderChoice::Auto`]. What is set here goes before the variable.
+    pub fn provider(mut self, choice: ProviderChoice) -> Self {
         self.provider = Some(choice);
         self
     }
@@ -196,7 +196,7 @@ impl Builder {
     fn select(&self) -> Result<Selected, BuildError> {
         let choice = match self.provider {
             Some(choice) => choice,
-            None => Choice::from_env()
+            None => ProviderChoice::from_env()
                 .map_err(BuildError::Provider)?
                 .unwrap_or_default(),
         };

@@ -133,7 +133,7 @@ pub use umcg_macros::{main, test};
 #[doc(inline)]
 pub use umcg_sys::unmanage_current_thread;
 #[cfg(not(loom))]
-pub use umcg_sys::{Choice, CommandUnmanaged, ProviderKind};
+pub use umcg_sys::{CommandUnmanaged, ProviderChoice, ProviderKind};
 
 pub use crate::block_on::block_on;
 #[cfg(not(loom))]

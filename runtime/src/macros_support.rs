@@ -8,7 +8,7 @@
 
 use std::process::{ExitCode, Termination};
 
-pub use umcg_sys::Choice;
+pub use umcg_sys::ProviderChoice;
 
 use crate::{Builder, Runtime};
 

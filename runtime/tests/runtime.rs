@@ -126,7 +126,10 @@ fn builders_refuse_what_cannot_work() {
         assert!(error.to_string().contains(name), "{error}");
     }
     // On most machines there is no device; where there is one, it must be usable.
-    match Builder::new().provider(umcg::Choice::Device).build() {
+    match Builder::new()
+        .provider(umcg::ProviderChoice::Device)
+        .build()
+    {
         Ok(_) => assert!(std::path::Path::new("/dev/umcg").exists()),
         Err(error) => assert!(matches!(error, umcg::BuildError::Provider(_)), "{error}"),
     }

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use umcg_sys::{Choice, Emulated, EmulatedOptions, Placement, Provider, ProviderKind, select};
+use umcg_sys::{
+    Emulated, EmulatedOptions, Placement, Provider, ProviderChoice, ProviderKind, select,
+};
 
 /// A provider, and how its servers are placed.
 #[derive(Clone)]
@@ -51,9 +53,10 @@ pub fn subjects() -> Vec<Subject> {
 }
 
 fn choose() -> Vec<Subject> {
-    let choice = Choice::from_env().expect("UMCG_PROVIDER");
-    if choice == Some(Choice::Device) {
-        let selected = select(Choice::Device).expect("the provider that UMCG_PROVIDER asks for");
+    let choice = ProviderChoice::from_env().expect("UMCG_PROVIDER");
+    if choice == Some(ProviderChoice::Device) {
+        let selected =
+            select(ProviderChoice::Device).expect("the provider that UMCG_PROVIDER asks for");
         assert_eq!(selected.provider.kind(), ProviderKind::Device);
         return vec![Subject {
             name: "device",

@@ -13,7 +13,7 @@ use std::{
 };
 
 use umcg::{Builder, Runtime};
-use umcg_sys::{Choice, ProviderKind};
+use umcg_sys::{ProviderChoice, ProviderKind};
 use umcg_tests::{
     fault::{
         Dam, apart, blocks_are_seen,
@@ -119,7 +119,7 @@ fn a_mask_that_changes_under_load_loses_nothing() {
 /// Whether the provider, asked now, says so of itself: that it works with less is no secret. Of
 /// no interest for a provider that does without these calls.
 fn is_said(says: &str) {
-    let choice = Choice::from_env().expect("UMCG_PROVIDER");
+    let choice = ProviderChoice::from_env().expect("UMCG_PROVIDER");
     let selected = umcg_sys::select(choice.unwrap_or_default()).expect("a provider");
     if selected.provider.kind() == ProviderKind::Emulated {
         let text = selected.provider.describe();

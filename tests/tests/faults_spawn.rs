@@ -17,7 +17,9 @@ use std::{
 };
 
 use umcg::{Builder, Runtime};
-use umcg_sys::{Choice, Emulated, EmulatedOptions, Placement, Provider, Register, UmcgTask};
+use umcg_sys::{
+    Emulated, EmulatedOptions, Placement, Provider, ProviderChoice, Register, UmcgTask,
+};
 use umcg_tests::{
     fault::{Dam, apart, blocks_are_seen, eventually, threads},
     proc,
@@ -170,7 +172,7 @@ fn a_monitor_that_is_refused_to_one_is_there_for_another() {
         let (_, first) = server_that_starts_the_monitor();
         let second = thread::spawn(|| {
             let runtime = Builder::new()
-                .provider(Choice::Emulated)
+                .provider(ProviderChoice::Emulated)
                 .pin(false)
                 .servers(2)
                 .build()

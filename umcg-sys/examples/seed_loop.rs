@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use umcg_sys::{Choice, List, Placement, Provider, Register, UmcgTask, select, state};
+use umcg_sys::{List, Placement, Provider, ProviderChoice, Register, UmcgTask, select, state};
 
 /// The worker that yielded and waits for its next turn; 0 = none.
 static YIELDED: AtomicU32 = AtomicU32::new(0);
@@ -23,7 +23,7 @@ static YIELDED: AtomicU32 = AtomicU32::new(0);
 static DONE: AtomicU32 = AtomicU32::new(0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let selected = select(Choice::Auto)?;
+    let selected = select(ProviderChoice::Auto)?;
     println!("{}", selected.why);
     let provider = selected.provider;
     let own: &'static UmcgTask = Box::leak(Box::new(UmcgTask::for_current_thread(0)));

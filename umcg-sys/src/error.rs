@@ -14,6 +14,8 @@ pub enum Call {
     Wait,
     /// [`Provider::preempt`](crate::Provider::preempt)
     Preempt,
+    /// [`Provider::wake`](crate::Provider::wake)
+    Wake,
     /// [`Provider::checkpoint`](crate::Provider::checkpoint)
     Checkpoint,
 }

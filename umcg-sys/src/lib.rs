@@ -30,7 +30,7 @@ pub use crate::{
     child::{CommandUnmanaged, unmanage_current_thread},
     device::{Device, NoDevice},
     emulated::{Emulated, EmulatedOptions},
-    select::{Choice, PROVIDER_ENV, SelectError, Selected, select, select_with},
+    select::{PROVIDER_ENV, ProviderChoice, SelectError, Selected, select, select_with},
 };
 pub use crate::{
     error::{Call, Error},

@@ -227,7 +227,7 @@ pub struct ServerCounters {
 ///     thread,
 ///     time::Duration,
 /// };
-/// use umcg_sys::{Choice, Error, List, Placement, Provider, Register, UmcgTask, select};
+/// use umcg_sys::{ProviderChoice, Error, List, Placement, Provider, Register, UmcgTask, select};
 ///
 /// /// The worker that yielded and waits for its next turn; 0 = none.
 /// static YIELDED: AtomicU32 = AtomicU32::new(0);
@@ -273,7 +273,7 @@ pub struct ServerCounters {
 /// }
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     let provider = select(Choice::Auto)?.provider;
+///     let provider = select(ProviderChoice::Auto)?.provider;
 ///     let provider = provider.as_ref();
 ///     let (server, worker) = (UmcgTask::for_current_thread(0), UmcgTask::new());
 ///     // SAFETY: the task stays in place until it has unregistered, below.
@@ -302,15 +302,15 @@ pub struct ServerCounters {
 ///
 /// ```
 /// use std::{ptr::NonNull, thread};
-/// use umcg_sys::{Choice, Placement, Register, UmcgTask, select};
+/// use umcg_sys::{ProviderChoice, Placement, Register, UmcgTask, select};
 ///
-/// let provider = select(Choice::Auto)?.provider;
+/// let provider = select(ProviderChoice::Auto)?.provider;
 /// let own = UmcgTask::for_current_thread(0);
 /// // SAFETY: the task stays in place until it has unregistered.
 /// unsafe { provider.register(NonNull::from(&own), &Register::server(Placement::Auto))? };
 /// own.begin_drain(); // from here on a wake-up ends `wait`, however early it comes
 /// thread::scope(|scope| {
-///     scope.spawn(|| provider.preempt(own.tid()));
+///     scope.spawn(|| provider.wake(own.tid()));
 ///     provider.wait(0, 0)
 /// })?;
 /// assert_eq!(provider.current(own.tid()), None); // no worker in its slot
@@ -441,21 +441,31 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// * ETIMEDOUT: the deadline, servers only.
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error>;
 
-    /// Takes a RUNNING worker out of its slot, or wakes a server that sleeps in `wait`; an
-    /// [example](Provider#examples) of that.
+    /// Takes a RUNNING worker out of its slot.
     ///
-    /// A worker: device: it becomes RUNNABLE and is pushed on `runnable_ptr`. Emulated: it is
-    /// treated as blocked, runs on unmanaged, and stops at its next checkpoint. Either way its
-    /// server becomes RUNNING. A worker that is not RUNNING is left alone, and that is no
-    /// error: late and lost preemptions are harmless.
+    /// On the device the worker becomes RUNNABLE and is pushed on `runnable_ptr`. On the emulated
+    /// provider it is treated as blocked: it runs on unmanaged, and stops at its next checkpoint.
+    /// Either way its server becomes RUNNING. A worker that is not RUNNING is left alone, and that
+    /// is no error: a preemption that comes late, or is lost, does no harm.
     ///
-    /// A server: RUNNABLE becomes RUNNING, and its `wait` returns. This is how threads outside
-    /// tell a server of work.
+    /// The tid of a server is accepted as well, and is treated as by [`wake`](Self::wake).
     ///
     /// # Errors
     ///
     /// ESRCH: no such registered task in this process.
     fn preempt(&self, tid: u32) -> Result<(), Error>;
+
+    /// Wakes a server that sleeps in [`wait`](Self::wait): its state goes from RUNNABLE to
+    /// RUNNING, and its `wait` returns. This is how other threads tell a server of work; an
+    /// [example](Provider#examples).
+    ///
+    /// A server that is awake is left alone, and that is no error. The worker in the server's
+    /// slot, if there is one, keeps running.
+    ///
+    /// # Errors
+    ///
+    /// ESRCH: no such registered server in this process.
+    fn wake(&self, server_tid: u32) -> Result<(), Error>;
 
     /// To be called by a worker after whatever may have blocked, before it touches anything
     /// that its server schedules: if it was judged it stops here until it is picked. An

@@ -10,7 +10,7 @@ pub const PROVIDER_ENV: &str = "UMCG_PROVIDER";
 /// What the application, or its user, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Choice {
+pub enum ProviderChoice {
     /// The best there is: `device` when it can be had, else `emulated`.
     #[default]
     Auto,
@@ -20,7 +20,7 @@ pub enum Choice {
     Device,
 }
 
-impl Choice {
+impl ProviderChoice {
     /// The choice of `UMCG_PROVIDER`: `auto`, `emulated` or `device`. `None`: not set, or empty.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Choice {
     }
 }
 
-impl std::str::FromStr for Choice {
+impl std::str::FromStr for ProviderChoice {
     type Err = SelectError;
 
     fn from_str(text: &str) -> Result<Self, SelectError> {
@@ -104,20 +104,20 @@ impl std::error::Error for SelectError {
 /// The provider for a choice.
 ///
 /// # Errors
-/// The choice cannot be had. Nothing is replaced silently: only [`Choice::Auto`] may end with
+/// The choice cannot be had. Nothing is replaced silently: only [`ProviderChoice::Auto`] may end with
 /// another provider than the device, and `why` says so.
 ///
 /// # Examples
 ///
 /// ```
-/// use umcg_sys::{Choice, ProviderKind, select};
+/// use umcg_sys::{ProviderChoice, ProviderKind, select};
 ///
-/// let selected = select(Choice::Emulated)?;
+/// let selected = select(ProviderChoice::Emulated)?;
 /// assert_eq!(selected.provider.kind(), ProviderKind::Emulated);
 /// println!("{}", selected.why);
 /// # Ok::<(), umcg_sys::SelectError>(())
 /// ```
-pub fn select(choice: Choice) -> Result<Selected, SelectError> {
+pub fn select(choice: ProviderChoice) -> Result<Selected, SelectError> {
     select_with(choice, EmulatedOptions::default())
 }
 
@@ -125,15 +125,18 @@ pub fn select(choice: Choice) -> Result<Selected, SelectError> {
 ///
 /// # Errors
 /// As [`select`].
-pub fn select_with(choice: Choice, options: EmulatedOptions) -> Result<Selected, SelectError> {
+pub fn select_with(
+    choice: ProviderChoice,
+    options: EmulatedOptions,
+) -> Result<Selected, SelectError> {
     let device = match choice {
-        Choice::Emulated => None,
-        Choice::Auto | Choice::Device => Some(Device::open()),
+        ProviderChoice::Emulated => None,
+        ProviderChoice::Auto | ProviderChoice::Device => Some(Device::open()),
     };
     let why = match (choice, device) {
         (_, Some(Ok(device))) => {
             let why = match choice {
-                Choice::Device => "device was asked for",
+                ProviderChoice::Device => "device was asked for",
                 _ => "auto took device: the kernel module is loaded and fits",
             };
             return Ok(Selected {
@@ -141,7 +144,7 @@ pub fn select_with(choice: Choice, options: EmulatedOptions) -> Result<Selected,
                 why: why.to_owned(),
             });
         }
-        (Choice::Device, Some(Err(why))) => return Err(SelectError::NoDevice(why)),
+        (ProviderChoice::Device, Some(Err(why))) => return Err(SelectError::NoDevice(why)),
         (_, Some(Err(why))) => format!("auto took emulated: {why}"),
         (_, None) => "emulated was asked for".to_owned(),
     };
@@ -159,10 +162,10 @@ mod tests {
 
     #[test]
     fn names_are_parsed_and_others_refused() {
-        assert_eq!("auto".parse(), Ok(Choice::Auto));
-        assert_eq!("emulated".parse(), Ok(Choice::Emulated));
-        assert_eq!("device".parse(), Ok(Choice::Device));
-        let error = "kernel".parse::<Choice>().unwrap_err();
+        assert_eq!("auto".parse(), Ok(ProviderChoice::Auto));
+        assert_eq!("emulated".parse(), Ok(ProviderChoice::Emulated));
+        assert_eq!("device".parse(), Ok(ProviderChoice::Device));
+        let error = "kernel".parse::<ProviderChoice>().unwrap_err();
         assert!(
             error.to_string().contains("auto, emulated or device"),
             "{error}"
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_missing_device_is_an_error_by_name_and_a_reason_by_auto() {
-        let selected = select(Choice::Auto).unwrap();
+        let selected = select(ProviderChoice::Auto).unwrap();
         match Device::open() {
             Ok(_) => {
                 assert_eq!(selected.provider.kind(), ProviderKind::Device);
@@ -180,11 +183,11 @@ mod tests {
                     "{}",
                     selected.why
                 );
-                let named = select(Choice::Device).unwrap();
+                let named = select(ProviderChoice::Device).unwrap();
                 assert_eq!(named.provider.kind(), ProviderKind::Device);
             }
             Err(why) => {
-                let error = select(Choice::Device).unwrap_err();
+                let error = select(ProviderChoice::Device).unwrap_err();
                 assert_eq!(error, SelectError::NoDevice(why));
                 assert!(error.to_string().contains("UMCG_PROVIDER=auto"), "{error}");
                 assert_eq!(selected.provider.kind(), ProviderKind::Emulated);

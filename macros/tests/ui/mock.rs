@@ -34,7 +34,7 @@ impl Builder {
     pub fn thread_stack_size(self, _: usize) -> Self {
         self
     }
-    pub fn provider(self, _: __private::Choice) -> Self {
+    pub fn provider(self, _: __private::ProviderChoice) -> Self {
         self
     }
     pub fn pin(self, _: bool) -> Self {
@@ -53,7 +53,7 @@ pub mod __private {
     use super::*;
     use std::process::ExitCode;
 
-    pub enum Choice {
+    pub enum ProviderChoice {
         Auto,
         Emulated,
         Device,

@@ -229,7 +229,7 @@ impl Shared {
                 // The tasks went elsewhere. A server that starves is told of no new ones: it
                 // has to look for itself.
                 if starved {
-                    let _ = self.provider.preempt(server.tid());
+                    let _ = self.provider.wake(server.tid());
                 }
                 continue;
             }

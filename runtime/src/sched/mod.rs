@@ -163,7 +163,7 @@ impl Shared {
         match self.sleep.claim(pending) {
             Some(server) => {
                 // ESRCH: it has left, which only a runtime that shuts down does.
-                let _ = self.provider.preempt(self.servers[server].tid());
+                let _ = self.provider.wake(self.servers[server].tid());
                 true
             }
             None => false,

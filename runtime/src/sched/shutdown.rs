@@ -127,7 +127,7 @@ impl Shared {
     fn wake_servers(&self) {
         for server in &self.servers {
             // ESRCH: it has left already, or never registered.
-            let _ = self.provider.preempt(server.tid());
+            let _ = self.provider.wake(server.tid());
         }
     }
 
@@ -173,7 +173,7 @@ impl Shared {
         // alone.
         fence(SeqCst);
         if self.life.phase.is_stopping() {
-            let _ = self.provider.preempt(server.tid());
+            let _ = self.provider.wake(server.tid());
         }
     }
 

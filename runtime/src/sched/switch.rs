@@ -102,7 +102,7 @@ impl WorkerThread {
         if worker.seat() != seat {
             server.inbox().push(links, worker.index());
             // It may have drained the inbox in between, and sleep.
-            let _ = self.shared.provider.preempt(server.tid());
+            let _ = self.shared.provider.wake(server.tid());
             return None;
         }
         match seat {
@@ -226,7 +226,7 @@ impl Shared {
             .unwrap_or(false);
         if !comes_past {
             // ESRCH: it has left, and its workers are ordinary threads.
-            let _ = self.provider.preempt(server.tid());
+            let _ = self.provider.wake(server.tid());
         }
     }
 }

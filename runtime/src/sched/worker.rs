@@ -499,7 +499,7 @@ impl WorkerThread {
         let server = self.server();
         if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.backlog) > 1 {
             // ESRCH: it has left; then this is an ordinary thread.
-            let _ = self.shared.provider.preempt(server.tid());
+            let _ = self.shared.provider.wake(server.tid());
         }
     }
 

@@ -176,6 +176,7 @@ fn failure(call: Call, errno: i32) -> Error {
         }
         (Call::Wait, libc::ETIMEDOUT) => "the deadline passed",
         (Call::Preempt, libc::ESRCH) => "no registered task has this tid",
+        (Call::Wake, libc::ESRCH) => "no registered server has this tid",
         (Call::Checkpoint, libc::ESRCH) => "the server of this worker is gone",
         _ => "the kernel refused",
     };
@@ -303,6 +304,13 @@ unsafe impl Provider for Device {
         self.node
             .preempt(tid)
             .map_err(|errno| failure(Call::Preempt, errno))
+    }
+
+    fn wake(&self, server_tid: u32) -> Result<(), Error> {
+        // The module has one call for both: on a server it is a wake-up.
+        self.node
+            .preempt(server_tid)
+            .map_err(|errno| failure(Call::Wake, errno))
     }
 
     fn checkpoint(&self) -> Result<(), Error> {

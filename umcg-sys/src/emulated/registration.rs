@@ -327,6 +327,19 @@ unsafe impl Provider for Emulated {
             .map_err(|(errno, why)| Error::new(Call::Preempt, errno, why))
     }
 
+    fn wake(&self, server_tid: u32) -> Result<(), Error> {
+        if fork::in_child() {
+            return Err(Error::new(
+                Call::Wake,
+                libc::ESRCH,
+                "this is a forked child",
+            ));
+        }
+        WORLD
+            .wake(server_tid)
+            .map_err(|(errno, why)| Error::new(Call::Wake, errno, why))
+    }
+
     fn checkpoint(&self) -> Result<(), Error> {
         if has_nothing_to_stop_for() {
             return Ok(());

@@ -430,7 +430,8 @@ impl World {
         Err((libc::ESRCH, "the server of this worker is gone"))
     }
 
-    /// `preempt`: a deliberate verdict on a worker; a wake-up for a server.
+    /// `preempt`: a deliberate verdict on a worker. The tid of a server is accepted as well, and
+    /// wakes that server, as the kernel module's one call does.
     pub(crate) fn preempt(&self, tid: u32) -> Result<(), Failure> {
         if let Some(worker) = self.worker(tid) {
             let run = worker.run();
@@ -440,8 +441,14 @@ impl World {
             }
             return Ok(());
         }
-        let Some(server) = self.server(tid) else {
-            return Err((libc::ESRCH, "no registered task has this tid"));
+        self.wake(tid)
+            .map_err(|_| (libc::ESRCH, "no registered task has this tid"))
+    }
+
+    /// `wake`: ends the `wait` of a server.
+    pub(crate) fn wake(&self, server_tid: u32) -> Result<(), Failure> {
+        let Some(server) = self.server(server_tid) else {
+            return Err((libc::ESRCH, "no registered server has this tid"));
         };
         // Before the state, so that no worker takes the slot of a server that is on its way.
         server.move_slot(Slot::IDLE, Slot::SERVER);
