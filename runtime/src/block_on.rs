@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{context, parker::Parker};
+use crate::{context, wait::Parker};
 
 /// A parker and its waker, made together once and used over and over.
 struct Seat {
@@ -69,7 +69,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             break output;
         }
-        let _wait = context::own_wait();
+        let _wait = context::managed_blocking();
         seat.parker.park();
     };
     // A token may be left in the seat: at worst one poll too many next time. When the future

@@ -14,9 +14,9 @@ use std::{
 
 use crate::{
     Handle, context,
-    parker::Parker,
     task::{Origin, discard, spawn_closure_unchecked},
     thread,
+    wait::Parker,
 };
 
 /// Runs two closures, at the same time if a CPU is free, and gives both results.
@@ -158,7 +158,7 @@ where
     fn wait(&self) -> thread::Result<RB> {
         // Acquire: pairs with the Release in `run`.
         if self.state.load(Acquire) != DONE {
-            let _wait = context::own_wait();
+            let _wait = context::managed_blocking();
             while self.state.load(Acquire) != DONE {
                 self.caller.park();
             }

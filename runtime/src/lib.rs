@@ -60,102 +60,87 @@
 //!   policy; [`CommandUnmanaged`] and [`unmanage_current_thread`] undo that.
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
 
-// Under `--cfg loom` this crate is nothing but its model checks: the files of the scheduler that
-// lock nothing, and a task's way from spawn to join.
-#[cfg(loom)]
-#[path = "sched/model.rs"]
-mod sched;
+// Under `--cfg loom` this crate consists of its model checks only: the parts of the scheduler that
+// use no lock, the parker, and the way of a task from spawn to join.
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        mod block_on;
+        #[path = "context/model.rs"]
+        mod context;
+        #[path = "sched/model.rs"]
+        mod sched;
+        mod sync;
+        pub mod task;
+        mod wait;
 
-mod block_on;
-#[cfg(not(loom))]
-mod builder;
-#[cfg(not(loom))]
-mod context;
-#[cfg(loom)]
-#[path = "context_model.rs"]
-mod context;
-#[cfg(not(loom))]
-mod error;
-#[cfg(not(loom))]
-mod handle;
-#[cfg(not(loom))]
-mod hooks;
-#[cfg(not(loom))]
-mod join;
-#[cfg(not(loom))]
-mod latch;
-#[cfg(not(loom))]
-mod macros_support;
-#[cfg(not(loom))]
-mod metrics;
-#[cfg(not(loom))]
-mod panic;
-mod parker;
-#[cfg(not(loom))]
-mod runtime;
-#[cfg(not(loom))]
-mod sched;
-#[cfg(not(loom))]
-mod scope;
-#[cfg(not(loom))]
-mod spawn;
-mod sync;
-pub mod task;
-#[cfg(all(test, not(loom)))]
-mod test_sched;
-#[cfg(not(loom))]
-pub mod thread;
-#[cfg(not(loom))]
-pub mod thread_pool;
-#[cfg(not(loom))]
-pub mod time;
-#[cfg(not(loom))]
-mod trace;
+        pub use crate::block_on::block_on;
+    } else {
+        mod block_on;
+        mod builder;
+        mod context;
+        mod driver;
+        mod error;
+        mod events;
+        mod handle;
+        mod hooks;
+        mod join;
+        mod macros_support;
+        mod metrics;
+        mod panic;
+        mod runtime;
+        mod sched;
+        mod spawn;
+        mod sync;
+        pub mod task;
+        #[cfg(test)]
+        mod testing;
+        pub mod thread;
+        pub mod thread_pool;
+        pub mod time;
+        mod wait;
 
-#[cfg(all(feature = "macros", not(loom)))]
-pub use umcg_macros::{main, test};
-/// For a thread that a task made with [`std::thread`], or that a library made for it: such a
-/// thread inherits its worker's CPU and scheduling policy. A [`thread::spawn`] needs nothing of
-/// the kind.
-///
-/// ```
-/// # umcg::Runtime::new().unwrap().block_on(async {
-/// # umcg::spawn(async {
-/// let thread = std::thread::spawn(|| {
-///     umcg::unmanage_current_thread();
-///     std::thread::available_parallelism().unwrap().get()
-/// });
-/// println!("{} CPUs for it", thread.join().unwrap());
-/// # }).await.unwrap();
-/// # });
-/// ```
-#[cfg(not(loom))]
-#[doc(inline)]
-pub use umcg_sys::unmanage_current_thread;
-#[cfg(not(loom))]
-pub use umcg_sys::{CommandUnmanaged, ProviderChoice, ProviderKind};
+        pub use crate::{
+            block_on::block_on,
+            builder::Builder,
+            context::EnterGuard,
+            error::BuildError,
+            handle::Handle,
+            join::join,
+            metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts},
+            runtime::Runtime,
+            spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
+            task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
+            thread::scope::{Scope, ScopedJoinHandle, scope},
+            thread_pool::ThreadPool,
+        };
+        #[cfg(feature = "macros")]
+        pub use umcg_macros::{main, test};
+        pub use umcg_sys::{CommandUnmanaged, ProviderChoice, ProviderKind};
 
-pub use crate::block_on::block_on;
-#[cfg(not(loom))]
-pub use crate::{
-    builder::Builder,
-    context::EnterGuard,
-    error::BuildError,
-    handle::Handle,
-    join::join,
-    metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts},
-    runtime::Runtime,
-    scope::{Scope, ScopedJoinHandle, scope},
-    spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
-    task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
-    thread_pool::ThreadPool,
-};
+        /// For a thread that a task made with [`std::thread`], or that a library made for it: such
+        /// a thread inherits its worker's CPU and scheduling policy. A [`thread::spawn`] needs
+        /// nothing of the kind.
+        ///
+        /// ```
+        /// # umcg::Runtime::new().unwrap().block_on(async {
+        /// # umcg::spawn(async {
+        /// let thread = std::thread::spawn(|| {
+        ///     umcg::unmanage_current_thread();
+        ///     std::thread::available_parallelism().unwrap().get()
+        /// });
+        /// println!("{} CPUs for it", thread.join().unwrap());
+        /// # }).await.unwrap();
+        /// # });
+        /// ```
+        #[doc(inline)]
+        pub use umcg_sys::unmanage_current_thread;
 
-/// For the code that the attributes make; see `macros_support.rs`.
-#[doc(hidden)]
-#[cfg(not(loom))]
-pub mod __private {
-    pub use crate::macros_support::*;
+        /// For the code that the attributes make; see `macros_support.rs`.
+        #[doc(hidden)]
+        pub mod __private {
+            pub use crate::macros_support::*;
+        }
+    }
 }
 
 /// The code in the project's first page compiles and runs.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{task::discard, trace};
+use crate::{events, task::discard};
 
 /// Aborts the process if it is dropped by a panic: a scheduler that lost its thread in the
 /// middle of a step would leave workers that nobody ever picks.
@@ -34,7 +34,7 @@ impl Drop for AbortIfPanic {
 pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         discard(payload);
-        trace::contained_panic(what);
+        events::contained_panic(what);
     }
 }
 

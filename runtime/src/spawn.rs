@@ -5,8 +5,8 @@ use std::{error::Error, fmt, future::Future};
 use crate::{
     Handle, block_on, context,
     join::join_on,
-    scope::{Scope, scope_on},
     task::{Builder, JoinHandle, spawn_closure, spawn_future},
+    thread::scope::{Scope, scope_on},
 };
 
 impl Handle {
@@ -312,7 +312,7 @@ impl<F> Error for TrySpawnError<F> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_sched::runtime;
+    use crate::testing::runtime;
 
     #[test]
     fn tasks_of_both_kinds_run_and_spawn() {

@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::*;
-use crate::test_sched::runtime;
+use crate::testing::runtime;
 
 fn message(payload: &(dyn std::any::Any + Send)) -> &str {
     payload.downcast_ref::<&'static str>().copied().unwrap()

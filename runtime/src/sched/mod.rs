@@ -3,29 +3,22 @@
 
 mod arena;
 mod at_stop;
-mod backlog;
-mod cap;
 mod clock;
 mod config;
 mod counters;
-mod grow;
-mod handover;
+mod idle;
 mod life;
-mod lifo;
 mod list;
-mod metrics;
 mod phase;
-mod queue;
 mod refs;
-mod serve;
+mod run_queue;
 mod server;
 mod shutdown;
 mod signals;
-mod sleep;
+mod snapshot;
+mod spawner;
 mod start;
 mod stock;
-mod switch;
-mod wish;
 mod worker;
 
 use std::{
@@ -43,8 +36,9 @@ use umcg_sys::Provider;
 
 use self::at_stop::AtStop;
 use self::{
-    arena::Arena, backlog::Backlog, counters::OutsideCounts, grow::Grow, life::Life, refs::Refs,
-    server::Server, signals::SignalMask, sleep::Sleep, stock::TaskRef, worker::Worker,
+    arena::Arena, counters::OutsideCounts, idle::Sleep, life::Life, refs::Refs,
+    run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner, stock::TaskRef,
+    worker::Worker,
 };
 pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
 use crate::{
@@ -65,12 +59,12 @@ pub(crate) struct Shared {
     built_on_worker: bool,
     /// Why it is this provider, in a sentence.
     why: String,
-    backlog: Arc<Backlog>,
+    run_queues: Arc<RunQueues>,
     servers: Box<[Server]>,
-    /// Shared with the provider's thread, as the backlog is.
+    /// Shared with the provider's thread, as the run_queues is.
     sleep: Arc<Sleep>,
     arena: Arena,
-    grow: Grow,
+    spawner: Spawner,
     life: Life,
     owned: OwnedTasks,
     /// Those that tasks hold to this.
@@ -94,11 +88,11 @@ impl Shared {
             built_on_worker: context::with_worker(|_| ()).is_some(),
             provider,
             why,
-            backlog: Arc::new(Backlog::new(servers)),
+            run_queues: Arc::new(RunQueues::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
             sleep: Arc::new(Sleep::new(servers)),
             arena: Arena::new(),
-            grow: Grow::new(config.max_workers),
+            spawner: Spawner::new(config.max_workers),
             life: Life::new(),
             owned: OwnedTasks::new(servers),
             refs: Refs::new(),
@@ -122,7 +116,7 @@ impl Shared {
             return Some(Refusal::ShutDown);
         }
         let limit = self.config.queue_limit?;
-        let full = limit == 0 || self.backlog.exceeds(limit - 1);
+        let full = limit == 0 || self.run_queues.exceeds(limit - 1);
         full.then_some(Refusal::Full)
     }
 
@@ -157,8 +151,8 @@ impl Shared {
     /// whatever is waiting.
     fn wake_one_after_fence(&self) -> bool {
         let pending = || {
-            self.backlog.any_queued()
-                || (0..self.servers.len()).any(|server| self.backlog.has_work(server))
+            self.run_queues.any_queued()
+                || (0..self.servers.len()).any(|server| self.run_queues.has_work(server))
         };
         match self.sleep.claim(pending) {
             Some(server) => {
@@ -197,7 +191,7 @@ impl Shared {
             if matches!(origin, Origin::Spawn | Origin::Fork) {
                 worker.record().counts().count_spawn();
             }
-            let own = &self.backlog.servers[server.index()];
+            let own = &self.run_queues.servers[server.index()];
             // The first task that a worker spawns is treated as one that it wakes: it is run
             // here as soon as the worker waits for it, mostly, and to wake another CPU for it
             // costs this one 15 us. The second is for another CPU. Only where the provider
@@ -228,7 +222,7 @@ impl Shared {
                 self.tasks.count_spawn();
             }
             let task = task.take().expect("not on a worker of this runtime");
-            self.backlog.injector.push(task);
+            self.run_queues.injector.push(task);
             Announce::FromOutside
         })
     }
@@ -312,7 +306,7 @@ impl fmt::Debug for Shared {
             .field("config", &self.config)
             .field("provider", &self.provider)
             .field("sleep", &self.sleep)
-            .field("grow", &self.grow)
+            .field("spawner", &self.spawner)
             .finish_non_exhaustive()
     }
 }

@@ -1,11 +1,17 @@
 //! What is left of the scheduler under `--cfg loom`: the parts that lock nothing, each with its
 //! model at its end.
 
-mod cap;
-mod handover;
-mod lifo;
+mod idle;
 mod list;
 mod phase;
 mod refs;
-mod sleep;
-mod wish;
+mod run_queue {
+    mod lifo_slot;
+}
+mod spawner {
+    mod limit;
+    mod request;
+}
+mod worker {
+    mod handoff;
+}

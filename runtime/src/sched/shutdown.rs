@@ -18,14 +18,14 @@ use super::{
 use crate::{
     Handle,
     context::{self, Helper},
+    events,
     panic::AbortIfPanic,
     task::Origin,
-    trace,
 };
 
 impl Helper for Shared {
     fn help(&self) {
-        if (self.backlog.len() > 0 || self.at_stop.is_left()) && !self.start_sweeper() {
+        if (self.run_queues.len() > 0 || self.at_stop.is_left()) && !self.start_sweeper() {
             self.sweep();
         }
     }
@@ -40,7 +40,7 @@ impl Shared {
         // Their wakers queue the suspended ones. All of them before any is dropped: a destructor
         // may wait for another's end.
         self.owned.close();
-        self.grow.rouse();
+        self.spawner.rouse();
         self.wake_servers();
         // Here the first destructor runs, at the earliest.
         self.life.phase.begin_sweep();
@@ -53,7 +53,7 @@ impl Shared {
     pub(super) fn sweep(&self) {
         context::with_helper(self, || {
             self.at_stop.run();
-            self.backlog.sweep();
+            self.run_queues.sweep();
         });
     }
 
@@ -135,9 +135,9 @@ impl Shared {
     /// first.
     pub(crate) fn wait_for_all(&self, deadline: Option<Instant>) -> bool {
         // Of a worker of another runtime, which may have to run what is waited for.
-        let _wait = context::own_wait();
+        let _wait = context::managed_blocking();
         let all = self.life.wait_for_all(deadline);
-        trace::stopped(
+        events::stopped(
             if all { "all threads ended" } else { "timeout" },
             self.life.threads(),
         );
@@ -147,7 +147,7 @@ impl Shared {
     /// Waits for the threads to be gone, destructors of thread-locals included. After
     /// [`wait_for_all`](Self::wait_for_all) said that they are about to end.
     pub(crate) fn join(&self, threads: Threads) {
-        let _wait = context::own_wait();
+        let _wait = context::managed_blocking();
         let workers = self.arena.iter().filter_map(Worker::take_thread);
         let sweepers = std::mem::take(&mut *self.sweepers.lock());
         for thread in threads.handles.into_iter().chain(workers).chain(sweepers) {
@@ -160,9 +160,9 @@ impl Shared {
     /// A new worker could not register.
     pub(super) fn worker_refused(&self, home: &Server, error: Error) {
         if !self.life.phase.is_stopping() {
-            trace::register_failed(&error);
-            self.grow.note_stillborn();
-            self.grow.want(home);
+            events::register_failed(&error);
+            self.spawner.note_stillborn();
+            self.spawner.want(home);
         }
     }
 
@@ -180,12 +180,12 @@ impl Shared {
     /// A worker is not registered any more: its place is free.
     pub(super) fn worker_leaves(&self, worker: &Worker) {
         let server = &self.servers[worker.server()];
-        trace::worker_gone(worker.index());
+        events::worker_gone(worker.index());
         worker.set_seat(seat::FREE);
         self.lose_worker(server);
-        self.grow.release();
+        self.spawner.release();
         if !self.life.phase.is_stopping() && server.is_wanting() {
-            self.grow.rouse();
+            self.spawner.rouse();
         }
     }
 

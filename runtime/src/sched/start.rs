@@ -8,8 +8,8 @@ use std::{
 
 use umcg_sys::Provider;
 
-use super::{Config, Shared, grow::NoWorker, serve};
-use crate::{error::BuildError, trace};
+use super::{Config, Shared, server, spawner::NoWorker};
+use crate::{error::BuildError, events};
 
 /// The threads that live as long as the runtime.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Shared {
             shared.join(threads);
             return Err(error);
         }
-        trace::started(
+        events::started(
             &shared.provider.kind().to_string(),
             &shared.why,
             &shared.provider.describe(),
@@ -55,7 +55,7 @@ impl Shared {
             let (tell, told) = mpsc::sync_channel(1);
             let shared = Arc::clone(self);
             let handle = self.start_thread(format!("{name}-s{index}"), move || {
-                serve::main(shared, index, |outcome| {
+                server::run::main(shared, index, |outcome| {
                     // The other end waits for it.
                     let _ = tell.send(outcome);
                 });
@@ -79,7 +79,7 @@ impl Shared {
             match self.add_worker(server) {
                 Ok(()) => {}
                 // Fewer workers than servers: the others take a worker where they find one.
-                Err(NoWorker::Cap) => break,
+                Err(NoWorker::Limit) => break,
                 Err(NoWorker::Thread(source)) => return Err(BuildError::Thread(source)),
             }
         }

@@ -30,10 +30,10 @@ mod builder;
 mod error;
 mod future;
 mod id;
-mod join;
-mod owned;
+mod join_handle;
 #[cfg(not(loom))]
-mod set;
+mod join_set;
+mod owned;
 #[cfg(not(loom))]
 mod yield_now;
 
@@ -50,11 +50,11 @@ use std::{
 
 use async_task::{ScheduleInfo, WithInfo};
 
-pub use self::{abort::AbortHandle, error::JoinError, id::Id, join::JoinHandle};
+pub use self::{abort::AbortHandle, error::JoinError, id::Id, join_handle::JoinHandle};
 #[cfg(not(loom))]
 pub use self::{
     builder::Builder,
-    set::JoinSet,
+    join_set::JoinSet,
     yield_now::{YieldNow, yield_now},
 };
 pub(crate) use self::{future::discard, owned::OwnedTasks};

@@ -23,7 +23,7 @@ use loom::{
 };
 
 use super::{Origin, OwnedTasks, Runnable, Schedule, spawn_closure, spawn_future};
-use crate::parker::Parker;
+use crate::wait::Parker;
 
 /// A queue with one worker, which ends when all tasks have.
 struct Queue {

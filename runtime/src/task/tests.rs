@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::*;
-use crate::{block_on::block_on, test_sched::ManualSched};
+use crate::{block_on::block_on, testing::ManualSched};
 
 /// Counts how often it, or a clone, was dropped.
 #[derive(Clone, Default)]

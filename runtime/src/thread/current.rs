@@ -4,8 +4,8 @@ use std::{cell::RefCell, fmt, sync::Arc};
 
 use crate::{
     context,
-    parker::Parker,
     task::{Id, Meta, Name},
+    wait::Parker,
 };
 
 /// A thread of a runtime, or any other thread that asked for its [`current`] one.
@@ -151,7 +151,7 @@ impl fmt::Debug for Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{task::spawn_closure, test_sched::ManualSched};
+    use crate::{task::spawn_closure, testing::ManualSched};
 
     #[test]
     fn worker_keeps_nothing_of_a_thread_that_is_done() {

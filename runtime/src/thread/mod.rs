@@ -19,6 +19,7 @@
 mod builder;
 mod current;
 mod park;
+pub(crate) mod scope;
 mod sleep;
 
 use std::{fmt, io};
@@ -26,13 +27,13 @@ use std::{fmt, io};
 pub use std::thread::{AccessError, LocalKey, Result, available_parallelism, panicking};
 
 pub(crate) use self::current::keep_current;
+pub use self::scope::{Scope, ScopedJoinHandle, scope};
 pub use self::{
     builder::Builder,
     current::{Thread, ThreadId, current},
     park::{park, park_timeout},
     sleep::{sleep, yield_now},
 };
-pub use crate::scope::{Scope, ScopedJoinHandle, scope};
 use crate::{JoinError, task};
 
 /// Runs `f` in a new thread of the current runtime.

@@ -35,7 +35,7 @@ use crate::context;
 /// ```
 pub fn park() {
     let thread = current();
-    let _wait = context::own_wait();
+    let _wait = context::managed_blocking();
     thread.token().park();
 }
 
@@ -44,6 +44,6 @@ pub fn park() {
 /// It does not say why it returned: check your condition, and the clock.
 pub fn park_timeout(timeout: Duration) {
     let thread = current();
-    let _wait = context::own_wait();
+    let _wait = context::managed_blocking();
     thread.token().park_timeout(timeout);
 }

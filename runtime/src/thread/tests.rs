@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::*;
-use crate::test_sched::runtime;
+use crate::testing::runtime;
 
 #[test]
 fn result_reaches_the_joiner() {
@@ -69,7 +69,7 @@ fn handle_and_thread_name_the_same_thread() {
 #[test]
 fn current_is_the_same_until_the_task_changes() {
     assert_eq!(current().id(), current().id());
-    let sched = crate::test_sched::ManualSched::new();
+    let sched = crate::testing::ManualSched::new();
     let outside = current().id();
     let ids = || {
         let first = current().id();

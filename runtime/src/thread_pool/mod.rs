@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 
 use self::pool::Pool;
 pub use self::{builder::Builder, scope::Scope};
-use crate::latch::CountLatch;
+use crate::wait::CountLatch;
 
 /// Runs jobs, at most so many at once, in the order in which they came.
 ///

@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 use super::home::Home;
 use crate::{
     context,
-    parker::{futex_wait, futex_wake},
     sched::Stops,
     task::{Name, discard, spawn_closure},
+    wait::{futex_wait, futex_wake},
 };
 
 pub(super) type Job = Box<dyn FnOnce() + Send + 'static>;
@@ -203,7 +203,7 @@ impl Pool {
             // Under the lock, which orders it against the last job's end.
             self.emptied.load(Relaxed)
         };
-        let _wait = context::own_wait();
+        let _wait = context::managed_blocking();
         // Acquire: pairs with the Release in `emptied`, so that what the jobs did is seen.
         while self.emptied.load(Acquire) == seen {
             futex_wait(&self.emptied, seen, None);

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::pool::Pool;
-use crate::{latch::CountLatch, task::discard};
+use crate::{task::discard, wait::CountLatch};
 
 /// Makes jobs that borrow what outlives `'scope`; see
 /// [`ThreadPool::scope`](super::ThreadPool::scope).

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{home::Home, *};
-use crate::{Handle, test_sched::runtime};
+use crate::{Handle, testing::runtime};
 
 fn pool_on(runtime: &Handle, max: usize) -> ThreadPool {
     ThreadPool {

@@ -8,7 +8,6 @@
 //! A timer never fires early; how much later the future runs depends on who else wants a CPU.
 //! In a closure or a thread use [`thread::sleep`](crate::thread::sleep).
 
-mod driver;
 mod interval;
 mod sleep;
 mod timeout;

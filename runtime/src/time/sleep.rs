@@ -8,10 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    driver::{Driver, Key},
-    from_now,
-};
+use super::from_now;
+use crate::driver::timer::{Driver, Key};
 
 /// How long a poll blocks while there is no thread that would keep the timer.
 const NAP: Duration = Duration::from_millis(1);

@@ -8,8 +8,9 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use super::{driver::Driver, *};
+use super::*;
 use crate::block_on::block_on;
+use crate::driver::timer::Driver;
 
 /// Tests that look at the driver's counters take turns with all others that make timers.
 fn alone() -> MutexGuard<'static, ()> {

@@ -5,6 +5,9 @@
 //! a worker that only this server can let go on. So they ask here, by a flag and an unpark, and
 //! go on. The thread sleeps for good while nobody asks.
 
+mod limit;
+mod request;
+
 use std::{
     fmt,
     sync::{
@@ -17,13 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Shared,
-    cap::{Cap, Place},
-    server::Server,
-    worker,
-};
-use crate::{panic::AbortIfPanic, parker::Parker, trace};
+use self::limit::{Place, WorkerLimit};
+pub(in crate::sched) use self::request::WorkerRequest;
+use super::{Shared, server::Server, worker};
+use crate::{events, panic::AbortIfPanic, wait::Parker};
 
 /// A thread that could not be made is tried again after this, doubling ...
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -31,8 +31,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(100);
 
 /// What the maker of workers shares with those that ask it.
-pub(super) struct Grow {
-    pub(super) cap: Cap,
+pub(in crate::sched) struct Spawner {
+    pub(in crate::sched) limit: WorkerLimit,
     /// Of the thread that makes workers.
     maker: Parker,
     /// A worker that was made could not register.
@@ -43,23 +43,23 @@ pub(super) struct Grow {
     failures: AtomicU64,
     /// Workers that were added although there were `max_workers` already.
     beyond_cap: AtomicU64,
-    /// Times that a server went without because of the cap.
+    /// Times that a server went without because of the limit.
     at_cap: AtomicU64,
 }
 
 /// A snapshot for metrics.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GrowCounts {
-    pub(super) peak: usize,
-    pub(super) failures: u64,
-    pub(super) beyond_cap: u64,
-    pub(super) at_cap: u64,
+pub(in crate::sched) struct GrowCounts {
+    pub(in crate::sched) peak: usize,
+    pub(in crate::sched) failures: u64,
+    pub(in crate::sched) beyond_cap: u64,
+    pub(in crate::sched) at_cap: u64,
 }
 
-impl Grow {
-    pub(super) fn new(max_workers: usize) -> Self {
+impl Spawner {
+    pub(in crate::sched) fn new(max_workers: usize) -> Self {
         Self {
-            cap: Cap::new(max_workers),
+            limit: WorkerLimit::new(max_workers),
             maker: Parker::new(),
             stillborn: AtomicBool::new(false),
             peak: AtomicUsize::new(0),
@@ -71,50 +71,50 @@ impl Grow {
 
     /// Asks for a worker for this server. Never blocks. The wish is checked again before it is
     /// granted.
-    pub(super) fn want(&self, server: &Server) {
+    pub(in crate::sched) fn want(&self, server: &Server) {
         if server.want() {
             self.rouse();
         }
     }
 
     /// Has the maker look at all the servers again.
-    pub(super) fn rouse(&self) {
+    pub(in crate::sched) fn rouse(&self) {
         self.maker.unpark();
     }
 
-    pub(super) fn begin_own_wait(&self) {
-        if self.cap.begin_own_wait() {
+    pub(in crate::sched) fn begin_managed_blocking(&self) {
+        if self.limit.begin_managed_blocking() {
             self.rouse();
         }
     }
 
-    pub(super) fn end_own_wait(&self) {
-        self.cap.end_own_wait();
+    pub(in crate::sched) fn end_managed_blocking(&self) {
+        self.limit.end_managed_blocking();
     }
 
     /// A worker is gone, or was not made.
-    pub(super) fn release(&self) {
-        if self.cap.release() {
+    pub(in crate::sched) fn release(&self) {
+        if self.limit.release() {
             self.rouse();
         }
     }
 
-    /// Takes a place for a worker, and counts. `None`: the cap.
+    /// Takes a place for a worker, and counts. `None`: the limit.
     fn reserve(&self) -> Option<usize> {
-        match self.cap.reserve() {
+        match self.limit.reserve() {
             Place::Taken(total) => {
                 // Relaxed, here and below: numbers for people.
                 self.peak.fetch_max(total, Relaxed);
-                if total > self.cap.max() {
+                if total > self.limit.max() {
                     self.beyond_cap.fetch_add(1, Relaxed);
-                    trace::beyond_cap(self.cap.max(), total);
+                    events::beyond_cap(self.limit.max(), total);
                 }
                 Some(total)
             }
             Place::Refused { news } => {
                 if news {
                     self.at_cap.fetch_add(1, Relaxed);
-                    trace::at_cap(self.cap.max());
+                    events::at_cap(self.limit.max());
                 }
                 None
             }
@@ -122,12 +122,12 @@ impl Grow {
     }
 
     /// A worker came to life and could not register: not to be tried again at once.
-    pub(super) fn note_stillborn(&self) {
+    pub(in crate::sched) fn note_stillborn(&self) {
         self.failures.fetch_add(1, Relaxed);
         self.stillborn.store(true, SeqCst);
     }
 
-    pub(super) fn counts(&self) -> GrowCounts {
+    pub(in crate::sched) fn counts(&self) -> GrowCounts {
         GrowCounts {
             peak: self.peak.load(Relaxed),
             failures: self.failures.load(Relaxed),
@@ -137,10 +137,10 @@ impl Grow {
     }
 }
 
-impl fmt::Debug for Grow {
+impl fmt::Debug for Spawner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grow")
-            .field("cap", &self.cap)
+        f.debug_struct("Spawner")
+            .field("limit", &self.limit)
             .field("counts", &self.counts())
             .finish_non_exhaustive()
     }
@@ -148,9 +148,9 @@ impl fmt::Debug for Grow {
 
 /// Why a worker was not added.
 #[derive(Debug)]
-pub(super) enum NoWorker {
+pub(in crate::sched) enum NoWorker {
     /// `max_workers`.
-    Cap,
+    Limit,
     /// The operating system gave no thread.
     Thread(std::io::Error),
 }
@@ -161,8 +161,8 @@ fn left(until: Instant) -> Duration {
 
 impl Shared {
     /// Makes a worker for `server`, on a thread that no server schedules.
-    pub(super) fn add_worker(self: &Arc<Self>, server: &Server) -> Result<(), NoWorker> {
-        let total = self.grow.reserve().ok_or(NoWorker::Cap)?;
+    pub(in crate::sched) fn add_worker(self: &Arc<Self>, server: &Server) -> Result<(), NoWorker> {
+        let total = self.spawner.reserve().ok_or(NoWorker::Limit)?;
         let record = self.arena.take();
         record.prepare(server);
         server.expect_worker();
@@ -175,7 +175,7 @@ impl Shared {
         match builder.spawn(move || worker::main(shared, index)) {
             Ok(thread) => {
                 record.set_thread(thread);
-                trace::worker_started(index, server.index(), total);
+                events::worker_started(index, server.index(), total);
                 Ok(())
             }
             Err(error) => {
@@ -183,29 +183,31 @@ impl Shared {
                 self.lose_worker(server);
                 record.set_seat(worker::seat::FREE);
                 self.arena.put(index);
-                self.grow.release();
+                self.spawner.release();
                 self.life.thread_goes();
-                self.grow.failures.fetch_add(1, Relaxed);
+                self.spawner.failures.fetch_add(1, Relaxed);
                 Err(NoWorker::Thread(error))
             }
         }
     }
 
     /// The thread that makes workers.
-    pub(super) fn make_workers(self: &Arc<Self>) {
+    pub(in crate::sched) fn make_workers(self: &Arc<Self>) {
         let guard = AbortIfPanic("the thread that makes workers");
         self.begin_thread();
         let mut retry = FIRST_RETRY;
         while !self.life.phase.is_stopping() {
-            let failed = self.grow.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);
+            let failed = self.spawner.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.life.phase.is_stopping() && self.grow.maker.park_timeout(left(until)) {}
+                while !self.life.phase.is_stopping() && self.spawner.maker.park_timeout(left(until))
+                {
+                }
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                self.grow.maker.park();
+                self.spawner.maker.park();
             }
         }
         guard.disarm();
@@ -225,7 +227,7 @@ impl Shared {
                 // It comes, and wakes its server.
                 continue;
             }
-            if server.idle_soon() > 0 || !self.backlog.reachable(index, &self.sleep) {
+            if server.idle_soon() > 0 || !self.run_queues.reachable(index, &self.sleep) {
                 // The tasks went elsewhere. A server that starves is told of no new ones: it
                 // has to look for itself.
                 if starved {
@@ -234,11 +236,11 @@ impl Shared {
                 continue;
             }
             match self.add_worker(server) {
-                Ok(()) | Err(NoWorker::Cap) => {}
+                Ok(()) | Err(NoWorker::Limit) => {}
                 Err(NoWorker::Thread(error)) => {
                     // A server that starves is looked at again by that; a worker that would like
                     // a spare asks with its next task.
-                    trace::spawn_failed(&error, retry.as_millis() as u64);
+                    events::spawn_failed(&error, retry.as_millis() as u64);
                     return false;
                 }
             }

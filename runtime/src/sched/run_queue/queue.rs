@@ -22,12 +22,12 @@ const KEPT: usize = 4096;
 
 /// A queue of tasks that belongs to all servers. Unbounded; pushed to by threads that are no workers
 /// of this runtime, which nobody stops.
-pub(super) struct Queue<T> {
+pub(in crate::sched) struct Queue<T> {
     tasks: Injector<T>,
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
+    pub(in crate::sched) fn new() -> Self {
         Self {
             tasks: Injector::new(),
         }
@@ -36,13 +36,13 @@ impl<T> Queue<T> {
     /// Puts a task at the back.
     ///
     /// May allocate, so no server does this.
-    pub(super) fn push(&self, task: T) {
+    pub(in crate::sched) fn push(&self, task: T) {
         self.tasks.push(task);
     }
 
     /// Takes the task at the front. `None` only when the queue was empty at some moment of the
     /// call: a lost race is tried again.
-    pub(super) fn pop(&self) -> Option<T> {
+    pub(in crate::sched) fn pop(&self) -> Option<T> {
         loop {
             match self.tasks.steal() {
                 Steal::Success(task) => return Some(task),
@@ -55,7 +55,7 @@ impl<T> Queue<T> {
     /// As [`pop`](Self::pop), and moves some of the tasks behind it to the back of `to`, in their
     /// order: one of `shares` equal shares of all, up to `limit`. One write to the word that all
     /// who pop share, for all of them. `batch` is empty before and after.
-    pub(super) fn pop_share(
+    pub(in crate::sched) fn pop_share(
         &self,
         to: &OwnQueue<T>,
         shares: usize,
@@ -81,12 +81,12 @@ impl<T> Queue<T> {
     }
 
     /// Two loads. A task whose push has begun may count already.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::sched) fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 
     /// How many tasks wait, at some moment of the call.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::sched) fn len(&self) -> usize {
         self.tasks.len()
     }
 }
@@ -102,7 +102,7 @@ impl<T> Queue<T> {
 /// Who pushes while the list is empty tries the ring, and no task moves from one to the other. So
 /// they come out in their order, but for those of a pusher that was stopped between the look and
 /// the push.
-pub(super) struct OwnQueue<T> {
+pub(in crate::sched) struct OwnQueue<T> {
     ring: ArrayQueue<T>,
     rest: CachePadded<Rest<T>>,
 }
@@ -143,7 +143,7 @@ impl<T> Rest<T> {
 }
 
 impl<T> OwnQueue<T> {
-    pub(super) fn new() -> Self {
+    pub(in crate::sched) fn new() -> Self {
         Self {
             ring: ArrayQueue::new(RING),
             rest: CachePadded::new(Rest {
@@ -156,7 +156,7 @@ impl<T> OwnQueue<T> {
     /// Puts a task at the back.
     ///
     /// May allocate, and wait for a lock, so no server does this.
-    pub(super) fn push(&self, task: T) {
+    pub(in crate::sched) fn push(&self, task: T) {
         let task = if self.rest.len() == 0 {
             match self.ring.push(task) {
                 Ok(()) => return,
@@ -170,7 +170,7 @@ impl<T> OwnQueue<T> {
 
     /// Takes the task at the front. `None`: each that was there when the call began was taken by
     /// somebody else. May wait for a lock.
-    pub(super) fn pop(&self) -> Option<T> {
+    pub(in crate::sched) fn pop(&self) -> Option<T> {
         self.ring.pop().or_else(|| {
             if self.rest.len() == 0 {
                 None
@@ -181,7 +181,7 @@ impl<T> OwnQueue<T> {
     }
 
     /// As [`Queue::pop_share`].
-    pub(super) fn pop_share(
+    pub(in crate::sched) fn pop_share(
         &self,
         to: &Self,
         shares: usize,
@@ -207,12 +207,12 @@ impl<T> OwnQueue<T> {
 
     /// Whether each task that was there when the call began has been taken by somebody. Loads
     /// only. A task whose push has begun may count already.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::sched) fn is_empty(&self) -> bool {
         self.ring.is_empty() && self.rest.len() == 0
     }
 
     /// How many tasks wait, more or less. Loads only.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::sched) fn len(&self) -> usize {
         self.ring.len() + self.rest.len()
     }
 }
@@ -226,7 +226,7 @@ impl<T> fmt::Debug for OwnQueue<T> {
 }
 
 /// Where tasks are between two queues. Of one thread.
-pub(super) struct Batch<T>(Worker<T>);
+pub(in crate::sched) struct Batch<T>(Worker<T>);
 
 impl<T> Batch<T> {
     fn empty_into(&self, to: &OwnQueue<T>) {

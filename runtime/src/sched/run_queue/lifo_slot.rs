@@ -19,7 +19,7 @@ use crate::sync::{
 ///
 /// # Safety
 /// `from_raw` gives back what `into_raw` took.
-pub(super) unsafe trait OneWord: Sized {
+pub(in crate::sched) unsafe trait OneWord: Sized {
     fn into_raw(self) -> NonNull<()>;
 
     /// # Safety
@@ -41,7 +41,7 @@ unsafe impl OneWord for crate::task::Runnable {
 }
 
 /// At most one task.
-pub(super) struct LifoSlot<T: OneWord> {
+pub(in crate::sched) struct LifoSlot<T: OneWord> {
     /// Null, or what `into_raw` gave: the slot owns it.
     raw: AtomicPtr<()>,
     owns: std::marker::PhantomData<T>,
@@ -53,7 +53,7 @@ unsafe impl<T: OneWord + Send> Sync for LifoSlot<T> {}
 unsafe impl<T: OneWord + Send> Send for LifoSlot<T> {}
 
 impl<T: OneWord> LifoSlot<T> {
-    pub(super) fn new() -> Self {
+    pub(in crate::sched) fn new() -> Self {
         Self {
             raw: AtomicPtr::new(ptr::null_mut()),
             owns: std::marker::PhantomData,
@@ -61,7 +61,7 @@ impl<T: OneWord> LifoSlot<T> {
     }
 
     /// Puts `task` in; the one that was there comes out.
-    pub(super) fn put(&self, task: T) -> Option<T> {
+    pub(in crate::sched) fn put(&self, task: T) -> Option<T> {
         // AcqRel: publishes the task to whoever takes it and acquires the one that was there;
         // pairs with itself and with `take`.
         let previous = self.raw.swap(task.into_raw().as_ptr(), AcqRel);
@@ -70,7 +70,7 @@ impl<T: OneWord> LifoSlot<T> {
     }
 
     /// Takes the task.
-    pub(super) fn take(&self) -> Option<T> {
+    pub(in crate::sched) fn take(&self) -> Option<T> {
         if self.is_empty() {
             return None;
         }
@@ -82,11 +82,11 @@ impl<T: OneWord> LifoSlot<T> {
 
     /// Something that tells one task from the next, mostly; 0: empty.
     #[cfg(not(loom))]
-    pub(super) fn address(&self) -> usize {
+    pub(in crate::sched) fn address(&self) -> usize {
         self.raw.load(SeqCst).addr()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::sched) fn is_empty(&self) -> bool {
         // SeqCst: read by a server that is about to idle, after its fence.
         self.raw.load(SeqCst).is_null()
     }
@@ -156,7 +156,7 @@ mod model {
     };
 
     use super::*;
-    use crate::{sched::sleep::Sleep, sync::fence};
+    use crate::{sched::idle::Sleep, sync::fence};
 
     /// A worker that was blocked, and runs unmanaged, puts a task into the slot of its server
     /// while that one goes to sleep: the server sees it in its last look, or is woken.

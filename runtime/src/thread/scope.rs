@@ -17,9 +17,9 @@ use std::{
 
 use crate::{
     Handle, context,
-    latch::CountLatch,
     task::{JoinHandle, Name, Origin, spawn_closure_unchecked},
     thread::{self, Thread, into_payload},
+    wait::CountLatch,
 };
 
 /// Makes threads that may borrow from the surrounding function, and waits for all of them.

@@ -21,7 +21,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::trace;
+use crate::events;
 
 /// A thread that could not be made is tried again after this, doubling ...
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -29,7 +29,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(100);
 
 /// The timers of this process.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     state: Mutex<State>,
     /// For the driver's thread alone: there is a new first deadline.
     earlier: Condvar,
@@ -62,17 +62,17 @@ enum Thread {
 
 /// There is no thread that would keep a timer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoThread;
+pub(crate) struct NoThread;
 
 /// Names an entry. Unique: a number is not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(crate) struct Key {
     deadline: Instant,
     number: u64,
 }
 
 impl Driver {
-    pub(super) fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static DRIVER: OnceLock<Driver> = OnceLock::new();
         DRIVER.get_or_init(|| Self {
             state: Mutex::new(State {
@@ -95,7 +95,7 @@ impl Driver {
     /// # Errors
     /// The driver's thread could not be made, now or shortly before. The entry is not there
     /// then, and nobody will be woken.
-    pub(super) fn insert(&'static self, deadline: Instant, waker: Waker) -> Result<Key, NoThread> {
+    pub(crate) fn insert(&'static self, deadline: Instant, waker: Waker) -> Result<Key, NoThread> {
         let mut state = self.state.lock();
         if let Thread::Wanted { again, pause } = state.thread {
             let now = Instant::now();
@@ -109,7 +109,7 @@ impl Driver {
                 };
                 drop(state);
                 // Outside of the lock: a subscriber may use timers.
-                trace::no_timer_thread(&error, pause.as_millis() as u64);
+                events::no_timer_thread(&error, pause.as_millis() as u64);
                 return Err(NoThread);
             }
             state.thread = Thread::Running;
@@ -135,7 +135,7 @@ impl Driver {
     }
 
     /// Changes whom an entry wakes. False: it has fired.
-    pub(super) fn update(&self, key: Key, waker: &Waker) -> bool {
+    pub(crate) fn update(&self, key: Key, waker: &Waker) -> bool {
         let mut state = self.state.lock();
         let replaced = match state.timers.entry(key) {
             Entry::Occupied(entry) if entry.get().will_wake(waker) => return true,
@@ -149,7 +149,7 @@ impl Driver {
     }
 
     /// Removes an entry, if it has not fired.
-    pub(super) fn remove(&self, key: Key) {
+    pub(crate) fn remove(&self, key: Key) {
         let removed = self.state.lock().timers.remove(&key);
         // Outside of the lock, as above.
         drop(removed);
@@ -206,19 +206,19 @@ impl Driver {
 
     /// How many timers are armed.
     #[cfg(test)]
-    pub(super) fn armed(&self, number_at_least: u64) -> usize {
+    pub(crate) fn armed(&self, number_at_least: u64) -> usize {
         let state = self.state.lock();
         let ours = |key: &&Key| key.number >= number_at_least;
         state.timers.keys().filter(ours).count()
     }
 
     #[cfg(test)]
-    pub(super) fn next_number(&self) -> u64 {
+    pub(crate) fn next_number(&self) -> u64 {
         self.state.lock().next
     }
 
     #[cfg(test)]
-    pub(super) fn wakes(&self) -> u64 {
+    pub(crate) fn wakes(&self) -> u64 {
         self.state.lock().wakes
     }
 }

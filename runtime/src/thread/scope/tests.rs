@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::*;
-use crate::test_sched::{ManualSched, runtime};
+use crate::testing::{ManualSched, runtime};
 
 fn message(payload: &(dyn std::any::Any + Send)) -> &str {
     payload.downcast_ref::<&'static str>().copied().unwrap()

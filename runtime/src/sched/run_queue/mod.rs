@@ -3,16 +3,18 @@
 //! Apart from the rest of the scheduler so that a provider's `has_work` can hold it without
 //! keeping the runtime alive.
 
+mod lifo_slot;
+mod queue;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crossbeam_utils::CachePadded;
 
-use super::{
-    clock::now_ns,
-    lifo::LifoSlot,
+use self::{
+    lifo_slot::LifoSlot,
     queue::{Batch, OwnQueue, Queue},
-    sleep::Sleep,
 };
+use super::{clock::now_ns, idle::Sleep};
 use crate::{
     sync::{
         AtomicU32,
@@ -50,14 +52,14 @@ const HANDOVERS_IN_A_ROW: u32 = 8;
 
 /// What a server has to run.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(in crate::sched) struct Waiting {
     /// Tasks that were spawned or woken by workers of this server.
-    pub(super) queue: OwnQueue<Runnable>,
+    pub(in crate::sched) queue: OwnQueue<Runnable>,
     /// The task that was woken last by a worker of this server.
-    pub(super) lifo: LifoSlot<Runnable>,
+    pub(in crate::sched) lifo: LifoSlot<Runnable>,
     /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
     /// lists. Written under the lock of these lists.
-    pub(super) workers: AtomicU32,
+    pub(in crate::sched) workers: AtomicU32,
     /// Workers that were resumed and are in the server's inbox. Raised before the push, lowered
     /// after the removal.
     resumed: AtomicU32,
@@ -83,33 +85,33 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// The slot goes to a resumed worker from one that sleeps.
-    pub(super) fn count_handover(&self) {
+    pub(in crate::sched) fn count_handover(&self) {
         self.handovers.fetch_add(1, Relaxed);
     }
 
     /// A worker for the tasks has been asked for.
-    pub(super) fn forget_handovers(&self) {
+    pub(in crate::sched) fn forget_handovers(&self) {
         self.handovers.store(0, Relaxed);
     }
 
     /// Workers that wake each other have kept the slot to themselves for long enough: a task is
     /// next, if there is one.
-    pub(super) fn is_tasks_turn(&self) -> bool {
+    pub(in crate::sched) fn is_tasks_turn(&self) -> bool {
         self.handovers.load(Relaxed) >= HANDOVERS_IN_A_ROW
     }
 
     /// A worker that was resumed is about to come into the inbox.
-    pub(super) fn expect_resumed(&self) {
+    pub(in crate::sched) fn expect_resumed(&self) {
         self.resumed.fetch_add(1, SeqCst);
     }
 
     /// So many have been taken out of it.
-    pub(super) fn take_in_resumed(&self, count: u32) {
+    pub(in crate::sched) fn take_in_resumed(&self, count: u32) {
         self.resumed.fetch_sub(count, SeqCst);
     }
 
     /// Whether workers that were resumed are in the inbox.
-    pub(super) fn has_resumed(&self) -> bool {
+    pub(in crate::sched) fn has_resumed(&self) -> bool {
         self.resumed.load(SeqCst) > 0
     }
 
@@ -126,7 +128,7 @@ impl Waiting {
 
 /// What one worker remembers from take to take.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(in crate::sched) struct Turn {
     takes: u32,
     lifo_in_a_row: u32,
     batch: Batch<Runnable>,
@@ -134,7 +136,7 @@ pub(super) struct Turn {
 
 /// Where a task came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(in crate::sched) enum Source {
     /// The server's own queue or LIFO slot.
     Own,
     /// The injector.
@@ -145,15 +147,15 @@ pub(super) enum Source {
 
 /// See the module page.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(in crate::sched) struct RunQueues {
     /// Tasks from threads that are no workers of this runtime.
-    pub(super) injector: CachePadded<Queue<Runnable>>,
+    pub(in crate::sched) injector: CachePadded<Queue<Runnable>>,
     /// One a server.
-    pub(super) servers: Box<[CachePadded<Waiting>]>,
+    pub(in crate::sched) servers: Box<[CachePadded<Waiting>]>,
 }
 
-impl Backlog {
-    pub(super) fn new(servers: usize) -> Self {
+impl RunQueues {
+    pub(in crate::sched) fn new(servers: usize) -> Self {
         Self {
             injector: CachePadded::new(Queue::new()),
             servers: (0..servers)
@@ -177,7 +179,7 @@ impl Backlog {
 
     /// Whether the server would have something to run if its worker blocked now. For the
     /// provider, from its own threads: loads only.
-    pub(super) fn has_work(&self, server: usize) -> bool {
+    pub(in crate::sched) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
         own.workers.load(SeqCst) > 0
             || own.resumed.load(SeqCst) > 0
@@ -186,13 +188,13 @@ impl Backlog {
     }
 
     /// Whether a task is in a queue that every server takes from.
-    pub(super) fn any_queued(&self) -> bool {
+    pub(in crate::sched) fn any_queued(&self) -> bool {
         !self.injector.is_empty() || self.servers.iter().any(|other| !other.queue.is_empty())
     }
 
     /// Whether a worker of this server would find a task: exactly what [`take`](Self::take)
     /// looks at.
-    pub(super) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
+    pub(in crate::sched) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
         self.any_queued()
             || self.servers.iter().enumerate().any(|(index, other)| {
                 !other.lifo.is_empty() && self.lifo_is_open(index, server, sleep)
@@ -200,7 +202,7 @@ impl Backlog {
     }
 
     /// How many tasks are queued, over all queues; LIFO slots count if filled.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::sched) fn len(&self) -> usize {
         self.injector.len()
             + self
                 .servers
@@ -210,7 +212,7 @@ impl Backlog {
     }
 
     /// Whether more than `limit` tasks are queued: stops counting as soon as it knows.
-    pub(super) fn exceeds(&self, limit: usize) -> bool {
+    pub(in crate::sched) fn exceeds(&self, limit: usize) -> bool {
         let mut seen = self.injector.len();
         for server in &self.servers {
             if seen > limit {
@@ -223,7 +225,7 @@ impl Backlog {
 
     /// Whether other servers have something to take, beside `spoken_for` tasks that a worker of
     /// this one is about to: the one in its LIFO slot first.
-    pub(super) fn has_more_for_others(&self, server: usize, spoken_for: usize) -> bool {
+    pub(in crate::sched) fn has_more_for_others(&self, server: usize, spoken_for: usize) -> bool {
         let own = usize::from(!self.servers[server].lifo.is_empty());
         let beside = spoken_for.saturating_sub(own);
         let mut seen = self.injector.len();
@@ -237,7 +239,7 @@ impl Backlog {
     }
 
     /// The next task for a worker of this server.
-    pub(super) fn take(
+    pub(in crate::sched) fn take(
         &self,
         server: usize,
         sleep: &Sleep,
@@ -321,7 +323,7 @@ impl Backlog {
     /// The provider says that this server's work has not moved on since it last said so, as far
     /// as it can see. True: a task is in the LIFO slot, was there then, and is open to all from
     /// here on.
-    pub(super) fn open_overdue(&self, server: usize) -> bool {
+    pub(in crate::sched) fn open_overdue(&self, server: usize) -> bool {
         let own = &self.servers[server];
         let task = own.lifo.address();
         // Relaxed: one thread.
@@ -336,7 +338,7 @@ impl Backlog {
 
     /// The same for workers that were resumed by the one in the slot, which then did not come
     /// back to the scheduler. True: the server is to be woken.
-    pub(super) fn resumed_overdue(&self, server: usize) -> bool {
+    pub(in crate::sched) fn resumed_overdue(&self, server: usize) -> bool {
         let own = &self.servers[server];
         let some = own.resumed.load(SeqCst) > 0;
         // Relaxed: one thread.
@@ -344,23 +346,23 @@ impl Backlog {
     }
 
     /// Whether a task is in a LIFO slot that is open to all.
-    pub(super) fn is_overdue(&self, server: usize) -> bool {
+    pub(in crate::sched) fn is_overdue(&self, server: usize) -> bool {
         let own = &self.servers[server];
         !own.lifo.is_empty() && own.lifo_overdue.load(SeqCst)
     }
 
     /// Notes under which thread id a server is to be woken.
-    pub(super) fn set_tid(&self, server: usize, tid: u32) {
+    pub(in crate::sched) fn set_tid(&self, server: usize, tid: u32) {
         self.servers[server].tid.store(tid, SeqCst);
     }
 
-    pub(super) fn tid(&self, server: usize) -> u32 {
+    pub(in crate::sched) fn tid(&self, server: usize) -> u32 {
         self.servers[server].tid.load(SeqCst)
     }
 
     /// Drops all tasks, on this thread. Their destructors are contained by the task layer. See
     /// [`Shared::sweep`](super::Shared::sweep).
-    pub(super) fn sweep(&self) {
+    pub(in crate::sched) fn sweep(&self) {
         while let Some(task) = self.injector.pop() {
             drop(task);
         }
@@ -373,7 +375,7 @@ impl Backlog {
     }
 
     /// How many tasks and workers wait at one server, for metrics.
-    pub(super) fn depth(&self, server: usize) -> (usize, usize) {
+    pub(in crate::sched) fn depth(&self, server: usize) -> (usize, usize) {
         let own = &self.servers[server];
         (
             own.queue.len() + usize::from(!own.lifo.is_empty()),

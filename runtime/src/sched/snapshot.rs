@@ -9,7 +9,7 @@ use crate::metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts};
 
 impl Shared {
     pub(crate) fn metrics(&self) -> RuntimeMetrics {
-        let grow = self.grow.counts();
+        let spawner = self.spawner.counts();
         let servers: Vec<ServerMetrics> = (0..self.servers.len())
             .map(|index| self.server_metrics(index))
             .collect();
@@ -22,7 +22,7 @@ impl Shared {
             provider_why: self.why.clone(),
             provider_description: self.provider.describe(),
             workers: self.worker_counts(),
-            workers_peak: grow.peak,
+            workers_peak: spawner.peak,
             max_workers: self.config.max_workers,
             blocks_kernel: sum(|s| s.blocks_kernel),
             blocks_sentinel: sum(|s| s.blocks_sentinel),
@@ -36,22 +36,22 @@ impl Shared {
                 .map(|s| s.longest_block)
                 .max()
                 .unwrap_or_default(),
-            queued_injector: self.backlog.injector.len(),
-            queued: self.backlog.len(),
+            queued_injector: self.run_queues.injector.len(),
+            queued: self.run_queues.len(),
             steals: sum(|s| s.steals),
             spawned,
             completed: completed.min(spawned),
             suspended: self.owned.len(),
-            worker_spawn_failures: grow.failures,
-            beyond_cap: grow.beyond_cap,
-            at_cap: grow.at_cap,
+            worker_spawn_failures: spawner.failures,
+            beyond_cap: spawner.beyond_cap,
+            at_cap: spawner.at_cap,
             servers,
         }
     }
 
     fn server_metrics(&self, index: usize) -> ServerMetrics {
         let server = &self.servers[index];
-        let (queued, waiting_workers) = self.backlog.depth(index);
+        let (queued, waiting_workers) = self.run_queues.depth(index);
         let seen = self
             .provider
             .counters(server.tid())
@@ -108,7 +108,7 @@ impl Shared {
                 continue;
             }
             counts.total += 1;
-            if worker.in_own_wait() {
+            if worker.in_managed_blocking() {
                 counts.own_waits += 1;
             }
             match (seat, worker.task().state()) {

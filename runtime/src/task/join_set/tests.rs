@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     task::{spawn_closure, spawn_future, yield_now},
-    test_sched::ManualSched,
+    testing::ManualSched,
 };
 
 /// A set of which the test does the spawning, on its own scheduler.

@@ -5,7 +5,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use crate::{context, parker::Parker};
+use crate::{context, wait::Parker};
 
 /// Counts what is to come; one thread waits until it is 0.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl CountLatch {
         if self.count.load(Acquire) == 0 {
             return;
         }
-        let _wait = context::own_wait();
+        let _wait = context::managed_blocking();
         while self.count.load(Acquire) != 0 {
             self.waiter.park();
         }

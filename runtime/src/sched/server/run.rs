@@ -13,15 +13,15 @@ use std::sync::{
 
 use umcg_sys::{Error, List, Placement, Register, WAIT_TAKE_OVER};
 
-use super::{
+use super::{Lists, Server};
+use crate::panic::AbortIfPanic;
+use crate::sched::{
     Shared,
     clock::now_ns,
+    idle::Waking,
     list::Lifo,
-    server::{Lists, Server},
-    sleep::Waking,
     worker::{Worker, seat},
 };
-use crate::panic::AbortIfPanic;
 
 /// While a worker waits behind the one in the slot, that one has this long (trace A13). Also how
 /// late a worker that unblocked behind a running one may be noticed.
@@ -79,36 +79,41 @@ struct ServerThread<'a> {
 }
 
 /// The thread of server `index`. `registered` is told how that went, before anything else.
-pub(super) fn main(shared: Arc<Shared>, index: usize, registered: impl FnOnce(Result<(), Error>)) {
+pub(in crate::sched) fn main(
+    shared: Arc<Shared>,
+    index: usize,
+    registered: impl FnOnce(Result<(), Error>),
+) {
     let guard = AbortIfPanic("a server's loop");
     shared.begin_thread();
     let me = &shared.servers[index];
     me.task().prepare(0);
-    let backlog = Arc::clone(&shared.backlog);
+    let run_queues = Arc::clone(&shared.run_queues);
     let placement = if shared.config.pin {
         Placement::Auto
     } else {
         Placement::Unpinned
     };
-    backlog.set_tid(index, me.tid());
+    run_queues.set_tid(index, me.tid());
     let how = Register::server(placement)
         .has_work({
-            let backlog = Arc::clone(&backlog);
-            Arc::new(move || backlog.has_work(index))
+            let run_queues = Arc::clone(&run_queues);
+            Arc::new(move || run_queues.has_work(index))
         })
         .overdue({
             let sleep = Arc::clone(&shared.sleep);
             Arc::new(move || {
-                if backlog.resumed_overdue(index) {
-                    return Some(backlog.tid(index));
+                if run_queues.resumed_overdue(index) {
+                    return Some(run_queues.tid(index));
                 }
-                if !backlog.open_overdue(index) {
+                if !run_queues.open_overdue(index) {
                     return None;
                 }
                 // The slot is open, then who sleeps: see `Sleep::claim`.
                 fence(SeqCst);
-                let idle = sleep.claim(|| backlog.any_queued() || backlog.is_overdue(index))?;
-                Some(backlog.tid(idle))
+                let idle =
+                    sleep.claim(|| run_queues.any_queued() || run_queues.is_overdue(index))?;
+                Some(run_queues.tid(idle))
             })
         });
     // SAFETY: the task is in `shared`, which this thread keeps until after `unregister`.
@@ -216,7 +221,7 @@ impl ServerThread<'_> {
                 }
             }
         }
-        shared.backlog.servers[me.index()].take_in_resumed(resumed.len());
+        shared.run_queues.servers[me.index()].take_in_resumed(resumed.len());
         lists.ready.append(&shared.arena, resumed);
         lists.yielded.append(&shared.arena, yielded);
         me.take_in_idle(idle.len());
@@ -224,7 +229,7 @@ impl ServerThread<'_> {
             lists.idle.push(&shared.arena, index);
         }
         self.watch_idle(&lists);
-        me.publish(&lists, &shared.backlog);
+        me.publish(&lists, &shared.run_queues);
     }
 
     /// Takes the worker back that is armed in `worker`, one of this server's, if one is.
@@ -241,7 +246,7 @@ impl ServerThread<'_> {
         !self.shared.life.phase.is_stopping()
             && self
                 .shared
-                .backlog
+                .run_queues
                 .reachable(self.me.index(), &self.shared.sleep)
     }
 
@@ -254,7 +259,7 @@ impl ServerThread<'_> {
             self.retire(&mut lists);
             let pick = self.pick_own(&mut lists, tasks, stopping);
             self.watch_idle(&lists);
-            self.me.publish(&lists, &self.shared.backlog);
+            self.me.publish(&lists, &self.shared.run_queues);
             if pick.is_some() {
                 return pick;
             }
@@ -273,13 +278,13 @@ impl ServerThread<'_> {
 
     fn pick_own(&mut self, lists: &mut Lists, tasks: bool, stopping: bool) -> Option<(u32, From)> {
         let links = &self.shared.arena;
-        let waiting = &self.shared.backlog.servers[self.me.index()];
+        let waiting = &self.shared.run_queues.servers[self.me.index()];
         if tasks && waiting.is_tasks_turn() {
             // Workers that wake each other are always ready: they would keep the tasks out.
             if let Some(worker) = lists.idle.pop(links) {
                 return Some((worker, From::Idle));
             }
-            self.shared.grow.want(self.me);
+            self.shared.spawner.want(self.me);
             waiting.forget_handovers();
         }
         if !self.yielded_turn || lists.yielded.len() == 0 {
@@ -314,7 +319,7 @@ impl ServerThread<'_> {
         self.yields += 1;
         if self.yields > YIELDS_WITHOUT_PROGRESS {
             self.yields = 0;
-            self.shared.grow.want(self.me);
+            self.shared.spawner.want(self.me);
         }
     }
 
@@ -329,7 +334,7 @@ impl ServerThread<'_> {
                     .ready
                     .pop(links)
                     .or_else(|| lists.yielded.pop(links))?;
-                other.publish(&lists, &self.shared.backlog);
+                other.publish(&lists, &self.shared.run_queues);
                 self.adopt(other, worker);
                 self.me.counters.count_worker_steal();
                 Some(worker)
@@ -338,7 +343,7 @@ impl ServerThread<'_> {
 
     /// Not the one that a server is about to pick itself.
     fn may_steal_waiting(&self, other: &Server) -> bool {
-        let waiting = self.shared.backlog.servers[other.index()]
+        let waiting = self.shared.run_queues.servers[other.index()]
             .workers
             .load(Relaxed);
         waiting > 1 || waiting == 1 && self.shared.provider.current(other.tid()).is_some()
@@ -351,7 +356,7 @@ impl ServerThread<'_> {
             .find_map(|other| {
                 let mut lists = other.lists();
                 let worker = lists.idle.pop(&self.shared.arena)?;
-                other.publish(&lists, &self.shared.backlog);
+                other.publish(&lists, &self.shared.run_queues);
                 self.adopt(other, worker);
                 Some(worker)
             })
@@ -404,7 +409,7 @@ impl ServerThread<'_> {
             (_, From::Yielded) => lists.yielded.push_front(&shared.arena, worker.index()),
             (_, From::Idle) => lists.idle.push(&shared.arena, worker.index()),
         }
-        self.me.publish(&lists, &shared.backlog);
+        self.me.publish(&lists, &shared.run_queues);
     }
 
     /// Arms an idle worker in the one that is about to be dispatched: if that one blocks, the
@@ -413,7 +418,7 @@ impl ServerThread<'_> {
     fn arm(&self, worker: &Worker) {
         let mut lists = self.me.lists();
         if let Some(spare) = lists.idle.pop(&self.shared.arena) {
-            self.me.publish(&lists, &self.shared.backlog);
+            self.me.publish(&lists, &self.shared.run_queues);
             drop(lists);
             worker.set_armed(self.shared.arena.get(spare));
         }
@@ -432,7 +437,7 @@ impl ServerThread<'_> {
                 ..Slice::default()
             };
         }
-        let waiting = shared.backlog.servers[self.me.index()]
+        let waiting = shared.run_queues.servers[self.me.index()]
             .workers
             .load(Relaxed)
             > 0;
@@ -478,7 +483,7 @@ impl ServerThread<'_> {
                     .choice
                     .while_armed(|| self.take_back(worker, &mut lists.idle));
             }
-            self.me.publish(&lists, &shared.backlog);
+            self.me.publish(&lists, &shared.run_queues);
         }
         self.slice = Slice::default();
         // ESRCH: it ended meanwhile.
@@ -491,11 +496,11 @@ impl ServerThread<'_> {
         let mut deadline = u64::MAX;
         // Somebody waits, or may unblock behind the worker in the slot (its server is not woken
         // then), or be switched to by a block that this server is not told of.
-        if self.shared.backlog.servers[self.me.index()]
+        if self.shared.run_queues.servers[self.me.index()]
             .workers
             .load(Relaxed)
             > 0
-            || self.me.out(&self.shared.backlog) > 1
+            || self.me.out(&self.shared.run_queues) > 1
         {
             deadline = slice_end;
         }
@@ -529,7 +534,7 @@ impl ServerThread<'_> {
         }
         // The last look: a worker that came to rest elsewhere meanwhile.
         if self.has_tasks() && !self.others().any(|other| other.idle() > 0) {
-            shared.grow.want(self.me);
+            shared.spawner.want(self.me);
             let _ = self.wait(0);
         }
         self.waking = shared.sleep.rise(me);
@@ -540,16 +545,16 @@ impl ServerThread<'_> {
     fn answer(&mut self, spoken_for: usize) -> bool {
         // The answer first, then the look: a pusher that trusted us is seen by it.
         self.shared.sleep.found(self.waking.take());
-        let backlog = &self.shared.backlog;
-        if backlog.has_more_for_others(self.me.index(), spoken_for) {
+        let run_queues = &self.shared.run_queues;
+        if run_queues.has_more_for_others(self.me.index(), spoken_for) {
             self.shared.wake_one();
         }
-        backlog.exceeds(spoken_for)
+        run_queues.exceeds(spoken_for)
     }
 
     fn wait(&self, deadline: u64) -> Result<(), Error> {
         // Nobody waits who has a turn before those that unblock: they may follow one another.
-        let waiting = self.shared.backlog.servers[self.me.index()]
+        let waiting = self.shared.run_queues.servers[self.me.index()]
             .workers
             .load(Relaxed);
         let flags = if waiting == 0 { WAIT_TAKE_OVER } else { 0 };

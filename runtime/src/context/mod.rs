@@ -11,17 +11,17 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use crate::{Handle, parker::Parker, task::Meta};
+use crate::{Handle, task::Meta, wait::Parker};
 
 /// What the task layer asks of the worker thread that it runs on. Implemented by the scheduler.
 pub(crate) trait WorkerHook {
     /// The worker is about to sleep in one of the runtime's own waits: it does not count
-    /// against `max_workers` until [`end_own_wait`](Self::end_own_wait) (trace A12). Waits do
+    /// against `max_workers` until [`end_managed_blocking`](Self::end_managed_blocking) (trace A12). Waits do
     /// not nest.
-    fn begin_own_wait(&self);
+    fn begin_managed_blocking(&self);
 
     /// The wait is over: the place to stop until the server picks this worker.
-    fn end_own_wait(&self);
+    fn end_managed_blocking(&self);
 
     /// Gives the slot up and sleeps until somebody unparks: the owner of `parker`, which is
     /// PARKED, is this worker. Returns with the token there, or else with the parker PARKED:
@@ -237,33 +237,33 @@ fn help() {
 /// the guard's end. To be held around every blocking wait of ours; nothing but the wait itself
 /// may happen under it. Off-worker, and inside another one, it does nothing.
 #[must_use = "the wait is over when the guard is dropped"]
-pub(crate) fn own_wait() -> OwnWait {
+pub(crate) fn managed_blocking() -> ManagedBlocking {
     help();
     let begun = CONTEXT
         .try_with(|context| context.worker.get().is_some() && !context.waiting.replace(true))
         .unwrap_or(false);
     if begun {
-        with_worker(|hook| hook.begin_own_wait());
+        with_worker(|hook| hook.begin_managed_blocking());
     }
-    OwnWait {
+    ManagedBlocking {
         begun,
         not_send: PhantomData,
     }
 }
 
-/// See [`own_wait`].
+/// See [`managed_blocking`].
 #[derive(Debug)]
-pub(crate) struct OwnWait {
+pub(crate) struct ManagedBlocking {
     /// This guard told the hook, and must tell it the end.
     begun: bool,
     not_send: PhantomData<*mut ()>,
 }
 
-impl Drop for OwnWait {
+impl Drop for ManagedBlocking {
     fn drop(&mut self) {
         if self.begun {
             CONTEXT.with(|context| context.waiting.set(false));
-            with_worker(|hook| hook.end_own_wait());
+            with_worker(|hook| hook.end_managed_blocking());
         }
     }
 }

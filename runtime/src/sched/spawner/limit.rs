@@ -14,7 +14,7 @@ use crate::sync::{
 const BEYOND: usize = 32_768;
 
 /// The workers that there are, against those that there may be.
-pub(super) struct Cap {
+pub(in crate::sched) struct WorkerLimit {
     /// `max_workers` of the builder.
     max: usize,
     /// Workers that exist or are being made.
@@ -27,15 +27,15 @@ pub(super) struct Cap {
 
 /// What came of asking for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::sched) enum Place {
     /// It was had; with it there are so many workers.
     Taken(usize),
     /// There is none. `news`: the first refusal since room was made last.
     Refused { news: bool },
 }
 
-impl Cap {
-    pub(super) fn new(max: usize) -> Self {
+impl WorkerLimit {
+    pub(in crate::sched) fn new(max: usize) -> Self {
         Self {
             max,
             total: AtomicUsize::new(0),
@@ -44,18 +44,18 @@ impl Cap {
         }
     }
 
-    pub(super) const fn max(&self) -> usize {
+    pub(in crate::sched) const fn max(&self) -> usize {
         self.max
     }
 
     /// Whether another worker would be allowed.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::sched) fn has_room(&self) -> bool {
         self.room_beside(self.total.load(SeqCst))
     }
 
     /// Whether there are more workers than `max`: those that were added while others waited
     /// leave when they have nothing to do.
-    pub(super) fn is_exceeded(&self) -> bool {
+    pub(in crate::sched) fn is_exceeded(&self) -> bool {
         self.total.load(Relaxed) > self.max
     }
 
@@ -65,7 +65,7 @@ impl Cap {
     }
 
     /// Takes a place for a worker. Who is refused is told of room as soon as there is some.
-    pub(super) fn reserve(&self) -> Place {
+    pub(in crate::sched) fn reserve(&self) -> Place {
         if let Some(total) = self.try_reserve() {
             return Place::Taken(total);
         }
@@ -95,19 +95,19 @@ impl Cap {
 
     /// A worker is gone, or was not made. True: somebody was refused and is to be told.
     #[must_use]
-    pub(super) fn release(&self) -> bool {
+    pub(in crate::sched) fn release(&self) -> bool {
         self.total.fetch_sub(1, SeqCst);
         self.made_room()
     }
 
     /// A worker begins one of the runtime's own waits. True: as in [`release`](Self::release).
     #[must_use]
-    pub(super) fn begin_own_wait(&self) -> bool {
+    pub(in crate::sched) fn begin_managed_blocking(&self) -> bool {
         self.own_waits.fetch_add(1, SeqCst);
         self.made_room()
     }
 
-    pub(super) fn end_own_wait(&self) {
+    pub(in crate::sched) fn end_managed_blocking(&self) {
         self.own_waits.fetch_sub(1, SeqCst);
     }
 
@@ -118,9 +118,9 @@ impl Cap {
     }
 }
 
-impl fmt::Debug for Cap {
+impl fmt::Debug for WorkerLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cap")
+        f.debug_struct("WorkerLimit")
             .field("max", &self.max)
             .field("total", &self.total.load(Relaxed))
             .field("own_waits", &self.own_waits.load(Relaxed))
@@ -134,28 +134,28 @@ mod tests {
 
     #[test]
     fn own_waits_make_room_and_their_end_leaves_a_surplus() {
-        let cap = Cap::new(2);
-        assert_eq!(cap.reserve(), Place::Taken(1));
-        assert_eq!(cap.reserve(), Place::Taken(2));
-        assert_eq!(cap.reserve(), Place::Refused { news: true });
-        assert_eq!(cap.reserve(), Place::Refused { news: false });
-        assert!(cap.begin_own_wait(), "somebody was refused");
-        assert!(cap.has_room());
-        assert_eq!(cap.reserve(), Place::Taken(3));
-        cap.end_own_wait();
-        assert!(cap.is_exceeded() && !cap.has_room());
-        assert!(!cap.release(), "nobody was refused since");
-        assert!(!cap.is_exceeded());
+        let limit = WorkerLimit::new(2);
+        assert_eq!(limit.reserve(), Place::Taken(1));
+        assert_eq!(limit.reserve(), Place::Taken(2));
+        assert_eq!(limit.reserve(), Place::Refused { news: true });
+        assert_eq!(limit.reserve(), Place::Refused { news: false });
+        assert!(limit.begin_managed_blocking(), "somebody was refused");
+        assert!(limit.has_room());
+        assert_eq!(limit.reserve(), Place::Taken(3));
+        limit.end_managed_blocking();
+        assert!(limit.is_exceeded() && !limit.has_room());
+        assert!(!limit.release(), "nobody was refused since");
+        assert!(!limit.is_exceeded());
     }
 
     #[test]
     fn own_waits_do_not_go_on_for_ever() {
-        let cap = Cap::new(1);
+        let limit = WorkerLimit::new(1);
         for _ in 0..=BEYOND {
-            assert!(matches!(cap.reserve(), Place::Taken(_)));
-            let _ = cap.begin_own_wait();
+            assert!(matches!(limit.reserve(), Place::Taken(_)));
+            let _ = limit.begin_managed_blocking();
         }
-        assert!(matches!(cap.reserve(), Place::Refused { .. }));
+        assert!(matches!(limit.reserve(), Place::Refused { .. }));
     }
 }
 
@@ -169,13 +169,13 @@ mod model {
     #[test]
     fn room_is_seen_or_said() {
         loom::model(|| {
-            let cap = Arc::new(Cap::new(1));
-            assert_eq!(cap.reserve(), Place::Taken(1));
+            let limit = Arc::new(WorkerLimit::new(1));
+            assert_eq!(limit.reserve(), Place::Taken(1));
             let worker = {
-                let cap = Arc::clone(&cap);
-                thread::spawn(move || cap.begin_own_wait())
+                let limit = Arc::clone(&limit);
+                thread::spawn(move || limit.begin_managed_blocking())
             };
-            let place = cap.reserve();
+            let place = limit.reserve();
             let told = worker.join().unwrap();
             assert!(
                 told || matches!(place, Place::Taken(2)),

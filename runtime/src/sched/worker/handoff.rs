@@ -9,26 +9,26 @@ use crate::sync::{
 };
 
 /// Whose the `next_tid` of a worker is.
-pub(super) struct Choice(AtomicU32);
+pub(in crate::sched) struct NextTidOwner(AtomicU32);
 
 mod choice {
     /// What its server armed it with at a dispatch, if anything. Left by the worker or by its
     /// server, to either of the following.
-    pub(super) const ARMED: u32 = 0;
+    pub(in crate::sched) const ARMED: u32 = 0;
     /// The worker's own choice, or about to be. Left by the worker.
-    pub(super) const OWN: u32 = 1;
+    pub(in crate::sched) const OWN: u32 = 1;
     /// Its server is taking back what is armed, without owning the worker. Left by the server.
-    pub(super) const DISARMED: u32 = 2;
+    pub(in crate::sched) const DISARMED: u32 = 2;
 }
 
-impl Choice {
-    pub(super) fn new() -> Self {
+impl NextTidOwner {
+    pub(in crate::sched) fn new() -> Self {
         Self(AtomicU32::new(choice::ARMED))
     }
 
     /// For the server of a worker that it does not own: calls `disarm`, unless the worker is about
     /// to make a choice of its own, which must not be taken for what it is armed with.
-    pub(super) fn while_armed(&self, disarm: impl FnOnce()) {
+    pub(in crate::sched) fn while_armed(&self, disarm: impl FnOnce()) {
         // AcqRel, here and in `choose`: who comes second has what the other did behind it.
         let mine = self
             .0
@@ -40,14 +40,14 @@ impl Choice {
     }
 
     /// For the worker: `next_tid` is its own from here on. False: its server is at it.
-    pub(super) fn choose(&self) -> bool {
+    pub(in crate::sched) fn choose(&self) -> bool {
         self.0
             .compare_exchange(choice::ARMED, choice::OWN, AcqRel, Relaxed)
             .is_ok()
     }
 
     /// For the worker, which has no choice standing: it may be armed again.
-    pub(super) fn give_up(&self) {
+    pub(in crate::sched) fn give_up(&self) {
         // Only the worker leaves OWN.
         if self.0.load(Relaxed) == choice::OWN {
             self.0.store(choice::ARMED, Release);
@@ -55,9 +55,9 @@ impl Choice {
     }
 }
 
-impl fmt::Debug for Choice {
+impl fmt::Debug for NextTidOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Choice")
+        f.debug_tuple("NextTidOwner")
             .field(&self.0.load(Relaxed))
             .finish()
     }
@@ -66,35 +66,35 @@ impl fmt::Debug for Choice {
 /// Who publishes a worker that went to sleep: one of [`publication`], and above it the number of
 /// the sleep. As soon as it is published the worker may be resumed, run, and go to sleep again
 /// behind another successor, before the first one has come to its last step.
-pub(super) struct Publication(AtomicU32);
+pub(in crate::sched) struct Publication(AtomicU32);
 
 mod publication {
     /// It has published itself, or runs.
-    pub(super) const NONE: u32 = 0;
+    pub(in crate::sched) const NONE: u32 = 0;
     /// Its successor is to publish it. Entered by the worker, which owns itself until then; left
     /// by its successor, or by itself if its server has gone.
-    pub(super) const PENDING: u32 = 1;
+    pub(in crate::sched) const PENDING: u32 = 1;
     /// Its successor is at it. Left by the successor, or by the worker for its next sleep.
-    pub(super) const UNDER_WAY: u32 = 2;
+    pub(in crate::sched) const UNDER_WAY: u32 = 2;
 
     /// The bits of the above.
-    pub(super) const STATE: u32 = 3;
+    pub(in crate::sched) const STATE: u32 = 3;
     /// One sleep.
-    pub(super) const SLEEP: u32 = 4;
+    pub(in crate::sched) const SLEEP: u32 = 4;
 }
 
 /// The right to publish a worker for one of its sleeps, and the duty to say when it is done.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Publishing(u32);
+pub(in crate::sched) struct Publishing(u32);
 
 impl Publication {
-    pub(super) fn new() -> Self {
+    pub(in crate::sched) fn new() -> Self {
         Self(AtomicU32::new(publication::NONE))
     }
 
     /// For the worker, before it goes: its successor is to publish it.
-    pub(super) fn ask(&self) {
+    pub(in crate::sched) fn ask(&self) {
         let sleep = (self.0.load(Acquire) & !publication::STATE).wrapping_add(publication::SLEEP);
         // The successor looks after it was dispatched, which orders that. A swap, so that the last
         // step of an earlier successor comes before or fails.
@@ -102,14 +102,14 @@ impl Publication {
     }
 
     /// For the worker that did not go, and nobody was switched to.
-    pub(super) fn withdraw(&self) {
+    pub(in crate::sched) fn withdraw(&self) {
         let sleep = self.0.load(Relaxed) & !publication::STATE;
         self.0.store(sleep | publication::NONE, Relaxed);
     }
 
     /// For the successor: `Some`, it is to publish now. `None`: the worker lost its server, and
     /// runs.
-    pub(super) fn begin(&self) -> Option<Publishing> {
+    pub(in crate::sched) fn begin(&self) -> Option<Publishing> {
         let word = self.0.load(Relaxed);
         if word & publication::STATE != publication::PENDING {
             return None;
@@ -122,7 +122,7 @@ impl Publication {
     }
 
     /// For the successor: done. The worker may be in its next sleep already.
-    pub(super) fn end(&self, publishing: Publishing) {
+    pub(in crate::sched) fn end(&self, publishing: Publishing) {
         let Publishing(at_it) = publishing;
         let none = at_it & !publication::STATE | publication::NONE;
         // Release: pairs with the Acquire in `retract`.
@@ -131,7 +131,7 @@ impl Publication {
 
     /// For the worker whose server has gone: when this returns nobody publishes it any more.
     /// Calls `pause` while its successor is at it, which is a few instructions.
-    pub(super) fn retract(&self, mut pause: impl FnMut()) {
+    pub(in crate::sched) fn retract(&self, mut pause: impl FnMut()) {
         loop {
             let word = self.0.load(Acquire);
             let none = word & !publication::STATE | publication::NONE;
@@ -171,7 +171,7 @@ mod model {
     };
 
     use super::*;
-    use crate::parker::{Parker, Resume, Sleeper};
+    use crate::wait::{Parker, Resume, Sleeper};
 
     /// `next_tid`, as the provider's `disarm` takes it: whoever clears it owns what it named.
     fn take(next_tid: &AtomicU32) -> u32 {
@@ -185,7 +185,7 @@ mod model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = builder.preemption_bound.max(Some(3));
         builder.check(|| {
-            let shared = Arc::new((Choice::new(), AtomicU32::new(7)));
+            let shared = Arc::new((NextTidOwner::new(), AtomicU32::new(7)));
             let server = {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {

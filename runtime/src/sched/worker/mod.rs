@@ -1,5 +1,8 @@
 //! A worker: its record, and the loop of its thread.
 
+mod handoff;
+mod park;
+
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -18,12 +21,12 @@ use std::{
 
 use umcg_sys::{Error, Register, UmcgTask, state};
 
+use self::handoff::{NextTidOwner, Publication};
 use super::{
     Shared,
-    backlog::{Source, Turn},
     clock::now_ns,
     counters::WorkerCounts,
-    handover::{Choice, Publication},
+    run_queue::{Source, Turn},
     server::Server,
     stock::Stock,
 };
@@ -31,9 +34,9 @@ use crate::{
     Handle, context,
     context::WorkerHook,
     panic::{AbortIfPanic, contain},
-    parker::Parker,
     sync::AtomicU32,
     task::Runnable,
+    wait::Parker,
 };
 
 /// With somebody waiting, a worker hands over after so many tasks (B1) ...
@@ -43,7 +46,7 @@ const TURN: Duration = Duration::from_micros(100);
 
 /// Where a worker is, as far as the runtime put it there. What its thread does is in the state
 /// of its task.
-pub(super) mod seat {
+pub(in crate::sched) mod seat {
     /// No worker has this record.
     pub(in crate::sched) const FREE: u8 = 0;
     /// Its thread is being made, or has not been run by a server yet.
@@ -66,7 +69,7 @@ pub(super) mod seat {
 /// `repr(C)`: the task is the first field, so that the address in a list event is also the
 /// record's.
 #[repr(C)]
-pub(super) struct Worker {
+pub(in crate::sched) struct Worker {
     task: UmcgTask,
     index: u32,
     /// The link of the one list that it is on; written by its owner.
@@ -81,7 +84,7 @@ pub(super) struct Worker {
     /// It is to leave when it runs next. Set by the server that owns it.
     retire: AtomicBool,
     /// It sleeps in one of the runtime's own waits.
-    in_own_wait: AtomicBool,
+    in_managed_blocking: AtomicBool,
     /// When it came to rest last, CLOCK_MONOTONIC nanoseconds. Written by the worker.
     idle_since: AtomicU64,
     /// The idle worker that its server armed in `task.next_tid` last. It means something to
@@ -89,19 +92,19 @@ pub(super) struct Worker {
     armed: AtomicU32,
     /// The worker, plus one, that handed its slot to this one and is still to be published; 0:
     /// none. Written by that worker, which owned this one then; taken by this one when it runs.
-    pub(super) predecessor: AtomicU32,
-    pub(super) choice: Choice,
-    pub(super) publication: Publication,
+    pub(in crate::sched) predecessor: AtomicU32,
+    pub(in crate::sched) choice: NextTidOwner,
+    pub(in crate::sched) publication: Publication,
     /// The parker in which it sleeps or is to be entrusted. Written by the worker; valid while its
     /// publication is pending.
-    pub(super) parker: AtomicPtr<Parker>,
+    pub(in crate::sched) parker: AtomicPtr<Parker>,
     counts: WorkerCounts,
     /// Its thread, for shutdown to join; replaced with the next thread that gets this record.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Worker {
-    pub(super) fn new(index: u32) -> Self {
+    pub(in crate::sched) fn new(index: u32) -> Self {
         Self {
             task: UmcgTask::new(),
             index,
@@ -109,11 +112,11 @@ impl Worker {
             server: AtomicU32::new(0),
             seat: AtomicU8::new(seat::FREE),
             retire: AtomicBool::new(false),
-            in_own_wait: AtomicBool::new(false),
+            in_managed_blocking: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             armed: AtomicU32::new(0),
             predecessor: AtomicU32::new(0),
-            choice: Choice::new(),
+            choice: NextTidOwner::new(),
             publication: Publication::new(),
             parker: AtomicPtr::new(ptr::null_mut()),
             counts: WorkerCounts::default(),
@@ -125,90 +128,90 @@ impl Worker {
     ///
     /// # Safety
     /// `task` is the task of a worker in an arena that outlives `'a`.
-    pub(super) unsafe fn of_task<'a>(task: NonNull<UmcgTask>) -> &'a Self {
+    pub(in crate::sched) unsafe fn of_task<'a>(task: NonNull<UmcgTask>) -> &'a Self {
         // SAFETY: the task is the first field of a `repr(C)` record, and the arena exposed the
         // provenance of the whole chunk.
         unsafe { &*ptr::with_exposed_provenance::<Self>(task.as_ptr().expose_provenance()) }
     }
 
-    pub(super) const fn task(&self) -> &UmcgTask {
+    pub(in crate::sched) const fn task(&self) -> &UmcgTask {
         &self.task
     }
 
-    pub(super) const fn index(&self) -> u32 {
+    pub(in crate::sched) const fn index(&self) -> u32 {
         self.index
     }
 
-    pub(super) const fn link(&self) -> &AtomicU32 {
+    pub(in crate::sched) const fn link(&self) -> &AtomicU32 {
         &self.link
     }
 
-    pub(super) fn server(&self) -> usize {
+    pub(in crate::sched) fn server(&self) -> usize {
         // Acquire: pairs with the Release in `set_server`.
         self.server.load(Acquire) as usize
     }
 
     /// For the owner.
-    pub(super) fn set_server(&self, server: &Server) {
+    pub(in crate::sched) fn set_server(&self, server: &Server) {
         self.task.set_server_tid(server.tid());
         self.server.store(server.index() as u32, Release);
     }
 
-    pub(super) fn seat(&self) -> u8 {
+    pub(in crate::sched) fn seat(&self) -> u8 {
         self.seat.load(Relaxed)
     }
 
     /// For the owner of a record that is being filled, and for the worker.
-    pub(super) fn set_seat(&self, seat: u8) {
+    pub(in crate::sched) fn set_seat(&self, seat: u8) {
         self.seat.store(seat, Relaxed);
     }
 
     /// For the server that owns the worker.
-    pub(super) fn retire(&self) {
+    pub(in crate::sched) fn retire(&self) {
         // Relaxed: the dispatch that follows orders it before the worker's look.
         self.retire.store(true, Relaxed);
     }
 
-    pub(super) fn in_own_wait(&self) -> bool {
-        self.in_own_wait.load(Relaxed)
+    pub(in crate::sched) fn in_managed_blocking(&self) -> bool {
+        self.in_managed_blocking.load(Relaxed)
     }
 
     /// Notes whom `task.next_tid` names. For the server, before it dispatches this worker.
-    pub(super) fn set_armed(&self, worker: &Self) {
+    pub(in crate::sched) fn set_armed(&self, worker: &Self) {
         self.armed.store(worker.index, Relaxed);
         self.task.set_next_tid(worker.task.tid());
     }
 
-    pub(super) fn idle_since(&self) -> u64 {
+    pub(in crate::sched) fn idle_since(&self) -> u64 {
         // Relaxed: the inbox orders it.
         self.idle_since.load(Relaxed)
     }
 
-    pub(super) fn armed(&self) -> u32 {
+    pub(in crate::sched) fn armed(&self) -> u32 {
         self.armed.load(Relaxed)
     }
 
-    pub(super) const fn counts(&self) -> &WorkerCounts {
+    pub(in crate::sched) const fn counts(&self) -> &WorkerCounts {
         &self.counts
     }
 
     /// For a new thread: a clean record. The caller owns it.
-    pub(super) fn prepare(&self, server: &Server) {
+    pub(in crate::sched) fn prepare(&self, server: &Server) {
         self.server.store(server.index() as u32, Release);
         self.retire.store(false, Relaxed);
-        self.in_own_wait.store(false, Relaxed);
+        self.in_managed_blocking.store(false, Relaxed);
         // The last worker here may have lost its server in the middle of a switch.
         self.predecessor.store(0, Relaxed);
         self.choice.give_up();
         self.set_seat(seat::STARTING);
     }
 
-    pub(super) fn set_thread(&self, thread: JoinHandle<()>) {
+    pub(in crate::sched) fn set_thread(&self, thread: JoinHandle<()>) {
         // The one before, if any, is that of a worker that has gone.
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
     }
 
-    pub(super) fn take_thread(&self) -> Option<JoinHandle<()>> {
+    pub(in crate::sched) fn take_thread(&self) -> Option<JoinHandle<()>> {
         self.thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -237,18 +240,21 @@ thread_local! {
 }
 
 /// From here on this thread is one of that runtime, to its end.
-pub(super) fn become_thread_of(shared: &Arc<Shared>) {
+pub(in crate::sched) fn become_thread_of(shared: &Arc<Shared>) {
     THREAD_OF.set(Arc::as_ptr(shared));
 }
 
 /// Whether this thread is a worker's of that runtime, from its first line to its last.
-pub(super) fn is_thread_of(shared: &Shared) -> bool {
+pub(in crate::sched) fn is_thread_of(shared: &Shared) -> bool {
     let of = THREAD_OF.try_with(Cell::get).unwrap_or(ptr::null());
     ptr::eq(of, shared)
 }
 
 /// Calls `f` with the worker that this thread is, if it is one of that runtime.
-pub(super) fn with_current<R>(shared: &Shared, f: impl FnOnce(&WorkerThread) -> R) -> Option<R> {
+pub(in crate::sched) fn with_current<R>(
+    shared: &Shared,
+    f: impl FnOnce(&WorkerThread) -> R,
+) -> Option<R> {
     let current = CURRENT.try_with(Cell::get).ok()?;
     // SAFETY: null, or set by `main` further up this very stack, which clears it before the
     // `WorkerThread` goes.
@@ -279,8 +285,8 @@ enum Pass {
 }
 
 /// A worker's thread, from inside.
-pub(super) struct WorkerThread {
-    pub(super) shared: Arc<Shared>,
+pub(in crate::sched) struct WorkerThread {
+    pub(in crate::sched) shared: Arc<Shared>,
     /// The same, for code of the user's.
     handle: Handle,
     /// In the arena of `shared`.
@@ -289,11 +295,11 @@ pub(super) struct WorkerThread {
     orphan: Cell<bool>,
     turn: RefCell<Turn>,
     /// References for the tasks that it makes.
-    pub(super) stock: Stock,
+    pub(in crate::sched) stock: Stock,
 }
 
 /// The thread of the worker with this record.
-pub(super) fn main(shared: Arc<Shared>, index: u32) {
+pub(in crate::sched) fn main(shared: Arc<Shared>, index: u32) {
     let guard = AbortIfPanic("a worker's loop");
     become_thread_of(&shared);
     let this = WorkerThread {
@@ -313,13 +319,13 @@ pub(super) fn main(shared: Arc<Shared>, index: u32) {
 }
 
 impl WorkerThread {
-    pub(super) fn record(&self) -> &Worker {
+    pub(in crate::sched) fn record(&self) -> &Worker {
         // SAFETY: in the arena of `self.shared`; chunks live as long as that.
         unsafe { self.record.as_ref() }
     }
 
     /// The server that it is a worker of right now. Not to be kept across user code.
-    pub(super) fn server(&self) -> &Server {
+    pub(in crate::sched) fn server(&self) -> &Server {
         &self.shared.servers[self.record().server()]
     }
 
@@ -429,7 +435,7 @@ impl WorkerThread {
                 return;
             }
             let server = self.server();
-            if server.is_awaited(&shared.backlog) {
+            if server.is_awaited(&shared.run_queues) {
                 let (since, ran) = turn.get_or_insert_with(|| (now_ns(), 0));
                 if *ran >= TASKS_A_TURN || now_ns() - *since >= TURN.as_nanos() as u64 {
                     turn = None;
@@ -450,7 +456,7 @@ impl WorkerThread {
                 turn = None;
             } else {
                 turn = None;
-                if shared.grow.cap.is_exceeded() || !self.rest() {
+                if shared.spawner.limit.is_exceeded() || !self.rest() {
                     return;
                 }
             }
@@ -459,7 +465,7 @@ impl WorkerThread {
 
     /// The next task.
     fn take(&self, server: &Server) -> Option<Runnable> {
-        let (task, source) = self.shared.backlog.take(
+        let (task, source) = self.shared.run_queues.take(
             server.index(),
             &self.shared.sleep,
             &mut self.turn.borrow_mut(),
@@ -470,7 +476,9 @@ impl WorkerThread {
             fence(SeqCst);
             if self.shared.life.phase.is_stopping() {
                 // Nothing begins any more: for a sweep, of this worker if no other.
-                self.shared.backlog.servers[server.index()].queue.push(task);
+                self.shared.run_queues.servers[server.index()]
+                    .queue
+                    .push(task);
                 return None;
             }
         }
@@ -484,11 +492,11 @@ impl WorkerThread {
     /// Has a spare worker made off the block path: tasks wait, a sibling is blocked, and if
     /// this worker blocks as well nobody could take over.
     fn spare(&self, server: &Server) {
-        if server.lacks_spare(&self.shared.backlog)
+        if server.lacks_spare(&self.shared.run_queues)
             && self.shared.config.min_idle > 0
-            && self.shared.grow.cap.has_room()
+            && self.shared.spawner.limit.has_room()
         {
-            self.shared.grow.want(server);
+            self.shared.spawner.want(server);
         }
     }
 
@@ -497,14 +505,14 @@ impl WorkerThread {
     /// unblocks behind this worker. Woken, it sleeps on with one.
     fn rouse_server(&self) {
         let server = self.server();
-        if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.backlog) > 1 {
+        if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.run_queues) > 1 {
             // ESRCH: it has left; then this is an ordinary thread.
             let _ = self.shared.provider.wake(server.tid());
         }
     }
 
     /// Where the runtime stops a worker that was judged. False: an ordinary thread from here on.
-    pub(super) fn check(&self) -> bool {
+    pub(in crate::sched) fn check(&self) -> bool {
         if self.orphan.get() {
             return false;
         }
@@ -527,7 +535,7 @@ impl WorkerThread {
         let shared = &*self.shared;
         let wanted = || {
             shared
-                .backlog
+                .run_queues
                 .reachable(self.record().server(), &shared.sleep)
         };
         match shared.provider.try_checkpoint(&wanted) {
@@ -582,7 +590,7 @@ impl WorkerThread {
 
     /// After `leave`: where the kernel stops a worker it may have been picked once more since it
     /// disarmed, and armed anew. Nobody arms it now.
-    pub(super) fn disarm_late(&self) {
+    pub(in crate::sched) fn disarm_late(&self) {
         if self.record().task.next_tid() != 0 {
             self.disarm();
         }
@@ -614,7 +622,7 @@ impl WorkerThread {
     }
 
     /// `wait`, and what is to be done by a worker that was picked.
-    pub(super) fn wait(&self) -> Result<(), Error> {
+    pub(in crate::sched) fn wait(&self) -> Result<(), Error> {
         let outcome = self.shared.provider.wait(0, 0);
         let record = self.record();
         if outcome.is_ok() {
@@ -635,7 +643,7 @@ impl WorkerThread {
     }
 
     /// A `wait` failed: this is an ordinary thread from here on. False.
-    pub(super) fn is_gone(&self, error: &Error) -> bool {
+    pub(in crate::sched) fn is_gone(&self, error: &Error) -> bool {
         assert!(error.is_gone(), "a worker could not wait: {error}");
         self.orphan.set(true);
         self.record().publication.retract(std::thread::yield_now);
@@ -644,7 +652,7 @@ impl WorkerThread {
 
     /// Puts the worker that is armed in this one back into the idle pool. Not only if `next_tid`
     /// says that there is one: see the contract of `disarm`.
-    pub(super) fn disarm(&self) {
+    pub(in crate::sched) fn disarm(&self) {
         if let Some(armed) = self.shared.disarm(self.record()) {
             self.give_back(armed);
         }
@@ -652,10 +660,10 @@ impl WorkerThread {
 
     /// Gives a worker that belongs to this one, idle or resumed, to its server, which has it when
     /// it comes round: before it looks for a worker, and before it ends.
-    pub(super) fn give_back(&self, worker: &Worker) {
+    pub(in crate::sched) fn give_back(&self, worker: &Worker) {
         let server = &self.shared.servers[worker.server()];
         if worker.seat() == seat::RESUMED {
-            self.shared.backlog.servers[server.index()].expect_resumed();
+            self.shared.run_queues.servers[server.index()].expect_resumed();
         } else {
             server.expect_idle();
         }
@@ -672,24 +680,24 @@ impl WorkerHook for WorkerThread {
         self.sleep_in(parker);
     }
 
-    fn begin_own_wait(&self) {
-        self.record().in_own_wait.store(true, Relaxed);
-        self.shared.grow.begin_own_wait();
+    fn begin_managed_blocking(&self) {
+        self.record().in_managed_blocking.store(true, Relaxed);
+        self.shared.spawner.begin_managed_blocking();
     }
 
-    fn end_own_wait(&self) {
-        self.shared.grow.end_own_wait();
-        self.record().in_own_wait.store(false, Relaxed);
+    fn end_managed_blocking(&self) {
+        self.shared.spawner.end_managed_blocking();
+        self.record().in_managed_blocking.store(false, Relaxed);
         self.checkpoint();
     }
 
     fn yield_now(&self) {
         let others = || {
             let server = self.server();
-            server.is_awaited(&self.shared.backlog)
+            server.is_awaited(&self.shared.run_queues)
                 || self
                     .shared
-                    .backlog
+                    .run_queues
                     .reachable(server.index(), &self.shared.sleep)
         };
         if self.check() && others() {

@@ -4,10 +4,10 @@ use crate::task::Meta;
 
 /// Nothing to tell anybody.
 #[derive(Debug)]
-pub(crate) struct OwnWait;
+pub(crate) struct ManagedBlocking;
 
-pub(crate) fn own_wait() -> OwnWait {
-    OwnWait
+pub(crate) fn managed_blocking() -> ManagedBlocking {
+    ManagedBlocking
 }
 
 /// No thread knows its task.

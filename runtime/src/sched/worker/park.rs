@@ -12,17 +12,14 @@ use std::{
     },
 };
 
-use super::{
-    Shared,
-    server::Server,
-    worker::{Worker, WorkerThread, seat, with_current},
-};
-use crate::parker::{Parker, Resume, Sleeper};
+use super::{Worker, WorkerThread, seat, with_current};
+use crate::sched::{Shared, server::Server};
+use crate::wait::{Parker, Resume, Sleeper};
 
 impl WorkerThread {
     /// Sleeps without a slot until `parker`, which is PARKED, has its token; or returns because
     /// this is an ordinary thread from here on, with it PARKED.
-    pub(super) fn sleep_in(&self, parker: &Parker) {
+    pub(in crate::sched) fn sleep_in(&self, parker: &Parker) {
         let record = self.record();
         record
             .parker
@@ -63,11 +60,11 @@ impl WorkerThread {
 
     /// A worker that was resumed, to hand the slot to directly. `None`: there is none, or
     /// somebody waits whom only the server can pick. Else the caller owns it, and `next_tid`.
-    pub(super) fn resumed(&self) -> Option<&Worker> {
+    pub(in crate::sched) fn resumed(&self) -> Option<&Worker> {
         let server = self.server();
-        let waiting = &self.shared.backlog.servers[server.index()];
+        let waiting = &self.shared.run_queues.servers[server.index()];
         if !waiting.has_resumed()
-            || server.needs_server(&self.shared.backlog)
+            || server.needs_server(&self.shared.run_queues)
             || !self.record().choice.choose()
         {
             return None;
@@ -80,7 +77,7 @@ impl WorkerThread {
     }
 
     /// After [`resumed`](Self::resumed) or [`successor`](Self::successor), and without a switch.
-    pub(super) fn choose_nobody(&self, next: Option<&Worker>) {
+    pub(in crate::sched) fn choose_nobody(&self, next: Option<&Worker>) {
         self.record().choice.give_up();
         if let Some(next) = next {
             self.give_back(next);
@@ -106,7 +103,7 @@ impl WorkerThread {
             return None;
         }
         match seat {
-            seat::RESUMED => self.shared.backlog.servers[server.index()].take_in_resumed(1),
+            seat::RESUMED => self.shared.run_queues.servers[server.index()].take_in_resumed(1),
             _ => server.take_in_idle(1),
         }
         Some(worker)
@@ -117,11 +114,11 @@ impl WorkerThread {
     /// it. Else the caller owns it, and `next_tid`. Disarms.
     fn successor(&self) -> Option<&Worker> {
         let server = self.server();
-        let backlog = &self.shared.backlog;
-        let waiting = &backlog.servers[server.index()];
-        let tasks = backlog.reachable(server.index(), &self.shared.sleep);
+        let run_queues = &self.shared.run_queues;
+        let waiting = &run_queues.servers[server.index()];
+        let tasks = run_queues.reachable(server.index(), &self.shared.sleep);
         let resumed = waiting.has_resumed() && !(tasks && waiting.is_tasks_turn());
-        if resumed || !tasks || server.needs_server(backlog) || !self.record().choice.choose() {
+        if resumed || !tasks || server.needs_server(run_queues) || !self.record().choice.choose() {
             let next = self.resumed();
             if next.is_some() {
                 waiting.count_handover();
@@ -147,7 +144,7 @@ impl WorkerThread {
 
     /// The second half of handing the slot to `next`, which this worker owns: RUNNABLE already.
     /// False: an ordinary thread from here on.
-    pub(super) fn switch(&self, seat: u8, next: &Worker) -> bool {
+    pub(in crate::sched) fn switch(&self, seat: u8, next: &Worker) -> bool {
         let record = self.record();
         // B10, as above.
         record.counts().tell(&self.server().counters);
@@ -176,7 +173,7 @@ impl WorkerThread {
     }
 
     /// Publishes the worker that handed its slot to this one.
-    pub(super) fn publish(&self, worker: &Worker) {
+    pub(in crate::sched) fn publish(&self, worker: &Worker) {
         let Some(publishing) = worker.publication.begin() else {
             return;
         };
@@ -205,14 +202,14 @@ impl WorkerThread {
     fn push_resumed(&self, server: &Server) {
         let record = self.record();
         record.set_seat(seat::RESUMED);
-        self.shared.backlog.servers[server.index()].expect_resumed();
+        self.shared.run_queues.servers[server.index()].expect_resumed();
         server.inbox().push(&self.shared.arena, record.index());
     }
 }
 
 impl Shared {
     /// After a push on the inbox of `server`: makes sure that somebody looks at it.
-    pub(super) fn look_at_inbox(&self, server: &Server) {
+    pub(in crate::sched) fn look_at_inbox(&self, server: &Server) {
         // The push, then the looks; pairs with the fence of the watcher, and with the server's
         // "RUNNABLE, then drain" (`begin_drain`).
         fence(SeqCst);
@@ -237,7 +234,7 @@ impl Resume for Shared {
         // It sleeps, and is the caller's: nobody moves it.
         let server = &self.servers[worker.server()];
         worker.set_seat(seat::RESUMED);
-        self.backlog.servers[server.index()].expect_resumed();
+        self.run_queues.servers[server.index()].expect_resumed();
         server.inbox().push(&self.arena, index);
         self.look_at_inbox(server);
     }

@@ -9,15 +9,15 @@ use crate::sync::{
 };
 
 /// Made by the server or one of its workers, taken by the maker.
-pub(super) struct Wish(AtomicBool);
+pub(in crate::sched) struct WorkerRequest(AtomicBool);
 
-impl Wish {
-    pub(super) fn new() -> Self {
+impl WorkerRequest {
+    pub(in crate::sched) fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
     /// True: it is news, and the maker has to be roused.
-    pub(super) fn make(&self) -> bool {
+    pub(in crate::sched) fn make(&self) -> bool {
         // Relaxed: a server that starves has a fence behind its seat, see `take`; from others it
         // is a hint.
         !self.0.load(Relaxed) && !self.0.swap(true, SeqCst)
@@ -28,7 +28,7 @@ impl Wish {
     ///
     /// In this order. A server takes its seat, and then wishes (fence in between): either it is
     /// seen to starve, or it finds that an earlier wish has been taken, and its own is news.
-    pub(super) fn take(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
+    pub(in crate::sched) fn take(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
         let made = self.0.swap(false, SeqCst);
         // The wish, then the seat; pairs with the fence in `Sleep::starve`.
         fence(SeqCst);
@@ -36,14 +36,16 @@ impl Wish {
     }
 
     /// Made, and not yet taken.
-    pub(super) fn is_made(&self) -> bool {
+    pub(in crate::sched) fn is_made(&self) -> bool {
         self.0.load(SeqCst)
     }
 }
 
-impl fmt::Debug for Wish {
+impl fmt::Debug for WorkerRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Wish").field(&self.0.load(Relaxed)).finish()
+        f.debug_tuple("WorkerRequest")
+            .field(&self.0.load(Relaxed))
+            .finish()
     }
 }
 
@@ -52,14 +54,14 @@ mod model {
     use loom::{sync::Arc, thread};
 
     use super::*;
-    use crate::sched::sleep::Sleep;
+    use crate::sched::idle::Sleep;
 
     /// A worker has wished for a spare when its server begins to starve: the maker, which is at
     /// that wish, sees that the server starves, or is roused once more.
     #[test]
     fn a_server_that_starves_is_seen_or_its_wish_is_news() {
         loom::model(|| {
-            let shared = Arc::new((Wish::new(), Sleep::new(1)));
+            let shared = Arc::new((WorkerRequest::new(), Sleep::new(1)));
             assert!(shared.0.make(), "of the worker");
             let server = {
                 let shared = Arc::clone(&shared);

@@ -1,0 +1,3 @@
+//! What wakes tasks from outside of the scheduler: timers.
+
+pub(crate) mod timer;
