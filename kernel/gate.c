@@ -53,7 +53,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 			wake = n;
 		} else {
 			host->curr = NULL;
-			if (umcg_poke(host))
+			if (umcg_prepare_wake(host))
 				wake = host;
 		}
 	}
@@ -262,7 +262,7 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		    !umcg_push(s, w, UMCG_L_BLOCKED))
 			clear_bit(UMCG_F_OWES_EVENT, &w->flags);
 		ret = umcg_push(s, w, UMCG_L_RUNNABLE);
-		if (!ret && umcg_poke(s))
+		if (!ret && umcg_prepare_wake(s))
 			wake = s;
 		if (!ret && w->blocked_at) {
 			length = ktime_get_mono_fast_ns() - w->blocked_at;

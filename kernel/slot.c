@@ -69,14 +69,14 @@ int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
 }
 
 /**
- * umcg_poke() - make a server RUNNING if nobody runs in its slot
+ * umcg_prepare_wake() - make a server RUNNING if nobody runs in its slot
  * @s: the server; locked
  *
  * With a worker in the slot it is left alone: that worker's leaving pokes.
  *
  * Return: true if the caller must wake it once the locks are dropped.
  */
-bool umcg_poke(struct umcg_thread *s)
+bool umcg_prepare_wake(struct umcg_thread *s)
 {
 	return !s->curr && !umcg_gone(s) &&
 	       umcg_move(s, UMCG_RUNNABLE, UMCG_RUNNING) && !umcg_broken(wake);
@@ -99,7 +99,7 @@ struct umcg_thread *umcg_vacate(struct umcg_thread *w)
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	if (s->curr == w) {
 		s->curr = NULL;
-		wake = umcg_poke(s);
+		wake = umcg_prepare_wake(s);
 	}
 	raw_spin_unlock(&s->lock);
 	return wake ? s : NULL;

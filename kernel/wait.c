@@ -237,7 +237,7 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 			if (!umcg_gone(s) && n->phase != UMCG_PH_PLAIN &&
 			    READ_ONCE(*umcg_state(n)) == UMCG_RUNNABLE) {
 				ret = umcg_push(s, n, UMCG_L_RUNNABLE);
-				wake = !ret && umcg_poke(s);
+				wake = !ret && umcg_prepare_wake(s);
 			}
 			raw_spin_unlock(&s->lock);
 		}
@@ -266,7 +266,7 @@ static void umcg_announce(struct umcg_thread *w)
 	if (s) {
 		local_irq_save(irq);
 		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-		wake = umcg_poke(s);
+		wake = umcg_prepare_wake(s);
 		raw_spin_unlock(&s->lock);
 		local_irq_restore(irq);
 	}
