@@ -175,7 +175,7 @@ void umcg_queue_gate(struct umcg_thread *w)
 	if (test_and_set_bit(UMCG_F_QUEUED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
-		if (!task_work_add(w->task, &w->gate, UMCG_TWA))
+		if (!task_work_add(w->task, &w->gate_work, UMCG_TWA))
 			return;
 		umcg_put(w);	/* it is exiting */
 	}
@@ -183,15 +183,15 @@ void umcg_queue_gate(struct umcg_thread *w)
 }
 
 /**
- * umcg_on_kick() - a preemption has arrived
+ * umcg_on_preempt() - a preemption has arrived
  * @head: the other task_work of current's registration
  */
-void umcg_on_kick(struct callback_head *head)
+void umcg_on_preempt(struct callback_head *head)
 {
-	struct umcg_thread *w = container_of(head, struct umcg_thread, kick);
+	struct umcg_thread *w = container_of(head, struct umcg_thread, preempt_work);
 
-	clear_bit(UMCG_F_KICKED, &w->flags);
-	/* Then look; pairs with the test_and_set_bit() in umcg_kick(). */
+	clear_bit(UMCG_F_PREEMPT_QUEUED, &w->flags);
+	/* Then look; pairs with the test_and_set_bit() in umcg_queue_preempt(). */
 	smp_mb__after_atomic();
 	if (test_bit(UMCG_F_PREEMPT, &w->flags))
 		umcg_queue_gate(w);
@@ -199,19 +199,19 @@ void umcg_on_kick(struct callback_head *head)
 }
 
 /**
- * umcg_kick() - send a worker that has UMCG_F_PREEMPT set through the gate
+ * umcg_queue_preempt() - send a worker that has UMCG_F_PREEMPT set through the gate
  * @w: found under rcu_read_lock()
  */
-void umcg_kick(struct umcg_thread *w)
+void umcg_queue_preempt(struct umcg_thread *w)
 {
-	if (test_and_set_bit(UMCG_F_KICKED, &w->flags))
+	if (test_and_set_bit(UMCG_F_PREEMPT_QUEUED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
-		if (!task_work_add(w->task, &w->kick, UMCG_TWA))
+		if (!task_work_add(w->task, &w->preempt_work, UMCG_TWA))
 			return;
 		umcg_put(w);	/* it is exiting */
 	}
-	clear_bit(UMCG_F_KICKED, &w->flags);
+	clear_bit(UMCG_F_PREEMPT_QUEUED, &w->flags);
 }
 
 /**
@@ -336,7 +336,7 @@ static bool umcg_must_stop(struct umcg_thread *w)
  */
 void umcg_gate(struct callback_head *head)
 {
-	struct umcg_thread *w = container_of(head, struct umcg_thread, gate);
+	struct umcg_thread *w = container_of(head, struct umcg_thread, gate_work);
 
 	/* After exec or on the way out nothing is left to stop, or to preempt. */
 	if (umcg_dying() || current->mm != w->group->mm) {
@@ -349,7 +349,7 @@ void umcg_gate(struct callback_head *head)
 	 * what is added now runs in the next round of task_work_run().
 	 */
 	if (!test_and_set_bit(UMCG_F_SECOND, &w->flags) &&
-	    !task_work_add(current, &w->gate, UMCG_TWA))
+	    !task_work_add(current, &w->gate_work, UMCG_TWA))
 		return;
 
 	clear_bit(UMCG_F_REGATE, &w->flags);
@@ -364,7 +364,7 @@ void umcg_gate(struct callback_head *head)
 		 */
 		clear_notify_signal();
 		clear_bit(UMCG_F_SECOND, &w->flags);
-		if (!task_work_add(current, &w->gate, UMCG_TWA))
+		if (!task_work_add(current, &w->gate_work, UMCG_TWA))
 			return;
 	} else if (!umcg_dying()) {
 		clear_bit(UMCG_F_SECOND, &w->flags);

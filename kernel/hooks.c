@@ -21,7 +21,7 @@
  */
 struct umcg_return {
 	struct user_return_notifier notifier;
-	struct irq_work		kick;
+	struct irq_work		self_interrupt;
 	bool			armed;	/* interrupts off */
 };
 
@@ -54,7 +54,7 @@ static void umcg_on_user_return(struct user_return_notifier *notifier)
 	    !test_bit(UMCG_F_QUEUED, &w->flags)) {
 		atomic64_inc(&w->group->user_returns);
 		umcg_queue_gate(w);
-		irq_work_queue(&r->kick);
+		irq_work_queue(&r->self_interrupt);
 	}
 	local_irq_restore(irq);
 }
@@ -178,7 +178,7 @@ int umcg_hooks_init(void)
 	int cpu, ret;
 
 	for_each_possible_cpu(cpu)
-		per_cpu(umcg_return, cpu).kick = IRQ_WORK_INIT_HARD(umcg_interrupt);
+		per_cpu(umcg_return, cpu).self_interrupt = IRQ_WORK_INIT_HARD(umcg_interrupt);
 	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "umcg:online", NULL,
 					umcg_cpu_offline);
 	if (ret < 0)
@@ -206,5 +206,5 @@ void umcg_hooks_exit(void)
 	umcg_remove_probes(ARRAY_SIZE(umcg_points));
 	cpuhp_remove_state(umcg_cpuhp_state);	/* disarms each CPU */
 	for_each_possible_cpu(cpu)
-		irq_work_sync(&per_cpu(umcg_return, cpu).kick);
+		irq_work_sync(&per_cpu(umcg_return, cpu).self_interrupt);
 }

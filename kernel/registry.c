@@ -240,8 +240,8 @@ static struct umcg_thread *umcg_new(struct umcg_group *g,
 		return ERR_PTR(-ENOMEM);
 	raw_spin_lock_init(&t->lock);
 	refcount_set(&t->ref, 1);
-	init_task_work(&t->gate, umcg_gate);
-	init_task_work(&t->kick, umcg_on_kick);
+	init_task_work(&t->gate_work, umcg_gate);
+	init_task_work(&t->preempt_work, umcg_on_preempt);
 	t->waker = IRQ_WORK_INIT_HARD(umcg_waker);
 	preempt_notifier_init(&t->notifier, &umcg_preempt_ops);
 	t->worker = how->flags & UMCG_REG_WORKER;

@@ -76,7 +76,7 @@ enum umcg_phase { UMCG_PH_HOLD, UMCG_PH_BLOCKED, UMCG_PH_OUT, UMCG_PH_PLAIN };
 
 enum {
 	UMCG_F_QUEUED,		/* gate is queued or runs; only current sets it */
-	UMCG_F_KICKED,		/* kick is queued; by anybody */
+	UMCG_F_PREEMPT_QUEUED,		/* kick is queued; by anybody */
 	UMCG_F_SECOND,		/* the gate let the rest of the batch go first */
 	UMCG_F_ASLEEP,		/* current sleeps in a wait of ours: no block */
 	UMCG_F_OWED,		/* blocked: has to pass the gate */
@@ -129,7 +129,7 @@ struct umcg_thread {
 	struct umcg_group	*group;
 	struct umcg_page	*page;
 	struct preempt_notifier	notifier;
-	struct callback_head	gate, kick;
+	struct callback_head	gate_work, preempt_work;
 	struct irq_work		waker;
 	struct hlist_node	node;
 	refcount_t		ref;
@@ -199,8 +199,8 @@ int umcg_sleep_worker(struct umcg_thread *w, int interrupted);
 extern struct preempt_ops umcg_preempt_ops;
 void umcg_gate(struct callback_head *head);
 void umcg_queue_gate(struct umcg_thread *w);
-void umcg_on_kick(struct callback_head *head);
-void umcg_kick(struct umcg_thread *w);
+void umcg_on_preempt(struct callback_head *head);
+void umcg_queue_preempt(struct umcg_thread *w);
 int umcg_queue_up(struct umcg_thread *w);
 bool umcg_dying(void);
 

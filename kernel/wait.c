@@ -486,7 +486,7 @@ int umcg_preempt(struct umcg_group *g, u32 tid)
 	}
 	local_irq_restore(irq);
 	if (hit && n->worker)
-		umcg_kick(n);
+		umcg_queue_preempt(n);
 	else if (hit)
 		umcg_wake(n, 0);
 	rcu_read_unlock();
