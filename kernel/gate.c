@@ -246,11 +246,11 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		ret = 0;
 		goto unlock;
 	}
-	if (w->phase == UMCG_PH_PLAIN)
+	if (w->phase == UMCG_PH_DETACHED)
 		goto unlock;
 	s = umcg_find_server(g, READ_ONCE(w->u->server_tid));
 	if (!s || READ_ONCE(g->dead)) {
-		umcg_orphan(w, &left);
+		umcg_detach_locked(w, &left);
 		goto unlock;
 	}
 	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
@@ -273,7 +273,7 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 	raw_spin_unlock(&s->lock);
 	/* A preempted worker still holds its slot; the event comes first. */
 	if (ret == -ESRCH) {
-		umcg_orphan(w, &left);
+		umcg_detach_locked(w, &left);
 	} else if (!ret && w->host) {
 		w->host->preempted++;
 		left = umcg_vacate(w);

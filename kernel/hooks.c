@@ -101,7 +101,7 @@ static UMCG_EXIT_PROBE(umcg_on_exit)
 	struct umcg_thread *t = p == current ? umcg_current() : NULL;
 
 	if (t)
-		umcg_detach(t, false);
+		umcg_end_registration(t, false);
 }
 
 static UMCG_EXEC_PROBE(umcg_on_exec)
@@ -109,7 +109,7 @@ static UMCG_EXEC_PROBE(umcg_on_exec)
 	struct umcg_thread *t = umcg_current();
 
 	if (t)
-		umcg_detach(t, false);
+		umcg_end_registration(t, false);
 }
 
 /* siglock held, interrupts off. */

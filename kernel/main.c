@@ -163,7 +163,7 @@ static long umcg_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return umcg_ioctl_wait(t, p);
 	if (cmd == UMCG_IOC_UNREGISTER)
 		return umcg_ioctl_unregister(t, p);
-	return t->worker && READ_ONCE(t->phase) == UMCG_PH_PLAIN ? -ESRCH : 0;
+	return t->worker && READ_ONCE(t->phase) == UMCG_PH_DETACHED ? -ESRCH : 0;
 }
 
 static const struct file_operations umcg_fops = {

@@ -18,7 +18,7 @@
 #include "umcg.h"
 
 static struct workqueue_struct *umcg_wq;
-static void umcg_free_orphans(struct work_struct *work);
+static void umcg_detach_work(struct work_struct *work);
 
 int umcg_registry_init(void)
 {
@@ -49,7 +49,7 @@ struct umcg_group *umcg_group_new(void)
 	raw_spin_lock_init(&g->hash_lock);
 	mutex_init(&g->pages_lock);
 	INIT_LIST_HEAD(&g->pages);
-	INIT_WORK(&g->orphans, umcg_free_orphans);
+	INIT_WORK(&g->detach_work, umcg_detach_work);
 	g->salt = get_random_u32();
 	g->mm = current->mm;
 	mmgrab(g->mm);
@@ -290,7 +290,7 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	    how->self & (__alignof__(struct umcg_task) - 1))
 		return -EINVAL;
 	if (t && READ_ONCE(t->group->dead)) {
-		umcg_detach(t, true);	/* of a file that is closed */
+		umcg_end_registration(t, true);	/* of a file that is closed */
 		t = NULL;
 	}
 	if (t)
@@ -300,7 +300,7 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	 * not find us in its place.
 	 */
 	if (!(how->flags & UMCG_REG_WORKER))
-		flush_work(&g->orphans);
+		flush_work(&g->detach_work);
 	t = umcg_new(g, how);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
@@ -322,17 +322,17 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 }
 
 /* Frees @w if its server is gone, or if it is in the slot of @host; @all: in any case. */
-static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *host, bool all)
+static void umcg_detach_worker(struct umcg_thread *w, struct umcg_thread *host, bool all)
 {
 	struct umcg_thread *left = NULL;
 	unsigned long irq;
 	bool wake = false;
 
 	raw_spin_lock_irqsave(&w->lock, irq);
-	if (!w->dead && w->phase != UMCG_PH_PLAIN &&
+	if (!w->dead && w->phase != UMCG_PH_DETACHED &&
 	    (all || (host && w->host == host) ||
 	     (w->phase != UMCG_PH_HOLD && umcg_is_homeless(w))))
-		wake = umcg_orphan(w, &left);
+		wake = umcg_detach_locked(w, &left);
 	raw_spin_unlock_irqrestore(&w->lock, irq);
 	if (wake)
 		umcg_wake(w, 0);
@@ -341,7 +341,7 @@ static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *host, bo
 }
 
 /* May take long, and sleep. */
-static void umcg_free_workers(struct umcg_group *g, bool all)
+static void umcg_detach_workers(struct umcg_group *g, bool all)
 {
 	struct umcg_thread *w;
 	unsigned int i;
@@ -350,33 +350,33 @@ static void umcg_free_workers(struct umcg_group *g, bool all)
 		rcu_read_lock();
 		hlist_for_each_entry_rcu(w, &g->threads[i], node)
 			if (w->worker)
-				umcg_free_worker(w, NULL, all);
+				umcg_detach_worker(w, NULL, all);
 		rcu_read_unlock();
 		cond_resched();
 	}
 }
 
-static void umcg_free_orphans(struct work_struct *work)
+static void umcg_detach_work(struct work_struct *work)
 {
-	struct umcg_group *g = container_of(work, struct umcg_group, orphans);
+	struct umcg_group *g = container_of(work, struct umcg_group, detach_work);
 
-	umcg_free_workers(g, false);
+	umcg_detach_workers(g, false);
 	umcg_group_put(g);
 }
 
 /* The same later. Before it is done no server registers: umcg_register(). */
-static void umcg_free_workers_later(struct umcg_group *g)
+static void umcg_detach_workers_later(struct umcg_group *g)
 {
 	/* All of its threads are on their way out. */
 	if (READ_ONCE(current->signal->flags) & SIGNAL_GROUP_EXIT)
 		return;
 	refcount_inc(&g->ref);
-	if (!queue_work(umcg_wq, &g->orphans))
+	if (!queue_work(umcg_wq, &g->detach_work))
 		umcg_group_put(g);	/* never the last: the caller has one */
 }
 
 /**
- * umcg_detach() - current is no task any more
+ * umcg_end_registration() - current is no task any more
  * @t: current's registration
  * @may_sleep: false in a tracepoint, where preemption is off
  *
@@ -385,7 +385,7 @@ static void umcg_free_workers_later(struct umcg_group *g)
  * Whom a dead server leaves must be looked for among all tasks of the process, so
  * in a tracepoint a work item does that, one for each group.
  */
-void umcg_detach(struct umcg_thread *t, bool may_sleep)
+void umcg_end_registration(struct umcg_thread *t, bool may_sleep)
 {
 	struct umcg_thread *wake = NULL, *holder = NULL;
 	struct umcg_group *g = t->group;
@@ -397,7 +397,7 @@ void umcg_detach(struct umcg_thread *t, bool may_sleep)
 	t->dead = true;
 	if (t->worker) {
 		wake = umcg_vacate(t);
-		t->phase = UMCG_PH_PLAIN;
+		t->phase = UMCG_PH_DETACHED;
 	} else {
 		holder = t->curr;
 		t->curr = NULL;
@@ -410,14 +410,14 @@ void umcg_detach(struct umcg_thread *t, bool may_sleep)
 	if (wake)
 		umcg_wake(wake, 0);
 	if (holder)	/* which may be in user mode: at once */
-		umcg_free_worker(holder, t, false);
+		umcg_detach_worker(holder, t, false);
 	rcu_read_unlock();
 
 	preempt_notifier_unregister(&t->notifier);
 	if (!t->worker && may_sleep)
-		umcg_free_workers(g, false);
+		umcg_detach_workers(g, false);
 	else if (!t->worker)
-		umcg_free_workers_later(g);
+		umcg_detach_workers_later(g);
 	atomic_dec(&g->live);
 	umcg_put(t);
 }
@@ -432,7 +432,7 @@ int umcg_unregister(struct umcg_thread *t)
 {
 	if (!umcg_move(t, UMCG_RUNNING, UMCG_NONE))
 		return -EBUSY;
-	umcg_detach(t, true);
+	umcg_end_registration(t, true);
 	return 0;
 }
 
@@ -448,6 +448,6 @@ void umcg_group_close(struct umcg_group *g)
 	WRITE_ONCE(g->dead, true);
 	/* Dead, then look for sleepers; pairs with umcg_queue_up_once(), by lock. */
 	smp_mb();
-	umcg_free_workers(g, true);
+	umcg_detach_workers(g, true);
 	umcg_group_put(g);
 }

@@ -117,7 +117,7 @@ struct umcg_thread *umcg_vacate(struct umcg_thread *w)
  */
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
 {
-	if (umcg_gone(n) || umcg_gone(s) || n->phase == UMCG_PH_PLAIN)
+	if (umcg_gone(n) || umcg_gone(s) || n->phase == UMCG_PH_DETACHED)
 		return -ESRCH;
 	if (n->phase == UMCG_PH_BLOCKED ||
 	    READ_ONCE(n->u->server_tid) != s->tid)
@@ -169,7 +169,7 @@ bool umcg_is_homeless(struct umcg_thread *w)
 }
 
 /**
- * umcg_orphan() - make a worker an ordinary thread, because its server is gone
+ * umcg_detach_locked() - make a worker an ordinary thread, because its server is gone
  * @w: the worker; locked, and no server is
  * @left: the server to be woken, or NULL
  *
@@ -178,12 +178,12 @@ bool umcg_is_homeless(struct umcg_thread *w)
  *
  * Return: true if it may be asleep in a wait of ours.
  */
-bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left)
+bool umcg_detach_locked(struct umcg_thread *w, struct umcg_thread **left)
 {
 	bool asleep = w->phase == UMCG_PH_OUT;
 
 	*left = umcg_vacate(w);
 	/* Pairs with umcg_sleep_worker(). */
-	smp_store_release(&w->phase, UMCG_PH_PLAIN);
+	smp_store_release(&w->phase, UMCG_PH_DETACHED);
 	return asleep;
 }

@@ -70,9 +70,9 @@
  * @UMCG_PH_BLOCKED: slept while it held a slot, or has just registered; must pass
  *	the gate
  * @UMCG_PH_OUT: in no slot, waits to be picked
- * @UMCG_PH_PLAIN: its server is gone: an ordinary thread
+ * @UMCG_PH_DETACHED: its server is gone: an ordinary thread
  */
-enum umcg_phase { UMCG_PH_HOLD, UMCG_PH_BLOCKED, UMCG_PH_OUT, UMCG_PH_PLAIN };
+enum umcg_phase { UMCG_PH_HOLD, UMCG_PH_BLOCKED, UMCG_PH_OUT, UMCG_PH_DETACHED };
 
 enum {
 	UMCG_F_QUEUED,		/* gate is queued or runs; only current sets it */
@@ -106,7 +106,7 @@ struct umcg_group {
 	raw_spinlock_t		hash_lock;
 	struct mutex		pages_lock;	/* pages, and umcg_page.users */
 	struct list_head	pages;
-	struct work_struct	orphans;	/* a server is gone: frees its workers */
+	struct work_struct	detach_work;	/* a server is gone: frees its workers */
 	atomic_t		live;
 	atomic64_t		gates, regates, user_returns, deferred;
 	struct hlist_head	threads[UMCG_BUCKETS];
@@ -154,7 +154,7 @@ struct umcg_thread *umcg_find(struct umcg_group *g, u32 tid);
 struct umcg_thread *umcg_find_server(struct umcg_group *g, u32 tid);
 int umcg_register(struct umcg_group *g, const struct umcg_register *how);
 int umcg_unregister(struct umcg_thread *t);
-void umcg_detach(struct umcg_thread *t, bool may_sleep);
+void umcg_end_registration(struct umcg_thread *t, bool may_sleep);
 void umcg_put(struct umcg_thread *t);
 
 /* slot.c */
@@ -186,7 +186,7 @@ struct umcg_thread *umcg_vacate(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
 bool umcg_is_homeless(struct umcg_thread *w);
-bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left);
+bool umcg_detach_locked(struct umcg_thread *w, struct umcg_thread **left);
 
 /* wait.c */
 long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how);

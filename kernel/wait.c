@@ -51,7 +51,7 @@ int umcg_sleep_worker(struct umcg_thread *w, int interrupted)
 		phase = smp_load_acquire(&w->phase);
 		if (phase == UMCG_PH_HOLD)
 			break;
-		if (phase == UMCG_PH_PLAIN) {
+		if (phase == UMCG_PH_DETACHED) {
 			ret = -ESRCH;
 			break;
 		}
@@ -234,7 +234,7 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 		s = umcg_gone(n) ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
 		if (s) {
 			raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-			if (!umcg_gone(s) && n->phase != UMCG_PH_PLAIN &&
+			if (!umcg_gone(s) && n->phase != UMCG_PH_DETACHED &&
 			    READ_ONCE(*umcg_state(n)) == UMCG_RUNNABLE) {
 				ret = umcg_push(s, n, UMCG_L_RUNNABLE);
 				wake = !ret && umcg_prepare_wake(s);
@@ -330,7 +330,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	target = n && n->worker && n != w ? n : NULL;
 	local_irq_save(irq);
 	umcg_lock_workers(w, target);
-	if (w->phase == UMCG_PH_PLAIN) {
+	if (w->phase == UMCG_PH_DETACHED) {
 		ret = -ESRCH;
 	} else if (READ_ONCE(*umcg_state(w)) != UMCG_RUNNABLE) {
 		ret = 1;
@@ -359,7 +359,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	}
 	/* Not the server of the slot that it leaves, but one that may be gone already. */
 	if ((hand || moved) && umcg_is_homeless(w)) {
-		w->phase = UMCG_PH_PLAIN;
+		w->phase = UMCG_PH_DETACHED;
 		ret = -ESRCH;
 	}
 	if (ret < 0)
