@@ -331,7 +331,7 @@ static void umcg_detach_worker(struct umcg_thread *w, struct umcg_thread *host, 
 	raw_spin_lock_irqsave(&w->lock, irq);
 	if (!w->dead && w->phase != UMCG_PH_DETACHED &&
 	    (all || (host && w->host == host) ||
-	     (w->phase != UMCG_PH_HOLD && umcg_is_homeless(w))))
+	     (w->phase != UMCG_PH_HOLD && umcg_server_gone(w))))
 		wake = umcg_detach_locked(w, &left);
 	raw_spin_unlock_irqrestore(&w->lock, irq);
 	if (wake)

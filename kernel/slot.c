@@ -149,13 +149,13 @@ struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
 }
 
 /**
- * umcg_is_homeless() - is the server that a worker belongs to gone?
+ * umcg_server_gone() - is the server that a worker belongs to gone?
  * @w: the worker; locked, and no server is. Under rcu_read_lock().
  *
  * Whoever goes to sleep, or is found asleep by a walk, must have a server that
  * lives after that moment, for the walk at its end frees those asleep.
  */
-bool umcg_is_homeless(struct umcg_thread *w)
+bool umcg_server_gone(struct umcg_thread *w)
 {
 	struct umcg_thread *s = umcg_find_server(w->group, READ_ONCE(w->u->server_tid));
 	bool gone;

@@ -185,7 +185,7 @@ bool umcg_prepare_wake(struct umcg_thread *s);
 struct umcg_thread *umcg_vacate(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
-bool umcg_is_homeless(struct umcg_thread *w);
+bool umcg_server_gone(struct umcg_thread *w);
 bool umcg_detach_locked(struct umcg_thread *w, struct umcg_thread **left);
 
 /* wait.c */

@@ -358,7 +358,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 			wake = target;
 	}
 	/* Not the server of the slot that it leaves, but one that may be gone already. */
-	if ((hand || moved) && umcg_is_homeless(w)) {
+	if ((hand || moved) && umcg_server_gone(w)) {
 		w->phase = UMCG_PH_DETACHED;
 		ret = -ESRCH;
 	}
