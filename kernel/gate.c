@@ -90,7 +90,7 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 		 * already. The slot goes on, and that is all.
 		 */
 		w->phase = UMCG_PH_OUT;
-		wake = umcg_vacate(w);
+		wake = umcg_release_slot(w);
 		if (wake)
 			irq_work_queue(&wake->waker);
 		return;
@@ -276,7 +276,7 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		umcg_detach_locked(w, &left);
 	} else if (!ret && w->host) {
 		w->host->preempted++;
-		left = umcg_vacate(w);
+		left = umcg_release_slot(w);
 	}
 unlock:
 	raw_spin_unlock_irqrestore(&w->lock, irq);

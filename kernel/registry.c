@@ -396,7 +396,7 @@ void umcg_end_registration(struct umcg_thread *t, bool may_sleep)
 	raw_spin_lock_nested(&t->lock, t->worker ? UMCG_LOCK_WORKER : UMCG_LOCK_SERVER);
 	t->dead = true;
 	if (t->worker) {
-		wake = umcg_vacate(t);
+		wake = umcg_release_slot(t);
 		t->phase = UMCG_PH_DETACHED;
 	} else {
 		holder = t->curr;

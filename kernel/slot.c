@@ -83,12 +83,12 @@ bool umcg_prepare_wake(struct umcg_thread *s)
 }
 
 /**
- * umcg_vacate() - take a worker out of the slot that it holds
+ * umcg_release_slot() - take a worker out of the slot that it holds
  * @w: the worker; locked
  *
  * Return: the server to be woken, or NULL.
  */
-struct umcg_thread *umcg_vacate(struct umcg_thread *w)
+struct umcg_thread *umcg_release_slot(struct umcg_thread *w)
 {
 	struct umcg_thread *s = w->host;
 	bool wake = false;
@@ -139,7 +139,7 @@ int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
  */
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
 {
-	struct umcg_thread *old = umcg_vacate(n);
+	struct umcg_thread *old = umcg_release_slot(n);
 
 	n->host = s;
 	clear_bit(UMCG_F_PREEMPT, &n->flags);
@@ -182,7 +182,7 @@ bool umcg_detach_locked(struct umcg_thread *w, struct umcg_thread **left)
 {
 	bool asleep = w->phase == UMCG_PH_OUT;
 
-	*left = umcg_vacate(w);
+	*left = umcg_release_slot(w);
 	/* Pairs with umcg_sleep_worker(). */
 	smp_store_release(&w->phase, UMCG_PH_DETACHED);
 	return asleep;

@@ -182,7 +182,7 @@ static inline bool umcg_move(struct umcg_thread *t, u8 from, u8 to)
 void umcg_wake(struct umcg_thread *t, int wake_flags);
 int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list);
 bool umcg_prepare_wake(struct umcg_thread *s);
-struct umcg_thread *umcg_vacate(struct umcg_thread *w);
+struct umcg_thread *umcg_release_slot(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
 struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
 bool umcg_server_gone(struct umcg_thread *w);

@@ -349,7 +349,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 		if (!moved)
 			umcg_clear_next(w, next);
 		w->phase = UMCG_PH_OUT;
-		wake = umcg_vacate(w);
+		wake = umcg_release_slot(w);
 	} else if (!target) {
 		ret = n ? -EBUSY : -ESRCH;
 	} else {
