@@ -106,7 +106,7 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 	w->host = NULL;
 	wake = umcg_pass_on(w, host, n);
 	if (wake && wake == n)
-		old = umcg_settle(n, host);
+		old = umcg_finish_claim(n, host);
 	if (wake)
 		irq_work_queue(&wake->waker);
 	if (old)

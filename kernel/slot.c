@@ -111,7 +111,7 @@ struct umcg_thread *umcg_release_slot(struct umcg_thread *w)
  * @s: the server whose slot it is for; locked
  *
  * One cmpxchg decides between servers that pick the same worker. On success
- * the caller makes @n the server's curr and calls umcg_settle().
+ * the caller makes @n the server's curr and calls umcg_finish_claim().
  *
  * Return: 0, -ESRCH or -EBUSY.
  */
@@ -128,7 +128,7 @@ int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
 }
 
 /**
- * umcg_settle() - finish giving a slot to a claimed worker
+ * umcg_finish_claim() - finish giving a slot to a claimed worker
  * @n: the worker; locked, and its new server's curr already
  * @s: its new server; not locked
  *
@@ -137,7 +137,7 @@ int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
  *
  * Return: the old server, if it must be woken. @n must be woken in any case.
  */
-struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
+struct umcg_thread *umcg_finish_claim(struct umcg_thread *n, struct umcg_thread *s)
 {
 	struct umcg_thread *old = umcg_release_slot(n);
 

@@ -184,7 +184,7 @@ int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
 bool umcg_prepare_wake(struct umcg_thread *s);
 struct umcg_thread *umcg_release_slot(struct umcg_thread *w);
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s);
-struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s);
+struct umcg_thread *umcg_finish_claim(struct umcg_thread *n, struct umcg_thread *s);
 bool umcg_server_gone(struct umcg_thread *w);
 bool umcg_detach_locked(struct umcg_thread *w, struct umcg_thread **left);
 

@@ -47,7 +47,7 @@ int umcg_sleep_worker(struct umcg_thread *w, int interrupted)
 		enum umcg_phase phase;
 
 		set_current_state(UMCG_SLEEP);
-		/* Pairs with umcg_settle(): the state is RUNNING by then. */
+		/* Pairs with umcg_finish_claim(): the state is RUNNING by then. */
 		phase = smp_load_acquire(&w->phase);
 		if (phase == UMCG_PH_HOLD)
 			break;
@@ -144,7 +144,7 @@ static int umcg_dispatch(struct umcg_thread *s, u32 tid)
 	}
 	raw_spin_unlock(&s->lock);
 	if (!ret)
-		old = umcg_settle(n, s);
+		old = umcg_finish_claim(n, s);
 	raw_spin_unlock_irqrestore(&n->lock, irq);
 	if (old)
 		umcg_wake(old, 0);
@@ -313,7 +313,7 @@ static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 	umcg_clear_next(w, next);
 	w->host = NULL;
 	w->phase = UMCG_PH_OUT;
-	*old = umcg_settle(n, s);
+	*old = umcg_finish_claim(n, s);
 	return 0;
 }
 
