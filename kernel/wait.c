@@ -213,7 +213,7 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
  * it chose becomes a runnable event of that one's server, so that the choice is
  * not lost.
  */
-static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
+static void umcg_queue_target(struct umcg_thread *w, u32 tid)
 {
 	struct umcg_group *g = w->group;
 	struct umcg_thread *n, *s;
@@ -255,7 +255,7 @@ next:
  * when the slot came back, found no offer, and may idle by now. It looks again.
  * With a worker in the slot it is left alone: that one's leaving wakes it.
  */
-static void umcg_announce(struct umcg_thread *w)
+static void umcg_notify_server(struct umcg_thread *w)
 {
 	struct umcg_thread *s;
 	unsigned long irq;
@@ -321,7 +321,7 @@ static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 {
 	struct umcg_thread *n, *target, *wake = NULL, *old = NULL;
-	bool hand = false, moved = false;
+	bool lost_slot = false, moved = false;
 	unsigned long irq;
 	int ret = 0;
 
@@ -335,7 +335,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	} else if (READ_ONCE(*umcg_state(w)) != UMCG_RUNNABLE) {
 		ret = 1;
 	} else if (w->phase == UMCG_PH_OUT) {
-		hand = true;
+		lost_slot = true;
 	} else if (w->phase != UMCG_PH_HOLD) {
 		ret = -EINVAL;
 	} else if (!next || next == w->host->tid ||
@@ -358,7 +358,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 			wake = target;
 	}
 	/* Not the server of the slot that it leaves, but one that may be gone already. */
-	if ((hand || moved) && umcg_server_gone(w)) {
+	if ((lost_slot || moved) && umcg_server_gone(w)) {
 		w->phase = UMCG_PH_DETACHED;
 		ret = -ESRCH;
 	}
@@ -371,9 +371,9 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	if (wake)
 		umcg_wake(wake, UMCG_WF_HANDOVER);
 	rcu_read_unlock();
-	if (hand) {
-		umcg_hand_to_server(w, next);
-		umcg_announce(w);
+	if (lost_slot) {
+		umcg_queue_target(w, next);
+		umcg_notify_server(w);
 	}
 	return ret;
 }
