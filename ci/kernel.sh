@@ -85,5 +85,5 @@ done
 say "kernel: a broken module is noticed"
 ko=$(module "$folder" debug UMCG_DEBUG=1)
 "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" \
-    --arguments "break_gate=N break_regate=N break_wake=N" \
+    --arguments "break_gate=N break_requeue_gate=N break_wake=N" \
     --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 300

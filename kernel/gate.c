@@ -152,7 +152,7 @@ static void umcg_sched_in(struct preempt_notifier *notifier, int cpu)
 	struct umcg_thread *w = container_of(notifier, struct umcg_thread, notifier);
 
 	if ((test_bit(UMCG_F_OWED, &w->flags) ||
-	     test_bit(UMCG_F_REGATE, &w->flags)) &&
+	     test_bit(UMCG_F_REQUEUE_GATE, &w->flags)) &&
 	    !(current->flags & PF_EXITING))
 		umcg_queue_gate(w);
 }
@@ -352,7 +352,7 @@ void umcg_gate(struct callback_head *head)
 	    !task_work_add(current, &w->gate_work, UMCG_TWA))
 		return;
 
-	clear_bit(UMCG_F_REGATE, &w->flags);
+	clear_bit(UMCG_F_REQUEUE_GATE, &w->flags);
 	if (!umcg_must_stop(w))
 		goto through;
 	if (umcg_sleep_worker(w, -EINTR) != -EINTR)
@@ -369,7 +369,7 @@ void umcg_gate(struct callback_head *head)
 	} else if (!umcg_dying()) {
 		clear_bit(UMCG_F_SECOND, &w->flags);
 		clear_bit(UMCG_F_QUEUED, &w->flags);
-		umcg_arm_regate(w);
+		umcg_requeue_gate(w);
 		umcg_put(w);
 		return;
 	}

@@ -50,7 +50,7 @@ static void umcg_on_user_return(struct user_return_notifier *notifier)
 	local_irq_save(irq);
 	umcg_disarm(r);
 	w = umcg_current();
-	if (w && test_bit(UMCG_F_REGATE, &w->flags) &&
+	if (w && test_bit(UMCG_F_REQUEUE_GATE, &w->flags) &&
 	    !test_bit(UMCG_F_QUEUED, &w->flags)) {
 		atomic64_inc(&w->group->user_returns);
 		umcg_queue_gate(w);
@@ -60,20 +60,20 @@ static void umcg_on_user_return(struct user_return_notifier *notifier)
 }
 
 /**
- * umcg_arm_regate() - make sure that an interrupted gate is entered again
+ * umcg_requeue_gate() - make sure that an interrupted gate is entered again
  * @w: current's registration
  */
-void umcg_arm_regate(struct umcg_thread *w)
+void umcg_requeue_gate(struct umcg_thread *w)
 {
 	struct umcg_return *r;
 	unsigned long irq;
 
-	atomic64_inc(&w->group->regates);
-	if (umcg_broken(regate)) {
+	atomic64_inc(&w->group->requeues);
+	if (umcg_broken(requeue_gate)) {
 		clear_bit(UMCG_F_INSIDE, &w->flags);
 		return;
 	}
-	set_bit(UMCG_F_REGATE, &w->flags);
+	set_bit(UMCG_F_REQUEUE_GATE, &w->flags);
 	local_irq_save(irq);
 	r = this_cpu_ptr(&umcg_return);
 	if (!r->armed) {
@@ -117,7 +117,7 @@ static UMCG_SIGNAL_PROBE(umcg_on_signal)
 {
 	struct umcg_thread *w = umcg_current();
 
-	if (w && test_bit(UMCG_F_REGATE, &w->flags))
+	if (w && test_bit(UMCG_F_REQUEUE_GATE, &w->flags))
 		umcg_queue_gate(w);
 }
 

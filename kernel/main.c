@@ -15,11 +15,11 @@
 #include "umcg.h"
 
 #ifdef UMCG_DEBUG
-bool umcg_break_gate, umcg_break_regate, umcg_break_wake, umcg_break_lock;
+bool umcg_break_gate, umcg_break_requeue_gate, umcg_break_wake, umcg_break_lock;
 module_param_named(break_gate, umcg_break_gate, bool, 0644);
 MODULE_PARM_DESC(break_gate, "let unblocked workers pass unpicked");
-module_param_named(break_regate, umcg_break_regate, bool, 0644);
-MODULE_PARM_DESC(break_regate, "let a signal free a worker from the gate");
+module_param_named(break_requeue_gate, umcg_break_requeue_gate, bool, 0644);
+MODULE_PARM_DESC(break_requeue_gate, "let a signal free a worker from the gate");
 module_param_named(break_wake, umcg_break_wake, bool, 0644);
 MODULE_PARM_DESC(break_wake, "tell no server of events");
 module_param_named(break_lock, umcg_break_lock, bool, 0644);
@@ -124,7 +124,7 @@ static long umcg_ioctl_stat(struct umcg_group *g, void __user *arg)
 	stat.tid = tid;
 	stat.live = atomic_read(&g->live);
 	stat.gates = atomic64_read(&g->gates);
-	stat.regates = atomic64_read(&g->regates);
+	stat.requeues = atomic64_read(&g->requeues);
 	stat.user_returns = atomic64_read(&g->user_returns);
 	stat.deferred = atomic64_read(&g->deferred);
 	return copy_to_user(arg, &stat, sizeof(stat)) ? -EFAULT : 0;

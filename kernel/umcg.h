@@ -81,7 +81,7 @@ enum {
 	UMCG_F_ASLEEP,		/* current sleeps in a wait of ours: no block */
 	UMCG_F_OWED,		/* blocked: has to pass the gate */
 	UMCG_F_INSIDE,		/* is in the gate, perhaps interrupted */
-	UMCG_F_REGATE,		/* left the gate for a signal, must come back */
+	UMCG_F_REQUEUE_GATE,		/* left the gate for a signal, must come back */
 	UMCG_F_PREEMPT,		/* is to be preempted */
 	UMCG_F_OWES_EVENT,	/* its blocked event could not be pushed yet */
 };
@@ -108,7 +108,7 @@ struct umcg_group {
 	struct list_head	pages;
 	struct work_struct	detach_work;	/* a server is gone: frees its workers */
 	atomic_t		live;
-	atomic64_t		gates, regates, user_returns, deferred;
+	atomic64_t		gates, requeues, user_returns, deferred;
 	struct hlist_head	threads[UMCG_BUCKETS];
 };
 
@@ -138,7 +138,7 @@ struct umcg_thread {
 
 /* Breaks the design on purpose; the tests must notice. Debug builds only. */
 #ifdef UMCG_DEBUG
-extern bool umcg_break_gate, umcg_break_regate, umcg_break_wake, umcg_break_lock;
+extern bool umcg_break_gate, umcg_break_requeue_gate, umcg_break_wake, umcg_break_lock;
 #define umcg_broken(what) READ_ONCE(umcg_break_##what)
 #else
 #define umcg_broken(what) (sizeof(#what) == 0)	/* false */
@@ -207,6 +207,6 @@ bool umcg_dying(void);
 /* hooks.c */
 int umcg_hooks_init(void);
 void umcg_hooks_exit(void);
-void umcg_arm_regate(struct umcg_thread *w);
+void umcg_requeue_gate(struct umcg_thread *w);
 
 #endif /* UMCG_H */

@@ -101,7 +101,7 @@ struct umcg_wait {
  * @preempted: preemptions that took effect
  * @longest_block_ns: the longest time from a block to the end of it
  * @gates: group: times that a worker was stopped on its way to user mode
- * @regates: group: of these, times that a signal interrupted the stop
+ * @requeues: group: of these, times that a signal interrupted the stop
  * @user_returns: group: of these, times that the last resort was needed
  * @deferred: group: list pushes given up because user space kept changing the
  *	head, and done later
@@ -114,7 +114,7 @@ struct umcg_stat {
 	__u64 preempted;
 	__u64 longest_block_ns;
 	__u64 gates;
-	__u64 regates;
+	__u64 requeues;
 	__u64 user_returns;
 	__u64 deferred;
 };

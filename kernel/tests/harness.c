@@ -398,9 +398,9 @@ void report(const char *name)
 		idles += servers[i].idles;
 		timeouts += servers[i].timeouts;
 	}
-	printf("%s: rounds=%ld blocked=%ld runnable=%ld signals=%ld switches=%ld idles=%ld timeouts=%ld gates=%llu regates=%llu user_returns=%llu deferred=%llu live=%u violations=%ld\n",
+	printf("%s: rounds=%ld blocked=%ld runnable=%ld signals=%ld switches=%ld idles=%ld timeouts=%ld gates=%llu requeues=%llu user_returns=%llu deferred=%llu live=%u violations=%ld\n",
 	       name, rounds, blocked, runnable, signals, switches, idles, timeouts,
-	       (unsigned long long)stat.gates, (unsigned long long)stat.regates,
+	       (unsigned long long)stat.gates, (unsigned long long)stat.requeues,
 	       (unsigned long long)stat.user_returns,
 	       (unsigned long long)stat.deferred, stat.live, (long)violations);
 	fflush(stdout);

@@ -12,13 +12,13 @@ scenario() {
 noticed() {
 	case $1 in
 	gate) grep -q violation /tmp/out ;;
-	regate) grep -q -e violation -e 'queued twice' /tmp/out ;;
+	requeue_gate) grep -q -e violation -e 'queued twice' /tmp/out ;;
 	wake) [ $2 = 137 ] ;;	# nobody is told: it hangs, and is killed
 	lock) false ;;		# lockdep's to notice, on the console
 	esac
 }
 
-switches=$(sed 's/break_\([a-z]*\)=[^ ]*/\1/g' /insmod-arguments)
+switches=$(sed 's/break_\([a-z_]*\)=[^ ]*/\1/g' /insmod-arguments)
 for switch in $switches; do
 	echo N > $parameters/break_$switch
 done

@@ -34,7 +34,7 @@ pub(super) struct Stat {
     pub(super) preempted: u64,
     pub(super) longest_block_ns: u64,
     gates: u64,
-    regates: u64,
+    requeues: u64,
     user_returns: u64,
     deferred: u64,
 }
