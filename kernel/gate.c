@@ -25,7 +25,7 @@
  * Claims @n, which @w is armed with, for the slot of @host. The armed tid is
  * taken first: user space disarms by the same cmpxchg, and one of us gets it.
  */
-static bool umcg_consume(struct umcg_thread *w, struct umcg_thread *n,
+static bool umcg_claim_spare(struct umcg_thread *w, struct umcg_thread *n,
 			 struct umcg_thread *host)
 {
 	if (READ_ONCE(host->u->runnable_ptr) ||
@@ -38,7 +38,7 @@ static bool umcg_consume(struct umcg_thread *w, struct umcg_thread *n,
 }
 
 /* The slot of @host, which @w leaves, to @n if that can be had, else to @host. */
-static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
+static struct umcg_thread *umcg_pass_slot(struct umcg_thread *w,
 					struct umcg_thread *host,
 					struct umcg_thread *n)
 {
@@ -47,7 +47,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 	raw_spin_lock_nested(&host->lock, UMCG_LOCK_SERVER);
 	if (host->curr == w) {
 		host->blocks++;
-		if (n && !umcg_gone(host) && umcg_consume(w, n, host)) {
+		if (n && !umcg_gone(host) && umcg_claim_spare(w, n, host)) {
 			host->curr = n;
 			host->dispatches++;
 			wake = n;
@@ -61,7 +61,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 	return wake;
 }
 
-static void umcg_post_blocked(struct umcg_thread *w, struct umcg_thread *s)
+static void umcg_report_block(struct umcg_thread *w, struct umcg_thread *s)
 {
 	int ret = -EAGAIN;
 
@@ -101,10 +101,10 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 	w->blocked_at = ktime_get_mono_fast_ns();
 	set_bit(UMCG_F_OWED, &w->flags);
 
-	umcg_post_blocked(w, server_tid == host->tid ? host :
+	umcg_report_block(w, server_tid == host->tid ? host :
 			  umcg_find_server(w->group, server_tid));
 	w->host = NULL;
-	wake = umcg_pass_on(w, host, n);
+	wake = umcg_pass_slot(w, host, n);
 	if (wake && wake == n)
 		old = umcg_finish_claim(n, host);
 	if (wake)
