@@ -73,7 +73,7 @@ static void umcg_report_block(struct umcg_thread *w, struct umcg_thread *s)
 	}
 	/* Information may come late: the gate tries again. */
 	if (ret)
-		set_bit(UMCG_F_OWES_EVENT, &w->flags);
+		set_bit(UMCG_F_EVENT_PENDING, &w->flags);
 }
 
 /* Both locked. RUNNING -> BLOCKED, event, slot. */
@@ -99,7 +99,7 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 		WRITE_ONCE(*umcg_state(w), UMCG_BLOCKED);
 	w->phase = UMCG_PH_BLOCKED;
 	w->blocked_at = ktime_get_mono_fast_ns();
-	set_bit(UMCG_F_OWED, &w->flags);
+	set_bit(UMCG_F_MUST_GATE, &w->flags);
 
 	umcg_report_block(w, server_tid == host->tid ? host :
 			  umcg_find_server(w->group, server_tid));
@@ -151,7 +151,7 @@ static void umcg_sched_in(struct preempt_notifier *notifier, int cpu)
 {
 	struct umcg_thread *w = container_of(notifier, struct umcg_thread, notifier);
 
-	if ((test_bit(UMCG_F_OWED, &w->flags) ||
+	if ((test_bit(UMCG_F_MUST_GATE, &w->flags) ||
 	     test_bit(UMCG_F_REQUEUE_GATE, &w->flags)) &&
 	    !(current->flags & PF_EXITING))
 		umcg_queue_gate(w);
@@ -172,14 +172,14 @@ struct preempt_ops umcg_preempt_ops = {
  */
 void umcg_queue_gate(struct umcg_thread *w)
 {
-	if (test_and_set_bit(UMCG_F_QUEUED, &w->flags))
+	if (test_and_set_bit(UMCG_F_GATE_QUEUED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
 		if (!task_work_add(w->task, &w->gate_work, UMCG_TWA))
 			return;
 		umcg_put(w);	/* it is exiting */
 	}
-	clear_bit(UMCG_F_QUEUED, &w->flags);
+	clear_bit(UMCG_F_GATE_QUEUED, &w->flags);
 }
 
 /**
@@ -258,9 +258,9 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	if (!umcg_gone(s)) {
 		/* Who is on the runnable list was on the blocked list before. */
-		if (test_bit(UMCG_F_OWES_EVENT, &w->flags) &&
+		if (test_bit(UMCG_F_EVENT_PENDING, &w->flags) &&
 		    !umcg_push(s, w, UMCG_L_BLOCKED))
-			clear_bit(UMCG_F_OWES_EVENT, &w->flags);
+			clear_bit(UMCG_F_EVENT_PENDING, &w->flags);
 		ret = umcg_push(s, w, UMCG_L_RUNNABLE);
 		if (!ret && umcg_prepare_wake(s))
 			wake = s;
@@ -309,7 +309,7 @@ int umcg_queue_up(struct umcg_thread *w)
 /* Is current, on its way to user mode, to stop? */
 static bool umcg_must_stop(struct umcg_thread *w)
 {
-	bool queue_up = test_and_clear_bit(UMCG_F_OWED, &w->flags);
+	bool queue_up = test_and_clear_bit(UMCG_F_MUST_GATE, &w->flags);
 
 	if (!queue_up && test_and_clear_bit(UMCG_F_PREEMPT, &w->flags)) {
 		raw_spin_lock_irq(&w->lock);
@@ -322,12 +322,12 @@ static bool umcg_must_stop(struct umcg_thread *w)
 		raw_spin_unlock_irq(&w->lock);
 	}
 	if (queue_up) {
-		set_bit(UMCG_F_INSIDE, &w->flags);
+		set_bit(UMCG_F_IN_GATE, &w->flags);
 		atomic64_inc(&w->group->gates);
 		umcg_queue_up(w);
 		umcg_step_aside();
 	}
-	return test_bit(UMCG_F_INSIDE, &w->flags) && !umcg_broken(gate);
+	return test_bit(UMCG_F_IN_GATE, &w->flags) && !umcg_broken(gate);
 }
 
 /**
@@ -340,7 +340,7 @@ void umcg_gate(struct callback_head *head)
 
 	/* After exec or on the way out nothing is left to stop, or to preempt. */
 	if (umcg_dying() || current->mm != w->group->mm) {
-		clear_bit(UMCG_F_SECOND, &w->flags);
+		clear_bit(UMCG_F_SECOND_PASS, &w->flags);
 		umcg_put(w);	/* stays QUEUED: never again */
 		return;
 	}
@@ -348,7 +348,7 @@ void umcg_gate(struct callback_head *head)
 	 * Let every other task_work of this batch run first (a delayed fput):
 	 * what is added now runs in the next round of task_work_run().
 	 */
-	if (!test_and_set_bit(UMCG_F_SECOND, &w->flags) &&
+	if (!test_and_set_bit(UMCG_F_SECOND_PASS, &w->flags) &&
 	    !task_work_add(current, &w->gate_work, UMCG_TWA))
 		return;
 
@@ -363,19 +363,19 @@ void umcg_gate(struct callback_head *head)
 		 * list is last in, first out: in the first round we come before it.
 		 */
 		clear_notify_signal();
-		clear_bit(UMCG_F_SECOND, &w->flags);
+		clear_bit(UMCG_F_SECOND_PASS, &w->flags);
 		if (!task_work_add(current, &w->gate_work, UMCG_TWA))
 			return;
 	} else if (!umcg_dying()) {
-		clear_bit(UMCG_F_SECOND, &w->flags);
-		clear_bit(UMCG_F_QUEUED, &w->flags);
+		clear_bit(UMCG_F_SECOND_PASS, &w->flags);
+		clear_bit(UMCG_F_GATE_QUEUED, &w->flags);
 		umcg_requeue_gate(w);
 		umcg_put(w);
 		return;
 	}
 through:
-	clear_bit(UMCG_F_INSIDE, &w->flags);
-	clear_bit(UMCG_F_SECOND, &w->flags);
-	clear_bit(UMCG_F_QUEUED, &w->flags);
+	clear_bit(UMCG_F_IN_GATE, &w->flags);
+	clear_bit(UMCG_F_SECOND_PASS, &w->flags);
+	clear_bit(UMCG_F_GATE_QUEUED, &w->flags);
 	umcg_put(w);
 }

@@ -51,7 +51,7 @@ static void umcg_on_user_return(struct user_return_notifier *notifier)
 	umcg_disarm(r);
 	w = umcg_current();
 	if (w && test_bit(UMCG_F_REQUEUE_GATE, &w->flags) &&
-	    !test_bit(UMCG_F_QUEUED, &w->flags)) {
+	    !test_bit(UMCG_F_GATE_QUEUED, &w->flags)) {
 		atomic64_inc(&w->group->user_returns);
 		umcg_queue_gate(w);
 		irq_work_queue(&r->self_interrupt);
@@ -70,7 +70,7 @@ void umcg_requeue_gate(struct umcg_thread *w)
 
 	atomic64_inc(&w->group->requeues);
 	if (umcg_broken(requeue_gate)) {
-		clear_bit(UMCG_F_INSIDE, &w->flags);
+		clear_bit(UMCG_F_IN_GATE, &w->flags);
 		return;
 	}
 	set_bit(UMCG_F_REQUEUE_GATE, &w->flags);

@@ -314,7 +314,7 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 		smp_store_release(umcg_state(t), UMCG_RUNNING);
 		return 0;
 	}
-	set_bit(UMCG_F_INSIDE, &t->flags);
+	set_bit(UMCG_F_IN_GATE, &t->flags);
 	if (umcg_queue_up(t))	/* its server went away: RUNNING when it is through */
 		umcg_move(t, UMCG_NONE, UMCG_RUNNABLE);
 	umcg_queue_gate(t);

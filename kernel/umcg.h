@@ -75,15 +75,15 @@
 enum umcg_phase { UMCG_PH_HOLD, UMCG_PH_BLOCKED, UMCG_PH_OUT, UMCG_PH_DETACHED };
 
 enum {
-	UMCG_F_QUEUED,		/* gate is queued or runs; only current sets it */
+	UMCG_F_GATE_QUEUED,		/* gate is queued or runs; only current sets it */
 	UMCG_F_PREEMPT_QUEUED,		/* kick is queued; by anybody */
-	UMCG_F_SECOND,		/* the gate let the rest of the batch go first */
+	UMCG_F_SECOND_PASS,		/* the gate let the rest of the batch go first */
 	UMCG_F_ASLEEP,		/* current sleeps in a wait of ours: no block */
-	UMCG_F_OWED,		/* blocked: has to pass the gate */
-	UMCG_F_INSIDE,		/* is in the gate, perhaps interrupted */
+	UMCG_F_MUST_GATE,		/* blocked: has to pass the gate */
+	UMCG_F_IN_GATE,		/* is in the gate, perhaps interrupted */
 	UMCG_F_REQUEUE_GATE,		/* left the gate for a signal, must come back */
 	UMCG_F_PREEMPT,		/* is to be preempted */
-	UMCG_F_OWES_EVENT,	/* its blocked event could not be pushed yet */
+	UMCG_F_EVENT_PENDING,	/* its blocked event could not be pushed yet */
 };
 
 enum umcg_list { UMCG_L_BLOCKED, UMCG_L_RUNNABLE };

@@ -400,7 +400,7 @@ long umcg_refuse(struct umcg_thread *t, long error)
 		if (t->phase == UMCG_PH_OUT) {
 			t->phase = UMCG_PH_BLOCKED;
 			t->blocked_at = 0;
-			set_bit(UMCG_F_OWED, &t->flags);
+			set_bit(UMCG_F_MUST_GATE, &t->flags);
 			lost = true;
 		} else {
 			umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
