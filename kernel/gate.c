@@ -232,7 +232,7 @@ bool umcg_dying(void)
 	       (exec && exec != current);
 }
 
-static int umcg_queue_up_once(struct umcg_thread *w)
+static int umcg_try_enqueue_self(struct umcg_thread *w)
 {
 	struct umcg_group *g = w->group;
 	struct umcg_thread *s, *wake = NULL, *left = NULL;
@@ -289,16 +289,16 @@ unlock:
 }
 
 /**
- * umcg_queue_up() - RUNNABLE, and a runnable event on the server's list
+ * umcg_enqueue_self() - RUNNABLE, and a runnable event on the server's list
  * @w: current's registration
  *
  * Return: 0, or -ESRCH: the server is gone, an ordinary thread.
  */
-int umcg_queue_up(struct umcg_thread *w)
+int umcg_enqueue_self(struct umcg_thread *w)
 {
 	int ret;
 
-	while ((ret = umcg_queue_up_once(w)) == -EAGAIN) {
+	while ((ret = umcg_try_enqueue_self(w)) == -EAGAIN) {
 		if (umcg_dying())
 			return 0;
 		cond_resched();
@@ -309,22 +309,22 @@ int umcg_queue_up(struct umcg_thread *w)
 /* Is current, on its way to user mode, to stop? */
 static bool umcg_must_stop(struct umcg_thread *w)
 {
-	bool queue_up = test_and_clear_bit(UMCG_F_MUST_GATE, &w->flags);
+	bool enqueue = test_and_clear_bit(UMCG_F_MUST_GATE, &w->flags);
 
-	if (!queue_up && test_and_clear_bit(UMCG_F_PREEMPT, &w->flags)) {
+	if (!enqueue && test_and_clear_bit(UMCG_F_PREEMPT, &w->flags)) {
 		raw_spin_lock_irq(&w->lock);
 		if (w->phase == UMCG_PH_HOLD &&
 		    umcg_move(w, UMCG_RUNNING, UMCG_RUNNABLE)) {
 			/* Nobody owns it yet: no claim before it queued up. */
 			w->phase = UMCG_PH_BLOCKED;
-			queue_up = true;
+			enqueue = true;
 		}
 		raw_spin_unlock_irq(&w->lock);
 	}
-	if (queue_up) {
+	if (enqueue) {
 		set_bit(UMCG_F_IN_GATE, &w->flags);
 		atomic64_inc(&w->group->gates);
-		umcg_queue_up(w);
+		umcg_enqueue_self(w);
 		umcg_step_aside();
 	}
 	return test_bit(UMCG_F_IN_GATE, &w->flags) && !umcg_broken(gate);

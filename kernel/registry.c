@@ -315,7 +315,7 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 		return 0;
 	}
 	set_bit(UMCG_F_IN_GATE, &t->flags);
-	if (umcg_queue_up(t))	/* its server went away: RUNNING when it is through */
+	if (umcg_enqueue_self(t))	/* its server went away: RUNNING when it is through */
 		umcg_move(t, UMCG_NONE, UMCG_RUNNABLE);
 	umcg_queue_gate(t);
 	return 0;
@@ -446,7 +446,7 @@ int umcg_unregister(struct umcg_thread *t)
 void umcg_group_close(struct umcg_group *g)
 {
 	WRITE_ONCE(g->dead, true);
-	/* Dead, then look for sleepers; pairs with umcg_queue_up_once(), by lock. */
+	/* Dead, then look for sleepers; pairs with umcg_try_enqueue_self(), by lock. */
 	smp_mb();
 	umcg_detach_workers(g, true);
 	umcg_group_put(g);

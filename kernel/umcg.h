@@ -201,7 +201,7 @@ void umcg_gate(struct callback_head *head);
 void umcg_queue_gate(struct umcg_thread *w);
 void umcg_on_preempt(struct callback_head *head);
 void umcg_queue_preempt(struct umcg_thread *w);
-int umcg_queue_up(struct umcg_thread *w);
+int umcg_enqueue_self(struct umcg_thread *w);
 bool umcg_dying(void);
 
 /* hooks.c */

@@ -13,7 +13,7 @@
 
 #include "umcg.h"
 
-#define UMCG_WF_HANDOVER	(UMCG_WF_SYNC | UMCG_WF_HERE)
+#define UMCG_WF_HANDOFF	(UMCG_WF_SYNC | UMCG_WF_HERE)
 
 /*
  * A pending signal for us, or only the trace of one that another thread took?
@@ -149,7 +149,7 @@ static int umcg_dispatch(struct umcg_thread *s, u32 tid)
 	if (old)
 		umcg_wake(old, 0);
 	if (!ret)
-		umcg_wake(n, UMCG_WF_HANDOVER);
+		umcg_wake(n, UMCG_WF_HANDOFF);
 out:
 	rcu_read_unlock();
 	return ret;
@@ -369,7 +369,7 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	if (old)
 		umcg_wake(old, 0);
 	if (wake)
-		umcg_wake(wake, UMCG_WF_HANDOVER);
+		umcg_wake(wake, UMCG_WF_HANDOFF);
 	rcu_read_unlock();
 	if (lost_slot) {
 		umcg_queue_target(w, next);
