@@ -22,7 +22,7 @@
 struct umcg_return {
 	struct user_return_notifier notifier;
 	struct irq_work		self_interrupt;
-	bool			armed;	/* interrupts off */
+	bool			registered;	/* interrupts off */
 };
 
 static DEFINE_PER_CPU(struct umcg_return, umcg_return);
@@ -33,10 +33,10 @@ static void umcg_interrupt(struct irq_work *work)
 }
 
 /* Interrupts off. */
-static void umcg_disarm(struct umcg_return *r)
+static void umcg_unregister_return(struct umcg_return *r)
 {
-	if (r->armed) {
-		r->armed = false;
+	if (r->registered) {
+		r->registered = false;
 		user_return_notifier_unregister(&r->notifier);
 	}
 }
@@ -48,7 +48,7 @@ static void umcg_on_user_return(struct user_return_notifier *notifier)
 	unsigned long irq;
 
 	local_irq_save(irq);
-	umcg_disarm(r);
+	umcg_unregister_return(r);
 	w = umcg_current();
 	if (w && test_bit(UMCG_F_REQUEUE_GATE, &w->flags) &&
 	    !test_bit(UMCG_F_GATE_QUEUED, &w->flags)) {
@@ -76,8 +76,8 @@ void umcg_requeue_gate(struct umcg_thread *w)
 	set_bit(UMCG_F_REQUEUE_GATE, &w->flags);
 	local_irq_save(irq);
 	r = this_cpu_ptr(&umcg_return);
-	if (!r->armed) {
-		r->armed = true;
+	if (!r->registered) {
+		r->registered = true;
 		r->notifier.on_user_return = umcg_on_user_return;
 		user_return_notifier_register(&r->notifier);
 	}
@@ -90,7 +90,7 @@ static int umcg_cpu_offline(unsigned int cpu)
 	unsigned long irq;
 
 	local_irq_save(irq);
-	umcg_disarm(this_cpu_ptr(&umcg_return));
+	umcg_unregister_return(this_cpu_ptr(&umcg_return));
 	local_irq_restore(irq);
 	return 0;
 }
