@@ -22,7 +22,7 @@ switches=$(sed 's/break_\([a-z_]*\)=[^ ]*/\1/g' /insmod-arguments)
 for switch in $switches; do
 	echo N > $parameters/break_$switch
 done
-scenario 60 /umcg-test blocks || { echo "FAIL blocks with all switches off"; cat /tmp/out; exit 1; }
+scenario 60 /umcg-test blocks-are-reported || { echo "FAIL blocks-are-reported with all switches off"; cat /tmp/out; exit 1; }
 scenario 60 /umcg-test stress 5 16 2 s || { echo "FAIL stress with all switches off"; cat /tmp/out; exit 1; }
 echo "ok   all switches off: both scenarios pass"
 
@@ -30,7 +30,7 @@ failed=0
 for switch in $switches; do
 	echo Y > $parameters/break_$switch
 	found=''
-	for arguments in blocks 'stress 5 16 2 s'; do
+	for arguments in blocks-are-reported 'stress 5 16 2 s'; do
 		scenario 20 /umcg-test $arguments
 		status=$?
 		[ $status = 0 ] || ! noticed $switch $status || { found=$arguments; break; }

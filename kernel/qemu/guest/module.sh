@@ -12,39 +12,39 @@ check() {
 		failed=1
 	fi
 }
-check abi
-check memory
-check compat
-check blocks
-check late
-check held
-check unregister
-check fork
-check exec
-check exec-storm
-check exit
-check server-death
-check rebirth
-check steal
-check admission
-check close
+check arguments-are-checked
+check pages-are-accounted
+check 32-bit-calls
+check blocks-are-reported
+check late-offer-wakes-server
+check pick-of-holder-is-kept
+check unregister-after-sleep
+check forked-child-is-refused
+check exec-ends-registrations
+check exec-in-storm
+check exit-releases-slot
+check server-exit-detaches
+check server-tid-reused
+check claim-before-wait
+check nothing-runs-before-admission
+check close-detaches
 check stress 6 64 2
 check stress 6 64 2 s
 check stress 6 64 2 t
-check stress 10 64 2 k
-check stress 10 64 2 kst
-check stress 8 16 2 Ks
+check stress 10 64 2 p
+check stress 10 64 2 pst
+check stress 8 16 2 Ps
 check stress 5 8 1
-check stop
-check ptrace
-check freezer
+check sigstop-in-storm
+check ptrace-in-storm
+check freezer-in-storm
 check io_uring
-check io_uring-gate
-check io_uring-death
+check io_uring-completes-in-gate
+check io_uring-cancels-at-exit
 check hostile 6 64 2
 check hostile 8 8 3
-check kill
-check hotplug
+check fatal-signals-in-storm
+check cpu-hotplug-in-storm
 
 # In use: no removal. Then none is left, and it goes.
 /umcg-test stress 3 8 2 > /tmp/out 2>&1 &

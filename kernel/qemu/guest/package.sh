@@ -27,7 +27,7 @@ in_debian udevadm settle
 mode=$(in_debian stat -c '%a %G' /dev/umcg)
 echo "/dev/umcg: $mode"
 [ "$mode" = "660 umcg" ]
-in_debian /umcg-test blocks
+in_debian /umcg-test blocks-are-reported
 in_debian dpkg --purge umcg-dkms
 [ ! -e /dev/umcg ]
 [ -z "$(in_debian dkms status)" ]
