@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# The module's own tests, in the guest. SKIP: scenarios to leave out.
+# Runs the module's own tests in the guest. SKIP lists scenarios to leave out.
 failed=0
 check() {
 	case " $SKIP " in *" $1 "*) echo "skip $*"; return ;; esac
@@ -46,7 +46,7 @@ check hostile 8 8 3
 check fatal-signals-in-storm
 check cpu-hotplug-in-storm
 
-# In use: no removal. Then none is left, and it goes.
+# While the module is in use, rmmod must fail. When no process uses it, rmmod must succeed.
 /umcg-test stress 3 8 2 > /tmp/out 2>&1 &
 sleep 1
 rmmod umcg 2> /dev/null && { echo "FAIL rmmod in use"; failed=1; }
@@ -63,7 +63,8 @@ remove "after use"
 insmod /umcg.ko && rmmod umcg || { echo "FAIL insmod and rmmod again"; failed=1; }
 echo "ok   rmmod refused in use, clean after"
 
-# A process that scribbles over everything is killed in mid-flight, and leaves nothing behind.
+# A process that writes junk over all shared memory is killed at a random moment. Nothing may be
+# left of it: rmmod must succeed.
 insmod /umcg.ko
 /umcg-test hostile 0 64 2 > /tmp/out 2>&1 &
 hostile=$!
@@ -73,7 +74,7 @@ wait $hostile
 [ $? = 137 ] || { echo "FAIL hostile ended by itself"; cat /tmp/out; failed=1; }
 remove "after a hostile process"
 echo "ok   rmmod after a hostile process was killed"
-# Lockdep turns itself off at its first report, or when its tables are full.
+# Lockdep turns itself off after its first report, and when its tables are full.
 if [ -e /proc/lockdep_stats ]; then
 	grep -q 'debug_locks: *1$' /proc/lockdep_stats &&
 		echo "ok   lockdep is still on" || { echo "FAIL lockdep is off"; failed=1; }
