@@ -83,12 +83,12 @@ fi
 [ -z "$tree" ] ||
 	(cd "$(dirname "$tree")" && find "$(basename "$tree")" | cpio -o -H newc --quiet) >> "$work/initramfs"
 
-accelerator=(-accel tcg,thread=multi -cpu max)
+accelerator=(-accel "tcg,thread=multi" -cpu max)
 if [ -n "$icount" ]; then
 	smp=1
-	accelerator=(-accel tcg -icount shift=0,sleep=off -cpu max)
+	accelerator=(-accel tcg -icount "shift=0,sleep=off" -cpu max)
 elif [ "${UMCG_QEMU_ACCEL:-tcg}" = kvm ]; then
-	accelerator=(-accel kvm -cpu host,-arch-capabilities)
+	accelerator=(-accel kvm -cpu "host,-arch-capabilities")
 fi
 
 complaints='WARNING:|BUG:|Oops:|Kernel panic|general protection|double fault|circular locking|inconsistent lock|suspicious RCU|KASAN|UBSAN|refcount_t:|(list_add|list_del) corruption|detected stall|self-detected|soft lockup|blocked for more than|scheduling while atomic|invalid context|Call Trace'
@@ -98,6 +98,7 @@ complaints='WARNING:|BUG:|Oops:|Kernel panic|general protection|double fault|cir
 # another CPU run into the breakpoint of that patch after it is gone: "Oops: int3" in
 # sched_clock_cpu().
 boot() {
+	# shellcheck disable=SC2086 # $extra is several words
 	timeout "$limit" qemu-system-x86_64 "${accelerator[@]}" -smp "$smp" \
 		-m "$memory" -display none -serial stdio -monitor none -no-reboot -net none $extra \
 		-kernel "$kernel" -initrd "$work/initramfs" \

@@ -39,7 +39,7 @@ options=(-o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=
 apt-get "${options[@]}" -qq update >&2
 
 version=$(apt-cache "${options[@]}" search --names-only "^linux-image-${series%-rt}\.[0-9].*-$flavour-unsigned\$" |
-	cut -d' ' -f1 | { [ $flavour = rt-amd64 ] && cat || grep -v -e cloud -e -rt-; } |
+	cut -d' ' -f1 | if [ $flavour = rt-amd64 ]; then cat; else grep -v -e cloud -e -rt-; fi |
 	sed 's/^linux-image-//; s/-unsigned$//' | sort -V | tail -1)
 [ -n "$version" ] || { echo "packages.sh: no stock kernel $series in $release" >&2; exit 1; }
 common=${version%-"$flavour"}-common

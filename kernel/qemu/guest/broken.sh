@@ -15,14 +15,14 @@ noticed() {
 	case $1 in
 	gate) grep -q violation /tmp/out ;;
 	requeue_gate) grep -q -e violation -e 'queued twice' /tmp/out ;;
-	wake) [ $2 = 137 ] ;;	# no server is woken: the scenario hangs and is killed
+	wake) [ "$2" = 137 ] ;;	# no server is woken: the scenario hangs and is killed
 	lock) false ;;		# lockdep reports it on the console
 	esac
 }
 
 switches=$(sed 's/break_\([a-z_]*\)=[^ ]*/\1/g' /insmod-arguments)
 for switch in $switches; do
-	echo N > $parameters/break_$switch
+	echo N > $parameters/break_"$switch"
 done
 scenario 60 /umcg-test blocks-are-reported || { echo "FAIL blocks-are-reported with all switches off"; cat /tmp/out; exit 1; }
 scenario 60 /umcg-test stress 5 16 2 s || { echo "FAIL stress with all switches off"; cat /tmp/out; exit 1; }
@@ -30,14 +30,15 @@ echo "ok   all switches off: both scenarios pass"
 
 failed=0
 for switch in $switches; do
-	echo Y > $parameters/break_$switch
+	echo Y > $parameters/break_"$switch"
 	found=''
 	for arguments in blocks-are-reported 'stress 5 16 2 s'; do
+		# shellcheck disable=SC2086 # several words
 		scenario 20 /umcg-test $arguments
 		status=$?
-		[ $status = 0 ] || ! noticed $switch $status || { found=$arguments; break; }
+		[ $status = 0 ] || ! noticed "$switch" $status || { found=$arguments; break; }
 	done
-	echo N > $parameters/break_$switch
+	echo N > $parameters/break_"$switch"
 	if [ -n "$found" ]; then
 		echo "ok   break_$switch noticed by $found: $(grep -m1 -e violation -e 'queued twice' /tmp/out || echo "status $status")"
 	else

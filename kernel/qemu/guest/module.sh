@@ -52,7 +52,7 @@ sleep 1
 rmmod umcg 2> /dev/null && { echo "FAIL rmmod in use"; failed=1; }
 wait $! || failed=1
 remove() {
-	for i in 1 2 3 4 5 6 7 8 9 10; do
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		rmmod umcg 2> /tmp/out && return
 		sleep 1
 	done
@@ -60,7 +60,10 @@ remove() {
 	failed=1
 }
 remove "after use"
-insmod /umcg.ko && rmmod umcg || { echo "FAIL insmod and rmmod again"; failed=1; }
+if ! insmod /umcg.ko || ! rmmod umcg; then
+	echo "FAIL insmod and rmmod again"
+	failed=1
+fi
 echo "ok   rmmod refused in use, clean after"
 
 # A process that writes junk over all shared memory is killed at a random moment. Nothing may be
@@ -76,7 +79,11 @@ remove "after a hostile process"
 echo "ok   rmmod after a hostile process was killed"
 # Lockdep turns itself off after its first report, and when its tables are full.
 if [ -e /proc/lockdep_stats ]; then
-	grep -q 'debug_locks: *1$' /proc/lockdep_stats &&
-		echo "ok   lockdep is still on" || { echo "FAIL lockdep is off"; failed=1; }
+	if grep -q 'debug_locks: *1$' /proc/lockdep_stats; then
+		echo "ok   lockdep is still on"
+	else
+		echo "FAIL lockdep is off"
+		failed=1
+	fi
 fi
 exit $failed
