@@ -35,7 +35,7 @@
  * Return: true if @n was claimed.
  */
 static bool umcg_claim_spare(struct umcg_thread *w, struct umcg_thread *n,
-			 struct umcg_thread *host)
+			     struct umcg_thread *host)
 {
 	if (READ_ONCE(host->u->runnable_ptr) ||
 	    cmpxchg(&w->u->next_tid, n->tid, 0) != n->tid)
@@ -47,12 +47,12 @@ static bool umcg_claim_spare(struct umcg_thread *w, struct umcg_thread *n,
 }
 
 /*
- * @w leaves the slot of @host. The slot goes to the spare @n if @n can be claimed, else to
- * @host itself. Return: the thread that the caller must wake, or NULL.
+ * @w leaves the slot of @host. The slot goes to the spare @n if there is one and it can be
+ * claimed, else to @host itself. Return: the thread that the caller must wake, or NULL.
  */
 static struct umcg_thread *umcg_pass_slot(struct umcg_thread *w,
-					struct umcg_thread *host,
-					struct umcg_thread *n)
+					  struct umcg_thread *host,
+					  struct umcg_thread *n)
 {
 	struct umcg_thread *wake = NULL;
 
@@ -90,7 +90,8 @@ static void umcg_report_block(struct umcg_thread *w, struct umcg_thread *s)
 
 /*
  * Reports that @w blocks, in three steps: its state becomes BLOCKED, the event is pushed on
- * its server's list, its slot is passed on. Both threads are locked.
+ * its server's list, its slot is passed on. @w is locked, and so is its spare @n unless it
+ * is NULL.
  */
 static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 {
@@ -282,7 +283,10 @@ static int umcg_try_enqueue_self(struct umcg_thread *w)
 	w->phase = UMCG_PH_OUT;
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	if (!umcg_gone(s)) {
-		/* A worker on the runnable list was on the blocked list before. */
+		/*
+		 * The blocked event comes first: a server may rely on each worker of the
+		 * runnable list having been on the blocked list before.
+		 */
 		if (test_bit(UMCG_F_EVENT_PENDING, &w->flags) &&
 		    !umcg_push(s, w, UMCG_L_BLOCKED))
 			clear_bit(UMCG_F_EVENT_PENDING, &w->flags);

@@ -144,7 +144,7 @@ struct umcg_group {
 	bool			dead;
 	u32			salt;
 	raw_spinlock_t		hash_lock;
-	struct mutex		pages_lock;
+	struct mutex		pages_lock;	/* pages, umcg_page.users */
 	struct list_head	pages;
 	struct work_struct	detach_work;
 	atomic_t		live;

@@ -26,7 +26,7 @@
 
 #define UMCG_STATE_MASK		0x000000ffU
 #define UMCG_FLAG_MASK		0x0000ff00U	/* reserved, 0 */
-#define UMCG_USER_MASK		0xffff0000U	/* the application's; the kernel never changes them */
+#define UMCG_USER_MASK		0xffff0000U	/* the application's; the kernel keeps them */
 
 /*
  * Bit 0 of a worker's blocked_ptr and runnable_ptr: the worker is on that list. The kernel
