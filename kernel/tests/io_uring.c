@@ -103,17 +103,20 @@ SCENARIO(io_uring)
 
 static struct ring shared;
 static atomic_bool submitted;
+static int ends[2];
 
-static void *submit_and_nap(void *argument)
+static void *submit_and_block(void *argument)
 {
 	struct __kernel_timespec time = { .tv_nsec = 200000000 };
 	struct worker *w = argument;
+	char c;
 
 	register_worker(w);
 	submit(&shared, timeout(&time));
 	submitted = true;
-	usleep(1000);
+	CHECK(read(ends[0], &c, 1) == 1);
 	CHECK(!do_unregister(&w->task));
+	w->finished = true;
 	return NULL;
 }
 
@@ -131,23 +134,29 @@ static void start_one_worker(void *(*worker)(void *))
 /* Other threads see a completion while the worker that submitted waits to be picked. */
 SCENARIO(io_uring_completes_in_gate)
 {
-	struct umcg_task *w = &workers[0].task;
+	struct umcg_task *task = &servers[0].task, *w = &workers[0].task;
 	int i;
 
+	alarm(60);
+	CHECK(!pipe(ends));
 	open_ring(&shared);
-	start_one_worker(submit_and_nap);
+	start_one_worker(submit_and_block);
 	do {
 		while (__atomic_load_n(&w->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
 			usleep(100);
-		if (!submitted)
-			run_once(&servers[0].task, &workers[0].task);
-	} while (!submitted || w->state != UMCG_RUNNABLE);
+		run_once(task, w);
+	} while (!submitted);
+	/* It has lost the slot, so it comes to the gate as soon as nothing blocks it. */
+	CHECK(write(ends[1], "x", 1) == 1);
+	while (__atomic_load_n(&w->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+		usleep(100);
 	for (i = 0; !__atomic_load_n(shared.cq_tail, __ATOMIC_ACQUIRE); i++) {
 		CHECK(i < 5000);
 		usleep(1000);
 	}
 	CHECK(w->state == UMCG_RUNNABLE);
-	run_once(&servers[0].task, &workers[0].task);
+	while (!workers[0].finished)
+		turn(task, w, now_ns() + 10000000);
 	pthread_join(workers[0].thread, NULL);
 	printf("io_uring in the gate: completed after %d ms\n", i);
 	return 0;

@@ -303,9 +303,10 @@ static atomic_bool past_gate;
 static void *gate_sleeper(void *argument)
 {
 	struct worker *w = argument;
+	char c;
 
 	register_worker(w);
-	usleep(20000);
+	CHECK(read(ends[0], &c, 1) == 1);
 	past_gate = true;		/* must not be reached before the file is closed */
 	CHECK(w->task.state == UMCG_RUNNING);
 	return NULL;
@@ -318,11 +319,15 @@ SCENARIO(close_detaches)
 	static struct umcg_task again;
 	pthread_t thread;
 
+	CHECK(!pipe(ends));
 	register_server(task);
 	pthread_create(&thread, NULL, gate_sleeper, &workers[0]);
 	while (!__atomic_load_n(&task->runnable_ptr, __ATOMIC_SEQ_CST))
 		usleep(100);
-	run_once(task, &workers[0].task);	/* until it naps */
+	run_once(task, &workers[0].task);	/* until it blocks */
+	CHECK(write(ends[1], "x", 1) == 1);
+	while (__atomic_load_n(&workers[0].task.state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+		usleep(100);
 	usleep(100000);
 	CHECK(!past_gate && workers[0].task.state == UMCG_RUNNABLE);
 	close(device);
