@@ -37,7 +37,7 @@ static u64 *umcg_list_word(struct umcg_task *u, enum umcg_list list)
  * @list: the list
  *
  * The link is claimed before anything else. If it is in use already, the event is pending
- * and is not pushed a second time. A list therefore never becomes a loop.
+ * and is not pushed a second time. A list therefore never becomes a loop (trace A3).
  *
  * Return: 0, or -EAGAIN if user space kept changing the head. Nothing was pushed then.
  */
@@ -135,7 +135,7 @@ int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
  * @s: its new server; not locked
  *
  * A worker that left RUNNING in user space, was put in a queue there, and has not come to
- * its WAIT yet still holds its old slot. That slot goes back to its server.
+ * its WAIT yet still holds its old slot. That slot goes back to its server (trace A6).
  *
  * Return: the old server if the caller must wake it, or NULL. The caller must wake @n in
  * any case.

@@ -93,7 +93,7 @@ enum {
 	UMCG_F_GATE_QUEUED,	/* the gate is queued or runs; only current sets it */
 	UMCG_F_PREEMPT_QUEUED,	/* preempt_work is queued; any thread sets it */
 	UMCG_F_SECOND_PASS,	/* the gate has let the rest of the batch go first */
-	UMCG_F_ASLEEP,		/* current sleeps in one of our waits, which is no block */
+	UMCG_F_ASLEEP,		/* current sleeps in WAIT or in the gate: no block */
 	UMCG_F_MUST_GATE,	/* the worker blocked and must pass the gate */
 	UMCG_F_IN_GATE,		/* the worker is in the gate, or was interrupted there */
 	UMCG_F_REQUEUE_GATE,	/* the worker left the gate for a signal and must come back */

@@ -195,7 +195,7 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 	if (s->curr)
 		held = s->curr->tid;
 	raw_spin_unlock_irq(&s->lock);
-	/* A worker holds the slot: the server never dispatches a second one. */
+	/* A worker holds the slot: the server never dispatches a second one (trace A7). */
 	if (held && next == held)
 		umcg_pick_holder(s, next);
 	else if (held && next)

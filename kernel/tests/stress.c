@@ -252,7 +252,7 @@ static void *hammer(void *unused)
 	return unused;
 }
 
-static void *scribble(void *unused)
+static void *write_junk(void *unused)
 {
 	unsigned int r = own_tid();
 
@@ -377,7 +377,7 @@ SCENARIO(hostile)
 		pthread_create(&thread, NULL, hostile_workers, &workers[i]);
 	}
 	pthread_create(&thread, NULL, hammer, NULL);
-	pthread_create(&thread, NULL, scribble, NULL);
+	pthread_create(&thread, NULL, write_junk, NULL);
 	while (now_ns() < end)
 		usleep(100000);
 	report("hostile");
