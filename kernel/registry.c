@@ -321,7 +321,10 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	hlist_add_head_rcu(&t->node, umcg_bucket(g, t->tid));
 	raw_spin_unlock_irq(&g->hash_lock);
 	if (!t->worker) {
-		/* Whoever reads RUNNING may name this server. Release: the task is in the hash. */
+		/*
+		 * A thread that reads RUNNING may name this server in a call. Release: it then
+		 * finds the server in the hash. Pairs with user space's acquire of the state.
+		 */
 		smp_store_release(umcg_state(t), UMCG_RUNNING);
 		return 0;
 	}
