@@ -9,7 +9,7 @@ set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 root=$PWD
-target=${CARGO_TARGET_DIR:-$root/target}
+target=$(realpath -m -- "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
