@@ -1,11 +1,12 @@
 //! Where an unblocked worker stops: the user-side half of "return to user mode".
 
 use super::{
-    gate::{Failure, force_state, set_running},
-    record::{Counts, Record, life},
-    verdict::now,
-    words::{Index, Phase, Run, Slot, Tag},
-    world::{Pin, World},
+    clock::now,
+    failure::{Failure, NOT_REGISTERED, SERVER_GONE},
+    packed::{Index, Phase, Run, Slot, Tag},
+    record::{Counts, Record, status},
+    registry::{RecordGuard, Registry},
+    user_state::{force_user_state, set_user_running},
 };
 use crate::{
     state,
@@ -16,14 +17,14 @@ use crate::{
 /// run, it is blocked.
 const FRESH_NS: u64 = 500_000;
 
-impl World {
+impl Registry {
     /// Returns at once to a worker that holds its slot; otherwise the worker queues up behind
     /// its server's choice and returns when it is picked.
     ///
     /// # Errors
     /// ESRCH: the server is gone; an ordinary thread from here on.
     pub(crate) fn checkpoint(&self, index: Index) -> Result<(), Failure> {
-        match self.come_back(index)? {
+        match self.step_out_if_judged(index)? {
             None => Ok(()),
             Some(out) => self.unblock(index, out),
         }
@@ -36,9 +37,9 @@ impl World {
         index: Index,
         wanted: &dyn Fn() -> bool,
     ) -> Result<bool, Failure> {
-        match self.come_back(index)? {
+        match self.step_out_if_judged(index)? {
             None => Ok(true),
-            Some(out) if wanted() => self.take_slot(index, out),
+            Some(out) if wanted() => self.try_take_slot(index, out),
             Some(_) => Ok(false),
         }
     }
@@ -48,7 +49,7 @@ impl World {
     ///
     /// Inlined: on the way of each task, and mostly two loads.
     #[inline(always)]
-    fn come_back(&self, index: Index) -> Result<Option<Run>, Failure> {
+    fn step_out_if_judged(&self, index: Index) -> Result<Option<Run>, Failure> {
         let worker = self.record(index);
         loop {
             let run = worker.run();
@@ -58,7 +59,7 @@ impl World {
                 Phase::Acked => {
                     // SAFETY: the worker's own thread.
                     let task = unsafe { worker.user() };
-                    // A late mirror of an earlier verdict, see `book`.
+                    // A late mirror of an earlier verdict, see `report_block`.
                     if task.state() == state::BLOCKED {
                         let _ = task.transition(state::BLOCKED, state::RUNNING);
                     }
@@ -68,7 +69,7 @@ impl World {
                     return Ok(None);
                 }
                 Phase::Judged | Phase::Switched => {
-                    self.carry_out(host, index, run);
+                    self.finish_own_verdict(host, index, run);
                     let out = run.naming(0).to(Phase::Out);
                     if worker.step(run, out).is_ok() {
                         self.end_of_block(index);
@@ -83,11 +84,11 @@ impl World {
                 }
                 Phase::Plain => {
                     // SAFETY: the worker's own thread.
-                    set_running(unsafe { worker.user() });
-                    return Err((libc::ESRCH, "the server of this worker is gone"));
+                    set_user_running(unsafe { worker.user() });
+                    return Err(SERVER_GONE);
                 }
                 // Between `leave` and `wait`, or on the way in.
-                Phase::Out | Phase::Dispatched | Phase::Relieving => return Ok(None),
+                Phase::Out | Phase::Dispatched | Phase::Successor => return Ok(None),
             }
         }
     }
@@ -102,11 +103,9 @@ impl World {
     }
 
     /// All that a verdict entails, by the worker that it is on.
-    fn carry_out(&self, host: Index, index: Index, run: Run) {
-        self.book(index, run);
-        self.settle(host, index, run);
-        self.wake_after(host, index, run);
-        self.forget_armed(index, run);
+    fn finish_own_verdict(&self, host: Index, index: Index, run: Run) {
+        self.report_block(index, run);
+        self.carry_out_verdict(host, index, run);
         if run.index() == index {
             // The server is taking the armed one back (`disarm`). The mark goes with the verdict,
             // and we may not have to wait for the server: leave nothing that looks like ours.
@@ -119,25 +118,25 @@ impl World {
     /// The worker, OUT by `run`, wants a slot again: takes its server's without a switch, or
     /// queues up and sleeps.
     pub(crate) fn unblock(&self, index: Index, run: Run) -> Result<(), Failure> {
-        if self.take_slot(index, run)? {
+        if self.try_take_slot(index, run)? {
             return Ok(());
         }
-        self.queue_up(index)?;
-        self.gate(index)
+        self.enqueue_self(index)?;
+        self.sleep_in_gate(index)
     }
 
     /// Takes the slot of the server of the worker, which is OUT by `run`, if nobody has it who
     /// runs: the idle server's, or that of a worker that blocked in it. False: still OUT.
-    fn take_slot(&self, index: Index, run: Run) -> Result<bool, Failure> {
+    fn try_take_slot(&self, index: Index, run: Run) -> Result<bool, Failure> {
         let worker = self.record(index);
         // SAFETY: the worker's own thread.
         let task = unsafe { worker.user() };
         let Some(server) = self.server(task.server_tid()) else {
             let _ = worker.step(run, run.to(Phase::Plain));
-            set_running(task);
-            return Err((libc::ESRCH, "the server of this worker is gone"));
+            set_user_running(task);
+            return Err(SERVER_GONE);
         };
-        self.check_place(worker, &server);
+        self.return_to_server_cpu(worker, &server);
         let slot = server.slot();
         worker.host.store(server.index(), SeqCst);
         let named = Slot::held(index, run.epoch() + 1);
@@ -158,15 +157,15 @@ impl World {
     }
 
     /// Acknowledges a slot that the worker, OUT by `run`, has taken by itself.
-    fn acknowledge_own(&self, worker: &Record, server: &Pin<'_>, run: Run) {
+    fn acknowledge_own(&self, worker: &Record, server: &RecordGuard<'_>, run: Run) {
         // SAFETY: the worker's own thread.
         let task = unsafe { worker.user() };
         let acked = Run::new(run.epoch() + 1, 0, Phase::Acked);
-        self.take_place(worker, server);
-        set_running(task);
+        self.follow_server(worker, server);
+        set_user_running(task);
         worker.running_since.store(now(), Relaxed);
         // A helper may have completed this dispatch for us, and one that was stopped since
-        // an earlier switch to this worker even as RELIEVING: it found us OUT and the slot
+        // an earlier switch to this worker even as SUCCESSOR: it found us OUT and the slot
         // naming us. Whatever it says, the dispatch is ours to acknowledge. The server is
         // pinned, so nobody makes us PLAIN.
         let mut seen = run;
@@ -178,7 +177,7 @@ impl World {
                 "nobody else dispatches us: {seen:?}"
             );
         }
-        self.rouse(server);
+        self.notify_sentinel(server);
     }
 
     /// The slot of a worker that blocked in it and was not reported yet, for the worker that
@@ -192,8 +191,8 @@ impl World {
     ///
     /// If somebody waits who was here before, the slot goes to the server. Only if the server
     /// permitted it (`WAIT_TAKE_OVER`): who sees a block first is the mail's business otherwise.
-    fn take_over(&self, server: &Pin<'_>, slot: Slot, named: Slot) -> bool {
-        if server.open.load(Relaxed) == 0 || !self.is_on_cpu_of(server) {
+    fn take_over(&self, server: &RecordGuard<'_>, slot: Slot, named: Slot) -> bool {
+        if server.take_over_allowed.load(Relaxed) == 0 || !self.is_on_cpu_of(server) {
             return false;
         }
         let holder = self.record(slot.index());
@@ -214,7 +213,7 @@ impl World {
             }
             _ => return false,
         };
-        self.book(slot.index(), verdict);
+        self.report_block(slot.index(), verdict);
         // The load may be overtaken by a push; then that push came after the take-over.
         let first = server.runnable_waiting.load(SeqCst) == 0;
         if first && server.move_slot(slot, named) {
@@ -222,40 +221,25 @@ impl World {
             return true;
         }
         // Somebody waits, or has carried the verdict out before us.
-        self.settle(server.index(), slot.index(), verdict);
-        self.wake_after(server.index(), slot.index(), verdict);
+        self.apply_verdict(server.index(), slot.index(), verdict);
+        self.wake_server_after(server.index(), slot.index(), verdict);
         false
     }
 
     /// RUNNABLE, and a runnable event on the server's list. The worker is OUT.
-    pub(crate) fn queue_up(&self, index: Index) -> Result<(), Failure> {
+    pub(crate) fn enqueue_self(&self, index: Index) -> Result<(), Failure> {
         // Own record, alive: a pin for uniformity of what `push_runnable` asks for.
-        let Some(worker) = self.pin(index, life::WORKER) else {
-            return Err((libc::EINVAL, "not registered"));
+        let Some(worker) = self.guard(index, status::WORKER) else {
+            return Err(NOT_REGISTERED);
         };
         let task = worker.task();
-        force_state(task, state::RUNNABLE);
+        force_user_state(task, state::RUNNABLE);
         // The gate finds out if the server is gone.
         if let Some(server) = self.server(task.server_tid()) {
             if self.push_runnable(&server, &worker) {
-                self.watch(&server);
+                self.notify_monitor();
             }
         }
         Ok(())
-    }
-
-    /// Statistics where the end of a block is seen: at the worker's checkpoint, or when it is
-    /// adopted. One that was preempted was not blocked.
-    pub(crate) fn end_of_block(&self, index: Index) {
-        let worker = self.record(index);
-        let since = worker.blocked_since.load(Relaxed);
-        if since == 0 {
-            return;
-        }
-        let length = now().saturating_sub(since);
-        self.record(worker.host.load(SeqCst))
-            .counts
-            .longest_block_ns
-            .fetch_max(length, Relaxed);
     }
 }

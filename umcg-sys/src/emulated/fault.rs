@@ -5,7 +5,7 @@
 
 use std::sync::Once;
 
-use super::{os, record::life, verdict::Judge, words::Phase, world::WORLD};
+use super::{os, packed::Phase, record::status, registry::REGISTRY, verdict::Judge};
 
 /// Reads `UMCG_FAULT` once; with `verdicts:N` a thread judges some ACKED worker about every N
 /// microseconds, whatever it is doing.
@@ -38,23 +38,23 @@ fn judge_at_random(period_ns: u64) -> ! {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let end = WORLD.indices().count() as u64;
+        let end = REGISTRY.indices().count() as u64;
         // The next ACKED worker from a random place on.
         let victim = (0..end)
             .map(|i| (1 + (random + i) % end.max(1)) as u32)
             .find(|&index| {
-                WORLD.record(index).life.load(crate::sync::SeqCst) == life::WORKER
-                    && WORLD.record(index).run().phase() == Phase::Acked
+                REGISTRY.record(index).status.load(crate::sync::SeqCst) == status::WORKER
+                    && REGISTRY.record(index).run().phase() == Phase::Acked
             });
         if let Some(index) = victim {
-            let run = WORLD.record(index).run();
+            let run = REGISTRY.record(index).run();
             if run.phase() == Phase::Acked {
                 let judge = if random & 1 == 0 {
                     Judge::Sentinel
                 } else {
                     Judge::Monitor
                 };
-                WORLD.judge(index, run, judge);
+                REGISTRY.judge(index, run, judge);
             }
         }
     }

@@ -1,36 +1,35 @@
 //! The emulated provider: UMCG on any Linux, without privilege.
 #![doc = include_str!("README.md")]
 
-mod bed;
+mod adoption;
+#[cfg_attr(loom, path = "twins/affinity.rs")]
+mod affinity;
+mod arming;
 mod checkpoint;
-#[cfg(not(loom))]
+#[cfg_attr(loom, path = "twins/clock.rs")]
+mod clock;
+mod dispatch;
+mod failure;
+#[cfg(all(feature = "fault-injection", not(loom)))]
+pub(crate) mod fault;
 pub(crate) mod fork;
 mod gate;
-mod leave;
-#[cfg(not(loom))]
-mod monitor;
-#[cfg(not(loom))]
+mod helpers;
+#[cfg_attr(loom, path = "twins/memory.rs")]
+mod memory;
+#[cfg(all(test, loom))]
+mod model;
 pub(crate) mod os;
-#[cfg(not(loom))]
-mod place;
-#[cfg(loom)]
-#[path = "place_model.rs"]
-mod place;
+mod packed;
 mod record;
 #[cfg(not(loom))]
 mod registration;
+mod registry;
 mod repair;
-#[cfg(not(loom))]
-mod sentinel;
-mod switch;
+mod unregister;
+mod user_state;
 mod verdict;
-mod words;
-mod world;
-
-#[cfg(all(feature = "fault-injection", not(loom)))]
-pub(crate) mod fault;
-#[cfg(all(test, loom))]
-mod model;
+mod wait;
 
 #[cfg(not(loom))]
 pub use registration::{Emulated, EmulatedOptions};

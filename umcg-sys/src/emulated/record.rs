@@ -2,14 +2,17 @@
 
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64 as Count};
 
-use super::words::{Index, Phase, Run, Slot};
+use super::packed::{Index, Phase, Run, Slot};
 use crate::{
     UmcgTask,
-    sync::{AtomicU32, Futex32, Futex64, Relaxed, Release, SeqCst, fence},
+    sync::{
+        AtomicU32, AtomicU64, Futex32, Futex64, Relaxed, Release, SeqCst, fence, pause,
+        visible_step,
+    },
 };
 
-/// Life of a record. Written under the arena's lock, except `DYING` by the task itself.
-pub(crate) mod life {
+/// Life of a record. Written under the arena's lock, except `CLOSING` by the task itself.
+pub(crate) mod status {
     /// On the free list.
     pub(crate) const FREE: u32 = 0;
     /// A registered server.
@@ -17,7 +20,7 @@ pub(crate) mod life {
     /// A registered worker.
     pub(crate) const WORKER: u32 = 2;
     /// Unregistering: no new pins.
-    pub(crate) const DYING: u32 = 3;
+    pub(crate) const CLOSING: u32 = 3;
 }
 
 /// How many recently blocked workers a server remembers: candidates for adoption.
@@ -34,20 +37,20 @@ pub(crate) struct Record {
     /// Server: {epoch, holder, tag}. SERVER to anything: the server alone. IDLE to a worker: that
     /// worker. IDLE to SERVER: any waker. HELD to anything: the worker that leaves, its
     /// dispatcher that pulls it out, or anybody who carries out a verdict on it.
-    pub(crate) slot: crate::sync::AtomicU64,
+    pub(crate) slot: AtomicU64,
     /// Server: rung for each change that its sleep in `wait` waits for.
-    pub(crate) bell: Futex32,
+    pub(crate) wake_word: Futex32,
     /// Worker: the record of the server in whose slot it is or was. Written by the dispatcher
     /// before the slot names the worker.
     pub(crate) host: AtomicU32,
     /// Worker: the record of the worker in whose run word it was armed last; 0 = none. Written by
     /// the dispatcher before it arms.
     pub(crate) armed_in: AtomicU32,
-    /// One of [`life`].
-    pub(crate) life: AtomicU32,
+    /// One of [`status`].
+    pub(crate) status: AtomicU32,
     /// Threads that are using `user` right now. While it is not 0 the task's `unregister` does
     /// not return. Never taken by a sentinel, which may be stopped for ever.
-    pub(crate) pins: AtomicU32,
+    pub(crate) guards: AtomicU32,
     /// The task in user memory. Valid while `life` is SERVER or WORKER, for who holds a pin, and
     /// for the task's own thread.
     user: AtomicPtr<UmcgTask>,
@@ -57,14 +60,14 @@ pub(crate) struct Record {
     pub(crate) cpu: AtomicI32,
     /// Worker: 1 while it is SCHED_OTHER and not SCHED_BATCH, because its server was contended when
     /// it last came to a slot. Written by whoever places it.
-    pub(crate) plain_policy: AtomicU32,
+    pub(crate) sched_other: AtomicU32,
     /// Server: 1 after a runnable event was pushed, cleared by `wait` when the list is empty.
     /// Private twin of "`runnable_ptr` is not empty" for the sentinel, which reads no user
     /// memory; may be 1 for longer, never 0 while an event from before the last `wait` is there.
     pub(crate) runnable_waiting: AtomicU32,
     /// Server: 1 if its last `wait` came with `WAIT_TAKE_OVER`. Written by the server; a
     /// permission, which orders nothing: who acts on an old one takes a slot by the same CAS.
-    pub(crate) open: AtomicU32,
+    pub(crate) take_over_allowed: AtomicU32,
     /// Worker: when it was last seen to begin to run in a slot, CLOCK_MONOTONIC ns. Written by
     /// the worker before it acknowledges. A hint for `take_over`.
     pub(crate) running_since: Count,
@@ -75,9 +78,9 @@ pub(crate) struct Record {
     /// judge before its verdict. Statistics only.
     pub(crate) blocked_since: Count,
     /// Server: workers that were judged last, a ring. Hints only.
-    pub(crate) recent: [AtomicU32; RECENT],
+    pub(crate) recently_judged: [AtomicU32; RECENT],
     /// Server: next place in `recent`.
-    pub(crate) recent_next: AtomicU32,
+    pub(crate) recently_judged_next: AtomicU32,
     pub(crate) counts: Counts,
 }
 
@@ -124,23 +127,23 @@ impl Record {
     pub(crate) fn new() -> Self {
         Self {
             run: Futex64::new(Run::new(0, 0, Phase::Plain).0),
-            slot: crate::sync::AtomicU64::new(Slot::DEAD.0),
-            bell: Futex32::new(0),
+            slot: AtomicU64::new(Slot::DEAD.0),
+            wake_word: Futex32::new(0),
             host: AtomicU32::new(0),
             armed_in: AtomicU32::new(0),
-            life: AtomicU32::new(life::FREE),
-            pins: AtomicU32::new(0),
+            status: AtomicU32::new(status::FREE),
+            guards: AtomicU32::new(0),
             user: AtomicPtr::new(core::ptr::null_mut()),
             tid: AtomicU32::new(0),
             cpu: AtomicI32::new(-1),
-            plain_policy: AtomicU32::new(0),
+            sched_other: AtomicU32::new(0),
             runnable_waiting: AtomicU32::new(0),
             contended: AtomicU32::new(0),
-            open: AtomicU32::new(0),
+            take_over_allowed: AtomicU32::new(0),
             running_since: Count::new(0),
             blocked_since: Count::new(0),
-            recent: core::array::from_fn(|_| AtomicU32::new(0)),
-            recent_next: AtomicU32::new(0),
+            recently_judged: core::array::from_fn(|_| AtomicU32::new(0)),
+            recently_judged_next: AtomicU32::new(0),
             counts: Counts::default(),
         }
     }
@@ -149,7 +152,7 @@ impl Record {
     pub(crate) fn open(&self, task: *mut UmcgTask, tid: u32, role: u32) {
         let epoch = self.run().epoch() + 1;
         self.run.store(Run::new(epoch, 0, Phase::Out).0, SeqCst);
-        let slot = if role == life::SERVER {
+        let slot = if role == status::SERVER {
             Slot::SERVER
         } else {
             Slot::DEAD
@@ -158,29 +161,29 @@ impl Record {
         self.host.store(0, Relaxed);
         self.armed_in.store(0, Relaxed);
         self.cpu.store(-1, Relaxed);
-        self.plain_policy.store(0, Relaxed);
+        self.sched_other.store(0, Relaxed);
         self.contended.store(0, Relaxed);
-        self.open.store(0, Relaxed);
+        self.take_over_allowed.store(0, Relaxed);
         self.runnable_waiting.store(0, Relaxed);
         self.counts.reset();
-        for hint in &self.recent {
+        for hint in &self.recently_judged {
             hint.store(0, Relaxed);
         }
         self.user.store(task, core::sync::atomic::Ordering::Release);
         self.tid.store(tid, Release);
         // Release: publishes all of the above; pairs with the load in `pin`.
-        self.life.store(role, SeqCst);
+        self.status.store(role, SeqCst);
     }
 
-    /// Ends the task's life: no new pins from here on; returns when the last one is gone, after
+    /// Ends the task's status: no new pins from here on; returns when the last one is gone, after
     /// which nobody touches the user memory. Pins are held for a few instructions by threads of
     /// normal priority, so this waits by yielding.
     pub(crate) fn close(&self) {
-        self.life.store(life::DYING, SeqCst);
-        // Pairs with the fence in `pin`: either the pinner sees DYING, or we see its pin.
+        self.status.store(status::CLOSING, SeqCst);
+        // Pairs with the fence in `pin`: either the pinner sees CLOSING, or we see its pin.
         fence(SeqCst);
         let mut turns = 0_u32;
-        while self.pins.load(SeqCst) != 0 {
+        while self.guards.load(SeqCst) != 0 {
             pause(&mut turns);
         }
     }
@@ -196,8 +199,7 @@ impl Record {
     /// One step of the run word. SeqCst: the verdict is one side of several store-then-look
     /// pairs, and the cost of a locked instruction is the same.
     pub(crate) fn step(&self, from: Run, to: Run) -> Result<(), Run> {
-        #[cfg(loom)]
-        crate::sync::stop::here();
+        visible_step();
         match self.run.compare_exchange(from.0, to.0, SeqCst, SeqCst) {
             Ok(_) => Ok(()),
             Err(found) => Err(Run(found)),
@@ -206,8 +208,7 @@ impl Record {
 
     /// One step of the slot word.
     pub(crate) fn move_slot(&self, from: Slot, to: Slot) -> bool {
-        #[cfg(loom)]
-        crate::sync::stop::here();
+        visible_step();
         self.slot
             .compare_exchange(from.0, to.0, SeqCst, SeqCst)
             .is_ok()
@@ -225,35 +226,16 @@ impl Record {
         unsafe { &*self.user.load(core::sync::atomic::Ordering::Acquire) }
     }
 
-    /// Rings the server's bell: its sleep re-reads what it waits for.
-    pub(crate) fn ring(&self) {
-        #[cfg(loom)]
-        crate::sync::stop::here();
-        self.bell.fetch_add(1, SeqCst);
-        self.bell.wake();
+    /// Rings the server's wake_word: its sleep re-reads what it waits for.
+    pub(crate) fn wake_to_recheck(&self) {
+        visible_step();
+        self.wake_word.fetch_add(1, SeqCst);
+        self.wake_word.wake();
     }
 
     /// Remembers a worker that blocked, as a candidate for adoption.
-    pub(crate) fn remember(&self, worker: Index) {
-        let place = self.recent_next.fetch_add(1, Relaxed) as usize % RECENT;
-        self.recent[place].store(worker, Relaxed);
+    pub(crate) fn remember_judged(&self, worker: Index) {
+        let place = self.recently_judged_next.fetch_add(1, Relaxed) as usize % RECENT;
+        self.recently_judged[place].store(worker, Relaxed);
     }
-}
-
-/// Waits a little for a thread of normal priority: yields, then sleeps 20 us at a time.
-#[cfg(not(loom))]
-pub(crate) fn pause(turns: &mut u32) {
-    *turns += 1;
-    if *turns < 16 {
-        std::thread::yield_now();
-    } else {
-        std::thread::sleep(core::time::Duration::from_micros(20));
-    }
-}
-
-/// In a model: until others have done something. Counts as many turns.
-#[cfg(loom)]
-pub(crate) fn pause(turns: &mut u32) {
-    *turns += 32;
-    loom::thread::yield_now();
 }

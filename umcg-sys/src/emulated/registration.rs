@@ -8,13 +8,17 @@ use std::{
 };
 
 use super::{
-    fork, monitor,
+    affinity,
+    failure::UNKNOWN_FLAGS,
+    fork,
+    helpers::{
+        cells, monitor,
+        sentinel::{self, Confirmation},
+    },
     os::{self, ThreadState},
-    place,
-    record::{Record, life},
-    sentinel::{self, Confirmation},
-    words::{Index, Phase},
-    world::WORLD,
+    packed::{Index, Phase},
+    record::{Record, status},
+    registry::REGISTRY,
 };
 use crate::{
     Call, Error, Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
@@ -63,15 +67,13 @@ thread_local! {
     static RECORD: Cell<*const Record> = const { Cell::new(core::ptr::null()) };
     /// What the thread needs while it is registered; unregisters one that ends without doing so.
     static REGISTERED: Registered = const {
-        Registered { before: RefCell::new(None), has_work: RefCell::new(None) }
+        Registered { before: RefCell::new(None) }
     };
 }
 
 struct Registered {
     /// How the thread was scheduled before, to be given back.
     before: RefCell<Option<Before>>,
-    /// A server's question for more work.
-    has_work: RefCell<Option<HasWork>>,
 }
 
 /// Affinity and policy of a thread before it registered.
@@ -102,19 +104,6 @@ impl Before {
     }
 }
 
-/// Whether the application has work for the calling server beyond its lists.
-pub(super) fn has_work() -> bool {
-    REGISTERED
-        .try_with(|registered| {
-            registered
-                .has_work
-                .borrow()
-                .as_ref()
-                .is_some_and(|ask| ask())
-        })
-        .unwrap_or(false)
-}
-
 /// A worker that holds its slot and reads RUNNING: what a checkpoint finds nearly always. False
 /// may also be a late mirror, a server, or a thread that is not registered.
 fn has_nothing_to_stop_for() -> bool {
@@ -134,10 +123,10 @@ impl Drop for Registered {
         RECORD.set(core::ptr::null());
         if index != 0 && !fork::in_child() {
             // A worker that ends while judged is an ordinary thread already, more or less.
-            if WORLD.record(index).life.load(SeqCst) == life::WORKER {
-                WORLD.leave_worker(index);
+            if REGISTRY.record(index).status.load(SeqCst) == status::WORKER {
+                REGISTRY.unregister_worker(index);
             } else {
-                leave_server(index);
+                remove_server(index);
             }
             // The thread ends: nothing to give back.
         }
@@ -198,8 +187,8 @@ fn checked_flags(how: &Register, call: Call) -> Result<(), Error> {
 }
 
 // SAFETY: the four promises of the trait: (1) the slot word and the run word, see README; (2)
-// pins, and `unregister` waits for pins and links; (3) the fences named at `poke`, `sleep_server`
-// and `lie_down`; (4) `gate` and `sleep_server` return Ok only after the state is RUNNING.
+// pins, and `unregister` waits for pins and links; (3) the fences named at `notify_server`, `sleep_server`
+// and `sleep_while`; (4) `sleep_in_gate` and `sleep_server` return Ok only after the state is RUNNING.
 unsafe impl Provider for Emulated {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Emulated
@@ -258,7 +247,7 @@ unsafe impl Provider for Emulated {
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error> {
         let call = Call::Unregister;
         let index = self.current(call)?;
-        let record = WORLD.record(index);
+        let record = REGISTRY.record(index);
         // SAFETY: own record, alive.
         let user = unsafe { record.user() };
         if !core::ptr::eq(user, task.as_ptr()) {
@@ -268,14 +257,14 @@ unsafe impl Provider for Emulated {
                 "another task than the registered one",
             ));
         }
-        let worker = record.life.load(SeqCst) == life::WORKER;
+        let worker = record.status.load(SeqCst) == status::WORKER;
         if worker {
             // An ordinary thread already, or stopped until picked: both are fine here.
-            let _ = WORLD.checkpoint(index);
+            let _ = REGISTRY.checkpoint(index);
         }
         // A worker that is judged from here on leaves all the same.
         let stays = if worker {
-            WORLD.has_left(index)
+            REGISTRY.has_left(index)
         } else {
             user.state() != state::RUNNING
         };
@@ -285,9 +274,9 @@ unsafe impl Provider for Emulated {
         CURRENT.set(0);
         RECORD.set(core::ptr::null());
         if worker {
-            WORLD.leave_worker(index);
+            REGISTRY.unregister_worker(index);
         } else {
-            leave_server(index);
+            remove_server(index);
         }
         become_ordinary();
         Ok(())
@@ -296,20 +285,23 @@ unsafe impl Provider for Emulated {
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
         let index = self.current(call)?;
-        let server = WORLD.record(index).life.load(Relaxed) == life::SERVER;
+        let server = REGISTRY.record(index).status.load(Relaxed) == status::SERVER;
         if flags & !WAIT_TAKE_OVER != 0 || (flags != 0 && !server) {
-            return WORLD
-                .refuse_wait(index, (libc::EINVAL, "unknown flags"))
+            return REGISTRY
+                .refuse_wait(index, UNKNOWN_FLAGS)
                 .map_err(|(errno, why)| Error::new(call, errno, why));
         }
         let deadline = (deadline_ns != 0).then_some(deadline_ns);
         let outcome = if server {
             // Relaxed: see the field.
             let open = u32::from(flags & WAIT_TAKE_OVER != 0);
-            WORLD.record(index).open.store(open, Relaxed);
-            WORLD.wait_server(index, deadline)
+            REGISTRY
+                .record(index)
+                .take_over_allowed
+                .store(open, Relaxed);
+            REGISTRY.wait_server(index, deadline)
         } else {
-            WORLD.wait_worker(index, deadline)
+            REGISTRY.wait_worker(index, deadline)
         };
         outcome.map_err(|(errno, why)| Error::new(call, errno, why))
     }
@@ -322,7 +314,7 @@ unsafe impl Provider for Emulated {
                 "this is a forked child",
             ));
         }
-        WORLD
+        REGISTRY
             .preempt(tid)
             .map_err(|(errno, why)| Error::new(Call::Preempt, errno, why))
     }
@@ -335,7 +327,7 @@ unsafe impl Provider for Emulated {
                 "this is a forked child",
             ));
         }
-        WORLD
+        REGISTRY
             .wake(server_tid)
             .map_err(|(errno, why)| Error::new(Call::Wake, errno, why))
     }
@@ -345,10 +337,10 @@ unsafe impl Provider for Emulated {
             return Ok(());
         }
         let index = self.current(Call::Checkpoint)?;
-        if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+        if REGISTRY.record(index).status.load(Relaxed) == status::SERVER {
             return Ok(());
         }
-        WORLD
+        REGISTRY
             .checkpoint(index)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
@@ -358,28 +350,28 @@ unsafe impl Provider for Emulated {
             return Ok(true);
         }
         let index = self.current(Call::Checkpoint)?;
-        if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+        if REGISTRY.record(index).status.load(Relaxed) == status::SERVER {
             return Ok(true);
         }
-        WORLD
+        REGISTRY
             .try_checkpoint(index, wanted)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
 
     fn disarm(&self, worker: &UmcgTask) -> Option<u32> {
-        WORLD.disarm(worker.tid())
+        REGISTRY.disarm(worker.tid())
     }
 
     fn current(&self, server_tid: u32) -> Option<u32> {
-        WORLD.current(server_tid)
+        REGISTRY.current(server_tid)
     }
 
     fn work_waiting(&self, _server_tid: u32) {
-        monitor::rouse_after_fence();
+        REGISTRY.notify_monitor_after_fence();
     }
 
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
-        let server = WORLD.server(server_tid)?;
+        let server = REGISTRY.server(server_tid)?;
         let counts = &server.counts;
         Some(ServerCounters {
             cpu: usize::try_from(server.cpu.load(Relaxed)).ok(),
@@ -404,7 +396,7 @@ unsafe impl Provider for Emulated {
         } else {
             "the monitor thread (50 us to 1 ms)"
         };
-        self.sentinels(monitor) + &place::lacks()
+        self.sentinels(monitor) + &affinity::lacks()
     }
 }
 
@@ -452,26 +444,26 @@ impl Emulated {
             Placement::Auto if !self.options.pin => Placement::Unpinned,
             placement => placement,
         };
-        let index = WORLD
-            .open(task.as_ptr(), tid, life::SERVER)
+        let index = REGISTRY
+            .open(task.as_ptr(), tid, status::SERVER)
             .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
         let undo = |why: &'static str, error: &std::io::Error| {
             // Workers may have come that found it.
-            WORLD.leave_server(index);
+            REGISTRY.unregister_server(index);
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
         let before = Before::of_this_thread();
-        let cpu = match place::settle(index, placement) {
+        let cpu = match affinity::pin_server(index, placement) {
             Ok(cpu) => cpu,
             Err(error) => {
                 before.give_back();
                 return Err(undo("the CPU, or a sentinel on it, cannot be had", &error));
             }
         };
-        let record = WORLD.record(index);
+        let record = REGISTRY.record(index);
         record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
         if let Err(error) = monitor::attach(index, how.has_work.clone(), how.overdue.clone()) {
-            place::leave(index);
+            affinity::unpin_server(index);
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
@@ -488,32 +480,34 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     let call = Call::Register;
     // SAFETY: valid by the caller's promise.
     let user = unsafe { task.as_ref() };
-    let Some(server) = WORLD.server(user.server_tid()) else {
+    let Some(server) = REGISTRY.server(user.server_tid()) else {
         return Err(Error::new(
             call,
             libc::ESRCH,
             "no registered server has the tid in server_tid",
         ));
     };
-    let index = WORLD
-        .open(task.as_ptr(), tid, life::WORKER)
+    let index = REGISTRY
+        .open(task.as_ptr(), tid, status::WORKER)
         .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
     let before = Before::of_this_thread();
     // Refused by a sandbox: the worker keeps its policy, hand-overs are slower.
     if !os::become_worker().unwrap_or(false) {
-        place::NO_SLICES.store(1, Relaxed);
+        affinity::NO_SLICES.store(1, Relaxed);
     }
-    let record = WORLD.record(index);
+    let record = REGISTRY.record(index);
     record.cpu.store(-1, Relaxed);
-    WORLD.take_place(record, &server);
+    REGISTRY.follow_server(record, &server);
     drop(server);
     enter(index, before, None);
     // Admission is an unblock: queue up, and through the gate when picked.
-    let picked = WORLD.queue_up(index).and_then(|()| WORLD.gate(index));
+    let picked = REGISTRY
+        .enqueue_self(index)
+        .and_then(|()| REGISTRY.sleep_in_gate(index));
     picked.map_err(|(errno, why)| {
         CURRENT.set(0);
         RECORD.set(core::ptr::null());
-        WORLD.leave_worker(index);
+        REGISTRY.unregister_worker(index);
         become_ordinary();
         Error::new(call, errno, why)
     })
@@ -521,19 +515,19 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
 
 fn enter(index: Index, before: Before, has_work: Option<HasWork>) {
     CURRENT.set(index);
-    RECORD.set(WORLD.record(index));
+    RECORD.set(REGISTRY.record(index));
+    cells::set_has_work(has_work);
     // First use registers the destructor. At the end of a thread, when it is gone already, the
     // thread must unregister by itself.
     let _ = REGISTERED.try_with(|registered| {
         registered.before.replace(Some(before));
-        registered.has_work.replace(has_work);
     });
 }
 
 /// Affinity, policy and slice back, for a thread that goes on.
 fn become_ordinary() {
+    cells::set_has_work(None);
     let _ = REGISTERED.try_with(|registered| {
-        registered.has_work.replace(None);
         if let Some(before) = registered.before.take() {
             before.give_back();
         }
@@ -541,8 +535,8 @@ fn become_ordinary() {
 }
 
 /// The server goes, and what was made for it.
-fn leave_server(index: Index) {
+fn remove_server(index: Index) {
     monitor::detach(index);
-    place::leave(index);
-    WORLD.leave_server(index);
+    affinity::unpin_server(index);
+    REGISTRY.unregister_server(index);
 }

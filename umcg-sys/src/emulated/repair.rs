@@ -1,8 +1,8 @@
 //! What a judge that was stopped half-way left undone, done by the monitor.
 
 use super::{
-    words::{Index, Phase, Run, Slot, Tag},
-    world::{Pin, World},
+    packed::{Index, Phase, Run, Slot, Tag},
+    registry::{RecordGuard, Registry},
 };
 use crate::{state, sync::SeqCst};
 
@@ -20,9 +20,9 @@ pub(crate) enum Repair {
     Runs(Run),
 }
 
-impl World {
+impl Registry {
     /// Does whatever a judge owed to this slot. Idempotent, as all that it does.
-    pub(crate) fn repair(&self, server: &Pin<'_>, slot: Slot) -> Repair {
+    pub(crate) fn repair(&self, server: &RecordGuard<'_>, slot: Slot) -> Repair {
         match slot.tag() {
             Tag::Dead => Repair::Gone,
             // A judge gave the slot back and was stopped before it rang, or the server drains. One
@@ -30,13 +30,13 @@ impl World {
             // RUNNING, or its `wait` would switch to nobody, at each of our looks.
             Tag::Server => {
                 if server.task().state() == state::RUNNABLE {
-                    server.ring();
+                    server.wake_to_recheck();
                 }
                 Repair::Progress
             }
             Tag::Idle => {
                 if server.task().state() == state::RUNNABLE {
-                    self.poke(server);
+                    self.notify_server(server);
                     return Repair::Done;
                 }
                 Repair::Progress
@@ -45,24 +45,24 @@ impl World {
         }
     }
 
-    fn repair_dispatch(&self, server: &Pin<'_>, slot: Slot) -> Repair {
+    fn repair_dispatch(&self, server: &RecordGuard<'_>, slot: Slot) -> Repair {
         let holder = self.record(slot.index());
         let run = holder.run();
         match run.phase() {
             // Named by the slot and not dispatched: a judge was stopped between the two.
             Phase::Out => {
-                self.complete(server, slot, self.relieved_by(server, slot.index()));
+                self.complete_dispatch(server, slot, self.predecessor_of(server, slot.index()));
                 Repair::Done
             }
             // Dispatched for a tick and not running: its wake-up may never have been made.
-            Phase::Dispatched | Phase::Relieving => {
+            Phase::Dispatched | Phase::Successor => {
                 holder.run.wake();
                 Repair::Progress
             }
             // The verdict was given, the slot not yet.
             Phase::Judged | Phase::Switched => {
-                self.settle(server.index(), slot.index(), run);
-                self.wake_after(server.index(), slot.index(), run);
+                self.apply_verdict(server.index(), slot.index(), run);
+                self.wake_server_after(server.index(), slot.index(), run);
                 Repair::Done
             }
             Phase::Acked if run.epoch() == slot.epoch() => Repair::Runs(run),
@@ -81,7 +81,7 @@ impl World {
     /// The worker whose block consumed `armed`: its verdict still says so. A walk over all
     /// records, for the rare case of a judge that was stopped between the slot and the armed
     /// worker.
-    fn relieved_by(&self, server: &Pin<'_>, armed: Index) -> Index {
+    fn predecessor_of(&self, server: &RecordGuard<'_>, armed: Index) -> Index {
         self.indices()
             .find(|&index| {
                 let record = self.record(index);

@@ -7,9 +7,11 @@
 //! checkpoint.
 
 use super::{
-    record::{Counts, RECENT, life},
-    words::{Index, Phase, Run, Slot},
-    world::{Pin, World},
+    clock::now,
+    failure::{Failure, NO_TASK},
+    packed::{Index, Phase, Run, Slot},
+    record::{Counts, status},
+    registry::Registry,
 };
 use crate::{
     List, state,
@@ -27,7 +29,7 @@ pub(crate) enum Judge {
     Preempter,
 }
 
-impl World {
+impl Registry {
     /// The verdict on the worker that was `seen` ACKED. False: it has moved on since.
     pub(crate) fn judge(&self, index: Index, seen: Run, judge: Judge) -> bool {
         debug_assert_eq!(seen.phase(), Phase::Acked);
@@ -61,24 +63,24 @@ impl World {
         });
         if judge != Judge::Sentinel {
             // Before the slot: a server that comes round by itself finds the event.
-            self.book(index, verdict);
+            self.report_block(index, verdict);
         }
-        self.settle(host_index, index, verdict);
+        self.apply_verdict(host_index, index, verdict);
         if judge == Judge::Sentinel {
             // The server makes itself RUNNING and books the block: its task is in user memory,
             // which a thread that may be stopped for ever must not touch.
             if host.slot() == Slot::after(index, verdict.epoch()) {
-                host.ring();
+                host.wake_to_recheck();
             }
         } else {
-            self.wake_after(host_index, index, verdict);
+            self.wake_server_after(host_index, index, verdict);
         }
         true
     }
 
     /// Carries a verdict out as far as the slot goes: to the server, or to the armed worker.
     /// Touches no user memory. `host` is the server whose slot the worker held by that epoch.
-    pub(crate) fn settle(&self, host: Index, index: Index, verdict: Run) {
+    pub(crate) fn apply_verdict(&self, host: Index, index: Index, verdict: Run) {
         let host = self.record(host);
         let held = Slot::held(index, verdict.epoch());
         match verdict.phase() {
@@ -102,7 +104,7 @@ impl World {
                 }
                 let named = Slot::held(next, run.epoch() + 1);
                 host.move_slot(held, named);
-                self.complete(host, named, index);
+                self.complete_dispatch(host, named, index);
                 if armed.run() == run.to(Phase::Plain) {
                     host.move_slot(named, Slot::after(index, verdict.epoch()));
                 }
@@ -117,8 +119,8 @@ impl World {
     /// The state is a mirror and has no epoch: if the worker moves on between the look and the
     /// CAS it may read BLOCKED while it runs; the worker repairs that at its next call. The
     /// event is information: late or repeated ones are harmless.
-    pub(crate) fn book(&self, index: Index, verdict: Run) {
-        let Some(worker) = self.pin(index, life::WORKER) else {
+    pub(crate) fn report_block(&self, index: Index, verdict: Run) {
+        let Some(worker) = self.guard(index, status::WORKER) else {
             return;
         };
         // Not the whole word: its armed worker may have been taken back.
@@ -133,40 +135,67 @@ impl World {
             return;
         }
         if let Some(server) = self.server(task.server_tid()) {
-            server.remember(index);
+            server.remember_judged(index);
             // SAFETY: both pinned, see `push_runnable`.
             unsafe { server.task().push(List::Blocked, task) };
         }
     }
 
-    /// The armed worker `relief`, about to run, books the block that brought it in, if that
-    /// still is how things are.
-    pub(crate) fn book_relieved(&self, index: Index, relief: Index) {
-        let run = self.record(index).run();
-        if run.phase() == Phase::Switched && run.index() == relief {
-            self.book(index, run);
-            self.forget_armed(index, run);
-        }
-    }
-
     /// The server, awake again, books the block that gave its slot back.
-    pub(crate) fn book_after(&self, slot: Slot) {
+    pub(crate) fn report_block_of_last_holder(&self, slot: Slot) {
         if slot.index() == 0 {
             return;
         }
         let run = self.record(slot.index()).run();
         if run.is_judged() && run.epoch() == slot.epoch() {
-            self.book(slot.index(), run);
+            self.report_block(slot.index(), run);
         }
+    }
+
+    /// `preempt`: a deliberate verdict on a worker. The tid of a server is accepted as well, and
+    /// wakes that server, as the kernel module's one call does.
+    pub(crate) fn preempt(&self, tid: u32) -> Result<(), Failure> {
+        if let Some(worker) = self.worker(tid) {
+            let run = worker.run();
+            // In any other phase there is nothing to end, or it has not begun.
+            if run.phase() == Phase::Acked {
+                self.judge(worker.index(), run, Judge::Preempter);
+            }
+            return Ok(());
+        }
+        self.wake(tid).map_err(|_| NO_TASK)
+    }
+
+    /// Statistics where the end of a block is seen: at the worker's checkpoint, or when it is
+    /// adopted. One that was preempted was not blocked.
+    pub(crate) fn end_of_block(&self, index: Index) {
+        let worker = self.record(index);
+        let since = worker.blocked_since.load(Relaxed);
+        if since == 0 {
+            return;
+        }
+        let length = now().saturating_sub(since);
+        self.record(worker.host.load(SeqCst))
+            .counts
+            .longest_block_ns
+            .fetch_max(length, Relaxed);
+    }
+
+    /// All that a verdict entails for the slot, the server and the spare, whoever sees it first:
+    /// idempotent, as each of its steps. Not by a sentinel: it touches user memory.
+    pub(crate) fn carry_out_verdict(&self, host: Index, index: Index, verdict: Run) {
+        self.apply_verdict(host, index, verdict);
+        self.wake_server_after(host, index, verdict);
+        self.clear_consumed_spare(index, verdict);
     }
 
     /// Clears the user's `next_tid` of a worker whose armed spare was consumed by the verdict.
     /// Before the run word leaves SWITCHED, so that nobody takes the spare back again.
-    pub(crate) fn forget_armed(&self, index: Index, verdict: Run) {
+    pub(crate) fn clear_consumed_spare(&self, index: Index, verdict: Run) {
         if verdict.phase() != Phase::Switched {
             return;
         }
-        if let Some(worker) = self.pin(index, life::WORKER) {
+        if let Some(worker) = self.guard(index, status::WORKER) {
             // While the verdict stands nobody arms it anew. Not by the spare's tid: it may have
             // ended since.
             let armed = worker.task().next_tid();
@@ -175,90 +204,4 @@ impl World {
             }
         }
     }
-
-    /// Instead of a verdict that brings in one more worker: gives the slot of the sleeping
-    /// `holder` to a worker that was judged before and is awake (trace B6). `awake` says which.
-    ///
-    /// Order of the steps, and who may interfere at each: the adopted worker goes JUDGED to
-    /// ADOPTING (from here its own checkpoint calls the adoption off, by OUT); the holder goes
-    /// ACKED to JUDGED; the slot moves from one to the other; ADOPTING becomes ACKED. Each step
-    /// that fails undoes the ones before.
-    pub(crate) fn adopt(
-        &self,
-        server: &Pin<'_>,
-        holder: Index,
-        seen: Run,
-        mut awake: impl FnMut(&Pin<'_>) -> bool,
-    ) -> bool {
-        for place in 0..RECENT {
-            let index = server.recent[place].load(Relaxed);
-            if index == 0 || index == holder {
-                continue;
-            }
-            let Some(worker) = self.pin(index, life::WORKER) else {
-                continue;
-            };
-            let before = worker.run();
-            if before.phase() != Phase::Judged
-                // Its armed one is being taken back; the mark must stay until that is done.
-                || before.index() == index
-                || worker.task().state() != state::BLOCKED
-                || worker.task().server_tid() != server.tid.load(SeqCst)
-                // Its last slot was this one: `host` need not change, and must not, since a
-                // dispatcher may own the worker as soon as it called the adoption off.
-                || worker.host.load(SeqCst) != server.index()
-                || !awake(&worker)
-            {
-                continue;
-            }
-            self.settle(server.index(), index, before);
-            let adopting = Run::new(before.epoch() + 1, 0, Phase::Adopting);
-            if worker.step(before, adopting).is_err() {
-                continue;
-            }
-            self.end_of_block(index);
-            let verdict = seen.to(Phase::Judged);
-            self.record(holder).blocked_since.store(now(), Relaxed);
-            if self.record(holder).step(seen, verdict).is_err() {
-                // The holder left by itself; nothing to adopt into. If this fails the adopted
-                // one is at its checkpoint, which is as good.
-                let _ = worker.step(adopting, adopting.to(Phase::Judged));
-                return false;
-            }
-            Counts::bump(&server.counts.monitor);
-            let named = Slot::held(index, adopting.epoch());
-            if !server.move_slot(Slot::held(holder, seen.epoch()), named) {
-                // The holder woke and carried its own verdict out.
-                let _ = worker.step(adopting, adopting.to(Phase::Judged));
-            } else if worker.step(adopting, adopting.to(Phase::Acked)).is_ok() {
-                Counts::bump(&server.counts.adopted);
-                let _ = worker.task().transition(state::BLOCKED, state::RUNNING);
-            } else if server.move_slot(named, Slot::after(index, adopting.epoch())) {
-                // It reached its checkpoint and queued up: the slot is the server's.
-                self.wake_server(server);
-            }
-            self.book(holder, verdict);
-            self.wake_after(server.index(), holder, verdict);
-            return true;
-        }
-        false
-    }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds.
-#[cfg(not(loom))]
-pub(crate) fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a live timespec; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Models have no time.
-#[cfg(loom)]
-pub(crate) fn now() -> u64 {
-    0
 }

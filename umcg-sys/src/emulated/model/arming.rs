@@ -21,12 +21,12 @@ fn a09_a_spare_is_consumed_or_taken_back() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                if let Some(spare) = m.world.disarm(2) {
+                if let Some(spare) = m.registry.disarm(2) {
                     assert_eq!(spare, 3);
                     assert_eq!(m.run(3).phase(), Phase::Out, "taken back and dispatched");
                     m.inboxes[1].fetch_or(1 << spare, SeqCst);
                 }
-                assert_eq!(m.world.disarm(2), None);
+                assert_eq!(m.registry.disarm(2), None);
                 m.one_checkpoint(2);
             })
         };
@@ -61,7 +61,7 @@ fn a09_a_spare_that_is_an_ordinary_thread_leaves_the_slot_to_the_server() {
             thread::spawn(move || {
                 let run = m.run(3);
                 run.phase() == Phase::Out
-                    && m.world.record(3).step(run, run.to(Phase::Plain)).is_ok()
+                    && m.registry.record(3).step(run, run.to(Phase::Plain)).is_ok()
             })
         };
         m.sentinel(1, steps);
@@ -86,17 +86,17 @@ fn a09_the_next_in_the_record_of_a_spare_is_not_armed() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
-        m.world.record(3).armed_in.store(2, SeqCst);
+        m.registry.record(3).armed_in.store(2, SeqCst);
         m.sleeps(1);
         let judge = {
             let m = m.clone();
             thread::spawn(move || m.look(1, Judge::Monitor))
         };
         let run = m.run(3);
-        let plain =
-            run.phase() == Phase::Out && m.world.record(3).step(run, run.to(Phase::Plain)).is_ok();
+        let plain = run.phase() == Phase::Out
+            && m.registry.record(3).step(run, run.to(Phase::Plain)).is_ok();
         if plain {
-            m.world.leave_worker(3);
+            m.registry.unregister_worker(3);
             assert_ne!(m.run(2).index(), 3, "armed with whoever comes next");
         }
         judge.join().unwrap();
@@ -115,18 +115,18 @@ fn a09_a_spare_is_taken_back_once() {
         m.sleeps(1);
         let other = {
             let m = m.clone();
-            thread::spawn(move || m.world.disarm(2))
+            thread::spawn(move || m.registry.disarm(2))
         };
         let judge = {
             let m = m.clone();
             thread::spawn(move || m.look(1, Judge::Sentinel))
         };
-        let mine = m.world.disarm(2);
+        let mine = m.registry.disarm(2);
         let owners = [
             mine == Some(3),
             other.join().unwrap() == Some(3),
             // Consumed: on its way into the slot.
-            judge.join().unwrap() && m.run(3).phase() == Phase::Relieving,
+            judge.join().unwrap() && m.run(3).phase() == Phase::Successor,
         ];
         assert_eq!(owners.iter().filter(|&&owns| owns).count(), 1, "{owners:?}");
     });
@@ -142,10 +142,10 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.checkpoint(2).unwrap();
+                m.registry.checkpoint(2).unwrap();
                 m.holds(2);
                 // The verdict may not have been given; then the spare is still here.
-                if let Some(spare) = m.world.disarm(2) {
+                if let Some(spare) = m.registry.disarm(2) {
                     m.inboxes[1].fetch_or(1 << spare, SeqCst);
                 }
                 m.one_checkpoint(2);
@@ -213,12 +213,12 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
         m.task(3).set_next_tid(4);
         let late = {
             let m = m.clone();
-            thread::spawn(move || m.world.complete(m.world.record(1), named, 2))
+            thread::spawn(move || m.registry.complete_dispatch(m.registry.record(1), named, 2))
         };
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.gate(3).unwrap();
+                m.registry.sleep_in_gate(3).unwrap();
                 assert_eq!(m.run(3).index(), 4, "its spare is lost");
                 m.finish(3);
             })
@@ -242,17 +242,17 @@ fn a09_a_wait_for_ones_own_spare_that_was_consumed_keeps_nothing() {
             let m = m.clone();
             thread::spawn(move || {
                 while !m.task(2).leave() {
-                    m.world.checkpoint(2).unwrap();
+                    m.registry.checkpoint(2).unwrap();
                 }
                 if m.task(2).next_tid() == 3 {
                     m.inboxes[1].fetch_or(1 << 2, SeqCst);
-                    match m.world.wait_worker(2, None) {
+                    match m.registry.wait_worker(2, None) {
                         Ok(()) => assert_eq!(m.task(2).next_tid(), 0),
                         Err(failure) => panic!("{failure:?}"),
                     }
                 } else {
                     m.inboxes[1].fetch_or(1 << 2, SeqCst);
-                    m.world.wait_worker(2, None).unwrap();
+                    m.registry.wait_worker(2, None).unwrap();
                 }
                 m.holds(2);
                 m.finish(2);
@@ -278,8 +278,8 @@ fn a09_a_spare_does_not_overtake_who_waits() {
         let m = Model::new(1, &[1, 1, 1]);
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
-        m.world.queue_up(4).unwrap();
-        assert!(m.world.judge(2, run, Judge::Sentinel));
+        m.registry.enqueue_self(4).unwrap();
+        assert!(m.registry.judge(2, run, Judge::Sentinel));
         assert_eq!(m.run(2).phase(), Phase::Judged);
         assert_eq!(m.run(3).phase(), Phase::Out);
         assert_eq!(m.task(2).next_tid(), 3);
@@ -295,13 +295,13 @@ fn a09_a_worker_of_another_server_is_refused() {
         m.sleeps(2);
         assert!(m.task(3).leave());
         m.task(3).set_next_tid(4);
-        let (errno, _) = m.world.wait_worker(3, None).unwrap_err();
+        let (errno, _) = m.registry.wait_worker(3, None).unwrap_err();
         assert_eq!(errno, libc::EBUSY);
         assert_eq!(m.task(3).state(), state::RUNNING);
         assert_eq!(m.task(3).next_tid(), 4);
         assert_eq!(m.task(4).state(), state::RUNNABLE);
         m.task(2).set_next_tid(3);
-        assert_eq!(m.world.wait_server(2, None).unwrap_err().0, libc::EBUSY);
+        assert_eq!(m.registry.wait_server(2, None).unwrap_err().0, libc::EBUSY);
         m.holds(3);
     });
 }
@@ -321,10 +321,10 @@ fn a10_a_worker_is_not_its_own_target() {
             let m = m.clone();
             thread::spawn(move || {
                 while !m.task(2).leave() {
-                    m.world.checkpoint(2).unwrap();
+                    m.registry.checkpoint(2).unwrap();
                 }
                 m.task(2).set_next_tid(2);
-                let (errno, _) = m.world.wait_worker(2, None).unwrap_err();
+                let (errno, _) = m.registry.wait_worker(2, None).unwrap_err();
                 assert_eq!(errno, libc::EINVAL);
                 assert_ne!(m.task(2).state(), state::RUNNABLE);
                 m.one_checkpoint(2);

@@ -3,12 +3,12 @@
 
 mod adoption;
 mod arming;
-mod beds;
-mod late;
 mod lists;
-mod lives;
+mod sleep_cell;
 mod slots;
+mod stale_steps;
 mod take_over;
+mod unregister;
 mod verdicts;
 
 use std::{
@@ -22,11 +22,13 @@ use std::{
 use loom::thread;
 
 use super::{
-    record::life,
+    helpers::cells::HelperCells,
+    memory::Memory,
+    packed::{Index, Phase, Run, Slot, Tag},
+    record::status,
+    registry::Registry,
     repair::Repair,
     verdict::Judge,
-    words::{Index, Phase, Run, Slot, Tag},
-    world::World,
 };
 use crate::{
     List, UmcgTask, state,
@@ -71,7 +73,7 @@ fn builder() -> loom::model::Builder {
 
 /// A world of tasks whose thread ids are their indices: servers first, from 1, then workers.
 struct Model {
-    world: World,
+    registry: Registry,
     /// By index; 0 is nobody.
     tasks: Vec<*mut UmcgTask>,
     /// By server: workers that queued themselves for it, a bit each. The application's.
@@ -98,22 +100,25 @@ impl Model {
     /// `servers` servers, all awake, and workers of the given servers, all asleep in the gate
     /// and owned by whoever the scenario says.
     fn new(servers: u32, workers: &[u32]) -> Arc<Self> {
-        let world = World::new(servers as usize + workers.len());
+        let registry = Registry::new(
+            Memory::new(servers as usize + workers.len()),
+            HelperCells::new(),
+        );
         let mut tasks = vec![Box::into_raw(Box::new(UmcgTask::new()))];
         for tid in 1..=servers {
             let task = Box::into_raw(Box::new(UmcgTask::of_model(tid, tid)));
-            world.record(tid).open(task, tid, life::SERVER);
+            assert_eq!(registry.open(task, tid, status::SERVER), Some(tid));
             tasks.push(task);
         }
         for (i, &server) in workers.iter().enumerate() {
             let tid = servers + 1 + i as u32;
             let task = Box::into_raw(Box::new(UmcgTask::of_model(tid, server)));
-            world.record(tid).open(task, tid, life::WORKER);
-            world.record(tid).host.store(server, SeqCst);
+            assert_eq!(registry.open(task, tid, status::WORKER), Some(tid));
+            registry.record(tid).host.store(server, SeqCst);
             tasks.push(task);
         }
         let model = Self {
-            world,
+            registry,
             tasks,
             inboxes: (0..=servers).map(|_| AtomicU32::new(0)).collect(),
             done: Plain32::new(0),
@@ -141,21 +146,21 @@ impl Model {
     }
 
     fn run(&self, index: Index) -> Run {
-        self.world.record(index).run()
+        self.registry.record(index).run()
     }
 
     fn slot(&self, server: Index) -> Slot {
-        self.world.record(server).slot()
+        self.registry.record(server).slot()
     }
 
     /// Setting up: the worker runs in the slot of the server, by its next epoch.
     fn runs_in(&self, worker: Index, server: Index) -> Run {
-        let record = self.world.record(worker);
+        let record = self.registry.record(worker);
         let run = Run::new(record.run().epoch() + 1, 0, Phase::Acked);
         record.run.store(run.0, SeqCst);
         record.host.store(server, SeqCst);
         let slot = Slot::held(worker, run.epoch());
-        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.registry.record(server).slot.store(slot.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNABLE, state::RUNNING)
             .unwrap();
@@ -165,8 +170,8 @@ impl Model {
     /// Setting up: the same, with `armed` for its next.
     fn runs_armed(&self, worker: Index, server: Index, armed: Index) -> Run {
         let run = self.runs_in(worker, server).naming(armed);
-        self.world.record(worker).run.store(run.0, SeqCst);
-        self.world.record(armed).host.store(server, SeqCst);
+        self.registry.record(worker).run.store(run.0, SeqCst);
+        self.registry.record(armed).host.store(server, SeqCst);
         self.task(worker).set_next_tid(armed);
         run
     }
@@ -177,20 +182,26 @@ impl Model {
     }
 
     /// Setting up: the server sleeps so, and permits take-overs from now on.
-    fn sleeps_open(&self, server: Index) {
+    fn sleeps_with_take_over(&self, server: Index) {
         self.sleeps(server);
-        self.world.record(server).open.store(1, SeqCst);
+        self.registry
+            .record(server)
+            .take_over_allowed
+            .store(1, SeqCst);
     }
 
     /// Setting up: the worker was judged in the slot of the server, which is its own again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
-        self.world.record(worker).run.store(run.0, SeqCst);
-        self.world.record(server).slot.store(Slot::SERVER.0, SeqCst);
+        self.registry.record(worker).run.store(run.0, SeqCst);
+        self.registry
+            .record(server)
+            .slot
+            .store(Slot::SERVER.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNING, state::BLOCKED)
             .unwrap();
-        self.world.record(server).remember(worker);
+        self.registry.record(server).remember_judged(worker);
         run
     }
 
@@ -202,7 +213,7 @@ impl Model {
             assert!(run.is_judged() || run.phase() == Phase::Adopting, "{run:?}");
             return;
         }
-        let host = self.world.record(worker).host.load(SeqCst);
+        let host = self.registry.record(worker).host.load(SeqCst);
         let slot = self.slot(host);
         if slot != Slot::held(worker, run.epoch()) {
             let now = self.run(worker);
@@ -226,7 +237,9 @@ impl Model {
     /// The end of a worker: out of its slot as it leaves at the end of its thread.
     fn finish(&self, worker: Index) {
         self.done.fetch_add(1, Plain);
-        self.world.pull(worker).expect("a worker that ends runs");
+        self.registry
+            .take_out(worker)
+            .expect("a worker that ends runs");
         let run = self.run(worker);
         assert_eq!(
             run.phase(),
@@ -239,22 +252,24 @@ impl Model {
     /// The application tells its servers of an end.
     fn wake_servers(&self) {
         for index in 1..self.tasks.len() as u32 {
-            if self.world.record(index).life.load(SeqCst) == life::SERVER {
-                self.world.preempt(index).unwrap();
+            if self.registry.record(index).status.load(SeqCst) == status::SERVER {
+                self.registry.preempt(index).unwrap();
             }
         }
     }
 
     /// A worker from its gate to its end.
     fn one_task(&self, worker: Index) {
-        self.world.gate(worker).expect("the server lives");
+        self.registry
+            .sleep_in_gate(worker)
+            .expect("the server lives");
         self.holds(worker);
         self.finish(worker);
     }
 
     /// A worker that returns from the kernel, stops at its checkpoint, and ends.
     fn one_checkpoint(&self, worker: Index) {
-        self.world.checkpoint(worker).expect("the server lives");
+        self.registry.checkpoint(worker).expect("the server lives");
         self.holds(worker);
         self.finish(worker);
     }
@@ -279,10 +294,10 @@ impl Model {
     /// A worker leaves RUNNING, queues itself for that server, and waits until it is picked.
     fn hand_over(&self, worker: Index, server: Index) {
         while !self.task(worker).leave() {
-            self.world.checkpoint(worker).expect("the server lives");
+            self.registry.checkpoint(worker).expect("the server lives");
         }
         self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
-        self.world
+        self.registry
             .wait_worker(worker, None)
             .expect("the server lives");
         self.holds(worker);
@@ -292,13 +307,13 @@ impl Model {
     /// goes to rest and waits until it is picked.
     fn pass(&self, worker: Index, server: Index) {
         let holds = self
-            .world
+            .registry
             .try_checkpoint(worker, &|| true)
             .expect("the server lives");
         if !holds {
             self.task(worker).leave_judged();
             self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
-            self.world
+            self.registry
                 .wait_worker(worker, None)
                 .expect("the server lives");
         }
@@ -335,7 +350,7 @@ impl Model {
             let held = self.slot(server).tag() == Tag::Held;
             let pick = ready.front().copied().filter(|_| picks(held));
             task.set_next_tid(pick.unwrap_or(0));
-            match self.world.wait_server(server, None) {
+            match self.registry.wait_server(server, None) {
                 Ok(()) => {
                     assert_eq!(task.state(), state::RUNNING);
                     if pick.is_some() && task.next_tid() == 0 {
@@ -364,7 +379,7 @@ impl Model {
                 continue;
             };
             self.task(server).set_next_tid(pick);
-            self.world
+            self.registry
                 .wait_server(server, None)
                 .expect("a worker that is ours");
             if self.task(server).next_tid() != 0 {
@@ -413,7 +428,7 @@ impl Model {
         run.phase() == Phase::Acked
             && run.epoch() == slot.epoch()
             && confirm(run)
-            && self.world.judge(slot.index(), run, judge)
+            && self.registry.judge(slot.index(), run, judge)
     }
 
     /// One look of a judge that takes everybody for asleep.
@@ -430,8 +445,8 @@ impl Model {
 
     /// The monitor's tick, at a time when work waits and the slot has not changed for long.
     fn tick(&self, server: Index) -> Repair {
-        match self.world.pin(server, life::SERVER) {
-            Some(server) => self.world.repair(&server, server.slot()),
+        match self.registry.guard(server, status::SERVER) {
+            Some(server) => self.registry.repair(&server, server.slot()),
             None => Repair::Gone,
         }
     }

@@ -25,7 +25,7 @@ fn a06_a_stolen_worker_leaves_its_old_slot() {
             let m = m.clone();
             thread::spawn(move || m.serve_busily(2, 1))
         };
-        m.world.wait_server(1, None).unwrap();
+        m.registry.wait_server(1, None).unwrap();
         assert!(!m.slot(1).is_held(), "{:?}", m.slot(1));
         worker.join().unwrap();
         thief.join().unwrap();
@@ -85,13 +85,13 @@ fn a07_a_server_that_is_woken_early_switches_only_after_preempting() {
         let task = m.task(1);
         task.set_next_tid(3);
         // Nothing was drained, so this is the mail's loop after an early wake-up.
-        match m.world.wait_server(1, None) {
+        match m.registry.wait_server(1, None) {
             Ok(()) => m.serve(1, if task.next_tid() == 3 { &[3] } else { &[] }, 2),
             Err((errno, _)) => {
                 assert_eq!(errno, libc::EBUSY);
                 assert_eq!(task.next_tid(), 3, "the choice is kept");
-                if let Some(current) = m.world.current(1) {
-                    m.world.preempt(current).unwrap();
+                if let Some(current) = m.registry.current(1) {
+                    m.registry.preempt(current).unwrap();
                 }
                 m.serve(1, &[3], 2);
             }
@@ -165,7 +165,7 @@ fn a03_an_idle_slot_is_taken_by_one() {
         let admitted = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.queue_up(3).unwrap();
+                m.registry.enqueue_self(3).unwrap();
                 m.one_task(3);
             })
         };
@@ -196,7 +196,7 @@ fn a03_a_slot_taken_by_its_worker_can_be_judged() {
         let returns = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.checkpoint(2).unwrap();
+                m.registry.checkpoint(2).unwrap();
                 m.holds(2);
                 m.one_checkpoint(2);
             })
@@ -222,7 +222,7 @@ fn idle_a_wake_up_from_outside_is_not_lost() {
             let m = m.clone();
             thread::spawn(move || {
                 m.inboxes[1].fetch_or(1 << 2, crate::sync::SeqCst);
-                m.world.preempt(1).unwrap();
+                m.registry.preempt(1).unwrap();
             })
         };
         let worker = {
@@ -249,13 +249,13 @@ fn idle_an_event_beside_a_leaving_worker_is_not_lost() {
             thread::spawn(move || {
                 assert!(m.task(2).leave());
                 // Parks for good: whoever would wake it does not.
-                m.world.pull(2).unwrap();
+                m.registry.take_out(2).unwrap();
             })
         };
         let admitted = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.queue_up(3).unwrap();
+                m.registry.enqueue_self(3).unwrap();
                 m.one_task(3);
             })
         };

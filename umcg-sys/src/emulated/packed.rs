@@ -35,7 +35,7 @@ pub(crate) enum Phase {
     Dispatched = 1,
     /// The same, by a block that consumed the `next_tid` in which this worker was armed. The
     /// index is the worker that blocked, whose event the newcomer still has to book.
-    Relieving = 2,
+    Successor = 2,
     /// It runs, and holds its slot. Set by the worker alone. The index is the worker armed as
     /// its `next_tid`. The only phase from which a verdict is possible.
     Acked = 3,
@@ -65,7 +65,7 @@ impl Run {
         self.0 >> EPOCH_SHIFT
     }
 
-    /// The armed worker, or in [`Phase::Relieving`] the one that blocked; 0 = none. The
+    /// The armed worker, or in [`Phase::Successor`] the one that blocked; 0 = none. The
     /// worker's own index: its armed one is being taken back.
     pub(crate) const fn index(self) -> Index {
         ((self.0 & INDEX_MASK) >> INDEX_SHIFT) as Index
@@ -75,7 +75,7 @@ impl Run {
         match self.0 & PHASE_MASK {
             0 => Phase::Out,
             1 => Phase::Dispatched,
-            2 => Phase::Relieving,
+            2 => Phase::Successor,
             3 => Phase::Acked,
             4 => Phase::Judged,
             5 => Phase::Switched,

@@ -8,12 +8,12 @@ use crate::{List, state, sync::SeqCst};
 /// A worker queues up while the last steps of its adopter and of an earlier judge, which write
 /// its mirror, are still to come: RUNNABLE is what stays, or nobody could pick it.
 #[test]
-fn late_mirrors_do_not_undo_the_queueing_of_a_worker() {
+fn stale_user_states_do_not_undo_the_queueing_of_a_worker() {
     check(|| {
         let m = Model::new(1, &[1]);
         m.judged_in(2, 1);
         let out = m.run(2).to(Phase::Out);
-        m.world.record(2).run.store(out.0, SeqCst);
+        m.registry.record(2).run.store(out.0, SeqCst);
         let mirrors = [
             (state::BLOCKED, state::RUNNING),
             (state::RUNNING, state::BLOCKED),
@@ -24,9 +24,9 @@ fn late_mirrors_do_not_undo_the_queueing_of_a_worker() {
                 let _ = m.task(2).transition(from, to);
             })
         });
-        m.world.queue_up(2).unwrap();
-        let pin = m.world.worker(2).unwrap();
-        m.world.claim(&pin, 1).expect("a worker that is queued");
+        m.registry.enqueue_self(2).unwrap();
+        let pin = m.registry.worker(2).unwrap();
+        m.registry.claim(&pin, 1).expect("a worker that is queued");
         drop(pin);
         for mirror in mirrors {
             mirror.join().unwrap();
@@ -38,7 +38,7 @@ fn late_mirrors_do_not_undo_the_queueing_of_a_worker() {
 /// BLOCKED into a running worker. That costs a checkpoint at most: `wait` of a worker that did
 /// not leave returns as it does in RUNNING, and the next `leave` succeeds.
 #[test]
-fn late_booking_makes_no_call_of_a_running_worker_fail() {
+fn stale_report_makes_no_call_of_a_running_worker_fail() {
     check(|| {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
@@ -50,11 +50,11 @@ fn late_booking_makes_no_call_of_a_running_worker_fail() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.checkpoint(2).unwrap();
-                m.world.wait_worker(2, None).expect("RUNNING, or judged");
-                m.world.checkpoint(2).unwrap();
-                assert!(!m.world.has_left(2), "of a worker that did not");
-                m.world.leave_worker(2);
+                m.registry.checkpoint(2).unwrap();
+                m.registry.wait_worker(2, None).expect("RUNNING, or judged");
+                m.registry.checkpoint(2).unwrap();
+                assert!(!m.registry.has_left(2), "of a worker that did not");
+                m.registry.unregister_worker(2);
                 m.end();
             })
         };
@@ -67,24 +67,24 @@ fn late_booking_makes_no_call_of_a_running_worker_fail() {
 /// The spare that a block consumed runs and ends, and its record is the next one's: the blocked
 /// worker's `next_tid` names neither when it returns.
 #[test]
-fn late_return_finds_no_spare_that_has_ended() {
+fn stale_return_finds_no_spare_that_has_ended() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
-        assert!(m.world.judge(2, run, Judge::Sentinel));
+        assert!(m.registry.judge(2, run, Judge::Sentinel));
         let spare = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.gate(3).unwrap();
-                m.world.leave_worker(3);
+                m.registry.sleep_in_gate(3).unwrap();
+                m.registry.unregister_worker(3);
                 m.end();
             })
         };
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.world.checkpoint(2).unwrap();
+                m.registry.checkpoint(2).unwrap();
                 assert_eq!(m.task(2).next_tid(), 0);
                 m.finish(2);
             })
@@ -100,43 +100,43 @@ fn late_return_finds_no_spare_that_has_ended() {
 /// anew, blocked, and consumed that one as well: the spare's booking leaves the second block's
 /// arming alone.
 #[test]
-fn late_relief_leaves_the_next_arming_alone() {
+fn stale_successor_leaves_the_next_arming_alone() {
     check(|| {
         let m = Model::new(1, &[1, 1, 1]);
         // Worker 2 has consumed worker 4 by now, after worker 3.
         let verdict = m.runs_armed(2, 1, 4).to(Phase::Switched);
-        m.world.record(2).run.store(verdict.0, SeqCst);
+        m.registry.record(2).run.store(verdict.0, SeqCst);
         let relief = {
             let m = m.clone();
-            thread::spawn(move || m.world.book_relieved(2, 3))
+            thread::spawn(move || m.registry.report_block_of_predecessor(2, 3))
         };
         // It returns, and its server arms worker 4 once more.
-        m.world.forget_armed(2, verdict);
+        m.registry.clear_consumed_spare(2, verdict);
         let out = verdict.naming(0).to(Phase::Out);
-        m.world.record(2).step(verdict, out).unwrap();
+        m.registry.record(2).step(verdict, out).unwrap();
         m.task(2).set_next_tid(4);
-        m.world.record(2).step(out, out.naming(4)).unwrap();
+        m.registry.record(2).step(out, out.naming(4)).unwrap();
         relief.join().unwrap();
         assert_eq!(m.task(2).next_tid(), 4, "its spare is forgotten");
     });
 }
 
 /// A settle of an old switch meets its spare when that has long run, blocked, returned, and is
-/// about to take its idle server's slot by itself: it completes that dispatch, as RELIEVING,
+/// about to take its idle server's slot by itself: it completes that dispatch, as SUCCESSOR,
 /// and the worker runs all the same.
 #[test]
-fn late_settle_may_complete_a_self_dispatch() {
+fn stale_verdict_may_complete_a_self_dispatch() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         // Worker 2 consumed worker 3, and sleeps on. Worker 3 was judged in its turn.
         let verdict = m.runs_armed(2, 1, 3).to(Phase::Switched);
-        m.world.record(2).run.store(verdict.0, SeqCst);
+        m.registry.record(2).run.store(verdict.0, SeqCst);
         m.task(2).set_next_tid(0);
-        m.world.record(1).slot.store(Slot::SERVER.0, SeqCst);
+        m.registry.record(1).slot.store(Slot::SERVER.0, SeqCst);
         m.judged_in(3, 1);
         let late = {
             let m = m.clone();
-            thread::spawn(move || m.world.settle(1, 2, verdict))
+            thread::spawn(move || m.registry.apply_verdict(1, 2, verdict))
         };
         let spare = {
             let m = m.clone();
@@ -152,23 +152,23 @@ fn late_settle_may_complete_a_self_dispatch() {
 /// A block is judged, and its spare taken back, at the same time: it is booked by the one who
 /// judged, also when the server's own booking has come too early to see it.
 #[test]
-fn late_disarming_leaves_the_booking_of_a_block() {
+fn stale_disarming_leaves_the_report_of_a_block() {
     check(|| {
         let m = Model::new(1, &[1, 1, 1]);
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
         // Somebody waits, so that the block does not consume the spare.
-        m.world.queue_up(4).unwrap();
+        m.registry.enqueue_self(4).unwrap();
         let judge = {
             let m = m.clone();
             thread::spawn(move || {
                 let verdict = run.to(Phase::Judged);
-                if m.world.record(2).step(run, verdict).is_ok() {
-                    m.world.book(2, verdict);
+                if m.registry.record(2).step(run, verdict).is_ok() {
+                    m.registry.report_block(2, verdict);
                 }
             })
         };
-        let spare = m.world.disarm(2);
+        let spare = m.registry.disarm(2);
         judge.join().unwrap();
         assert_eq!(spare, Some(3));
         if m.run(2).is_judged() {
@@ -181,27 +181,27 @@ fn late_disarming_leaves_the_booking_of_a_block() {
 /// Taking back is under way when the worker leaves its slot, another server picks it and arms it
 /// anew, and takes that one back: the end of the first touches nothing of the second.
 #[test]
-fn late_end_of_a_disarming_leaves_the_next_one_alone() {
+fn stale_end_of_a_disarming_leaves_the_next_one_alone() {
     check(|| {
         let m = Model::new(1, &[1, 1, 1]);
         let run = m.runs_armed(2, 1, 3);
         // The first one has marked the word, cleared `next_tid`, and goes on now.
         m.task(2).set_next_tid(0);
         let marked = run.naming(2);
-        m.world.record(2).run.store(marked.0, SeqCst);
+        m.registry.record(2).run.store(marked.0, SeqCst);
         let late = {
             let m = m.clone();
-            thread::spawn(move || m.world.unmark(2, marked))
+            thread::spawn(move || m.registry.end_disarm(2, marked))
         };
         // The worker was picked again, with worker 4 armed, in its next epoch.
         let again = Run::new(run.epoch() + 1, 4, Phase::Acked);
-        while m.world.record(2).step(m.run(2), again).is_err() {}
+        while m.registry.record(2).step(m.run(2), again).is_err() {}
         m.task(2).set_next_tid(4);
         let other = {
             let m = m.clone();
-            thread::spawn(move || m.world.disarm(2))
+            thread::spawn(move || m.registry.disarm(2))
         };
-        let owners = [m.world.disarm(2), other.join().unwrap()];
+        let owners = [m.registry.disarm(2), other.join().unwrap()];
         late.join().unwrap();
         assert_eq!(owners.iter().flatten().count(), 1, "{owners:?}");
     });
@@ -210,7 +210,7 @@ fn late_end_of_a_disarming_leaves_the_next_one_alone() {
 /// A server ends while a worker that failed to switch sleeps in its gate: another server, whose
 /// it is by now, will pick it, and may do so after the first one has ended.
 #[test]
-fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
+fn stale_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
     check(|| {
         let m = Model::new(2, &[1]);
         m.runs_in(3, 1);
@@ -223,17 +223,17 @@ fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
                 m.task(3).set_next_tid(2);
                 m.inboxes[2].fetch_or(1 << 3, SeqCst);
                 // Picked before it got there; or EBUSY, or ESRCH when its old server is gone.
-                if let Err((errno, why)) = m.world.wait_worker(3, None) {
+                if let Err((errno, why)) = m.registry.wait_worker(3, None) {
                     assert!(matches!(errno, libc::EBUSY | libc::ESRCH), "{why}");
                 }
                 m.task(3).set_next_tid(0);
                 m.done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                m.world.preempt(2).unwrap();
+                m.registry.preempt(2).unwrap();
             })
         };
         let ends = {
             let m = m.clone();
-            thread::spawn(move || m.world.leave_server(1))
+            thread::spawn(move || m.registry.unregister_server(1))
         };
         while m.inboxes[2].load(SeqCst) == 0 {
             thread::yield_now();
@@ -241,9 +241,9 @@ fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
         // It is the second server's from here on. A switch to it that comes to nothing: claimed,
         // and given up.
         m.task(3).set_server_tid(2);
-        let pin = m.world.worker(3).unwrap();
-        if m.world.claim(&pin, 2).is_ok() {
-            m.world.unclaim(&pin);
+        let pin = m.registry.worker(3).unwrap();
+        if m.registry.claim(&pin, 2).is_ok() {
+            m.registry.unclaim(&pin);
         }
         drop(pin);
         ends.join().unwrap();
@@ -251,7 +251,7 @@ fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
             m.task(2).begin_drain();
             m.task(2).set_next_tid(3);
             // It may have taken itself back, and ended by now.
-            if m.world.wait_server(2, None).is_err() {
+            if m.registry.wait_server(2, None).is_err() {
                 thread::yield_now();
             }
         }
@@ -263,20 +263,20 @@ fn late_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
 /// carried that verdict out, and is armed anew: that spare is the worker's, or its server hears
 /// of it.
 #[test]
-fn late_switch_is_not_taken_for_the_next_arming() {
+fn stale_switch_is_not_taken_for_the_next_arming() {
     check(|| {
         let m = Model::new(2, &[1, 1, 2]);
         let verdict = m.runs_armed(3, 1, 4).to(Phase::Switched);
-        m.world.record(3).run.store(verdict.0, SeqCst);
+        m.registry.record(3).run.store(verdict.0, SeqCst);
         m.sleeps(1);
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                assert_eq!(m.world.disarm(3), None, "consumed");
+                assert_eq!(m.registry.disarm(3), None, "consumed");
                 assert!(m.task(3).leave());
                 m.inboxes[2].fetch_or(1 << 3, SeqCst);
-                m.world.wait_worker(3, None).unwrap();
-                let mine = m.world.disarm(3) == Some(5);
+                m.registry.wait_worker(3, None).unwrap();
+                let mine = m.registry.disarm(3) == Some(5);
                 m.finish(3);
                 mine
             })
@@ -295,7 +295,7 @@ fn late_switch_is_not_taken_for_the_next_arming() {
             m.task(2).begin_drain();
             m.task(2).set_next_tid(3);
             told |= is_told();
-            if m.world.wait_server(2, None).is_err() {
+            if m.registry.wait_server(2, None).is_err() {
                 thread::yield_now();
             }
         }
@@ -307,11 +307,11 @@ fn late_switch_is_not_taken_for_the_next_arming() {
 
 /// A worker is adopted while its server takes its spare back: one of the two has it.
 #[test]
-fn late_disarming_keeps_its_mark_from_an_adopter() {
+fn stale_disarming_keeps_its_mark_from_an_adopter() {
     check(|| {
         let m = Model::new(1, &[1, 1, 1]);
         let judged = m.judged_in(2, 1).naming(3);
-        m.world.record(2).run.store(judged.0, SeqCst);
+        m.registry.record(2).run.store(judged.0, SeqCst);
         m.task(2).set_next_tid(3);
         m.runs_in(4, 1);
         let monitor = {
@@ -320,9 +320,9 @@ fn late_disarming_keeps_its_mark_from_an_adopter() {
         };
         let server = {
             let m = m.clone();
-            thread::spawn(move || m.world.disarm(2))
+            thread::spawn(move || m.registry.disarm(2))
         };
-        let owners = [m.world.disarm(2), server.join().unwrap()];
+        let owners = [m.registry.disarm(2), server.join().unwrap()];
         monitor.join().unwrap();
         assert_eq!(owners.iter().flatten().count(), 1, "{owners:?}");
     });

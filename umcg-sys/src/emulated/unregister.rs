@@ -1,18 +1,19 @@
 //! The end of a task: an ordinary thread again, with nobody using its memory (trace A11).
 
 use super::{
-    record::{life, pause},
-    words::{Index, Phase, Slot, Tag},
-    world::World,
+    packed::{Index, Phase, Slot, Tag},
+    record::status,
+    registry::Registry,
+    user_state::clear_user_state,
 };
 use crate::{
-    List, UmcgTask, state,
-    sync::{Relaxed, SeqCst},
+    List,
+    sync::{SeqCst, pause},
 };
 
-impl World {
+impl Registry {
     /// The calling worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
-    pub(crate) fn leave_worker(&self, index: Index) {
+    pub(crate) fn unregister_worker(&self, index: Index) {
         let record = self.record(index);
         // SAFETY: own record, alive.
         let user = unsafe { record.user() };
@@ -20,19 +21,19 @@ impl World {
             // A spare that nobody consumed goes to its server. A judge may still consume it up to
             // here.
             if let Some(armed) = self.disarm(user.tid()) {
-                self.hand_over(armed);
+                self.requeue(armed);
             }
             let run = record.run();
             match run.phase() {
                 Phase::Plain => break,
                 // A thread that ends after it had left RUNNING, and was picked: it will not come to
                 // the gate, so the slot is taken here, to be given back.
-                Phase::Dispatched | Phase::Relieving => {
+                Phase::Dispatched | Phase::Successor => {
                     self.acknowledge(index, run);
                 }
                 // Out of the slot as its own dispatcher would take it.
                 _ => {
-                    if let Ok(out) = self.pull(index) {
+                    if let Ok(out) = self.take_out(index) {
                         // Or picked meanwhile.
                         let _ = record.step(out, out.to(Phase::Plain));
                     }
@@ -41,7 +42,7 @@ impl World {
         }
         self.close(index);
         // Who arms holds a pin: none is under way.
-        self.forget_spare(index);
+        self.forget_as_spare(index);
         // Late events: the server unlinks them when it drains (trace A11). A server that is gone
         // took all of its own.
         let mut turns = 0;
@@ -52,50 +53,19 @@ impl World {
             // A late event may be on the list of a server that it belonged to before.
             if turns > 32 {
                 for server in self.indices() {
-                    if let Some(server) = self.pin(server, life::SERVER) {
+                    if let Some(server) = self.guard(server, status::SERVER) {
                         self.wake_server(&server);
                     }
                 }
             }
             pause(&mut turns);
         }
-        clear_state(user);
+        clear_user_state(user);
         self.release(index);
     }
 
-    /// No run word names this worker, which is PLAIN, as its spare any more: the next task of this
-    /// record is another one. It became an ordinary thread under the arming, by the end of a
-    /// server that it belonged to before.
-    fn forget_spare(&self, index: Index) {
-        // 0, or whom it was armed in last: an earlier arming has ended.
-        let armed_in = self.record(index).armed_in.load(SeqCst);
-        if armed_in == 0 || armed_in == index {
-            return;
-        }
-        let worker = self.record(armed_in);
-        loop {
-            let run = worker.run();
-            let host = worker.host.load(SeqCst);
-            let to = match run.phase() {
-                // Another index.
-                _ if run.index() != index => return,
-                Phase::Relieving | Phase::Adopting | Phase::Plain => return,
-                Phase::Switched => {
-                    self.settle(host, armed_in, run);
-                    self.wake_after(host, armed_in, run);
-                    self.forget_armed(armed_in, run);
-                    run.naming(0).to(Phase::Judged)
-                }
-                _ => run.naming(0),
-            };
-            if worker.step(run, to).is_ok() {
-                return;
-            }
-        }
-    }
-
     /// The calling server goes: its workers become ordinary threads, their events are dropped.
-    pub(crate) fn leave_server(&self, index: Index) {
+    pub(crate) fn unregister_server(&self, index: Index) {
         let record = self.record(index);
         // SAFETY: own record, alive.
         let user = unsafe { record.user() };
@@ -105,12 +75,12 @@ impl World {
         // The holder of the slot.
         let slot = Slot(record.slot.swap(Slot::DEAD.0, SeqCst));
         if slot.tag() == Tag::Held {
-            self.make_plain(slot.index(), slot.epoch());
+            self.detach_holder(slot.index(), slot.epoch());
         }
-        // Not alive, then look for workers that are OUT; pairs with `gate`. The fences in between
+        // Not alive, then look for workers that are OUT; pairs with `sleep_in_gate`. The fences in between
         // are those of `close` and `pin`.
         for worker in self.indices() {
-            let Some(worker) = self.pin(worker, life::WORKER) else {
+            let Some(worker) = self.guard(worker, status::WORKER) else {
                 continue;
             };
             if worker.task().server_tid() != tid {
@@ -124,19 +94,19 @@ impl World {
         // Unlinks what was pushed.
         drop(user.take(List::Runnable));
         drop(user.take(List::Blocked));
-        clear_state(user);
+        clear_user_state(user);
         self.release(index);
     }
 
     /// The worker that held a dead server's slot by that epoch is an ordinary thread.
-    fn make_plain(&self, index: Index, epoch: u64) {
+    fn detach_holder(&self, index: Index, epoch: u64) {
         let record = self.record(index);
         loop {
             let run = record.run();
             let here = run.epoch() == epoch
                 && matches!(
                     run.phase(),
-                    Phase::Acked | Phase::Dispatched | Phase::Relieving
+                    Phase::Acked | Phase::Dispatched | Phase::Successor
                 )
                 || run.phase() == Phase::Out && Slot::held(index, run.epoch() + 1).epoch() == epoch;
             if !here {
@@ -147,14 +117,5 @@ impl World {
                 return;
             }
         }
-    }
-}
-
-/// State NONE, whatever it was; the user's bits stay.
-fn clear_state(user: &UmcgTask) {
-    let word = user.state_word();
-    let mut seen = word.load(Relaxed);
-    while let Err(found) = word.compare_exchange(seen, seen & state::USER_MASK, SeqCst, Relaxed) {
-        seen = found;
     }
 }

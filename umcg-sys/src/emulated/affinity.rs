@@ -13,11 +13,11 @@ use std::{
 };
 
 use super::{
-    monitor, os,
+    helpers::{cpus, sentinel},
+    os,
+    packed::Index,
     record::Record,
-    sentinel,
-    words::Index,
-    world::{Pin, WORLD, World},
+    registry::{REGISTRY, RecordGuard, Registry},
 };
 use crate::Placement;
 
@@ -91,12 +91,12 @@ fn sentence(lacks: u32, no_slices: bool) -> String {
 }
 
 /// Puts a server on its CPU: its thread is pinned there and a sentinel watches. `None`: not
-/// pinned, the monitor alone watches. Undone by [`leave`].
+/// pinned, the monitor alone watches. Undone by [`unpin_server`].
 ///
 /// # Errors
 /// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: no thread for the sentinel, or
 /// 64 servers on that CPU.
-pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<usize>> {
+pub(crate) fn pin_server(server: Index, placement: Placement) -> io::Result<Option<usize>> {
     let _table = table();
     let mask = os::CpuSet::of(0).unwrap_or_else(|_| os::original_mask().clone());
     let number = match placement {
@@ -114,7 +114,7 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
             Err(error)
         };
     }
-    let cpu = sentinel::cpu(number);
+    let cpu = cpus::cpu(number);
     if !matches!(sentinel::self_test(number), sentinel::Confirmation::None(_)) {
         match cpu.attach(number, server) {
             // No thread, or no place.
@@ -138,7 +138,7 @@ fn choose(mask: &os::CpuSet) -> usize {
     let start = process_offset() % cpus.len().max(1);
     (0..cpus.len())
         .map(|i| cpus[(start + i) % cpus.len()])
-        .min_by_key(|&number| sentinel::cpu(number).pinned())
+        .min_by_key(|&number| cpus::cpu(number).pinned())
         .unwrap_or(0)
 }
 
@@ -154,20 +154,20 @@ fn process_offset() -> usize {
 }
 
 /// The server leaves its CPU, if it still has one.
-pub(crate) fn leave(server: Index) {
-    // By swap: it may be about to [`lose`] it.
-    let Ok(number) = usize::try_from(WORLD.record(server).cpu.swap(-1, Relaxed)) else {
+pub(crate) fn unpin_server(server: Index) {
+    // By swap: it may be about to [`give_up_cpu`] it.
+    let Ok(number) = usize::try_from(REGISTRY.record(server).cpu.swap(-1, Relaxed)) else {
         return;
     };
     let _table = table();
-    sentinel::cpu(number).detach(server);
-    sentinel::cpu(number).exit();
+    cpus::cpu(number).detach(server);
+    cpus::cpu(number).exit();
 }
 
-impl World {
+impl Registry {
     /// Moves a worker that sleeps in its gate to its server's CPU, before it is woken: 0.4 us,
     /// where moving a running thread costs 50 us. Also for the calling worker itself.
-    pub(crate) fn take_place(&self, worker: &Record, server: &Pin<'_>) {
+    pub(crate) fn follow_server(&self, worker: &Record, server: &RecordGuard<'_>) {
         let tid = worker.tid.load(Relaxed);
         let cpu = server.cpu.load(Relaxed);
         if worker.cpu.load(Relaxed) != cpu {
@@ -179,7 +179,7 @@ impl World {
             match moved {
                 Ok(()) => worker.cpu.store(cpu, Relaxed),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    lose(server, cpu);
+                    give_up_cpu(server, cpu);
                     // It may have the CPU of another server. Refused again: the kernel has seen to
                     // where it may run.
                     let _ = os::original_mask().apply(tid);
@@ -194,8 +194,8 @@ impl World {
         // Beside a busy process a SCHED_BATCH thread that wakes up waits for that one's next tick,
         // up to 4 ms; SCHED_OTHER comes at once.
         let contended = server.contended.load(Relaxed);
-        if worker.plain_policy.load(Relaxed) != contended {
-            worker.plain_policy.store(contended, Relaxed);
+        if worker.sched_other.load(Relaxed) != contended {
+            worker.sched_other.store(contended, Relaxed);
             let policy = if contended != 0 {
                 libc::SCHED_OTHER
             } else {
@@ -207,43 +207,22 @@ impl World {
 
     /// A worker that was judged although it was awake may have moved itself, or been moved, to
     /// another CPU: back to its server's.
-    pub(crate) fn check_place(&self, worker: &Record, server: &Pin<'_>) {
+    pub(crate) fn return_to_server_cpu(&self, worker: &Record, server: &RecordGuard<'_>) {
         let cpu = server.cpu.load(Relaxed);
         if cpu >= 0 && os::this_cpu() != cpu as usize {
             worker.cpu.store(-1, Relaxed);
-            self.take_place(worker, server);
+            self.follow_server(worker, server);
         }
     }
 
     /// Whether the caller runs on the CPU that this server and its workers are pinned to.
-    pub(crate) fn is_on_cpu_of(&self, server: &Pin<'_>) -> bool {
+    pub(crate) fn is_on_cpu_of(&self, server: &RecordGuard<'_>) -> bool {
         usize::try_from(server.cpu.load(Relaxed)).is_ok_and(|cpu| os::this_cpu() == cpu)
-    }
-
-    /// A slot on this server's CPU was given away: its sentinel looks.
-    pub(crate) fn rouse(&self, server: &Record) {
-        let cpu = server.cpu.load(Relaxed);
-        if cpu >= 0 {
-            sentinel::cpu(cpu as usize).rouse();
-        }
-    }
-
-    /// The monitor watches if work waits for a server that just gave its slot away. By the
-    /// server's own thread.
-    pub(crate) fn watch_if_work(&self, server: &Pin<'_>) {
-        if server.task().has_events(crate::List::Runnable) || super::registration::has_work() {
-            monitor::rouse();
-        }
-    }
-
-    /// Work waits for a server whose slot is held.
-    pub(crate) fn watch(&self, _server: &Record) {
-        monitor::rouse();
     }
 }
 
 /// The CPU is not in the cpuset any more: the server goes on unpinned, seen by the monitor.
-fn lose(server: &Pin<'_>, cpu: i32) {
+fn give_up_cpu(server: &RecordGuard<'_>, cpu: i32) {
     let Ok(number) = usize::try_from(cpu) else {
         // Lost before.
         return;
@@ -254,8 +233,8 @@ fn lose(server: &Pin<'_>, cpu: i32) {
         .is_ok()
     {
         Lack::Cpu.note();
-        sentinel::cpu(number).detach(server.index());
-        sentinel::cpu(number).exit();
+        cpus::cpu(number).detach(server.index());
+        cpus::cpu(number).exit();
         let _ = os::original_mask().apply(server.tid.load(Relaxed));
     }
 }

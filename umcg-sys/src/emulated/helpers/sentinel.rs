@@ -15,23 +15,22 @@ use std::{
     io,
     sync::{
         Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use super::{
-    bed::Bed,
-    os,
-    record::Counts,
-    verdict::{Judge, now},
-    words::{Index, Phase, Run},
-    world::WORLD,
+    super::{
+        clock::now,
+        os,
+        packed::{Index, Phase, Run},
+        record::Counts,
+        registry::REGISTRY,
+        verdict::Judge,
+    },
+    cpus::{Cpu, SERVERS, cpu, start_gate},
 };
-use crate::sync::Futex32;
-
-/// Servers that one CPU can have.
-const SERVERS: usize = 64;
 
 /// A refused verdict is repeated after a yield this many times before the sentinel naps: it
 /// would burn the CPU of, say, a worker that moved itself to another one (trace B2).
@@ -41,84 +40,7 @@ const REFUSALS: u32 = 32;
 const FIRST_NAP_NS: u64 = 50_000;
 const LAST_NAP_NS: u64 = 1_000_000;
 
-/// One CPU and its sentinel.
-#[derive(Debug)]
-pub(crate) struct Cpu {
-    bed: Bed,
-    /// Records of the servers pinned here, 0 = free place. Places are taken and freed by
-    /// registering servers under the table's lock, read by the sentinel without.
-    servers: [AtomicU32; SERVERS],
-    /// Servers in `servers`.
-    users: AtomicU32,
-    /// Servers pinned here, with or without a sentinel to watch them. Relaxed: chosen by under
-    /// the table's lock.
-    pinned: AtomicU32,
-    /// 1 while a sentinel thread exists, or is being made.
-    running: AtomicU32,
-    /// One of [`leash`]. Written by who starts a sentinel, under the table's lock.
-    leash: Futex32,
-}
-
-/// A new sentinel waits for its policy on a word that says one of these, and in the bits above
-/// which start it is of: a thread that is sent away may not have looked by the time of the next.
-mod leash {
-    /// Not yet SCHED_IDLE.
-    pub(super) const HELD: u32 = 0;
-    /// Watch.
-    pub(super) const LOOSE: u32 = 1;
-    /// SCHED_IDLE was refused: end.
-    pub(super) const AWAY: u32 = 2;
-    /// One start more.
-    pub(super) const START: u32 = 4;
-}
-
-static CPUS: OnceLock<Box<[Cpu]>> = OnceLock::new();
-
-/// The record of a CPU.
-pub(crate) fn cpu(number: usize) -> &'static Cpu {
-    let cpus = CPUS.get_or_init(|| {
-        // SAFETY: no pointers.
-        let configured = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }.max(1) as usize;
-        let highest = os::original_mask().iter().last().unwrap_or(0);
-        (0..configured.max(highest + 1))
-            .map(|_| Cpu::new())
-            .collect()
-    });
-    &cpus[number]
-}
-
 impl Cpu {
-    fn new() -> Self {
-        Self {
-            bed: Bed::new(),
-            servers: [const { AtomicU32::new(0) }; SERVERS],
-            users: AtomicU32::new(0),
-            pinned: AtomicU32::new(0),
-            running: AtomicU32::new(0),
-            leash: Futex32::new(leash::AWAY),
-        }
-    }
-
-    /// Servers that are watched here right now.
-    fn users(&self) -> u32 {
-        self.users.load(SeqCst)
-    }
-
-    /// Servers that are pinned here right now.
-    pub(crate) fn pinned(&self) -> u32 {
-        self.pinned.load(Relaxed)
-    }
-
-    /// One more server is pinned here.
-    pub(crate) fn enter(&self) {
-        self.pinned.fetch_add(1, Relaxed);
-    }
-
-    /// One less.
-    pub(crate) fn exit(&self) {
-        self.pinned.fetch_sub(1, Relaxed);
-    }
-
     /// Puts a server on this CPU and makes sure of a sentinel. The caller holds the lock of the
     /// CPU table.
     pub(crate) fn attach(&self, number: usize, server: Index) -> io::Result<()> {
@@ -137,28 +59,12 @@ impl Cpu {
         Ok(())
     }
 
-    /// Takes a server off this CPU. The last one ends the sentinel.
-    pub(crate) fn detach(&self, server: Index) {
-        for place in &self.servers {
-            if place.load(SeqCst) == server {
-                place.store(0, SeqCst);
-                self.users.fetch_sub(1, SeqCst);
-                break;
-            }
-        }
-        self.bed.rouse();
-    }
-
-    /// A slot here was given to a worker.
-    pub(crate) fn rouse(&self) {
-        self.bed.rouse();
-    }
-
     /// Starts the sentinel. Waits only while it is a thread of normal priority: the policy is set
     /// from here, since an idle-priority thread may take seconds to say that it is one.
     fn start(&self, number: usize) -> io::Result<()> {
-        let start = (self.leash.load(SeqCst) & !(leash::START - 1)).wrapping_add(leash::START);
-        self.leash.store(start | leash::HELD, SeqCst);
+        let start = (self.start_gate.load(SeqCst) & !(start_gate::GENERATION - 1))
+            .wrapping_add(start_gate::GENERATION);
+        self.start_gate.store(start | start_gate::CLOSED, SeqCst);
         let (tell, told) = std::sync::mpsc::channel();
         os::start_helper(format!("umcg-sentinel{number}"), move || {
             let pinned = os::CpuSet::only(number).apply(0);
@@ -167,11 +73,11 @@ impl Cpu {
             drop(tell);
             let cpu = cpu(number);
             // Who ends this: the starter, below.
-            while cpu.leash.load(SeqCst) == start | leash::HELD {
-                cpu.leash.wait(start | leash::HELD, None);
+            while cpu.start_gate.load(SeqCst) == start | start_gate::CLOSED {
+                cpu.start_gate.wait(start | start_gate::CLOSED, None);
             }
             // Else sent away, perhaps some starts ago.
-            if cpu.leash.load(SeqCst) == start | leash::LOOSE {
+            if cpu.start_gate.load(SeqCst) == start | start_gate::OPEN {
                 cpu.watch(number);
             }
         })?;
@@ -180,12 +86,12 @@ impl Cpu {
             .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
             .and_then(|tid| os::set_policy(tid, libc::SCHED_IDLE));
         let word = if ready.is_ok() {
-            leash::LOOSE
+            start_gate::OPEN
         } else {
-            leash::AWAY
+            start_gate::REFUSED
         };
-        self.leash.store(start | word, SeqCst);
-        self.leash.wake();
+        self.start_gate.store(start | word, SeqCst);
+        self.start_gate.wake();
         ready
     }
 
@@ -203,7 +109,7 @@ impl Cpu {
             if os::this_cpu() != number && os::CpuSet::only(number).apply(0).is_err() {
                 // Not our CPU any more (a cpuset changed): what looks idle here says nothing about
                 // the slots there. The monitor sees their blocks.
-                self.bed.lie_down(|| self.users() != 0);
+                self.cell.sleep_while(|| self.users() != 0);
                 continue;
             }
             // What is judged below is what was read here, before the confirmation (trace A1).
@@ -216,20 +122,20 @@ impl Cpu {
                 if server == 0 {
                     continue;
                 }
-                let slot = WORLD.record(server).slot();
+                let slot = REGISTRY.record(server).slot();
                 if !slot.is_held() {
                     continue;
                 }
                 held = true;
                 signature = signature.wrapping_mul(31).wrapping_add(slot.0);
-                let run = WORLD.record(slot.index()).run();
+                let run = REGISTRY.record(slot.index()).run();
                 if run.phase() == Phase::Acked && run.epoch() == slot.epoch() {
                     seen[candidates] = (slot.index(), run);
                     candidates += 1;
                 }
             }
             if !held {
-                self.bed.lie_down(|| self.nothing_held());
+                self.cell.sleep_while(|| self.nothing_held());
                 refusals.reset();
                 continue;
             }
@@ -240,17 +146,20 @@ impl Cpu {
             let free = cpu_is_free();
             if candidates > 0 && free {
                 for &(index, run) in &seen[..candidates] {
-                    let host = WORLD.record(index).host.load(crate::sync::Relaxed);
-                    if WORLD.judge(index, run, Judge::Sentinel) {
+                    let host = REGISTRY.record(index).host.load(crate::sync::Relaxed);
+                    if REGISTRY.judge(index, run, Judge::Sentinel) {
                         // The CPU is not kept busy by others: we run.
-                        WORLD.record(host).contended.store(0, crate::sync::Relaxed);
+                        REGISTRY
+                            .record(host)
+                            .contended
+                            .store(0, crate::sync::Relaxed);
                     }
                 }
                 refusals.reset();
             } else {
                 if candidates > 0 {
-                    let host = WORLD.record(seen[0].0).host.load(crate::sync::Relaxed);
-                    Counts::bump(&WORLD.record(host).counts.refused);
+                    let host = REGISTRY.record(seen[0].0).host.load(crate::sync::Relaxed);
+                    Counts::bump(&REGISTRY.record(host).counts.refused);
                 }
                 refusals.another();
             }
@@ -261,7 +170,7 @@ impl Cpu {
         self.users() != 0
             && self.servers.iter().all(|place| {
                 let server = place.load(SeqCst);
-                server == 0 || !WORLD.record(server).slot().is_held()
+                server == 0 || !REGISTRY.record(server).slot().is_held()
             })
     }
 }

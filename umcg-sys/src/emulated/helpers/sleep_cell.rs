@@ -11,25 +11,21 @@ const ASLEEP: u32 = 1;
 
 /// One helper's bed.
 #[derive(Debug)]
-pub(crate) struct Bed(Futex32);
+pub(crate) struct SleepCell(Futex32);
 
-impl Bed {
-    #[cfg(not(loom))]
-    pub(crate) const fn new() -> Self {
-        Self(Futex32::new(AWAKE))
-    }
-
-    #[cfg(loom)]
-    pub(crate) fn new() -> Self {
-        Self(Futex32::new(AWAKE))
+impl SleepCell {
+    /// A cell of a helper that is awake. `word` is 0, from [`Futex32::new`], which is `const` in
+    /// the product and not in a model.
+    pub(crate) const fn new(word: Futex32) -> Self {
+        Self(word)
     }
 
     /// Sleeps while `idle` says that there is nothing to do. Returns awake.
     ///
-    /// Who wakes: [`rouse`](Self::rouse).
-    pub(crate) fn lie_down(&self, mut idle: impl FnMut() -> bool) {
+    /// Who wakes: [`wake`](Self::wake).
+    pub(crate) fn sleep_while(&self, mut idle: impl FnMut() -> bool) {
         self.0.store(ASLEEP, SeqCst);
-        // ASLEEP, then look; pairs with the fence in `rouse`.
+        // ASLEEP, then look; pairs with the fence in `wake`.
         fence(SeqCst);
         while self.0.load(SeqCst) == ASLEEP {
             if !idle() {
@@ -42,14 +38,14 @@ impl Bed {
 
     /// Wakes the helper if it is in bed. To be called after the work was made visible. One fence
     /// and one load if it is not.
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn wake(&self) {
         fence(SeqCst);
-        self.rouse_after_fence();
+        self.wake_after_fence();
     }
 
-    /// [`rouse`](Self::rouse) for a caller that has passed a SeqCst fence since it made the work
-    /// visible: that fence pairs with the one in `lie_down`.
-    pub(crate) fn rouse_after_fence(&self) {
+    /// [`wake`](Self::wake) for a caller that has passed a SeqCst fence since it made the work
+    /// visible: that fence pairs with the one in `sleep_while`.
+    pub(crate) fn wake_after_fence(&self) {
         if self.0.load(SeqCst) == ASLEEP && self.0.swap(AWAKE, SeqCst) == ASLEEP {
             self.0.wake();
         }

@@ -9,14 +9,14 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
-use super::{
-    bed::Bed,
+use super::super::{
+    clock::now,
     os::{self, ThreadState},
-    record::{Counts, Record, life},
+    packed::{Index, Run, Slot, Tag},
+    record::{Counts, Record, status},
+    registry::{REGISTRY, RecordGuard},
     repair::Repair,
-    verdict::{Judge, now},
-    words::{Index, Run, Slot, Tag},
-    world::{Pin, WORLD},
+    verdict::Judge,
 };
 use crate::{HasWork, List, Overdue};
 
@@ -37,7 +37,6 @@ const LINGER_NS: u64 = 10_000_000;
 /// `/proc` it is taken for asleep.
 const STILL_NS: u64 = 1_000_000;
 
-static BED: Bed = Bed::new();
 static SERVERS: Mutex<Vec<Attached>> = Mutex::new(Vec::new());
 /// Changes with `SERVERS`.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -107,7 +106,7 @@ pub(crate) fn attach(
             return Err(error);
         }
     }
-    BED.rouse();
+    REGISTRY.notify_monitor();
     Ok(())
 }
 
@@ -115,17 +114,7 @@ pub(crate) fn attach(
 pub(crate) fn detach(server: Index) {
     lock().retain(|attached| attached.server != server);
     GENERATION.fetch_add(1, SeqCst);
-    BED.rouse();
-}
-
-/// Work waits for some server whose slot a worker holds.
-pub(crate) fn rouse() {
-    BED.rouse();
-}
-
-/// The same, for a caller that has passed a fence since it queued the work.
-pub(crate) fn rouse_after_fence() {
-    BED.rouse_after_fence();
+    REGISTRY.notify_monitor();
 }
 
 fn run() {
@@ -167,7 +156,7 @@ fn run() {
         }
         match seen {
             Seen::NoWork if now() - last_work > LINGER_NS => {
-                BED.lie_down(|| {
+                REGISTRY.helpers().monitor.sleep_while(|| {
                     GENERATION.load(SeqCst) == generation && watched.iter().all(|s| !s.waits())
                 });
                 tick_ns = FIRST_TICK_NS;
@@ -198,12 +187,12 @@ impl Watched {
     /// Whether work waits for this server while a worker holds its slot, or its list has events
     /// that nobody looks at.
     fn waits(&self) -> bool {
-        WORLD
-            .pin(self.server, life::SERVER)
+        REGISTRY
+            .guard(self.server, status::SERVER)
             .is_some_and(|server| self.work_for(&server))
     }
 
-    fn work_for(&self, server: &Pin<'_>) -> bool {
+    fn work_for(&self, server: &RecordGuard<'_>) -> bool {
         // An idle server with queued tasks is the application's to wake. One whose slot is its
         // own may be owed a wake-up by a judge that was stopped.
         server.task().has_events(List::Runnable)
@@ -212,7 +201,7 @@ impl Watched {
     }
 
     fn look(&mut self) -> Seen {
-        let Some(server) = WORLD.pin(self.server, life::SERVER) else {
+        let Some(server) = REGISTRY.guard(self.server, status::SERVER) else {
             return Seen::NoWork;
         };
         if !self.work_for(&server) {
@@ -230,11 +219,11 @@ impl Watched {
             }
             // Siblings that wake up take the slot over from each other, so it is never the same
             // one twice, and each sleeps most of its turn: that is blocked, too.
-            if slot.tag() != Tag::Held || !is_asleep(WORLD.record(slot.index())) {
+            if slot.tag() != Tag::Held || !is_asleep(REGISTRY.record(slot.index())) {
                 return Seen::Changed;
             }
         }
-        match WORLD.repair(&server, slot) {
+        match REGISTRY.repair(&server, slot) {
             Repair::Gone => Seen::NoWork,
             Repair::Progress => Seen::Progress,
             Repair::Done => Seen::Acted,
@@ -253,13 +242,13 @@ impl Watched {
         let idle = self.overdue.as_ref().and_then(|overdue| overdue());
         if let Some(tid) = idle {
             // ESRCH: it has left meanwhile.
-            let _ = WORLD.preempt(tid);
+            let _ = REGISTRY.wake(tid);
         }
     }
 
     /// The holder by `run`: it has been that for a tick if `same`.
-    fn suspect(&mut self, server: &Pin<'_>, holder: Index, run: Run, same: bool) -> Seen {
-        let tid = WORLD.record(holder).tid.load(SeqCst);
+    fn suspect(&mut self, server: &RecordGuard<'_>, holder: Index, run: Run, same: bool) -> Seen {
+        let tid = REGISTRY.record(holder).tid.load(SeqCst);
         if !self.asleep(tid) {
             Counts::bump(&server.counts.refused);
             if self.stands_still(tid) {
@@ -273,9 +262,11 @@ impl Watched {
         }
         // It had its chance of being seen by the sentinel: the CPU is busy with others.
         server.contended.store(1, SeqCst);
-        let awake =
-            |worker: &Pin<'_>| os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake;
-        if WORLD.adopt(server, holder, run, awake) || WORLD.judge(holder, run, Judge::Monitor) {
+        let awake = |worker: &RecordGuard<'_>| {
+            os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake
+        };
+        if REGISTRY.adopt(server, holder, run, awake) || REGISTRY.judge(holder, run, Judge::Monitor)
+        {
             // Not at first sight, or one verdict would bring the next for ever, also where the
             // sentinel is well.
             if same {

@@ -1,12 +1,14 @@
 //! `struct umcg_task`: the 32 bytes that a task shares with the kernel, or with whoever
 //! plays it.
 
+#[cfg(all(test, loom))]
+#[path = "task_model.rs"]
+mod model;
+
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
-use crate::{
-    state,
-    sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release, SeqCst},
-};
+use super::state;
+use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release, SeqCst};
 
 /// The 32 bytes of the mail, field by field.
 ///
@@ -66,18 +68,19 @@ pub struct UmcgTask {
     raw: Layout,
 }
 
-#[cfg(not(loom))]
 const _: () = {
     use core::mem::offset_of;
 
-    assert!(size_of::<Layout>() == 32);
-    assert!(align_of::<UmcgTask>() == 64);
-    assert!(offset_of!(Layout, state) == 0);
-    assert!(offset_of!(Layout, server_tid) == 4);
-    assert!(offset_of!(Layout, next_tid) == 8);
-    assert!(offset_of!(Layout, tid) == 12);
-    assert!(offset_of!(Layout, blocked_ptr) == 16);
-    assert!(offset_of!(Layout, runnable_ptr) == 24);
+    use crate::sync::IS_MODEL;
+
+    assert!(IS_MODEL || size_of::<Layout>() == 32);
+    assert!(IS_MODEL || align_of::<UmcgTask>() == 64);
+    assert!(IS_MODEL || offset_of!(Layout, state) == 0);
+    assert!(IS_MODEL || offset_of!(Layout, server_tid) == 4);
+    assert!(IS_MODEL || offset_of!(Layout, next_tid) == 8);
+    assert!(IS_MODEL || offset_of!(Layout, tid) == 12);
+    assert!(IS_MODEL || offset_of!(Layout, blocked_ptr) == 16);
+    assert!(IS_MODEL || offset_of!(Layout, runnable_ptr) == 24);
 };
 
 /// Bit 0 of a *link*: this worker is on that list, or about to be.
@@ -123,32 +126,11 @@ impl UmcgTask {
         task
     }
 
-    /// A task of a model, where thread ids are what the model says.
-    #[cfg(all(test, loom))]
-    pub(crate) fn of_model(tid: u32, server_tid: u32) -> Self {
-        let task = Self::new();
-        task.raw.tid.store(tid, Relaxed);
-        task.raw.server_tid.store(server_tid, Relaxed);
-        task
-    }
-
-    /// What the owner of the memory may do once nobody else uses it: loom fails if anybody may
-    /// still be reading or writing one of the words.
-    #[cfg(all(test, loom))]
-    pub(crate) fn scribble(&mut self) {
-        self.raw.state.with_mut(|word| *word = 0xdead);
-        self.raw.server_tid.with_mut(|word| *word = 0xdead);
-        self.raw.next_tid.with_mut(|word| *word = 0xdead);
-        self.raw.tid.with_mut(|word| *word = 0xdead);
-        self.raw.blocked_ptr.with_mut(|word| *word = 0xdead);
-        self.raw.runnable_ptr.with_mut(|word| *word = 0xdead);
-    }
-
     /// Fills `tid` with the calling thread's id and `server_tid` as
     /// [`for_current_thread`](Self::for_current_thread) does. For a task that is not
     /// registered.
     pub fn prepare(&self, server_tid: u32) {
-        let tid = crate::gettid();
+        let tid = super::gettid();
         self.raw.tid.store(tid, Relaxed);
         self.raw
             .server_tid
