@@ -52,7 +52,7 @@ impl Registry {
             if worker.step(before, adopting).is_err() {
                 continue;
             }
-            self.end_of_block(index);
+            self.end_of_block(&worker);
             let verdict = seen.to(Phase::Judged);
             self.record(holder).blocked_since.store(now(), Relaxed);
             if self.record(holder).step(seen, verdict).is_err() {

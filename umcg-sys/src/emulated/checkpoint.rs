@@ -4,8 +4,8 @@ use super::{
     clock::now,
     failure::{Failure, NOT_REGISTERED, SERVER_GONE},
     packed::{Index, Phase, Run, Slot, Tag},
-    record::{Counts, Record, status},
-    registry::{RecordGuard, Registry},
+    record::{Counts, status},
+    registry::{OwnTask, RecordGuard, Registry},
     user_state::{force_user_state, set_user_running},
 };
 use crate::{
@@ -23,10 +23,10 @@ impl Registry {
     ///
     /// # Errors
     /// ESRCH: the server is gone; an ordinary thread from here on.
-    pub(crate) fn checkpoint(&self, index: Index) -> Result<(), Failure> {
-        match self.step_out_if_judged(index)? {
+    pub(crate) fn checkpoint(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
+        match self.step_out_if_judged(own)? {
             None => Ok(()),
-            Some(out) => self.unblock(index, out),
+            Some(out) => self.unblock(own, out),
         }
     }
 
@@ -34,12 +34,12 @@ impl Registry {
     /// True: it holds its slot. False: it is OUT, on no list, and its own.
     pub(crate) fn try_checkpoint(
         &self,
-        index: Index,
+        own: &OwnTask<'_>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<bool, Failure> {
-        match self.step_out_if_judged(index)? {
+        match self.step_out_if_judged(own)? {
             None => Ok(true),
-            Some(out) if wanted() => self.try_take_slot(index, out),
+            Some(out) if wanted() => self.try_take_slot(own, out),
             Some(_) => Ok(false),
         }
     }
@@ -49,42 +49,39 @@ impl Registry {
     ///
     /// Inlined: on the way of each task, and mostly two loads.
     #[inline(always)]
-    fn step_out_if_judged(&self, index: Index) -> Result<Option<Run>, Failure> {
-        let worker = self.record(index);
+    fn step_out_if_judged(&self, own: &OwnTask<'_>) -> Result<Option<Run>, Failure> {
         loop {
-            let run = worker.run();
+            let run = own.run();
             // Ours while we are in no queue.
-            let host = worker.host.load(SeqCst);
+            let host = own.host.load(SeqCst);
             match run.phase() {
                 Phase::Acked => {
-                    // SAFETY: the worker's own thread.
-                    let task = unsafe { worker.user() };
+                    let task = own.task();
                     // A late mirror of an earlier verdict, see `report_block`.
                     if task.state() == state::BLOCKED {
                         let _ = task.transition(state::BLOCKED, state::RUNNING);
                     }
                     return Ok(None);
                 }
-                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
+                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(own) => {
                     return Ok(None);
                 }
                 Phase::Judged | Phase::Switched => {
-                    self.finish_own_verdict(host, index, run);
+                    self.finish_own_verdict(host, own, run);
                     let out = run.naming(0).to(Phase::Out);
-                    if worker.step(run, out).is_ok() {
-                        self.end_of_block(index);
+                    if own.step(run, out).is_ok() {
+                        self.end_of_block(own.record());
                         return Ok(Some(out));
                     }
                 }
                 Phase::Adopting => {
                     let out = run.to(Phase::Out);
-                    if worker.step(run, out).is_ok() {
+                    if own.step(run, out).is_ok() {
                         return Ok(Some(out));
                     }
                 }
                 Phase::Plain => {
-                    // SAFETY: the worker's own thread.
-                    set_user_running(unsafe { worker.user() });
+                    set_user_running(own.task());
                     return Err(SERVER_GONE);
                 }
                 // Between `leave` and `wait`, or on the way in.
@@ -95,51 +92,47 @@ impl Registry {
 
     /// Between `leave` and `wait` somebody else owns the worker already: it must not queue up a
     /// second time, nor unregister. Not by "is not RUNNING": a late mirror may say BLOCKED.
-    pub(crate) fn has_left(&self, index: Index) -> bool {
-        // SAFETY: the worker's own thread.
-        let task = unsafe { self.record(index).user() };
-        let word = task.state_word().load(SeqCst) & !state::USER_MASK;
+    pub(crate) fn has_left(&self, own: &OwnTask<'_>) -> bool {
+        let word = own.task().state_word().load(SeqCst) & !state::USER_MASK;
         word == state::RUNNABLE || word == state::RUNNING | state::CLAIMED
     }
 
     /// All that a verdict entails, by the worker that it is on.
-    fn finish_own_verdict(&self, host: Index, index: Index, run: Run) {
+    fn finish_own_verdict(&self, host: Index, own: &OwnTask<'_>, run: Run) {
+        let index = own.index();
         self.report_block(index, run);
         self.carry_out_verdict(host, index, run);
         if run.index() == index {
             // The server is taking the armed one back (`disarm`). The mark goes with the verdict,
             // and we may not have to wait for the server: leave nothing that looks like ours.
-            // SAFETY: the worker's own thread.
-            let task = unsafe { self.record(index).user() };
+            let task = own.task();
             task.clear_next_tid(task.next_tid());
         }
     }
 
     /// The worker, OUT by `run`, wants a slot again: takes its server's without a switch, or
     /// queues up and sleeps.
-    pub(crate) fn unblock(&self, index: Index, run: Run) -> Result<(), Failure> {
-        if self.try_take_slot(index, run)? {
+    pub(crate) fn unblock(&self, own: &OwnTask<'_>, run: Run) -> Result<(), Failure> {
+        if self.try_take_slot(own, run)? {
             return Ok(());
         }
-        self.enqueue_self(index)?;
-        self.sleep_in_gate(index)
+        self.enqueue_self(own)?;
+        self.sleep_in_gate(own)
     }
 
     /// Takes the slot of the server of the worker, which is OUT by `run`, if nobody has it who
     /// runs: the idle server's, or that of a worker that blocked in it. False: still OUT.
-    fn try_take_slot(&self, index: Index, run: Run) -> Result<bool, Failure> {
-        let worker = self.record(index);
-        // SAFETY: the worker's own thread.
-        let task = unsafe { worker.user() };
+    fn try_take_slot(&self, own: &OwnTask<'_>, run: Run) -> Result<bool, Failure> {
+        let task = own.task();
         let Some(server) = self.server(task.server_tid()) else {
-            let _ = worker.step(run, run.to(Phase::Plain));
+            let _ = own.step(run, run.to(Phase::Plain));
             set_user_running(task);
             return Err(SERVER_GONE);
         };
-        self.return_to_server_cpu(worker, &server);
+        self.return_to_server_cpu(own, &server);
         let slot = server.slot();
-        worker.host.store(server.index(), SeqCst);
-        let named = Slot::held(index, run.epoch() + 1);
+        own.host.store(server.index(), SeqCst);
+        let named = Slot::held(own.index(), run.epoch() + 1);
         let taken = match slot.tag() {
             Tag::Idle => {
                 server.move_slot(slot, named) && {
@@ -151,26 +144,24 @@ impl Registry {
             Tag::Server | Tag::Dead => false,
         };
         if taken {
-            self.acknowledge_own(worker, &server, run);
+            self.acknowledge_own(own, &server, run);
         }
         Ok(taken)
     }
 
     /// Acknowledges a slot that the worker, OUT by `run`, has taken by itself.
-    fn acknowledge_own(&self, worker: &Record, server: &RecordGuard<'_>, run: Run) {
-        // SAFETY: the worker's own thread.
-        let task = unsafe { worker.user() };
+    fn acknowledge_own(&self, own: &OwnTask<'_>, server: &RecordGuard<'_>, run: Run) {
         let acked = Run::new(run.epoch() + 1, 0, Phase::Acked);
-        self.follow_server(worker, server);
-        set_user_running(task);
-        worker.running_since.store(now(), Relaxed);
+        self.follow_server(own, server);
+        set_user_running(own.task());
+        own.running_since.store(now(), Relaxed);
         // A helper may have completed this dispatch for us, and one that was stopped since
         // an earlier switch to this worker even as SUCCESSOR: it found us OUT and the slot
         // naming us. Whatever it says, the dispatch is ours to acknowledge. The server is
         // pinned, so nobody makes us PLAIN.
         let mut seen = run;
-        while worker.step(seen, acked).is_err() {
-            seen = worker.run();
+        while own.step(seen, acked).is_err() {
+            seen = own.run();
             debug_assert_eq!(
                 seen.epoch(),
                 acked.epoch(),
@@ -227,9 +218,9 @@ impl Registry {
     }
 
     /// RUNNABLE, and a runnable event on the server's list. The worker is OUT.
-    pub(crate) fn enqueue_self(&self, index: Index) -> Result<(), Failure> {
+    pub(crate) fn enqueue_self(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
         // Own record, alive: a pin for uniformity of what `push_runnable` asks for.
-        let Some(worker) = self.guard(index, status::WORKER) else {
+        let Some(worker) = self.guard(own.index(), status::WORKER) else {
             return Err(NOT_REGISTERED);
         };
         let task = worker.task();

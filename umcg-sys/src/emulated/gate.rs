@@ -4,7 +4,7 @@ use super::{
     clock::now,
     failure::{Failure, NOT_RUNNABLE, SERVER_GONE},
     packed::{Index, Phase, Run},
-    registry::Registry,
+    registry::{OwnTask, Registry},
     user_state::set_user_running,
 };
 use crate::sync::{Relaxed, SeqCst};
@@ -44,11 +44,10 @@ impl Registry {
 
     /// The worker, dispatched by `run`, takes its slot: by its own thread. False: the word has
     /// changed.
-    pub(crate) fn acknowledge(&self, index: Index, run: Run) -> bool {
-        let worker = self.record(index);
+    pub(crate) fn acknowledge(&self, own: &OwnTask<'_>, run: Run) -> bool {
         let armed = match run.phase() {
             Phase::Successor => {
-                self.report_block_of_predecessor(run.index(), index);
+                self.report_block_of_predecessor(run.index(), own.index());
                 // The sentinel woke nobody else.
                 self.notify_monitor();
                 0
@@ -56,11 +55,10 @@ impl Registry {
             _ => run.index(),
         };
         // The mirror before the acknowledgement: from then on we can be judged.
-        // SAFETY: the worker's own thread.
-        set_user_running(unsafe { worker.user() });
-        worker.running_since.store(now(), Relaxed);
+        set_user_running(own.task());
+        own.running_since.store(now(), Relaxed);
         let acked = Run::new(run.epoch(), armed, Phase::Acked);
-        worker.step(run, acked).is_ok()
+        own.step(run, acked).is_ok()
     }
 
     /// Sleeps until the worker is dispatched. Its run word is not ACKED when it comes here, so
@@ -68,27 +66,25 @@ impl Registry {
     ///
     /// # Errors
     /// ESRCH: it became an ordinary thread because its server went away; the state is RUNNING.
-    pub(crate) fn sleep_in_gate(&self, index: Index) -> Result<(), Failure> {
-        let worker = self.record(index);
-        // SAFETY: the worker's own thread.
-        let task = unsafe { worker.user() };
+    pub(crate) fn sleep_in_gate(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
+        let task = own.task();
         loop {
-            let run = worker.run();
+            let run = own.run();
             match run.phase() {
                 Phase::Out => {
                     // OUT, then look whether the server lives; pairs with the server that stops
                     // living and then looks for workers that are OUT. The fence in between is
                     // that of `pin`, on both sides.
                     if self.server(task.server_tid()).is_none() {
-                        let _ = worker.step(run, run.to(Phase::Plain));
+                        let _ = own.step(run, run.to(Phase::Plain));
                     } else {
                         // Who wakes us: the dispatcher (`complete_dispatch`), the monitor again after a
                         // tick, or the server's unregister.
-                        worker.run.wait(run.0);
+                        own.run.wait(run.0);
                     }
                 }
                 Phase::Dispatched | Phase::Successor => {
-                    if self.acknowledge(index, run) {
+                    if self.acknowledge(own, run) {
                         return Ok(());
                     }
                 }
@@ -103,11 +99,11 @@ impl Registry {
         }
     }
 
-    /// The armed worker `relief`, about to run, books the block that brought it in, if that
+    /// The armed worker `successor`, about to run, books the block that brought it in, if that
     /// still is how things are.
-    pub(crate) fn report_block_of_predecessor(&self, index: Index, relief: Index) {
+    pub(crate) fn report_block_of_predecessor(&self, index: Index, successor: Index) {
         let run = self.record(index).run();
-        if run.phase() == Phase::Switched && run.index() == relief {
+        if run.phase() == Phase::Switched && run.index() == successor {
             self.report_block(index, run);
             self.clear_consumed_spare(index, run);
         }

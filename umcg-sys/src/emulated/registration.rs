@@ -18,7 +18,7 @@ use super::{
     os::{self, ThreadState},
     packed::{Index, Phase},
     record::{Record, status},
-    registry::REGISTRY,
+    registry::{OwnTask, REGISTRY},
 };
 use crate::{
     Call, Error, Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
@@ -123,10 +123,12 @@ impl Drop for Registered {
         RECORD.set(core::ptr::null());
         if index != 0 && !fork::in_child() {
             // A worker that ends while judged is an ordinary thread already, more or less.
-            if REGISTRY.record(index).status.load(SeqCst) == status::WORKER {
-                REGISTRY.unregister_worker(index);
+            // SAFETY: this thread registered it, and has not unregistered it: `CURRENT` said so.
+            let own = unsafe { REGISTRY.own_task(index) };
+            if own.status.load(SeqCst) == status::WORKER {
+                REGISTRY.unregister_worker(own);
             } else {
-                remove_server(index);
+                remove_server(own);
             }
             // The thread ends: nothing to give back.
         }
@@ -151,8 +153,8 @@ impl Emulated {
         Ok(Self { options })
     }
 
-    /// The record of the calling thread.
-    fn current(&self, call: Call) -> Result<Index, Error> {
+    /// The task of the calling thread.
+    fn own_task(&self, call: Call) -> Result<OwnTask<'static>, Error> {
         let index = CURRENT.get();
         if index == 0 {
             return Err(Error::new(
@@ -168,7 +170,9 @@ impl Emulated {
                 "this is a forked child: the registration is its parent's",
             ));
         }
-        Ok(index)
+        // SAFETY: this thread registered it, and has not unregistered it: `CURRENT` says so. The
+        // callers use the result in one call of the provider.
+        Ok(unsafe { REGISTRY.own_task(index) })
     }
 }
 
@@ -246,10 +250,8 @@ unsafe impl Provider for Emulated {
 
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error> {
         let call = Call::Unregister;
-        let index = self.current(call)?;
-        let record = REGISTRY.record(index);
-        // SAFETY: own record, alive.
-        let user = unsafe { record.user() };
+        let own = self.own_task(call)?;
+        let user = own.task();
         if !core::ptr::eq(user, task.as_ptr()) {
             return Err(Error::new(
                 call,
@@ -257,14 +259,14 @@ unsafe impl Provider for Emulated {
                 "another task than the registered one",
             ));
         }
-        let worker = record.status.load(SeqCst) == status::WORKER;
+        let worker = own.status.load(SeqCst) == status::WORKER;
         if worker {
             // An ordinary thread already, or stopped until picked: both are fine here.
-            let _ = REGISTRY.checkpoint(index);
+            let _ = REGISTRY.checkpoint(&own);
         }
         // A worker that is judged from here on leaves all the same.
         let stays = if worker {
-            REGISTRY.has_left(index)
+            REGISTRY.has_left(&own)
         } else {
             user.state() != state::RUNNING
         };
@@ -274,9 +276,9 @@ unsafe impl Provider for Emulated {
         CURRENT.set(0);
         RECORD.set(core::ptr::null());
         if worker {
-            REGISTRY.unregister_worker(index);
+            REGISTRY.unregister_worker(own);
         } else {
-            remove_server(index);
+            remove_server(own);
         }
         become_ordinary();
         Ok(())
@@ -284,24 +286,21 @@ unsafe impl Provider for Emulated {
 
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
-        let index = self.current(call)?;
-        let server = REGISTRY.record(index).status.load(Relaxed) == status::SERVER;
+        let own = self.own_task(call)?;
+        let server = own.status.load(Relaxed) == status::SERVER;
         if flags & !WAIT_TAKE_OVER != 0 || (flags != 0 && !server) {
             return REGISTRY
-                .refuse_wait(index, UNKNOWN_FLAGS)
+                .refuse_wait(&own, UNKNOWN_FLAGS)
                 .map_err(|(errno, why)| Error::new(call, errno, why));
         }
         let deadline = (deadline_ns != 0).then_some(deadline_ns);
         let outcome = if server {
             // Relaxed: see the field.
             let open = u32::from(flags & WAIT_TAKE_OVER != 0);
-            REGISTRY
-                .record(index)
-                .take_over_allowed
-                .store(open, Relaxed);
-            REGISTRY.wait_server(index, deadline)
+            own.take_over_allowed.store(open, Relaxed);
+            REGISTRY.wait_server(&own, deadline)
         } else {
-            REGISTRY.wait_worker(index, deadline)
+            REGISTRY.wait_worker(&own, deadline)
         };
         outcome.map_err(|(errno, why)| Error::new(call, errno, why))
     }
@@ -336,12 +335,12 @@ unsafe impl Provider for Emulated {
         if has_nothing_to_stop_for() {
             return Ok(());
         }
-        let index = self.current(Call::Checkpoint)?;
-        if REGISTRY.record(index).status.load(Relaxed) == status::SERVER {
+        let own = self.own_task(Call::Checkpoint)?;
+        if own.status.load(Relaxed) == status::SERVER {
             return Ok(());
         }
         REGISTRY
-            .checkpoint(index)
+            .checkpoint(&own)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
 
@@ -349,12 +348,12 @@ unsafe impl Provider for Emulated {
         if has_nothing_to_stop_for() {
             return Ok(true);
         }
-        let index = self.current(Call::Checkpoint)?;
-        if REGISTRY.record(index).status.load(Relaxed) == status::SERVER {
+        let own = self.own_task(Call::Checkpoint)?;
+        if own.status.load(Relaxed) == status::SERVER {
             return Ok(true);
         }
         REGISTRY
-            .try_checkpoint(index, wanted)
+            .try_checkpoint(&own, wanted)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
 
@@ -449,7 +448,8 @@ impl Emulated {
             .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
         let undo = |why: &'static str, error: &std::io::Error| {
             // Workers may have come that found it.
-            REGISTRY.unregister_server(index);
+            // SAFETY: this thread made it, and nobody has it but this call.
+            REGISTRY.unregister_server(unsafe { REGISTRY.own_task(index) });
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
         let before = Before::of_this_thread();
@@ -501,13 +501,15 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     drop(server);
     enter(index, before, None);
     // Admission is an unblock: queue up, and through the gate when picked.
+    // SAFETY: this thread has just made it.
+    let own = unsafe { REGISTRY.own_task(index) };
     let picked = REGISTRY
-        .enqueue_self(index)
-        .and_then(|()| REGISTRY.sleep_in_gate(index));
+        .enqueue_self(&own)
+        .and_then(|()| REGISTRY.sleep_in_gate(&own));
     picked.map_err(|(errno, why)| {
         CURRENT.set(0);
         RECORD.set(core::ptr::null());
-        REGISTRY.unregister_worker(index);
+        REGISTRY.unregister_worker(own);
         become_ordinary();
         Error::new(call, errno, why)
     })
@@ -535,8 +537,8 @@ fn become_ordinary() {
 }
 
 /// The server goes, and what was made for it.
-fn remove_server(index: Index) {
-    monitor::detach(index);
-    affinity::unpin_server(index);
-    REGISTRY.unregister_server(index);
+fn remove_server(own: OwnTask<'_>) {
+    monitor::detach(own.index());
+    affinity::unpin_server(own.index());
+    REGISTRY.unregister_server(own);
 }

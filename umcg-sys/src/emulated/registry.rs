@@ -3,6 +3,8 @@
 //! One per process, since thread ids are: several provider objects see each other's tasks. All
 //! look-ups are lock-free; the lock is for registering and unregistering only.
 
+use core::marker::PhantomData;
+
 use super::{
     helpers::cells::HelperCells,
     memory::Memory,
@@ -35,7 +37,7 @@ impl RecordGuard<'_> {
     }
 
     pub(crate) fn task(&self) -> &UmcgTask {
-        // SAFETY: pinned while alive, see `Registry::pin`.
+        // SAFETY: pinned while alive, see `Registry::guard`.
         unsafe { self.record.user() }
     }
 }
@@ -55,7 +57,52 @@ impl Drop for RecordGuard<'_> {
     }
 }
 
+/// The task of the calling thread: whoever has this is the thread that registered it, and has not
+/// unregistered it yet. So it may touch its own user memory without a guard.
+pub(crate) struct OwnTask<'r> {
+    record: &'r Record,
+    index: Index,
+    /// Of one thread: neither `Send` nor `Sync`.
+    thread: PhantomData<*const ()>,
+}
+
+impl<'r> OwnTask<'r> {
+    pub(crate) fn index(&self) -> Index {
+        self.index
+    }
+
+    pub(crate) fn task(&self) -> &UmcgTask {
+        // SAFETY: the task's own thread between register and unregister, by `Registry::own_task`.
+        unsafe { self.record.user() }
+    }
+
+    pub(crate) fn record(&self) -> &'r Record {
+        self.record
+    }
+}
+
+impl core::ops::Deref for OwnTask<'_> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        self.record
+    }
+}
+
 impl Registry {
+    /// The task of the calling thread.
+    ///
+    /// # Safety
+    /// The calling thread is the one whose task is registered in this record. It does not use the
+    /// result after it has given another one to `unregister_worker` or `unregister_server`.
+    pub(crate) unsafe fn own_task(&self, index: Index) -> OwnTask<'_> {
+        OwnTask {
+            record: self.record(index),
+            index,
+            thread: PhantomData,
+        }
+    }
+
     pub(crate) const fn new(memory: Memory, helpers: HelperCells) -> Self {
         Self { memory, helpers }
     }
@@ -76,23 +123,23 @@ impl Registry {
         }
         let record = self.record(index);
         record.guards.fetch_add(1, SeqCst);
-        let pin = RecordGuard { record, index };
+        let guard = RecordGuard { record, index };
         // Pairs with the fence in `Record::close`.
         fence(SeqCst);
-        // On failure the drop of `pin` takes the count back.
-        (record.status.load(SeqCst) == role).then_some(pin)
+        // On failure the drop of `guard` takes the count back.
+        (record.status.load(SeqCst) == role).then_some(guard)
     }
 
     /// The server with this thread id, pinned.
     pub(crate) fn server(&self, tid: u32) -> Option<RecordGuard<'_>> {
-        let pin = self.guard(self.memory.index_of(tid), status::SERVER)?;
-        (pin.tid.load(SeqCst) == tid).then_some(pin)
+        let guard = self.guard(self.memory.index_of(tid), status::SERVER)?;
+        (guard.tid.load(SeqCst) == tid).then_some(guard)
     }
 
     /// The worker with this thread id, pinned.
     pub(crate) fn worker(&self, tid: u32) -> Option<RecordGuard<'_>> {
-        let pin = self.guard(self.memory.index_of(tid), status::WORKER)?;
-        (pin.tid.load(SeqCst) == tid).then_some(pin)
+        let guard = self.guard(self.memory.index_of(tid), status::WORKER)?;
+        (guard.tid.load(SeqCst) == tid).then_some(guard)
     }
 
     /// A new record for a task of the calling thread. `None`: no room.

@@ -3,7 +3,7 @@
 use super::{
     packed::{Index, Phase, Slot, Tag},
     record::status,
-    registry::Registry,
+    registry::{OwnTask, Registry},
     user_state::clear_user_state,
 };
 use crate::{
@@ -13,29 +13,27 @@ use crate::{
 
 impl Registry {
     /// The calling worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
-    pub(crate) fn unregister_worker(&self, index: Index) {
-        let record = self.record(index);
-        // SAFETY: own record, alive.
-        let user = unsafe { record.user() };
+    pub(crate) fn unregister_worker(&self, own: OwnTask<'_>) {
+        let (index, user) = (own.index(), own.task());
         loop {
             // A spare that nobody consumed goes to its server. A judge may still consume it up to
             // here.
             if let Some(armed) = self.disarm(user.tid()) {
                 self.requeue(armed);
             }
-            let run = record.run();
+            let run = own.run();
             match run.phase() {
                 Phase::Plain => break,
                 // A thread that ends after it had left RUNNING, and was picked: it will not come to
                 // the gate, so the slot is taken here, to be given back.
                 Phase::Dispatched | Phase::Successor => {
-                    self.acknowledge(index, run);
+                    self.acknowledge(&own, run);
                 }
                 // Out of the slot as its own dispatcher would take it.
                 _ => {
                     if let Ok(out) = self.take_out(index) {
                         // Or picked meanwhile.
-                        let _ = record.step(out, out.to(Phase::Plain));
+                        let _ = own.step(out, out.to(Phase::Plain));
                     }
                 }
             }
@@ -65,15 +63,13 @@ impl Registry {
     }
 
     /// The calling server goes: its workers become ordinary threads, their events are dropped.
-    pub(crate) fn unregister_server(&self, index: Index) {
-        let record = self.record(index);
-        // SAFETY: own record, alive.
-        let user = unsafe { record.user() };
-        let tid = record.tid.load(SeqCst);
+    pub(crate) fn unregister_server(&self, own: OwnTask<'_>) {
+        let (index, user) = (own.index(), own.task());
+        let tid = own.tid.load(SeqCst);
         // From here on no pins, so no new events; those who had one are done.
         self.close(index);
         // The holder of the slot.
-        let slot = Slot(record.slot.swap(Slot::DEAD.0, SeqCst));
+        let slot = Slot(own.slot.swap(Slot::DEAD.0, SeqCst));
         if slot.tag() == Tag::Held {
             self.detach_holder(slot.index(), slot.epoch());
         }

@@ -10,7 +10,7 @@ use super::{
     clock::now,
     failure::{Failure, NO_TASK},
     packed::{Index, Phase, Run, Slot},
-    record::{Counts, status},
+    record::{Counts, Record, status},
     registry::Registry,
 };
 use crate::{
@@ -168,8 +168,7 @@ impl Registry {
 
     /// Statistics where the end of a block is seen: at the worker's checkpoint, or when it is
     /// adopted. One that was preempted was not blocked.
-    pub(crate) fn end_of_block(&self, index: Index) {
-        let worker = self.record(index);
+    pub(crate) fn end_of_block(&self, worker: &Record) {
         let since = worker.blocked_since.load(Relaxed);
         if since == 0 {
             return;

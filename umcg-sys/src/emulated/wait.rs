@@ -6,9 +6,9 @@ use super::{
         DEADLINE_PASSED, Failure, INVALID_STATE, NO_TARGET, NOT_REGISTERED, OWN_TARGET,
         SERVER_GONE, SLOT_HELD, TARGET_GONE, TARGET_IS_SERVER, WORKER_WITH_DEADLINE,
     },
-    packed::{Index, Phase, Run, Slot, Tag},
+    packed::{Phase, Run, Slot, Tag},
     record::status,
-    registry::{RecordGuard, Registry},
+    registry::{OwnTask, RecordGuard, Registry},
     user_state::set_user_running,
 };
 use crate::{
@@ -18,9 +18,9 @@ use crate::{
 
 impl Registry {
     /// `wait` of a server.
-    pub(crate) fn wait_server(&self, index: Index, deadline: Deadline) -> Result<(), Failure> {
+    pub(crate) fn wait_server(&self, own: &OwnTask<'_>, deadline: Deadline) -> Result<(), Failure> {
         // Own record, alive.
-        let Some(server) = self.guard(index, status::SERVER) else {
+        let Some(server) = self.guard(own.index(), status::SERVER) else {
             return Err(NOT_REGISTERED);
         };
         let task = server.task();
@@ -36,14 +36,14 @@ impl Registry {
             server.runnable_waiting.store(1, SeqCst);
         }
 
-        let own = server.tid.load(SeqCst);
+        let own_tid = server.tid.load(SeqCst);
         let next = task.next_tid();
         let mut slot = server.slot();
         if slot.tag() == Tag::Server && slot.index() != 0 {
             // News: a worker left the slot while this server was awake, and a sentinel that gave
             // it back leaves the booking, and the state, to us.
             slot = self.report_last_holder(&server, slot);
-            if next == 0 || next == own {
+            if next == 0 || next == own_tid {
                 let _ = task.transition(state::RUNNABLE, state::RUNNING);
                 return Ok(());
             }
@@ -55,7 +55,7 @@ impl Registry {
                 // It may have taken the idle slot by itself, and work that woke us wakes nobody
                 // again: who watches is told here.
                 self.notify_monitor_if_work(&server);
-                if next == 0 || next == own {
+                if next == 0 || next == own_tid {
                     Ok(())
                 } else if self.record(slot.index()).tid.load(SeqCst) == next {
                     // It runs already: that is what was wanted. Or it has left, was published,
@@ -72,7 +72,7 @@ impl Registry {
                     Err(SLOT_HELD)
                 }
             }
-            Tag::Server if next == 0 || next == own => {
+            Tag::Server if next == 0 || next == own_tid => {
                 // From here on an unblocked worker may take the slot by itself. Only the server
                 // leaves SERVER, so this cannot fail.
                 server.move_slot(slot, Slot::IDLE);
@@ -182,18 +182,19 @@ impl Registry {
     }
 
     /// `wait` of a worker: to its server, or to the worker in its `next_tid`.
-    pub(crate) fn wait_worker(&self, index: Index, deadline: Deadline) -> Result<(), Failure> {
+    pub(crate) fn wait_worker(&self, own: &OwnTask<'_>, deadline: Deadline) -> Result<(), Failure> {
+        let index = own.index();
         let Some(worker) = self.guard(index, status::WORKER) else {
             return Err(NOT_REGISTERED);
         };
         let task = worker.task();
         let next = task.next_tid();
-        let own = worker.tid.load(SeqCst);
+        let own_tid = worker.tid.load(SeqCst);
         if deadline.is_some() {
-            return self.refuse(&worker, WORKER_WITH_DEADLINE);
+            return self.refuse(own, WORKER_WITH_DEADLINE);
         }
-        if next == own || (next == 0 && task.server_tid() == own) {
-            return self.refuse(&worker, OWN_TARGET);
+        if next == own_tid || (next == 0 && task.server_tid() == own_tid) {
+            return self.refuse(own, OWN_TARGET);
         }
         let word = task.state_word().load(SeqCst);
         match word & state::STATE_MASK {
@@ -203,13 +204,13 @@ impl Registry {
             // ourselves, the gate wants us OUT.
             state::RUNNING => {
                 let _ = self.take_out(index);
-                return self.sleep_worker(worker);
+                return self.sleep_worker(own, worker);
             }
             state::RUNNABLE => {}
             // It never left RUNNING: a verdict, or the late mirror of an earlier one.
             state::BLOCKED => {
                 drop(worker);
-                return self.checkpoint(index);
+                return self.checkpoint(own);
             }
             _ => return Err(INVALID_STATE),
         }
@@ -219,32 +220,32 @@ impl Registry {
                 Phase::Acked => {
                     let host = worker.host.load(SeqCst);
                     let Some(server) = self.guard(host, status::SERVER) else {
-                        return self.server_gone(&worker);
+                        return self.server_gone(own);
                     };
                     // Published, and re-homed by a server that picked it since: what is in
                     // `next_tid` then is what that one arms it with, and no choice of its own.
-                    let own = task.server_tid() == server.tid.load(SeqCst);
-                    if next == 0 || next == server.tid.load(SeqCst) || !own {
+                    let hosted_here = task.server_tid() == server.tid.load(SeqCst);
+                    if next == 0 || next == server.tid.load(SeqCst) || !hosted_here {
                         let out = run.naming(0).to(Phase::Out);
                         if worker.step(run, out).is_ok() {
-                            if own {
+                            if hosted_here {
                                 task.clear_next_tid(next);
                             }
                             self.release_slot(host, index, run);
                             drop(server);
-                            return self.sleep_worker(worker);
+                            return self.sleep_worker(own, worker);
                         }
                         continue;
                     }
                     match self.hand_off(&worker, &server, run, next) {
                         Ok(true) => {
                             drop(server);
-                            return self.sleep_worker(worker);
+                            return self.sleep_worker(own, worker);
                         }
                         Ok(false) => {}
                         Err(failure) => {
                             drop(server);
-                            return self.refuse(&worker, failure);
+                            return self.refuse(own, failure);
                         }
                     }
                 }
@@ -271,11 +272,11 @@ impl Registry {
                     if let Some(server) = self.server(task.server_tid()) {
                         self.notify_server(&server);
                     }
-                    return self.sleep_worker(worker);
+                    return self.sleep_worker(own, worker);
                 }
                 // Picked.
-                Phase::Dispatched | Phase::Successor => return self.sleep_worker(worker),
-                Phase::Plain => return self.server_gone(&worker),
+                Phase::Dispatched | Phase::Successor => return self.sleep_worker(own, worker),
+                Phase::Plain => return self.server_gone(own),
             }
         }
     }
@@ -362,46 +363,43 @@ impl Registry {
     }
 
     /// Through the gate. The pin on the own record is not kept while asleep.
-    fn sleep_worker(&self, worker: RecordGuard<'_>) -> Result<(), Failure> {
-        let index = worker.index();
+    fn sleep_worker(&self, own: &OwnTask<'_>, worker: RecordGuard<'_>) -> Result<(), Failure> {
         drop(worker);
-        self.sleep_in_gate(index)
+        self.sleep_in_gate(own)
     }
 
     /// `wait` with arguments that mean nothing.
-    pub(crate) fn refuse_wait(&self, index: Index, failure: Failure) -> Result<(), Failure> {
-        if let Some(worker) = self.guard(index, status::WORKER) {
-            return self.refuse(&worker, failure);
+    pub(crate) fn refuse_wait(&self, own: &OwnTask<'_>, failure: Failure) -> Result<(), Failure> {
+        if own.status.load(Relaxed) == status::WORKER {
+            return self.refuse(own, failure);
         }
-        // SAFETY: own record, alive.
-        let server = unsafe { self.record(index).user() };
-        let _ = server.transition(state::RUNNABLE, state::RUNNING);
+        let _ = own.task().transition(state::RUNNABLE, state::RUNNING);
         Err(failure)
     }
 
     /// Back to RUNNING with an error; if somebody picked the worker meanwhile, through the gate.
-    fn refuse(&self, worker: &RecordGuard<'_>, failure: Failure) -> Result<(), Failure> {
-        let task = worker.task();
+    fn refuse(&self, own: &OwnTask<'_>, failure: Failure) -> Result<(), Failure> {
+        let task = own.task();
         if task.transition(state::RUNNABLE, state::RUNNING).is_err()
             && task.state_word().load(SeqCst) & state::CLAIMED != 0
         {
-            let _ = self.take_out(worker.index());
-            self.sleep_in_gate(worker.index())?;
+            let _ = self.take_out(own.index());
+            self.sleep_in_gate(own)?;
         }
         Err(failure)
     }
 
     /// The slot's server is gone: the worker is an ordinary thread from here on.
-    fn server_gone(&self, worker: &RecordGuard<'_>) -> Result<(), Failure> {
+    fn server_gone(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
         loop {
-            let run = worker.run();
+            let run = own.run();
             match run.phase() {
-                Phase::Dispatched | Phase::Successor => return self.sleep_in_gate(worker.index()),
-                _ if worker.step(run, run.naming(0).to(Phase::Plain)).is_ok() => break,
+                Phase::Dispatched | Phase::Successor => return self.sleep_in_gate(own),
+                _ if own.step(run, run.naming(0).to(Phase::Plain)).is_ok() => break,
                 _ => {}
             }
         }
-        set_user_running(worker.task());
+        set_user_running(own.task());
         Err(SERVER_GONE)
     }
 }

@@ -7,13 +7,13 @@ use super::{Judge, Model, Phase, check, check_large, status};
 impl Model {
     /// The monitor adopts into the slot of the server, whoever holds it.
     pub(super) fn adopt(&self, server: u32) -> bool {
-        let pin = self.registry.guard(server, status::SERVER).unwrap();
-        let slot = pin.slot();
+        let guard = self.registry.guard(server, status::SERVER).unwrap();
+        let slot = guard.slot();
         let run = self.run(slot.index());
         slot.is_held()
             && run.phase() == Phase::Acked
             && run.epoch() == slot.epoch()
-            && self.registry.adopt(&pin, slot.index(), run, |_| true)
+            && self.registry.adopt(&guard, slot.index(), run, |_| true)
     }
 }
 
@@ -112,7 +112,7 @@ fn b06_an_adoption_that_was_called_off_leaves_a_stolen_worker_alone() {
             m.task(pick).set_server_tid(2);
             m.task(2).begin_drain();
             m.task(2).set_next_tid(pick);
-            m.registry.wait_server(2, None).unwrap();
+            m.registry.wait_server(&m.own(2), None).unwrap();
         }
         worker.join().unwrap();
         monitor.join().unwrap();

@@ -96,7 +96,7 @@ fn a09_the_next_in_the_record_of_a_spare_is_not_armed() {
         let plain = run.phase() == Phase::Out
             && m.registry.record(3).step(run, run.to(Phase::Plain)).is_ok();
         if plain {
-            m.registry.unregister_worker(3);
+            m.registry.unregister_worker(m.own(3));
             assert_ne!(m.run(2).index(), 3, "armed with whoever comes next");
         }
         judge.join().unwrap();
@@ -142,7 +142,7 @@ fn a09_a_switch_that_stops_anywhere_is_finished_by_the_worker() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.checkpoint(2).unwrap();
+                m.registry.checkpoint(&m.own(2)).unwrap();
                 m.holds(2);
                 // The verdict may not have been given; then the spare is still here.
                 if let Some(spare) = m.registry.disarm(2) {
@@ -218,7 +218,7 @@ fn a09_a_late_switch_completes_no_other_dispatch() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(3).unwrap();
+                m.registry.sleep_in_gate(&m.own(3)).unwrap();
                 assert_eq!(m.run(3).index(), 4, "its spare is lost");
                 m.finish(3);
             })
@@ -242,17 +242,17 @@ fn a09_a_wait_for_ones_own_spare_that_was_consumed_keeps_nothing() {
             let m = m.clone();
             thread::spawn(move || {
                 while !m.task(2).leave() {
-                    m.registry.checkpoint(2).unwrap();
+                    m.registry.checkpoint(&m.own(2)).unwrap();
                 }
                 if m.task(2).next_tid() == 3 {
                     m.inboxes[1].fetch_or(1 << 2, SeqCst);
-                    match m.registry.wait_worker(2, None) {
+                    match m.registry.wait_worker(&m.own(2), None) {
                         Ok(()) => assert_eq!(m.task(2).next_tid(), 0),
                         Err(failure) => panic!("{failure:?}"),
                     }
                 } else {
                     m.inboxes[1].fetch_or(1 << 2, SeqCst);
-                    m.registry.wait_worker(2, None).unwrap();
+                    m.registry.wait_worker(&m.own(2), None).unwrap();
                 }
                 m.holds(2);
                 m.finish(2);
@@ -278,7 +278,7 @@ fn a09_a_spare_does_not_overtake_who_waits() {
         let m = Model::new(1, &[1, 1, 1]);
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
-        m.registry.enqueue_self(4).unwrap();
+        m.registry.enqueue_self(&m.own(4)).unwrap();
         assert!(m.registry.judge(2, run, Judge::Sentinel));
         assert_eq!(m.run(2).phase(), Phase::Judged);
         assert_eq!(m.run(3).phase(), Phase::Out);
@@ -295,13 +295,16 @@ fn a09_a_worker_of_another_server_is_refused() {
         m.sleeps(2);
         assert!(m.task(3).leave());
         m.task(3).set_next_tid(4);
-        let (errno, _) = m.registry.wait_worker(3, None).unwrap_err();
+        let (errno, _) = m.registry.wait_worker(&m.own(3), None).unwrap_err();
         assert_eq!(errno, libc::EBUSY);
         assert_eq!(m.task(3).state(), state::RUNNING);
         assert_eq!(m.task(3).next_tid(), 4);
         assert_eq!(m.task(4).state(), state::RUNNABLE);
         m.task(2).set_next_tid(3);
-        assert_eq!(m.registry.wait_server(2, None).unwrap_err().0, libc::EBUSY);
+        assert_eq!(
+            m.registry.wait_server(&m.own(2), None).unwrap_err().0,
+            libc::EBUSY
+        );
         m.holds(3);
     });
 }
@@ -321,10 +324,10 @@ fn a10_a_worker_is_not_its_own_target() {
             let m = m.clone();
             thread::spawn(move || {
                 while !m.task(2).leave() {
-                    m.registry.checkpoint(2).unwrap();
+                    m.registry.checkpoint(&m.own(2)).unwrap();
                 }
                 m.task(2).set_next_tid(2);
-                let (errno, _) = m.registry.wait_worker(2, None).unwrap_err();
+                let (errno, _) = m.registry.wait_worker(&m.own(2), None).unwrap_err();
                 assert_eq!(errno, libc::EINVAL);
                 assert_ne!(m.task(2).state(), state::RUNNABLE);
                 m.one_checkpoint(2);

@@ -26,7 +26,7 @@ use super::{
     memory::Memory,
     packed::{Index, Phase, Run, Slot, Tag},
     record::status,
-    registry::Registry,
+    registry::{OwnTask, Registry},
     repair::Repair,
     verdict::Judge,
 };
@@ -137,6 +137,12 @@ impl Model {
     fn task(&self, index: Index) -> &UmcgTask {
         // SAFETY: alive as long as the model.
         unsafe { &*self.tasks[index as usize] }
+    }
+
+    /// The task of the calling thread: a scenario has one thread for each task that makes calls.
+    fn own(&self, index: Index) -> OwnTask<'_> {
+        // SAFETY: the task lives as long as the model, and one thread at a time makes its calls.
+        unsafe { self.registry.own_task(index) }
     }
 
     /// The tid of a worker that a list handed out.
@@ -261,7 +267,7 @@ impl Model {
     /// A worker from its gate to its end.
     fn one_task(&self, worker: Index) {
         self.registry
-            .sleep_in_gate(worker)
+            .sleep_in_gate(&self.own(worker))
             .expect("the server lives");
         self.holds(worker);
         self.finish(worker);
@@ -269,7 +275,9 @@ impl Model {
 
     /// A worker that returns from the kernel, stops at its checkpoint, and ends.
     fn one_checkpoint(&self, worker: Index) {
-        self.registry.checkpoint(worker).expect("the server lives");
+        self.registry
+            .checkpoint(&self.own(worker))
+            .expect("the server lives");
         self.holds(worker);
         self.finish(worker);
     }
@@ -294,11 +302,13 @@ impl Model {
     /// A worker leaves RUNNING, queues itself for that server, and waits until it is picked.
     fn hand_over(&self, worker: Index, server: Index) {
         while !self.task(worker).leave() {
-            self.registry.checkpoint(worker).expect("the server lives");
+            self.registry
+                .checkpoint(&self.own(worker))
+                .expect("the server lives");
         }
         self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
         self.registry
-            .wait_worker(worker, None)
+            .wait_worker(&self.own(worker), None)
             .expect("the server lives");
         self.holds(worker);
     }
@@ -308,13 +318,13 @@ impl Model {
     fn pass(&self, worker: Index, server: Index) {
         let holds = self
             .registry
-            .try_checkpoint(worker, &|| true)
+            .try_checkpoint(&self.own(worker), &|| true)
             .expect("the server lives");
         if !holds {
             self.task(worker).leave_judged();
             self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
             self.registry
-                .wait_worker(worker, None)
+                .wait_worker(&self.own(worker), None)
                 .expect("the server lives");
         }
         self.holds(worker);
@@ -350,7 +360,7 @@ impl Model {
             let held = self.slot(server).tag() == Tag::Held;
             let pick = ready.front().copied().filter(|_| picks(held));
             task.set_next_tid(pick.unwrap_or(0));
-            match self.registry.wait_server(server, None) {
+            match self.registry.wait_server(&self.own(server), None) {
                 Ok(()) => {
                     assert_eq!(task.state(), state::RUNNING);
                     if pick.is_some() && task.next_tid() == 0 {
@@ -380,7 +390,7 @@ impl Model {
             };
             self.task(server).set_next_tid(pick);
             self.registry
-                .wait_server(server, None)
+                .wait_server(&self.own(server), None)
                 .expect("a worker that is ours");
             if self.task(server).next_tid() != 0 {
                 ready.push_front(pick);

@@ -54,13 +54,13 @@ fn sleep_cell_a_sentinel_sees_a_dispatch() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(2).unwrap();
+                m.registry.sleep_in_gate(&m.own(2)).unwrap();
                 // Until the sentinel has come it keeps the slot.
                 sentinel.join().unwrap();
                 m.one_checkpoint(2);
             })
         };
-        m.registry.wait_server(1, None).unwrap();
+        m.registry.wait_server(&m.own(1), None).unwrap();
         m.serve(1, &[], 1);
         worker.join().unwrap();
         m.all_out();

@@ -25,7 +25,7 @@ fn a06_a_stolen_worker_leaves_its_old_slot() {
             let m = m.clone();
             thread::spawn(move || m.serve_busily(2, 1))
         };
-        m.registry.wait_server(1, None).unwrap();
+        m.registry.wait_server(&m.own(1), None).unwrap();
         assert!(!m.slot(1).is_held(), "{:?}", m.slot(1));
         worker.join().unwrap();
         thief.join().unwrap();
@@ -85,7 +85,7 @@ fn a07_a_server_that_is_woken_early_switches_only_after_preempting() {
         let task = m.task(1);
         task.set_next_tid(3);
         // Nothing was drained, so this is the mail's loop after an early wake-up.
-        match m.registry.wait_server(1, None) {
+        match m.registry.wait_server(&m.own(1), None) {
             Ok(()) => m.serve(1, if task.next_tid() == 3 { &[3] } else { &[] }, 2),
             Err((errno, _)) => {
                 assert_eq!(errno, libc::EBUSY);
@@ -165,7 +165,7 @@ fn a03_an_idle_slot_is_taken_by_one() {
         let admitted = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.enqueue_self(3).unwrap();
+                m.registry.enqueue_self(&m.own(3)).unwrap();
                 m.one_task(3);
             })
         };
@@ -196,7 +196,7 @@ fn a03_a_slot_taken_by_its_worker_can_be_judged() {
         let returns = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.checkpoint(2).unwrap();
+                m.registry.checkpoint(&m.own(2)).unwrap();
                 m.holds(2);
                 m.one_checkpoint(2);
             })
@@ -255,7 +255,7 @@ fn idle_an_event_beside_a_leaving_worker_is_not_lost() {
         let admitted = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.enqueue_self(3).unwrap();
+                m.registry.enqueue_self(&m.own(3)).unwrap();
                 m.one_task(3);
             })
         };

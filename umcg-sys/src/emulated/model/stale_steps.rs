@@ -1,4 +1,4 @@
-//! Steps of an earlier verdict that come late: mirrors, bookings, switches, disarmings.
+//! Steps of an earlier verdict that come late: late_reports, bookings, switches, disarmings.
 
 use loom::thread;
 
@@ -6,7 +6,7 @@ use super::{Judge, Model, Phase, Run, Slot, check};
 use crate::{List, state, sync::SeqCst};
 
 /// A worker queues up while the last steps of its adopter and of an earlier judge, which write
-/// its mirror, are still to come: RUNNABLE is what stays, or nobody could pick it.
+/// its report, are still to come: RUNNABLE is what stays, or nobody could pick it.
 #[test]
 fn stale_user_states_do_not_undo_the_queueing_of_a_worker() {
     check(|| {
@@ -14,7 +14,7 @@ fn stale_user_states_do_not_undo_the_queueing_of_a_worker() {
         m.judged_in(2, 1);
         let out = m.run(2).to(Phase::Out);
         m.registry.record(2).run.store(out.0, SeqCst);
-        let mirrors = [
+        let late_reports = [
             (state::BLOCKED, state::RUNNING),
             (state::RUNNING, state::BLOCKED),
         ]
@@ -24,12 +24,14 @@ fn stale_user_states_do_not_undo_the_queueing_of_a_worker() {
                 let _ = m.task(2).transition(from, to);
             })
         });
-        m.registry.enqueue_self(2).unwrap();
-        let pin = m.registry.worker(2).unwrap();
-        m.registry.claim(&pin, 1).expect("a worker that is queued");
-        drop(pin);
-        for mirror in mirrors {
-            mirror.join().unwrap();
+        m.registry.enqueue_self(&m.own(2)).unwrap();
+        let guard = m.registry.worker(2).unwrap();
+        m.registry
+            .claim(&guard, 1)
+            .expect("a worker that is queued");
+        drop(guard);
+        for report in late_reports {
+            report.join().unwrap();
         }
     });
 }
@@ -50,11 +52,13 @@ fn stale_report_makes_no_call_of_a_running_worker_fail() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.checkpoint(2).unwrap();
-                m.registry.wait_worker(2, None).expect("RUNNING, or judged");
-                m.registry.checkpoint(2).unwrap();
-                assert!(!m.registry.has_left(2), "of a worker that did not");
-                m.registry.unregister_worker(2);
+                m.registry.checkpoint(&m.own(2)).unwrap();
+                m.registry
+                    .wait_worker(&m.own(2), None)
+                    .expect("RUNNING, or judged");
+                m.registry.checkpoint(&m.own(2)).unwrap();
+                assert!(!m.registry.has_left(&m.own(2)), "of a worker that did not");
+                m.registry.unregister_worker(m.own(2));
                 m.end();
             })
         };
@@ -76,15 +80,15 @@ fn stale_return_finds_no_spare_that_has_ended() {
         let spare = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(3).unwrap();
-                m.registry.unregister_worker(3);
+                m.registry.sleep_in_gate(&m.own(3)).unwrap();
+                m.registry.unregister_worker(m.own(3));
                 m.end();
             })
         };
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.checkpoint(2).unwrap();
+                m.registry.checkpoint(&m.own(2)).unwrap();
                 assert_eq!(m.task(2).next_tid(), 0);
                 m.finish(2);
             })
@@ -106,7 +110,7 @@ fn stale_successor_leaves_the_next_arming_alone() {
         // Worker 2 has consumed worker 4 by now, after worker 3.
         let verdict = m.runs_armed(2, 1, 4).to(Phase::Switched);
         m.registry.record(2).run.store(verdict.0, SeqCst);
-        let relief = {
+        let successor = {
             let m = m.clone();
             thread::spawn(move || m.registry.report_block_of_predecessor(2, 3))
         };
@@ -116,7 +120,7 @@ fn stale_successor_leaves_the_next_arming_alone() {
         m.registry.record(2).step(verdict, out).unwrap();
         m.task(2).set_next_tid(4);
         m.registry.record(2).step(out, out.naming(4)).unwrap();
-        relief.join().unwrap();
+        successor.join().unwrap();
         assert_eq!(m.task(2).next_tid(), 4, "its spare is forgotten");
     });
 }
@@ -158,7 +162,7 @@ fn stale_disarming_leaves_the_report_of_a_block() {
         let run = m.runs_armed(2, 1, 3);
         m.sleeps(1);
         // Somebody waits, so that the block does not consume the spare.
-        m.registry.enqueue_self(4).unwrap();
+        m.registry.enqueue_self(&m.own(4)).unwrap();
         let judge = {
             let m = m.clone();
             thread::spawn(move || {
@@ -223,7 +227,7 @@ fn stale_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
                 m.task(3).set_next_tid(2);
                 m.inboxes[2].fetch_or(1 << 3, SeqCst);
                 // Picked before it got there; or EBUSY, or ESRCH when its old server is gone.
-                if let Err((errno, why)) = m.registry.wait_worker(3, None) {
+                if let Err((errno, why)) = m.registry.wait_worker(&m.own(3), None) {
                     assert!(matches!(errno, libc::EBUSY | libc::ESRCH), "{why}");
                 }
                 m.task(3).set_next_tid(0);
@@ -233,7 +237,7 @@ fn stale_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
         };
         let ends = {
             let m = m.clone();
-            thread::spawn(move || m.registry.unregister_server(1))
+            thread::spawn(move || m.registry.unregister_server(m.own(1)))
         };
         while m.inboxes[2].load(SeqCst) == 0 {
             thread::yield_now();
@@ -241,17 +245,17 @@ fn stale_pick_of_a_refused_worker_does_not_hold_up_its_old_server() {
         // It is the second server's from here on. A switch to it that comes to nothing: claimed,
         // and given up.
         m.task(3).set_server_tid(2);
-        let pin = m.registry.worker(3).unwrap();
-        if m.registry.claim(&pin, 2).is_ok() {
-            m.registry.unclaim(&pin);
+        let guard = m.registry.worker(3).unwrap();
+        if m.registry.claim(&guard, 2).is_ok() {
+            m.registry.unclaim(&guard);
         }
-        drop(pin);
+        drop(guard);
         ends.join().unwrap();
         while !m.all_done(1) {
             m.task(2).begin_drain();
             m.task(2).set_next_tid(3);
             // It may have taken itself back, and ended by now.
-            if m.registry.wait_server(2, None).is_err() {
+            if m.registry.wait_server(&m.own(2), None).is_err() {
                 thread::yield_now();
             }
         }
@@ -275,7 +279,7 @@ fn stale_switch_is_not_taken_for_the_next_arming() {
                 assert_eq!(m.registry.disarm(3), None, "consumed");
                 assert!(m.task(3).leave());
                 m.inboxes[2].fetch_or(1 << 3, SeqCst);
-                m.registry.wait_worker(3, None).unwrap();
+                m.registry.wait_worker(&m.own(3), None).unwrap();
                 let mine = m.registry.disarm(3) == Some(5);
                 m.finish(3);
                 mine
@@ -295,7 +299,7 @@ fn stale_switch_is_not_taken_for_the_next_arming() {
             m.task(2).begin_drain();
             m.task(2).set_next_tid(3);
             told |= is_told();
-            if m.registry.wait_server(2, None).is_err() {
+            if m.registry.wait_server(&m.own(2), None).is_err() {
                 thread::yield_now();
             }
         }

@@ -43,7 +43,7 @@ fn take_over_with_a_judge_that_stops_anywhere() {
         let returns = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.checkpoint(2).expect("the server lives");
+                m.registry.checkpoint(&m.own(2)).expect("the server lives");
                 m.holds(2);
                 m.finish(2);
                 // The holder is back, too.
@@ -85,7 +85,7 @@ fn take_over_leaves_the_holders_spare_alone() {
         let holder = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.checkpoint(3).expect("the server lives");
+                m.registry.checkpoint(&m.own(3)).expect("the server lives");
                 m.holds(3);
                 if let Some(armed) = m.registry.disarm(3) {
                     m.inboxes[1].fetch_or(1 << armed, SeqCst);
@@ -169,7 +169,7 @@ fn take_over_does_not_overtake_a_waiting_worker() {
         m.runs_in(3, 1);
         m.sleeps_with_take_over(1);
         m.registry.record(1).runnable_waiting.store(1, SeqCst);
-        assert_eq!(m.registry.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.registry.try_checkpoint(&m.own(2), &|| true), Ok(false));
         assert_eq!(m.slot(1).tag(), Tag::Server);
         assert_eq!(m.task(1).state(), state::RUNNING, "the server sleeps on");
         assert_eq!(m.task(3).state(), state::BLOCKED, "not booked");
@@ -184,7 +184,7 @@ fn take_over_needs_the_servers_permission() {
         m.judged_in(2, 1);
         let holder = m.runs_in(3, 1);
         m.sleeps(1);
-        assert_eq!(m.registry.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.registry.try_checkpoint(&m.own(2), &|| true), Ok(false));
         assert_eq!(m.run(3), holder);
     });
 }
@@ -209,7 +209,7 @@ fn idle_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
                 let m = m.clone();
                 thread::spawn(move || {
                     m.registry
-                        .try_checkpoint(2, &|| true)
+                        .try_checkpoint(&m.own(2), &|| true)
                         .expect("the server lives");
                     m.registry.disarm(2)
                 })
@@ -239,7 +239,7 @@ fn take_over_that_is_stale_judges_no_later_dispatch() {
         let slot = Slot::held(4, later.epoch());
         m.registry.record(2).slot.store(slot.0, SeqCst);
         m.sleeps_with_take_over(1);
-        assert_eq!(m.registry.try_checkpoint(3, &|| true), Ok(false));
+        assert_eq!(m.registry.try_checkpoint(&m.own(3), &|| true), Ok(false));
         assert_eq!((m.run(4), m.slot(2)), (later, slot));
     });
 }

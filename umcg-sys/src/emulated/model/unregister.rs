@@ -16,7 +16,7 @@ fn a11_nobody_touches_a_worker_that_has_unregistered() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.unregister_worker(2);
+                m.registry.unregister_worker(m.own(2));
                 m.scribble(2);
                 m.end();
             })
@@ -47,11 +47,11 @@ fn a11_a_late_judge_changes_nothing_for_the_next_in_the_record() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.unregister_worker(2);
+                m.registry.unregister_worker(m.own(2));
                 let (task, tid) = (m.tasks[2], 2);
                 m.task(2).set_server_tid(1);
                 assert_eq!(m.registry.open(task, tid, status::WORKER), Some(2));
-                m.registry.enqueue_self(2).unwrap();
+                m.registry.enqueue_self(&m.own(2)).unwrap();
                 m.one_task(2);
             })
         };
@@ -76,7 +76,7 @@ fn a11_a_late_event_on_an_earlier_servers_list_is_taken_off() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.unregister_worker(3);
+                m.registry.unregister_worker(m.own(3));
                 m.scribble(3);
                 m.end();
             })
@@ -87,7 +87,7 @@ fn a11_a_late_event_on_an_earlier_servers_list_is_taken_off() {
         };
         // It has drained already, and idles.
         m.task(1).begin_drain();
-        m.registry.wait_server(1, None).unwrap();
+        m.registry.wait_server(&m.own(1), None).unwrap();
         m.serve(1, &[], 1);
         worker.join().unwrap();
         other.join().unwrap();
@@ -105,7 +105,7 @@ fn end_of_a_worker_leaves_its_spare_to_the_server() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.unregister_worker(2);
+                m.registry.unregister_worker(m.own(2));
                 m.scribble(2);
                 m.end();
             })
@@ -136,16 +136,16 @@ fn end_a_worker_on_its_way_into_the_gate_sees_that_its_server_is_gone() {
             let m = m.clone();
             thread::spawn(move || {
                 let gone = if m.task(2).leave() {
-                    m.registry.wait_worker(2, None)
+                    m.registry.wait_worker(&m.own(2), None)
                 } else {
-                    m.registry.checkpoint(2)
+                    m.registry.checkpoint(&m.own(2))
                 };
                 assert_eq!(gone.unwrap_err().0, libc::ESRCH);
                 assert_eq!(m.run(2).phase(), Phase::Plain);
                 assert_eq!(m.task(2).state(), state::RUNNING);
             })
         };
-        m.registry.unregister_server(1);
+        m.registry.unregister_server(m.own(1));
         m.scribble(1);
         worker.join().unwrap();
     });
@@ -160,12 +160,12 @@ fn end_a_worker_that_unblocks_sees_that_its_server_is_gone() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                let gone = m.registry.checkpoint(2);
+                let gone = m.registry.checkpoint(&m.own(2));
                 assert_eq!(gone.unwrap_err().0, libc::ESRCH);
                 assert_eq!(m.run(2).phase(), Phase::Plain);
             })
         };
-        m.registry.unregister_server(1);
+        m.registry.unregister_server(m.own(1));
         m.scribble(1);
         worker.join().unwrap();
         assert!(!m.task(2).is_linked(crate::List::Runnable));
@@ -183,8 +183,8 @@ fn end_a_spare_sees_that_its_server_is_gone() {
             let m = m.clone();
             thread::spawn(move || {
                 // It may have run in the slot before the server went.
-                if m.registry.sleep_in_gate(3).is_ok() {
-                    m.registry.checkpoint(3).err();
+                if m.registry.sleep_in_gate(&m.own(3)).is_ok() {
+                    m.registry.checkpoint(&m.own(3)).err();
                     while m.run(3).phase() != Phase::Plain {
                         thread::yield_now();
                     }
@@ -195,7 +195,7 @@ fn end_a_spare_sees_that_its_server_is_gone() {
             let m = m.clone();
             thread::spawn(move || m.sentinel(1, steps))
         };
-        m.registry.unregister_server(1);
+        m.registry.unregister_server(m.own(1));
         m.scribble(1);
         spare.join().unwrap();
         judge.join().unwrap();
@@ -211,11 +211,11 @@ fn end_of_a_worker_that_was_picked_gives_the_slot_back() {
         let m = Model::new(1, &[1]);
         let worker = {
             let m = m.clone();
-            thread::spawn(move || m.registry.unregister_worker(2))
+            thread::spawn(move || m.registry.unregister_worker(m.own(2)))
         };
         m.task(1).begin_drain();
         m.task(1).set_next_tid(2);
-        if let Err((errno, why)) = m.registry.wait_server(1, None) {
+        if let Err((errno, why)) = m.registry.wait_server(&m.own(1), None) {
             assert_eq!(errno, libc::ESRCH, "{why}");
         }
         worker.join().unwrap();
@@ -244,7 +244,7 @@ fn a12_a_worker_that_joins_a_queued_child_gives_its_slot_to_it() {
         let child = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(3).unwrap();
+                m.registry.sleep_in_gate(&m.own(3)).unwrap();
                 finished.store(1, SeqCst);
                 finished.wake();
                 m.finish(3);

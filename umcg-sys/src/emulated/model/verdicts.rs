@@ -62,7 +62,7 @@ fn a01_a_dispatch_is_judged_only_once_it_runs() {
         let worker = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(2).unwrap();
+                m.registry.sleep_in_gate(&m.own(2)).unwrap();
                 m.one_checkpoint(2);
             })
         };
@@ -221,10 +221,10 @@ fn a08_the_choice_of_a_worker_judged_on_its_way_into_wait_is_not_lost() {
             let m = m.clone();
             thread::spawn(move || {
                 while !m.task(2).leave() {
-                    m.registry.checkpoint(2).unwrap();
+                    m.registry.checkpoint(&m.own(2)).unwrap();
                 }
                 m.task(2).set_next_tid(3);
-                m.registry.wait_worker(2, None).unwrap();
+                m.registry.wait_worker(&m.own(2), None).unwrap();
                 m.holds(2);
                 assert_eq!(m.task(2).next_tid(), 0);
                 m.finish(2);
@@ -233,7 +233,7 @@ fn a08_the_choice_of_a_worker_judged_on_its_way_into_wait_is_not_lost() {
         let chosen = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(3).unwrap();
+                m.registry.sleep_in_gate(&m.own(3)).unwrap();
                 m.holds(3);
                 m.inboxes[1].fetch_or(1 << 2, SeqCst);
                 m.finish(3);
@@ -259,11 +259,11 @@ fn a08_a_checkpoint_between_leave_and_wait_queues_nothing() {
             let m = m.clone();
             thread::spawn(move || {
                 while !m.task(2).leave() {
-                    m.registry.checkpoint(2).unwrap();
+                    m.registry.checkpoint(&m.own(2)).unwrap();
                 }
                 m.inboxes[1].fetch_or(1 << 2, SeqCst);
-                m.registry.checkpoint(2).unwrap();
-                m.registry.wait_worker(2, None).unwrap();
+                m.registry.checkpoint(&m.own(2)).unwrap();
+                m.registry.wait_worker(&m.own(2), None).unwrap();
                 m.finish(2);
             })
         };
@@ -295,7 +295,7 @@ fn a08_wait_without_the_slot_takes_it_from_nobody() {
         let next = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(3).unwrap();
+                m.registry.sleep_in_gate(&m.own(3)).unwrap();
                 m.holds(3);
                 m.one_checkpoint(3);
             })
@@ -333,14 +333,14 @@ fn a13_a_preempted_spinner_lets_the_owner_of_the_lock_run() {
         let owner = {
             let m = m.clone();
             thread::spawn(move || {
-                m.registry.sleep_in_gate(3).unwrap();
+                m.registry.sleep_in_gate(&m.own(3)).unwrap();
                 m.holds(3);
                 locked.store(false, SeqCst);
                 m.finish(3);
             })
         };
         // The deadline passes, with somebody waiting.
-        let timeout = m.registry.wait_server(1, Some(1)).unwrap_err();
+        let timeout = m.registry.wait_server(&m.own(1), Some(1)).unwrap_err();
         assert_eq!(timeout.0, libc::ETIMEDOUT);
         m.registry.preempt(2).unwrap();
         m.serve(1, &[3], 2);
