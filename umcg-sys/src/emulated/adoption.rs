@@ -1,4 +1,11 @@
-//! Adoption: a blocked worker that is awake again gets the slot instead of one more worker.
+//! Adoption: a worker that was judged and is awake again gets the slot, instead of one more worker.
+//!
+//! *Problem.* Workers that read a file and then compute are judged during the read, and compute
+//! unmanaged. If the monitor dispatched one more worker for each such read, all of them would soon
+//! compute at once (trace B6).
+//!
+//! *Mechanism.* Before it brings in another worker, the monitor looks at those that were judged last.
+//! One that is awake gets the slot of the holder, which sleeps.
 
 use super::{
     clock::now,
@@ -12,13 +19,19 @@ use crate::{
 };
 
 impl Registry {
-    /// Instead of a verdict that brings in one more worker: gives the slot of the sleeping
-    /// `holder` to a worker that was judged before and is awake (trace B6). `awake` says which.
+    /// Gives the slot of the sleeping `holder`, ACKED by `seen`, to a worker of this server that was
+    /// judged before and is awake, as `awake` says. False: there is none, and nothing was done.
     ///
-    /// Order of the steps, and who may interfere at each: the adopted worker goes JUDGED to
-    /// ADOPTING (from here its own checkpoint calls the adoption off, by OUT); the holder goes
-    /// ACKED to JUDGED; the slot moves from one to the other; ADOPTING becomes ACKED. Each step
-    /// that fails undoes the ones before.
+    /// The steps, and who may interfere:
+    ///
+    /// 1. The adopted worker goes from JUDGED to ADOPTING. From here on its own checkpoint may call
+    ///    the adoption off, by a step to OUT.
+    /// 2. The holder goes from ACKED to JUDGED. It may have left its slot instead.
+    /// 3. The slot moves from the holder to the adopted worker. The holder may have given it to the
+    ///    server already.
+    /// 4. The adopted worker goes from ADOPTING to ACKED.
+    ///
+    /// A step that fails undoes those before it.
     pub(crate) fn adopt(
         &self,
         server: &RecordGuard<'_>,
@@ -36,12 +49,12 @@ impl Registry {
             };
             let before = worker.run();
             if before.phase() != Phase::Judged
-                // Its armed one is being taken back; the mark must stay until that is done.
+                // Its spare is being taken back. The mark in the run word must stay until then.
                 || before.index() == index
                 || worker.task().state() != state::BLOCKED
                 || worker.task().server_tid() != server.tid.load(SeqCst)
-                // Its last slot was this one: `host` need not change, and must not, since a
-                // dispatcher may own the worker as soon as it called the adoption off.
+                // Its last slot must have been this one, since `host` is not written here: as soon as
+                // the worker has called the adoption off, a dispatcher may own it and write `host`.
                 || worker.host.load(SeqCst) != server.index()
                 || !awake(&worker)
             {
@@ -56,21 +69,21 @@ impl Registry {
             let verdict = seen.to(Phase::Judged);
             self.record(holder).blocked_since.store(now(), Relaxed);
             if self.record(holder).step(seen, verdict).is_err() {
-                // The holder left by itself; nothing to adopt into. If this fails the adopted
-                // one is at its checkpoint, which is as good.
+                // The holder left its slot by itself, so there is no slot to give. If this CAS fails
+                // the adopted worker has reached its checkpoint, which is as good.
                 let _ = worker.step(adopting, adopting.to(Phase::Judged));
                 return false;
             }
             Counts::bump(&server.counts.monitor);
             let named = Slot::held(index, adopting.epoch());
             if !server.move_slot(Slot::held(holder, seen.epoch()), named) {
-                // The holder woke and carried its own verdict out.
+                // The holder woke up and gave the slot to the server.
                 let _ = worker.step(adopting, adopting.to(Phase::Judged));
             } else if worker.step(adopting, adopting.to(Phase::Acked)).is_ok() {
                 Counts::bump(&server.counts.adopted);
                 let _ = worker.task().transition(state::BLOCKED, state::RUNNING);
             } else if server.move_slot(named, Slot::after(index, adopting.epoch())) {
-                // It reached its checkpoint and queued up: the slot is the server's.
+                // The adopted worker reached its checkpoint and queued: the slot is the server's.
                 self.wake_server(server);
             }
             self.report_block(holder, verdict);

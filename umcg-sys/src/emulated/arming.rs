@@ -1,4 +1,14 @@
-//! The spare: a worker that is armed in another one's `next_tid` (trace A9).
+//! Arming: the spare, an idle worker that is named as the successor of a worker beforehand.
+//!
+//! *Problem.* After a block the judge would have to wake the server, and the server would have to
+//! pick and wake the next worker: two switches. And `next_tid`, where the mail has the successor, is
+//! a word that anybody may find set, long after the worker that it names went to somebody else
+//! (trace A9).
+//!
+//! *Mechanism.* At dispatch the server's choice goes from the user's `next_tid` into the run word of
+//! the dispatched worker. From then on the spare belongs to that run word. A verdict consumes it
+//! (SWITCHED), or [`Registry::disarm`] takes it back; both are a CAS of that word, so one of them
+//! wins. The user's `next_tid` is a copy, cleared when the spare has been consumed or taken back.
 
 use super::{
     packed::{Index, Phase, Run},
@@ -7,9 +17,10 @@ use super::{
 use crate::{state, sync::SeqCst};
 
 impl Registry {
-    /// The worker that the server armed in the `next_tid` of `worker`, made ready to be
-    /// switched to by a judge: OUT, placed, and hosted here. `None`: nothing armed, or not one
-    /// that this server may arm.
+    /// Prepares the worker in the `next_tid` of `worker` as its spare: OUT, moved to the server's
+    /// CPU, with this server as its host. `None`: there is none, or this server may not arm it.
+    ///
+    /// The caller puts the spare's index into the run word, and keeps the guard until then.
     pub(crate) fn arm(
         &self,
         server: &RecordGuard<'_>,
@@ -19,24 +30,26 @@ impl Registry {
         if tid == 0 || tid == worker.tid.load(SeqCst) {
             return None;
         }
-        let armed = self.worker(tid)?;
-        let task = armed.task();
+        let spare = self.worker(tid)?;
+        let task = spare.task();
         if task.server_tid() != server.tid.load(SeqCst) || task.state() != state::RUNNABLE {
             return None;
         }
-        self.take_out(armed.index()).ok()?;
-        self.follow_server(&armed, server);
-        armed.host.store(server.index(), SeqCst);
-        armed.armed_in.store(worker.index(), SeqCst);
-        Some(armed)
+        self.take_out(spare.index()).ok()?;
+        self.follow_server(&spare, server);
+        spare.host.store(server.index(), SeqCst);
+        spare.armed_in.store(worker.index(), SeqCst);
+        Some(spare)
     }
 
-    /// Takes the armed worker back, by the CAS that a verdict would consume it with.
+    /// Takes the spare of the worker `tid` back, by a CAS of the word with which a verdict would
+    /// consume it. `Some`: the tid of the spare, which the caller owns from here on.
     ///
-    /// The server (at a late event) and the worker itself may come here at the same time, and one
-    /// of them gets it. The word names the worker itself while `next_tid` is still to be
-    /// cleared: without that mark the other would read "names nobody, `next_tid` set", which is
-    /// what an arming that never took place leaves behind, and both would own the spare.
+    /// The server (when it wakes late) and the worker itself may call this at the same time; one of
+    /// them gets the spare. There are two words to change, the run word and `next_tid`, so the first
+    /// caller marks the run word: it names its own worker until `next_tid` is cleared. Without the
+    /// mark the second caller would find "no spare, `next_tid` set". That is what an arming leaves
+    /// behind which was never dispatched, and both callers would own the spare.
     pub(crate) fn disarm(&self, tid: u32) -> Option<u32> {
         let worker = self.worker(tid)?;
         let own = worker.index();
@@ -44,11 +57,12 @@ impl Registry {
             let run = worker.run();
             let host = worker.host.load(SeqCst);
             match run.phase() {
-                // The index of SUCCESSOR is not an armed worker.
+                // The index in SUCCESSOR is the predecessor and no spare.
                 Phase::Successor => return None,
-                // Consumed. That is carried out here and the verdict made a plain one: a worker
-                // that left RUNNING with this standing could be picked and armed anew, and
-                // whoever carried it out then would clear the new `next_tid` for the old.
+                // A verdict consumed the spare. Carry that out, and make the verdict a plain one.
+                // Otherwise the worker could leave RUNNING, be picked and be armed anew while the
+                // verdict still stands, and a thread that carries it out then would clear the new
+                // `next_tid` in place of the old one.
                 Phase::Switched => {
                     self.carry_out_verdict(host, own, run);
                     if worker.step(run, run.naming(0).to(Phase::Judged)).is_ok() {
@@ -56,32 +70,33 @@ impl Registry {
                     }
                 }
                 _ if run.index() == own => {
-                    // The other one is at it. The caller may be a worker that goes on to `wait`,
-                    // where a stale `next_tid` would be its target.
+                    // Another caller is taking the spare back. This caller may be a worker that is
+                    // about to `wait`, where an outdated `next_tid` would be its target.
                     worker.task().clear_next_tid(worker.task().next_tid());
                     return None;
                 }
                 _ if run.index() != 0 => {
                     if worker.step(run, run.naming(own)).is_ok() {
-                        let armed = self.record(run.index()).tid.load(SeqCst);
-                        worker.task().clear_next_tid(armed);
+                        let spare = self.record(run.index()).tid.load(SeqCst);
+                        worker.task().clear_next_tid(spare);
                         self.end_disarm(own, run.naming(own));
-                        return Some(armed);
+                        return Some(spare);
                     }
                 }
                 _ => {
-                    // Set, and not yet dispatched with; or left over from a verdict that did not
-                    // consume it.
-                    let armed = worker.task().next_tid();
-                    let taken = armed != 0 && worker.task().clear_next_tid(armed);
-                    return taken.then_some(armed);
+                    // `next_tid` was set and not dispatched with; or it is left over from a verdict
+                    // that did not consume the spare.
+                    let spare = worker.task().next_tid();
+                    let taken = spare != 0 && worker.task().clear_next_tid(spare);
+                    return taken.then_some(spare);
                 }
             }
         }
     }
 
-    /// Ends the mark of a `disarm`, unless the worker has dropped it by leaving its slot. A later
-    /// epoch has the mark of a later disarm: nobody is armed twice in one.
+    /// Removes the mark of a `disarm`, unless the worker has dropped it by leaving its slot. `marked`
+    /// is the run word with the mark. A mark in a later epoch belongs to a later `disarm`, since a
+    /// worker is armed once in an epoch.
     pub(crate) fn end_disarm(&self, index: Index, marked: Run) {
         let worker = self.record(index);
         loop {
@@ -96,11 +111,12 @@ impl Registry {
         }
     }
 
-    /// No run word names this worker, which is PLAIN, as its spare any more: the next task of this
-    /// record is another one. It became an ordinary thread under the arming, by the end of a
-    /// server that it belonged to before.
+    /// Removes the worker `index`, which is PLAIN and closed, from the run word that names it as its
+    /// spare. The next task in this record will be another one.
+    ///
+    /// A spare becomes PLAIN while it is armed if a server that it belonged to earlier goes away.
     pub(crate) fn forget_as_spare(&self, index: Index) {
-        // 0, or whom it was armed in last: an earlier arming has ended.
+        // 0, or the worker in which it was armed last; earlier armings have ended.
         let armed_in = self.record(index).armed_in.load(SeqCst);
         if armed_in == 0 || armed_in == index {
             return;
@@ -110,7 +126,7 @@ impl Registry {
             let run = worker.run();
             let host = worker.host.load(SeqCst);
             let to = match run.phase() {
-                // Another index.
+                // It names another spare, or none.
                 _ if run.index() != index => return,
                 Phase::Successor | Phase::Adopting | Phase::Plain => return,
                 Phase::Switched => {

@@ -1,4 +1,4 @@
-//! The one clock of the provider.
+//! The clock that deadlines, hints and statistics use.
 
 /// CLOCK_MONOTONIC in nanoseconds.
 pub(crate) fn now() -> u64 {

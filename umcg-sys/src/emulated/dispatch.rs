@@ -1,8 +1,9 @@
-//! Giving a slot to a worker, and the gate in which a worker without a slot sleeps.
+//! A dispatch: how a worker is given a slot. And how a server is woken.
 //!
-//! A dispatch is one CAS of the slot word, SERVER or IDLE or the last holder to {worker, e+1},
-//! where e is the epoch in the worker's run word. All that follows ([`Registry::complete_dispatch`]) can be
-//! derived from the two words and may be done by anyone, any number of times.
+//! The commit of a dispatch is one CAS of the slot word, from SERVER or from the last holder to
+//! HELD by {worker, e+1}, where e is the epoch in the worker's run word. What is left to do then,
+//! [`Registry::complete_dispatch`], follows from the two words alone. So any thread may do it, any
+//! number of times, and a thread that is stopped after the commit leaves nothing undone.
 
 use super::{
     failure::{Failure, NO_SERVER, NOT_RUNNABLE, OTHER_SERVER},
@@ -13,7 +14,8 @@ use super::{
 use crate::{List, state, sync::SeqCst};
 
 impl Registry {
-    /// Takes a RUNNABLE worker for the slot of the server `tid`: one CAS, exactly one winner.
+    /// Claims a RUNNABLE worker of the server `server_tid` for a dispatch: one CAS, which exactly
+    /// one claimer wins.
     pub(crate) fn claim(&self, worker: &RecordGuard<'_>, server_tid: u32) -> Result<(), Failure> {
         if worker.task().server_tid() != server_tid {
             return Err(OTHER_SERVER);
@@ -24,17 +26,17 @@ impl Registry {
             .map_err(|_| NOT_RUNNABLE)
     }
 
-    /// Gives a claim up. The worker has not passed its gate meanwhile: its run word is OUT.
+    /// Gives a claim up. The worker cannot have passed its gate meanwhile: its run word is OUT.
     pub(crate) fn unclaim(&self, worker: &RecordGuard<'_>) {
-        // Fails only for a worker that became an ordinary thread under the claim.
+        // Fails only if the worker became an ordinary thread while it was claimed.
         let _ = worker
             .task()
             .transition(state::RUNNING | state::CLAIMED, state::RUNNABLE);
     }
 
-    /// The worker leaves the slot that it held by `run`; the server gets it and is woken.
-    /// Called by whoever took the run word out of ACKED;
-    /// `host` was read before that.
+    /// Gives the slot that the worker `index` held by `run` back to its server, and wakes the
+    /// server. For the thread that took the run word out of ACKED. It has read `host` before that
+    /// step, since the worker's next dispatcher may write another one afterwards.
     pub(crate) fn release_slot(&self, host: Index, index: Index, run: Run) {
         let held = Slot::held(index, run.epoch());
         if self
@@ -45,9 +47,9 @@ impl Registry {
         }
     }
 
-    /// Wakes the server whose slot became its own when the worker left it by `run`, unless the
-    /// slot has gone on since. Whoever finds it so may do it, so that a judge that stopped
-    /// between the slot and the wake loses nothing.
+    /// Wakes the server if its slot still says "mine, after the worker `index` left it by `run`".
+    /// Any thread that finds the slot so may do this. A judge that was stopped between the slot and
+    /// the wake therefore loses nothing.
     pub(crate) fn wake_server_after(&self, host: Index, index: Index, run: Run) {
         if self.record(host).slot() == Slot::after(index, run.epoch()) {
             if let Some(server) = self.guard(host, status::SERVER) {
@@ -56,7 +58,7 @@ impl Registry {
         }
     }
 
-    /// RUNNABLE to RUNNING and the bell. Nothing if it is awake.
+    /// Makes a RUNNABLE server RUNNING and ends its sleep. A server that is awake is left alone.
     pub(crate) fn wake_server(&self, server: &RecordGuard<'_>) {
         if server
             .task()
@@ -67,14 +69,15 @@ impl Registry {
         }
     }
 
-    /// Wakes the server for an event that was just pushed, unless a worker runs in its slot
-    /// (decision G1): then that worker, or the server's own deadline, will see it.
+    /// Tells the server of an event that was just pushed: wakes it, unless a worker runs in its
+    /// slot. That worker sees the event at its next checkpoint, or the server's own deadline does.
     ///
-    /// True: a worker runs there.
+    /// True: a worker holds the slot, so the server was not woken.
     pub(crate) fn notify_server(&self, server: &RecordGuard<'_>) -> bool {
-        // After the push, which like the drain is a read-modify-write of the list: either the
-        // drain has our event, or it came first, and we see all that the server had seen by then,
-        // the slot that had become SERVER included. No fence is needed for that.
+        // No fence is needed between the push and the read of the slot. The push and the server's
+        // drain are read-modify-writes of the same word, the list's head. If the drain comes second
+        // it has our event. If it came first, our push has acquired what the server had done and
+        // seen before it, among that a slot that had become SERVER.
         loop {
             let slot = server.slot();
             match slot.tag() {
@@ -92,21 +95,24 @@ impl Registry {
         false
     }
 
-    /// Puts a runnable event of `worker` on the list of `server`: the token that it is to be
-    /// picked. True: a worker runs in the server's slot, so it was not woken.
+    /// Puts a runnable event of `worker` on the list of `server`: the token for one pick.
+    ///
+    /// True: a worker holds the server's slot, so the server was not woken.
     pub(crate) fn push_runnable(&self, server: &RecordGuard<'_>, worker: &RecordGuard<'_>) -> bool {
-        // SAFETY: both are pinned; a worker's unregister waits for its links, a server's takes
-        // all its events.
+        // SAFETY: both are guarded now. Until the event is taken, the worker's unregister waits for
+        // its links, and the server's unregister takes all its events.
         unsafe { server.task().push(List::Runnable, worker.task()) };
-        // After the push; pairs with the clear-then-look in `wait`.
+        // The push, then the flag; `wait_server` clears the flag, then looks at the list.
         server.runnable_waiting.store(1, SeqCst);
         self.notify_server(server)
     }
 
-    /// Gives the slot, which is `from`, to a worker that the caller has claimed and that is OUT
-    /// by `run`. False: it was not given, because the slot was not `from` any more (this server
-    /// went away) or because the worker became an ordinary thread (its old server did); the
-    /// slot is then the server's.
+    /// Gives the slot, which is `from`, to a worker that the caller has claimed and that is OUT by
+    /// `run`.
+    ///
+    /// False: the slot was not `from` any more because this server went away, or the worker became
+    /// an ordinary thread because its earlier server went away. In the second case the slot is the
+    /// server's afterwards.
     pub(crate) fn give_slot(
         &self,
         server: &RecordGuard<'_>,
@@ -114,15 +120,16 @@ impl Registry {
         worker: &RecordGuard<'_>,
         run: Run,
     ) -> bool {
-        // Before the slot names the worker: who reads the slot may read the host.
+        // Before the slot names the worker, because a thread that reads the slot reads the host next.
         worker.host.store(server.index(), SeqCst);
         let held = Slot::held(worker.index(), run.epoch() + 1);
         if !server.move_slot(from, held) {
             return false;
         }
         self.complete_dispatch(server, held, 0);
-        // OUT led to DISPATCHED by `complete_dispatch`, with the next epoch, or to PLAIN with this one. (PLAIN
-        // with a later one is a worker that was dispatched, ran, and ended already.)
+        // OUT has led to DISPATCHED with the next epoch, by `complete_dispatch`, or to PLAIN with
+        // this epoch. (PLAIN with a later epoch is a worker that was dispatched, ran, and has ended
+        // already.)
         let now = worker.run();
         if now.phase() == Phase::Plain && now.epoch() == run.epoch() {
             server.move_slot(held, Slot::SERVER);
@@ -131,12 +138,14 @@ impl Registry {
         true
     }
 
-    /// Finishes the dispatch `slot`, if the server's slot says so and it is unfinished: run word
-    /// OUT to DISPATCHED, wake. Idempotent; for anyone, sentinels included. A caller that was
-    /// stopped and comes late finds another slot word, or another epoch.
+    /// Completes the dispatch that `slot` stands for, unless the server's slot says something else
+    /// by now or the dispatch is complete: the worker's run word goes from OUT to DISPATCHED, and
+    /// the worker is woken. Any thread may do this, a sentinel included, any number of times. A
+    /// thread that was stopped and comes late finds another slot word or another epoch.
     ///
-    /// `relieved`: the worker whose block made this dispatch, 0 = none.
-    pub(crate) fn complete_dispatch(&self, server: &Record, slot: Slot, relieved: Index) {
+    /// `predecessor`: the worker whose block made this dispatch, 0 for none. With one the run word
+    /// goes to SUCCESSOR.
+    pub(crate) fn complete_dispatch(&self, server: &Record, slot: Slot, predecessor: Index) {
         if server.slot() != slot {
             return;
         }
@@ -147,10 +156,10 @@ impl Registry {
         if !pending {
             return;
         }
-        let to = if relieved == 0 {
+        let to = if predecessor == 0 {
             Run::new(slot.epoch(), run.index(), Phase::Dispatched)
         } else {
-            Run::new(slot.epoch(), relieved, Phase::Successor)
+            Run::new(slot.epoch(), predecessor, Phase::Successor)
         };
         if worker.step(run, to).is_ok() {
             Counts::bump(&server.counts.dispatches);
@@ -158,18 +167,19 @@ impl Registry {
         }
     }
 
-    /// `wake`: ends the `wait` of a server.
+    /// [`Provider::wake`](crate::Provider::wake): ends the `wait` of a server.
     pub(crate) fn wake(&self, server_tid: u32) -> Result<(), Failure> {
         let Some(server) = self.server(server_tid) else {
             return Err(NO_SERVER);
         };
-        // Before the state, so that no worker takes the slot of a server that is on its way.
+        // Before the user state, so that no worker takes the idle slot of a server that is about to
+        // run.
         server.move_slot(Slot::IDLE, Slot::SERVER);
         self.wake_server(&server);
         Ok(())
     }
 
-    /// The worker that holds the slot of a server.
+    /// [`Provider::current`](crate::Provider::current): the tid of the worker that holds the slot.
     pub(crate) fn current(&self, server_tid: u32) -> Option<u32> {
         let slot = self.server(server_tid)?.slot();
         if !slot.is_held() {

@@ -1,6 +1,6 @@
-//! Why a call of the provider fails: an errno, as a kernel would give it, and the reason in words.
+//! Why a call fails: the errno that a kernel would give, and the reason in words.
 
-/// errno and reason of a failed call.
+/// The errno of a failed call, and the reason.
 pub(crate) type Failure = (i32, &'static str);
 
 pub(crate) const NOT_REGISTERED: Failure = (libc::EINVAL, "not registered");

@@ -10,27 +10,34 @@ use super::{
     record::Record,
 };
 
-/// Records in a chunk: 256 records are about 100 KiB.
+/// How many records are allocated at once: 256 of them take about 100 KiB.
 const CHUNK: u32 = 256;
 
 /// One more than the largest thread id on 64-bit Linux (`PID_MAX_LIMIT`).
 const MAX_TID: usize = 1 << 22;
 
-/// Chunks are made on demand and live as long as the process (trace A11).
+/// The arena, and the table of thread ids.
+///
+/// Chunks of records are made on demand and live as long as the process (trace A11), so a reference
+/// to a record is valid at any later time. Look-ups are lock-free.
 pub(crate) struct Memory {
+    /// By record index divided by [`CHUNK`]. A chunk is there before an index in it is given out.
     chunks: [OnceLock<Box<[Record]>>; (MAX_RECORDS / CHUNK) as usize],
-    /// Record index by thread id, 0 = none: 16 MiB of address space, of which a page is
-    /// touched for each 1024 thread ids in use.
+    /// The record index of each thread id, 0 for none. 16 MiB of address space; a page of memory is
+    /// used for each 1024 thread ids that are in use.
     tids: OnceLock<TidTable>,
+    /// The records that are not in use. Locked only to register and to unregister.
     free: Mutex<Free>,
 }
 
 struct Free {
+    /// Indices that were given back. Its capacity suffices for all that were ever given out.
     list: Vec<Index>,
-    /// The first index that was never used. 0 is never used.
+    /// The first index that was never given out; at least 1.
     next: Index,
 }
 
+/// [`MAX_TID`] words in a mapping that is never unmapped.
 struct TidTable(*mut AtomicU32);
 
 // SAFETY: a table of atomics that is never unmapped.
@@ -57,7 +64,7 @@ impl Memory {
         &chunk[(index % CHUNK) as usize]
     }
 
-    /// Maps the table of thread ids. False: no memory.
+    /// Makes sure that the table of thread ids is mapped. False: there is no memory for it.
     pub(crate) fn map_tids(&self) -> bool {
         if self.tids.get().is_some() {
             return true;
@@ -77,7 +84,7 @@ impl Memory {
             return false;
         }
         if self.tids.set(TidTable(table.cast())).is_err() {
-            // SAFETY: ours, and somebody else's was installed instead.
+            // SAFETY: our own mapping; another thread has installed another one.
             unsafe { libc::munmap(table, MAX_TID * size_of::<AtomicU32>()) };
         }
         true
@@ -85,22 +92,25 @@ impl Memory {
 
     fn tid_word(&self, tid: u32) -> Option<&AtomicU32> {
         let table = self.tids.get()?;
-        // SAFETY: in bounds, zero-initialised, never unmapped.
+        // SAFETY: in bounds; the mapping is zero-initialised and never unmapped.
         ((tid as usize) < MAX_TID).then(|| unsafe { &*table.0.add(tid as usize) })
     }
 
+    /// The record of a thread id, 0 for none.
     pub(crate) fn index_of(&self, tid: u32) -> Index {
         self.tid_word(tid)
+            // Acquire: pairs with the Release in `bind`, after the record was filled in.
             .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
+    /// Makes `index`, or 0 for none, the record of a thread id.
     pub(crate) fn bind(&self, tid: u32, index: Index) {
         if let Some(word) = self.tid_word(tid) {
             word.store(index, Ordering::Release);
         }
     }
 
-    /// A free record's index; `None` when all are in use.
+    /// Takes a record off the free list. `None`: all are in use.
     pub(crate) fn take(&self) -> Option<Index> {
         let mut free = self
             .free
@@ -115,13 +125,14 @@ impl Memory {
         }
         self.chunks[(index / CHUNK) as usize]
             .get_or_init(|| (0..CHUNK).map(|_| Record::new()).collect());
-        // Room for the way back now, so that giving it back never allocates.
+        // Reserved now, so that giving the index back never allocates.
         let have = free.list.len();
         free.list.reserve(index as usize - have);
         free.next = index + 1;
         Some(index)
     }
 
+    /// Puts a record on the free list.
     pub(crate) fn give_back(&self, index: Index) {
         self.free
             .lock()
@@ -130,7 +141,7 @@ impl Memory {
             .push(index);
     }
 
-    /// One more than the largest index ever given out.
+    /// One more than the largest index that was ever given out.
     pub(crate) fn end(&self) -> Index {
         self.free
             .lock()

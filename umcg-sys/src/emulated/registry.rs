@@ -1,7 +1,9 @@
-//! The arena of records, and the way from a thread id to a record.
+//! The registry: all registered tasks of the process, and the two tokens that permit the use of a
+//! task's user memory.
 //!
-//! One per process, since thread ids are: several provider objects see each other's tasks. All
-//! look-ups are lock-free; the lock is for registering and unregistering only.
+//! There is one registry for each process, since thread ids belong to the process: several provider
+//! objects see each other's tasks. Look-ups are lock-free. Only registering and unregistering take a
+//! lock.
 
 use core::marker::PhantomData;
 
@@ -16,18 +18,26 @@ use crate::{
     sync::{SeqCst, fence},
 };
 
-/// All records of this process.
+/// All records of the process, and the cells in which its helper threads sleep.
+///
+/// The protocol is written as methods of this type, a file for each part.
 pub(crate) struct Registry {
+    /// The records.
     memory: Memory,
+    /// Where the helper threads sleep.
     helpers: HelperCells,
 }
 
+/// The registry of the process. (A model has one for each execution.)
 #[cfg(not(loom))]
 pub(crate) static REGISTRY: Registry = Registry::new(Memory::new(), HelperCells::new());
 
-/// A record whose user memory may be touched while this lives.
-pub(crate) struct RecordGuard<'w> {
-    record: &'w Record,
+/// Permits the use of a registered task's user memory: the task's `unregister` does not return while
+/// this exists.
+pub(crate) struct RecordGuard<'r> {
+    /// The record of the task; this is one of those that its `guards` counts.
+    record: &'r Record,
+    /// The index of the record.
     index: Index,
 }
 
@@ -37,7 +47,7 @@ impl RecordGuard<'_> {
     }
 
     pub(crate) fn task(&self) -> &UmcgTask {
-        // SAFETY: pinned while alive, see `Registry::guard`.
+        // SAFETY: this is a guard, taken while the record was in use, see `Registry::guard`.
         unsafe { self.record.user() }
     }
 }
@@ -52,17 +62,20 @@ impl core::ops::Deref for RecordGuard<'_> {
 
 impl Drop for RecordGuard<'_> {
     fn drop(&mut self) {
-        // Release: our uses of the user memory are before; pairs with the load in `close`.
+        // Release: the uses of the user memory come before this. Pairs with the load in
+        // `Record::close`.
         self.record.guards.fetch_sub(1, SeqCst);
     }
 }
 
-/// The task of the calling thread: whoever has this is the thread that registered it, and has not
-/// unregistered it yet. So it may touch its own user memory without a guard.
+/// The calling thread's own task. The holder is the thread that registered the task, and has not
+/// unregistered it, so it may use the task's user memory without a guard.
 pub(crate) struct OwnTask<'r> {
+    /// The record of the task.
     record: &'r Record,
+    /// The index of the record.
     index: Index,
-    /// Of one thread: neither `Send` nor `Sync`.
+    /// Makes this neither `Send` nor `Sync`: it belongs to one thread.
     thread: PhantomData<*const ()>,
 }
 
@@ -90,7 +103,21 @@ impl core::ops::Deref for OwnTask<'_> {
 }
 
 impl Registry {
-    /// The task of the calling thread.
+    pub(crate) const fn new(memory: Memory, helpers: HelperCells) -> Self {
+        Self { memory, helpers }
+    }
+
+    /// Where the helper threads sleep.
+    pub(crate) fn helpers(&self) -> &HelperCells {
+        &self.helpers
+    }
+
+    /// The record with this index, which was given out at some time.
+    pub(crate) fn record(&self, index: Index) -> &Record {
+        self.memory.record(index)
+    }
+
+    /// The calling thread's own task.
     ///
     /// # Safety
     /// The calling thread is the one whose task is registered in this record. It does not use the
@@ -103,20 +130,8 @@ impl Registry {
         }
     }
 
-    pub(crate) const fn new(memory: Memory, helpers: HelperCells) -> Self {
-        Self { memory, helpers }
-    }
-
-    /// Where the helper threads sleep.
-    pub(crate) fn helpers(&self) -> &HelperCells {
-        &self.helpers
-    }
-
-    pub(crate) fn record(&self, index: Index) -> &Record {
-        self.memory.record(index)
-    }
-
-    /// Pins a record in one of the given lives. Lock-free. Not for sentinels.
+    /// Guards a record if its status is `role`, [`status::SERVER`] or [`status::WORKER`]. Lock-free.
+    /// Not for a sentinel, for which `unregister` would have to wait.
     pub(crate) fn guard(&self, index: Index, role: u32) -> Option<RecordGuard<'_>> {
         if index == 0 {
             return None;
@@ -124,25 +139,26 @@ impl Registry {
         let record = self.record(index);
         record.guards.fetch_add(1, SeqCst);
         let guard = RecordGuard { record, index };
-        // Pairs with the fence in `Record::close`.
+        // The count, then the status. Pairs with the fence in `Record::close` (the status, then the
+        // count): either this thread sees CLOSING, or `close` sees the guard.
         fence(SeqCst);
         // On failure the drop of `guard` takes the count back.
         (record.status.load(SeqCst) == role).then_some(guard)
     }
 
-    /// The server with this thread id, pinned.
+    /// A guard on the server with this thread id.
     pub(crate) fn server(&self, tid: u32) -> Option<RecordGuard<'_>> {
         let guard = self.guard(self.memory.index_of(tid), status::SERVER)?;
         (guard.tid.load(SeqCst) == tid).then_some(guard)
     }
 
-    /// The worker with this thread id, pinned.
+    /// A guard on the worker with this thread id.
     pub(crate) fn worker(&self, tid: u32) -> Option<RecordGuard<'_>> {
         let guard = self.guard(self.memory.index_of(tid), status::WORKER)?;
         (guard.tid.load(SeqCst) == tid).then_some(guard)
     }
 
-    /// A new record for a task of the calling thread. `None`: no room.
+    /// Registers the task of a thread as a server or a worker. `None`: there is no room.
     pub(crate) fn open(&self, task: *mut UmcgTask, tid: u32, role: u32) -> Option<Index> {
         if !self.memory.map_tids() {
             return None;
@@ -153,14 +169,14 @@ impl Registry {
         Some(index)
     }
 
-    /// Closes and frees a record. Returns when nobody uses the task's memory any more.
+    /// Takes a task out of the registry. Returns when no other thread uses its user memory any more.
     pub(crate) fn close(&self, index: Index) {
         let record = self.record(index);
         self.memory.bind(record.tid.load(SeqCst), 0);
         record.close();
     }
 
-    /// Puts a closed record on the free list.
+    /// Frees a closed record.
     pub(crate) fn release(&self, index: Index) {
         let record = self.record(index);
         record.tid.store(0, SeqCst);

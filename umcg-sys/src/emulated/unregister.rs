@@ -1,4 +1,5 @@
-//! The end of a task: an ordinary thread again, with nobody using its memory (trace A11).
+//! The end of a registration: the thread is an ordinary one again, and nobody uses the memory of its
+//! task any more (trace A11).
 
 use super::{
     packed::{Index, Phase, Slot, Tag},
@@ -12,43 +13,48 @@ use crate::{
 };
 
 impl Registry {
-    /// The calling worker becomes an ordinary thread: out of its slot, off all lists, forgotten.
+    /// Makes the calling worker an ordinary thread: out of its slot, on no list, in no run word.
+    ///
+    /// 1. It takes its spare back, leaves its slot and becomes PLAIN.
+    /// 2. The record is closed: no new guards, and the last one is waited for.
+    /// 3. No run word names the worker as a spare any more.
+    /// 4. It waits until it is on no list.
+    /// 5. The record is free.
     pub(crate) fn unregister_worker(&self, own: OwnTask<'_>) {
         let (index, user) = (own.index(), own.task());
         loop {
-            // A spare that nobody consumed goes to its server. A judge may still consume it up to
-            // here.
-            if let Some(armed) = self.disarm(user.tid()) {
-                self.requeue(armed);
+            // The spare goes back to its server, unless a judge has consumed it.
+            if let Some(spare) = self.disarm(user.tid()) {
+                self.requeue(spare);
             }
             let run = own.run();
             match run.phase() {
                 Phase::Plain => break,
-                // A thread that ends after it had left RUNNING, and was picked: it will not come to
-                // the gate, so the slot is taken here, to be given back.
+                // A thread that ends after it left RUNNING, and has been dispatched since. It will
+                // not come to its gate, so it takes the slot here, and gives it back.
                 Phase::Dispatched | Phase::Successor => {
                     self.acknowledge(&own, run);
                 }
-                // Out of the slot as its own dispatcher would take it.
+                // Out of the slot, as a dispatcher would take the worker out.
                 _ => {
                     if let Ok(out) = self.take_out(index) {
-                        // Or picked meanwhile.
+                        // Fails if the worker has been dispatched meanwhile.
                         let _ = own.step(out, out.to(Phase::Plain));
                     }
                 }
             }
         }
         self.close(index);
-        // Who arms holds a pin: none is under way.
+        // A server that arms the worker holds a guard on it, so none is doing that now.
         self.forget_as_spare(index);
-        // Late events: the server unlinks them when it drains (trace A11). A server that is gone
-        // took all of its own.
+        // A late report may still have put the worker on a list. The server takes it off when it
+        // drains. A server that is gone has taken all its events off.
         let mut turns = 0;
         while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
             if let Some(server) = self.server(user.server_tid()) {
                 self.wake_server(&server);
             }
-            // A late event may be on the list of a server that it belonged to before.
+            // The list may be that of a server that the worker belonged to earlier.
             if turns > 32 {
                 for server in self.indices() {
                     if let Some(server) = self.guard(server, status::SERVER) {
@@ -62,19 +68,22 @@ impl Registry {
         self.release(index);
     }
 
-    /// The calling server goes: its workers become ordinary threads, their events are dropped.
+    /// Makes the calling server an ordinary thread. Its workers become ordinary threads, and their
+    /// events are dropped.
     pub(crate) fn unregister_server(&self, own: OwnTask<'_>) {
         let (index, user) = (own.index(), own.task());
         let tid = own.tid.load(SeqCst);
-        // From here on no pins, so no new events; those who had one are done.
+        // From here on nobody can get a guard on this server, so there are no new events; those who
+        // had a guard have finished.
         self.close(index);
-        // The holder of the slot.
+        // The worker that holds the slot.
         let slot = Slot(own.slot.swap(Slot::DEAD.0, SeqCst));
         if slot.tag() == Tag::Held {
             self.detach_holder(slot.index(), slot.epoch());
         }
-        // Not alive, then look for workers that are OUT; pairs with `sleep_in_gate`. The fences in between
-        // are those of `close` and `pin`.
+        // The status was set, now look for workers that are OUT. A worker in `sleep_in_gate` is OUT,
+        // then looks at the status. The fences in between are those of `close` and `guard` here, and
+        // of `guard` there.
         for worker in self.indices() {
             let Some(worker) = self.guard(worker, status::WORKER) else {
                 continue;
@@ -87,14 +96,15 @@ impl Registry {
                 worker.run.wake();
             }
         }
-        // Unlinks what was pushed.
+        // Unlinks the workers that were pushed.
         drop(user.take(List::Runnable));
         drop(user.take(List::Blocked));
         clear_user_state(user);
         self.release(index);
     }
 
-    /// The worker that held a dead server's slot by that epoch is an ordinary thread.
+    /// Makes the worker that held the slot of a server which is gone, by its dispatch `epoch`, an
+    /// ordinary thread. A worker that has moved on is left alone.
     fn detach_holder(&self, index: Index, epoch: u64) {
         let record = self.record(index);
         loop {

@@ -1,18 +1,20 @@
-//! The user state: the `state` word in user memory, which repeats what the slot word says.
+//! The user state: the `state` word in user memory.
+//!
+//! It is a copy, made for the application, of what the run word and the slot word say, and may lag
+//! behind them. The application's bits 16 to 31 are kept by every change.
 
 use crate::{
     UmcgTask, state,
     sync::{Relaxed, SeqCst},
 };
 
-/// RUNNING without flags, from whatever the mirror said. The worker itself, which is the slot's
-/// by its run word, or an ordinary thread.
+/// Sets the state to RUNNING, without flags, whatever it was. For a worker whose run word says that
+/// it has a slot, or that it is an ordinary thread.
 pub(crate) fn set_user_running(task: &UmcgTask) {
     force_user_state(task, state::RUNNING);
 }
 
-/// The state of a task that is its own, against late mirrors of earlier verdicts. Keeps the
-/// application's bits.
+/// Sets the state of a task that nobody else owns, against late reports of earlier verdicts.
 pub(crate) fn force_user_state(task: &UmcgTask, to: u32) {
     let word = task.state_word();
     let mut seen = word.load(Relaxed);
@@ -28,9 +30,9 @@ pub(crate) fn force_user_state(task: &UmcgTask, to: u32) {
     }
 }
 
-/// State NONE, whatever it was; the user's bits stay.
-pub(crate) fn clear_user_state(user: &UmcgTask) {
-    let word = user.state_word();
+/// Sets the state to NONE, whatever it was.
+pub(crate) fn clear_user_state(task: &UmcgTask) {
+    let word = task.state_word();
     let mut seen = word.load(Relaxed);
     while let Err(found) = word.compare_exchange(seen, seen & state::USER_MASK, SeqCst, Relaxed) {
         seen = found;

@@ -1,4 +1,4 @@
-//! `wait`: the hand-over, for servers and for workers; `preempt` and `disarm` beside it.
+//! `wait`: how a server and a worker give up the CPU.
 
 use super::{
     clock::now,
@@ -17,9 +17,8 @@ use crate::{
 };
 
 impl Registry {
-    /// `wait` of a server.
+    /// `wait` of a server: dispatches the worker in its `next_tid`, or idles.
     pub(crate) fn wait_server(&self, own: &OwnTask<'_>, deadline: Deadline) -> Result<(), Failure> {
-        // Own record, alive.
         let Some(server) = self.guard(own.index(), status::SERVER) else {
             return Err(NOT_REGISTERED);
         };
@@ -29,7 +28,8 @@ impl Registry {
             state::RUNNABLE => {}
             _ => return Err(INVALID_STATE),
         }
-        // Clear, then look: pairs with push-then-set in `push_runnable`.
+        // Clears the flag, fences, then looks at the list. `push_runnable` pushes, then sets the
+        // flag. So the flag is not 0 while the list has an event from before this.
         server.runnable_waiting.store(0, SeqCst);
         fence(SeqCst);
         if task.has_events(List::Runnable) {
@@ -40,8 +40,9 @@ impl Registry {
         let next = task.next_tid();
         let mut slot = server.slot();
         if slot.tag() == Tag::Server && slot.index() != 0 {
-            // News: a worker left the slot while this server was awake, and a sentinel that gave
-            // it back leaves the booking, and the state, to us.
+            // A worker left the slot while this server was awake. If a sentinel gave the slot back,
+            // it left the report of the block and the user state to us. That is an event which this
+            // server has not seen, so it does not idle on it.
             slot = self.report_last_holder(&server, slot);
             if next == 0 || next == own_tid {
                 let _ = task.transition(state::RUNNABLE, state::RUNNING);
@@ -49,18 +50,18 @@ impl Registry {
             }
         }
         let outcome = match slot.tag() {
-            // A worker is in the slot (a deadline passed, an outside waker, or it took the idle
-            // slot): never a second one (trace A7).
+            // A worker is in the slot: the server woke by its deadline or an outside waker, or the
+            // worker took the idle slot by itself. Never dispatch a second one (trace A7).
             Tag::Held => {
-                // It may have taken the idle slot by itself, and work that woke us wakes nobody
-                // again: who watches is told here.
+                // If the worker took the idle slot by itself, nobody has told the monitor. Queued
+                // work that has woken this server wakes nobody a second time.
                 self.notify_monitor_if_work(&server);
                 if next == 0 || next == own_tid {
                     Ok(())
                 } else if self.record(slot.index()).tid.load(SeqCst) == next {
-                    // It runs already: that is what was wanted. Or it has left, was published,
-                    // and has not reached its own `wait`: then the pick stays the caller's, and
-                    // that `wait` wakes us.
+                    // The server picked the holder. Either the holder runs, as the server wants; or
+                    // it has left RUNNING, was published, and has not reached its own `wait` yet.
+                    // Then the pick stays the server's, and that `wait` wakes this server.
                     let runs = self
                         .worker(next)
                         .is_some_and(|holder| holder.task().state() != state::RUNNABLE);
@@ -73,8 +74,8 @@ impl Registry {
                 }
             }
             Tag::Server if next == 0 || next == own_tid => {
-                // From here on an unblocked worker may take the slot by itself. Only the server
-                // leaves SERVER, so this cannot fail.
+                // From here on an unblocked worker may take the slot by itself. The CAS cannot
+                // fail, because only the server leaves SERVER.
                 server.move_slot(slot, Slot::IDLE);
                 Ok(())
             }
@@ -82,7 +83,7 @@ impl Registry {
             Tag::Idle | Tag::Dead => unreachable!("a server that is awake has {slot:?}"),
         };
         if let Err(failure) = outcome {
-            // An event may have made it RUNNING meanwhile: the same.
+            // Fails if an event has made the server RUNNING meanwhile, with the same result.
             let _ = task.transition(state::RUNNABLE, state::RUNNING);
             return Err(failure);
         }
@@ -100,11 +101,13 @@ impl Registry {
         })
     }
 
-    /// Gives the slot to the worker that the server picked.
+    /// Gives the slot to the worker that the server picked, together with the spare that the server
+    /// armed in it.
     fn dispatch(&self, server: &RecordGuard<'_>, from: Slot, next: u32) -> Result<(), Failure> {
         let worker = self.target(next)?;
         self.claim(&worker, server.tid.load(SeqCst))?;
         // A worker that has not reached its gate yet may have set `next_tid` for its own `wait`.
+        // That is no spare.
         let in_gate = worker.run().phase() == Phase::Out;
         let mut run = match self.take_out(worker.index()) {
             Ok(run) => run,
@@ -113,16 +116,16 @@ impl Registry {
                 return Err(failure);
             }
         };
-        // Pinned until the word names it: see `forget_as_spare`.
-        if let Some(armed) = in_gate.then(|| self.arm(server, &worker)).flatten() {
-            // OUT and claimed by us. It fails only if the worker became an ordinary thread,
-            // and then `give_slot` fails too.
-            if worker.step(run, run.naming(armed.index())).is_ok() {
-                run = run.naming(armed.index());
+        // The guard on the spare is held until the run word names it: see `forget_as_spare`.
+        if let Some(spare) = in_gate.then(|| self.arm(server, &worker)).flatten() {
+            // The worker is OUT and claimed by us, so this fails only if the worker became an
+            // ordinary thread, and then `give_slot` fails too.
+            if worker.step(run, run.naming(spare.index())).is_ok() {
+                run = run.naming(spare.index());
             }
         }
         self.follow_server(&worker, server);
-        // Before the worker can run: it may look.
+        // Before the worker can run, since it may look at the server's `next_tid`.
         server.task().clear_next_tid(next);
         if !self.give_slot(server, from, &worker, run) {
             server.task().set_next_tid(next);
@@ -130,25 +133,27 @@ impl Registry {
             return Err(TARGET_GONE);
         }
         self.notify_sentinel(server);
-        // Work that waited before the slot was held has told nobody yet.
+        // Work that was queued before the slot was held has not woken the monitor.
         self.notify_monitor_if_work(server);
         Ok(())
     }
 
-    /// Sleeps until the server is RUNNING: by a waker's CAS, by its slot having become its own,
-    /// or by the deadline.
+    /// Sleeps until the server is RUNNING: because a waker made it so, because its slot became its
+    /// own, or because the deadline passed.
     fn sleep_server(&self, server: &RecordGuard<'_>, deadline: Deadline) -> Result<(), Failure> {
         let task = server.task();
         let mut expired = false;
         let result = loop {
-            let bell = server.wake_word.load(SeqCst);
-            // Bell, then what it is rung for; wakers change that first and ring afterwards.
+            let seen = server.wake_word.load(SeqCst);
+            // Reads the wake word, fences, then reads the user state and the slot. A waker changes
+            // those first and the wake word afterwards (`wake_to_recheck`). So either this thread
+            // sees the change, or the futex sees another wake word and does not sleep.
             fence(SeqCst);
             if task.state() != state::RUNNABLE {
                 break Ok(());
             }
             if server.slot().tag() == Tag::Server {
-                // A sentinel gave the slot back and left the user word to us.
+                // A sentinel gave the slot back, and left the user state to us.
                 let _ = task.transition(state::RUNNABLE, state::RUNNING);
                 break Ok(());
             }
@@ -158,13 +163,13 @@ impl Registry {
                 }
                 break Ok(());
             }
-            // Who rings: whoever makes the state RUNNING, whoever makes the slot SERVER.
-            expired = server.wake_word.wait(bell, deadline)
+            // Ended by the thread that makes the user state RUNNING or the slot SERVER.
+            expired = server.wake_word.wait(seen, deadline)
                 || deadline.is_some_and(|deadline| now() >= deadline);
         };
-        // Relaxed: see the field.
+        // Relaxed: it orders nothing, see the field.
         server.take_over_allowed.store(0, Relaxed);
-        // Awake: the slot is ours again unless a worker holds it.
+        // The server is awake, so the slot is its own again, unless a worker holds it.
         server.move_slot(Slot::IDLE, Slot::SERVER);
         let slot = server.slot();
         if slot.tag() == Tag::Server && slot.index() != 0 {
@@ -173,15 +178,16 @@ impl Registry {
         result
     }
 
-    /// Books the block, if it was one, by which the slot became the server's, once.
+    /// Reports the block by which the slot became the server's, if it was one, and forgets the last
+    /// holder, so that the block is reported here once. Returns the slot as it is then.
     fn report_last_holder(&self, server: &RecordGuard<'_>, slot: Slot) -> Slot {
         self.report_block_of_last_holder(slot);
-        // Only the server leaves SERVER.
+        // Cannot fail: only the server leaves SERVER.
         server.move_slot(slot, Slot::SERVER);
         Slot::SERVER
     }
 
-    /// `wait` of a worker: to its server, or to the worker in its `next_tid`.
+    /// `wait` of a worker: gives the slot to its server, or to the worker in its `next_tid`.
     pub(crate) fn wait_worker(&self, own: &OwnTask<'_>, deadline: Deadline) -> Result<(), Failure> {
         let index = own.index();
         let Some(worker) = self.guard(index, status::WORKER) else {
@@ -198,16 +204,17 @@ impl Registry {
         }
         let word = task.state_word().load(SeqCst);
         match word & state::STATE_MASK {
-            // Never left RUNNING, unless somebody picked us already.
+            // The worker never left RUNNING.
             state::RUNNING if word & state::CLAIMED == 0 => return Ok(()),
-            // Claimed by a dispatcher that has not pulled us out of our slot yet, perhaps: do it
-            // ourselves, the gate wants us OUT.
+            // A dispatcher has claimed the worker and perhaps not yet taken it out of its slot. The
+            // worker does that itself, because in its gate it must be OUT.
             state::RUNNING => {
                 let _ = self.take_out(index);
                 return self.sleep_worker(own, worker);
             }
             state::RUNNABLE => {}
-            // It never left RUNNING: a verdict, or the late mirror of an earlier one.
+            // The worker never left RUNNING either: it was judged, or a late report of an earlier
+            // verdict says so.
             state::BLOCKED => {
                 drop(worker);
                 return self.checkpoint(own);
@@ -222,8 +229,9 @@ impl Registry {
                     let Some(server) = self.guard(host, status::SERVER) else {
                         return self.server_gone(own);
                     };
-                    // Published, and re-homed by a server that picked it since: what is in
-                    // `next_tid` then is what that one arms it with, and no choice of its own.
+                    // If another server has picked the published worker and changed its
+                    // `server_tid`, then `next_tid` is the spare that this other server arms it
+                    // with, and no choice of the worker's.
                     let hosted_here = task.server_tid() == server.tid.load(SeqCst);
                     if next == 0 || next == server.tid.load(SeqCst) || !hosted_here {
                         let out = run.naming(0).to(Phase::Out);
@@ -250,10 +258,11 @@ impl Registry {
                     }
                 }
                 Phase::Judged | Phase::Switched => {
-                    // Judged between `leave` and here: not a holder, wakes nobody (trace A8).
+                    // Judged after it left RUNNING: it holds no slot, and switches to nobody
+                    // (trace A8).
                     let host = worker.host.load(SeqCst);
                     self.carry_out_verdict(host, index, run);
-                    // While still judged: once OUT, a dispatcher may own us and arm us anew.
+                    // Before the step to OUT: after it a dispatcher may own the worker and arm it.
                     self.return_choice(&worker, next);
                     if worker.step(run, run.naming(0).to(Phase::Out)).is_ok() {
                         self.notify_own_server(&worker);
@@ -265,24 +274,24 @@ impl Registry {
                         self.notify_own_server(&worker);
                     }
                 }
-                // Here without a slot from the start (`try_checkpoint`), as one without work: who
-                // is in the slot need not be watched for it. Or pulled out by the dispatcher that
-                // picked us meanwhile.
+                // Either the worker came here without a slot, as an idle one (`try_checkpoint`);
+                // then the monitor need not watch the holder of the slot on its behalf. Or the
+                // dispatcher that picked it meanwhile has taken it out of its slot.
                 Phase::Out => {
                     if let Some(server) = self.server(task.server_tid()) {
                         self.notify_server(&server);
                     }
                     return self.sleep_worker(own, worker);
                 }
-                // Picked.
+                // Picked and dispatched meanwhile.
                 Phase::Dispatched | Phase::Successor => return self.sleep_worker(own, worker),
                 Phase::Plain => return self.server_gone(own),
             }
         }
     }
 
-    /// From the slot's holder straight to another worker. `Ok(false)`: the caller was judged
-    /// meanwhile, nothing was switched.
+    /// Hands the slot from its holder, the calling worker, directly to the worker `next`.
+    /// `Ok(false)`: the caller has lost the slot meanwhile, and nothing was switched.
     fn hand_off(
         &self,
         worker: &RecordGuard<'_>,
@@ -290,9 +299,9 @@ impl Registry {
         run: Run,
         next: u32,
     ) -> Result<bool, Failure> {
-        // Judged or picked meanwhile: then the target may have been consumed, and an error would
-        // say that the caller still owns it.
-        let or_moved_on = |failure| {
+        // If the caller was judged or picked meanwhile, a verdict may have consumed the target. An
+        // error would say that the caller still owns the target.
+        let unless_moved_on = |failure| {
             if worker.run() == run {
                 Err(failure)
             } else {
@@ -301,16 +310,16 @@ impl Registry {
         };
         let target = match self.target(next) {
             Ok(target) => target,
-            Err(failure) => return or_moved_on(failure),
+            Err(failure) => return unless_moved_on(failure),
         };
         if let Err(failure) = self.claim(&target, server.tid.load(SeqCst)) {
-            return or_moved_on(failure);
+            return unless_moved_on(failure);
         }
         let target_run = match self.take_out(target.index()) {
             Ok(run) => run,
             Err(failure) => {
                 self.unclaim(&target);
-                return or_moved_on(failure);
+                return unless_moved_on(failure);
             }
         };
         self.follow_server(&target, server);
@@ -321,7 +330,8 @@ impl Registry {
         worker.task().clear_next_tid(next);
         let from = Slot::held(worker.index(), run.epoch());
         if !self.give_slot(server, from, &target, target_run) {
-            // The server is going away, or the target's: both threads become ordinary ones.
+            // This server, or the earlier one of the target, is going away. The caller and the
+            // target become ordinary threads.
             self.unclaim(&target);
             self.wake_server(server);
         }
@@ -329,9 +339,9 @@ impl Registry {
         Ok(true)
     }
 
-    /// A worker that lost its slot before its `wait` may have queued itself after its server went
-    /// idle: the server looks again. If somebody runs in its slot he is watched: he was
-    /// dispatched before this one was there to wait for him.
+    /// For a worker that lost its slot before its `wait`. It may have queued itself after its server
+    /// went idle, so the server has to look again. If another worker holds the server's slot, that
+    /// one was dispatched when this one did not wait yet, so the monitor has to watch it now.
     fn notify_own_server(&self, worker: &RecordGuard<'_>) {
         if let Some(server) = self.server(worker.task().server_tid()) {
             if self.notify_server(&server) {
@@ -340,8 +350,8 @@ impl Registry {
         }
     }
 
-    /// A target that a worker chose and could not switch to, because it lost its slot, becomes
-    /// a runnable event of its server: the choice is not lost.
+    /// For a worker that chose a target and cannot switch to it, because it lost its slot: the
+    /// target becomes a runnable event of its server, so the choice is not lost.
     fn return_choice(&self, worker: &RecordGuard<'_>, next: u32) {
         if next == 0 || !worker.task().clear_next_tid(next) {
             return;
@@ -349,7 +359,7 @@ impl Registry {
         self.requeue(next);
     }
 
-    /// A runnable event for a worker that the caller owns, by its tid.
+    /// Gives a worker that the caller owns to that worker's server, by a runnable event.
     pub(crate) fn requeue(&self, tid: u32) {
         let Some(target) = self.worker(tid) else {
             return;
@@ -362,13 +372,14 @@ impl Registry {
         }
     }
 
-    /// Through the gate. The pin on the own record is not kept while asleep.
+    /// Sleeps in the gate, after giving up the guard on the own record: no guard is held during a
+    /// sleep.
     fn sleep_worker(&self, own: &OwnTask<'_>, worker: RecordGuard<'_>) -> Result<(), Failure> {
         drop(worker);
         self.sleep_in_gate(own)
     }
 
-    /// `wait` with arguments that mean nothing.
+    /// Ends a `wait` whose arguments are refused: the caller is RUNNING, with this error.
     pub(crate) fn refuse_wait(&self, own: &OwnTask<'_>, failure: Failure) -> Result<(), Failure> {
         if own.status.load(Relaxed) == status::WORKER {
             return self.refuse(own, failure);
@@ -377,7 +388,8 @@ impl Registry {
         Err(failure)
     }
 
-    /// Back to RUNNING with an error; if somebody picked the worker meanwhile, through the gate.
+    /// Makes the calling worker RUNNING again, with an error. If somebody has picked it meanwhile it
+    /// goes through its gate first.
     fn refuse(&self, own: &OwnTask<'_>, failure: Failure) -> Result<(), Failure> {
         let task = own.task();
         if task.transition(state::RUNNABLE, state::RUNNING).is_err()
@@ -389,7 +401,8 @@ impl Registry {
         Err(failure)
     }
 
-    /// The slot's server is gone: the worker is an ordinary thread from here on.
+    /// The server whose slot the calling worker held is gone: the worker is an ordinary thread from
+    /// here on.
     fn server_gone(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
         loop {
             let run = own.run();

@@ -1,7 +1,8 @@
-//! The shared-memory primitives, or their model-checked twins.
+//! The primitives of shared memory, or their model-checked twins.
 //!
-//! Everything that two roles touch goes through this module, so that `--cfg loom` replaces
-//! the atomics, the fence and the futex of the whole protocol at once.
+//! Every word that two roles of the protocol share, every fence and every sleep goes through this
+//! module. So `--cfg loom` replaces them all at once: `primitives.rs` has the product's, `model.rs`
+//! the same names on [loom](https://docs.rs/loom).
 
 #[cfg_attr(loom, path = "model.rs")]
 mod primitives;
@@ -10,5 +11,5 @@ pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 pub(crate) use primitives::*;
 
-/// The end of a sleep: absolute CLOCK_MONOTONIC nanoseconds, `None` = none.
+/// When a sleep ends: CLOCK_MONOTONIC in nanoseconds; `None` means that only a wake ends it.
 pub(crate) type Deadline = Option<u64>;

@@ -1,8 +1,8 @@
-//! Model twins of the primitives: loom's atomics, and a futex as the kernel documents it.
+//! Model twins of the primitives: loom's atomics, a futex, and threads that stop.
 //!
-//! The futex: the comparison and the going to sleep are one
-//! step with respect to a wake. No spurious wake-ups, no time: a model in which nobody
-//! wakes a sleeper is a deadlock, which loom reports.
+//! The futex is the kernel's as futex(2) documents it: comparing the word and going to sleep are one
+//! step with respect to a wake. There are no spurious wake-ups, and there is no time. So a sleep that
+//! nobody ends is a deadlock, which loom reports.
 
 use loom::sync::{Condvar, Mutex};
 
@@ -11,7 +11,7 @@ use super::{Deadline, Relaxed};
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, fence};
 pub(crate) use stop::here as visible_step;
 
-/// These are the model twins: their types are larger than the ABI's.
+/// Whether these are the model twins, whose types are larger than the words of the ABI.
 pub(crate) const IS_MODEL: bool = true;
 
 macro_rules! futex {
@@ -61,7 +61,7 @@ futex!(Futex32, AtomicU32, u32);
 futex!(Futex64, AtomicU64, u64);
 
 impl Futex32 {
-    /// A deadline passes at once: the model has no time, and that is the earliest.
+    /// True: the deadline has passed. In a model it passes at once, since that is the earliest.
     pub(crate) fn wait(&self, expected: u32, deadline: Deadline) -> bool {
         if deadline.is_none() {
             self.sleep(expected);
@@ -71,29 +71,32 @@ impl Futex32 {
 }
 
 impl Futex64 {
+    /// Sleeps while the word is `expected`.
     pub(crate) fn wait(&self, expected: u64) {
         self.sleep(expected);
     }
 }
 
-/// In a model: until others have done something. Counts as many turns.
+/// Waits until other threads have made a step. Counts as many turns.
 pub(crate) fn pause(turns: &mut u32) {
     *turns += 32;
     loom::thread::yield_now();
 }
 
+/// Threads that stop at any step which others can see, and never go on. A sentinel beside a busy
+/// process is such a thread.
 pub(crate) mod stop {
     use std::{cell::Cell, panic};
 
     loom::thread_local! {
-        /// Steps that this thread may still make.
+        /// How many steps this thread may still make; `u32::MAX` for any number.
         static STEPS: Cell<u32> = Cell::new(u32::MAX);
     }
 
-    /// Unwinds out of the thread's work.
+    /// The payload that unwinds out of the work of a stopped thread.
     struct Stopped;
 
-    /// Called before each step of the protocol. Ends a thread that has used up its steps.
+    /// Called before each visible step. Stops a thread that has used up its steps.
     pub(crate) fn here() {
         STEPS.with(|steps| match steps.get() {
             u32::MAX => {}
@@ -102,8 +105,8 @@ pub(crate) mod stop {
         });
     }
 
-    /// Runs `work` for at most that many steps. It must own nothing that unwinding would give
-    /// back.
+    /// Runs `work`, and stops it before its step number `steps`, counted from 0. The work must own
+    /// nothing that unwinding would give back.
     #[cfg(test)]
     pub(crate) fn after(steps: u32, work: impl FnOnce()) {
         STEPS.with(|left| left.set(steps));

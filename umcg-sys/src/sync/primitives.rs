@@ -1,14 +1,14 @@
-//! The primitives of the product: the atomics of the standard library, and the futex of the kernel.
+//! The primitives of the product: the atomics of the standard library, and the kernel's futex.
 
 use super::Deadline;
 
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
-/// Whether these are the model twins: their types are larger than the ABI's.
+/// Whether these are the model twins, whose types are larger than the words of the ABI.
 pub(crate) const IS_MODEL: bool = false;
 
-/// Sleeps while `*word == expected`. Returns on a wake, a signal, the deadline, or for no
-/// reason: callers loop. True: the deadline has passed.
+/// Sleeps if `*word == expected`. Returns after a wake, a signal, the deadline, or for no reason, so
+/// callers loop. True: the deadline has passed.
 fn wait(word: *const u32, expected: u32, deadline: Deadline) -> bool {
     let timeout;
     let timeout_ptr = match deadline {
@@ -38,7 +38,7 @@ fn wait(word: *const u32, expected: u32, deadline: Deadline) -> bool {
     result == -1 && unsafe { *libc::__errno_location() } == libc::ETIMEDOUT
 }
 
-/// Wakes the one thread that sleeps on `word`.
+/// Wakes the thread that sleeps on `word`, if there is one.
 fn wake(word: *const u32) {
     // SAFETY: the address of a word in live memory; the kernel does not read through it.
     unsafe {
@@ -51,7 +51,7 @@ fn wake(word: *const u32) {
     }
 }
 
-/// A 32-bit word to sleep on. One sleeper at a time.
+/// A 32-bit word to sleep on, for one sleeper at a time.
 #[derive(Debug)]
 pub(crate) struct Futex32(AtomicU32);
 
@@ -60,6 +60,7 @@ impl Futex32 {
         Self(AtomicU32::new(value))
     }
 
+    /// Sleeps if the word is `expected`; see `wait` above. True: the deadline has passed.
     pub(crate) fn wait(&self, expected: u32, deadline: Deadline) -> bool {
         wait(self.0.as_ptr(), expected, deadline)
     }
@@ -77,8 +78,8 @@ impl core::ops::Deref for Futex32 {
     }
 }
 
-/// A 64-bit word to sleep on by its low half. One sleeper at a time. Whoever changes it
-/// for a sleeper to see changes the low half.
+/// A 64-bit word to sleep on, for one sleeper at a time. A futex compares 32 bits, so the sleep is on
+/// the low half: a change that must end a sleep changes the low half.
 #[derive(Debug)]
 pub(crate) struct Futex64(AtomicU64);
 
@@ -90,6 +91,7 @@ impl Futex64 {
         Self(AtomicU64::new(value))
     }
 
+    /// Sleeps if the low half of the word is that of `expected`; see `wait` above.
     pub(crate) fn wait(&self, expected: u64) {
         wait(self.0.as_ptr().cast(), expected as u32, None);
     }
@@ -107,11 +109,13 @@ impl core::ops::Deref for Futex64 {
     }
 }
 
-/// A step of the protocol that others can see. Only a model stops threads at it.
+/// Stands before each step of the protocol that other threads can see. A model may stop the thread
+/// here; the product does nothing.
 #[inline(always)]
 pub(crate) fn visible_step() {}
 
-/// Waits a little for a thread of normal priority: yields, then sleeps 20 us at a time.
+/// Waits a little for a thread of normal priority: yields 15 times, then sleeps 20 us each time.
+/// `turns` counts the calls.
 pub(crate) fn pause(turns: &mut u32) {
     *turns += 1;
     if *turns < 16 {

@@ -1,4 +1,4 @@
-//! Where the helpers sleep, and what the calling server's application says about waiting work.
+//! The sleep cells of the helpers, and the question whether the application has work for a server.
 
 use std::cell::RefCell;
 
@@ -6,18 +6,19 @@ use super::{cpus, sleep_cell::SleepCell};
 use crate::{HasWork, sync::Futex32};
 
 thread_local! {
-    /// The question for more work that the calling thread registered with, if it is a server.
+    /// The question that the calling thread registered with, if it is a server.
     static HAS_WORK: RefCell<Option<HasWork>> = const { RefCell::new(None) };
 }
 
-/// The sleep cells of all helpers. The monitor's is here; those of the sentinels are in the table
-/// of CPUs.
+/// The sleep cells of all helpers. The monitor's is here, those of the sentinels are in the table of
+/// CPUs.
 ///
-/// On a cache line of its own: it is written when the monitor goes to sleep and wakes up, and its
-/// neighbours in the registry are read at each look-up.
+/// It has a cache line of its own. It is written whenever the monitor goes to sleep or wakes up, and
+/// its neighbours in the registry are read at each look-up.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct HelperCells {
+    /// Where the monitor sleeps while no work waits for any server.
     pub(crate) monitor: SleepCell,
 }
 
@@ -28,14 +29,14 @@ impl HelperCells {
         }
     }
 
-    /// Wakes the sentinel of this CPU if it sleeps; -1 = no CPU.
+    /// Wakes the sentinel of this CPU if it sleeps. -1 stands for no CPU.
     pub(crate) fn wake_sentinel(&self, cpu: i32) {
         if cpu >= 0 {
             cpus::cpu(cpu as usize).wake();
         }
     }
 
-    /// Whether the application has work for the calling server beyond its lists.
+    /// Asks the application whether it has work for the calling server beyond its lists.
     pub(crate) fn application_has_work(&self) -> bool {
         HAS_WORK
             .try_with(|has_work| has_work.borrow().as_ref().is_some_and(|ask| ask()))
@@ -43,8 +44,8 @@ impl HelperCells {
     }
 }
 
-/// The question that [`HelperCells::application_has_work`] asks from now on in this thread.
+/// Sets the question that [`HelperCells::application_has_work`] asks in the calling thread.
 pub(crate) fn set_has_work(has_work: Option<HasWork>) {
-    // Fails in a thread that ends: nobody asks any more.
+    // Fails only at the end of a thread, where nobody asks any more.
     let _ = HAS_WORK.try_with(|own| own.replace(has_work));
 }

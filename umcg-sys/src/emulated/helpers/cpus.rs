@@ -11,43 +11,49 @@ use super::{
 };
 use crate::sync::Futex32;
 
-/// Servers that one CPU can have.
+/// How many servers a sentinel can watch.
 pub(super) const SERVERS: usize = 64;
 
-/// One CPU and its sentinel.
+/// One CPU: the servers that are pinned to it, and their sentinel.
 #[derive(Debug)]
 pub(crate) struct Cpu {
+    /// Where the sentinel sleeps while no slot here is held.
     pub(super) cell: SleepCell,
-    /// Records of the servers pinned here, 0 = free place. Places are taken and freed by
-    /// registering servers under the table's lock, read by the sentinel without.
+    /// The records of the servers that the sentinel watches; 0 is a free place. A server comes under
+    /// the lock of `affinity`. It goes under that lock, or without it when it loses its CPU. The
+    /// sentinel reads without it.
     pub(super) servers: [AtomicU32; SERVERS],
-    /// Servers in `servers`.
+    /// How many servers there are in `servers`.
     pub(super) users: AtomicU32,
-    /// Servers pinned here, with or without a sentinel to watch them. Relaxed: chosen by under
-    /// the table's lock.
+    /// How many servers are pinned here, with a sentinel or without. Relaxed: it only helps to choose
+    /// a CPU for the next server.
     pub(super) pinned: AtomicU32,
-    /// 1 while a sentinel thread exists, or is being made.
+    /// 1 while a sentinel thread exists or is being made.
     pub(super) running: AtomicU32,
-    /// One of [`start_gate`]. Written by who starts a sentinel, under the table's lock.
+    /// A verdict of [`start_gate`] and a start generation. Written by the thread that starts a
+    /// sentinel, under the lock of `affinity`.
     pub(super) start_gate: Futex32,
 }
 
-/// A new sentinel waits for its policy on a word that says one of these, and in the bits above
-/// which start it is of: a thread that is sent away may not have looked by the time of the next.
+/// The start gate: a new sentinel waits until it is SCHED_IDLE, or this was refused.
+///
+/// The low two bits are the verdict on SCHED_IDLE, the bits above a start generation. A thread of an
+/// earlier start that was refused, and has not looked yet, cannot be released by a later start.
 pub(super) mod start_gate {
-    /// Not yet SCHED_IDLE.
+    /// The policy is not set yet: wait.
     pub(crate) const CLOSED: u32 = 0;
-    /// Watch.
+    /// The thread is SCHED_IDLE: begin to watch.
     pub(crate) const OPEN: u32 = 1;
-    /// SCHED_IDLE was refused: end.
+    /// SCHED_IDLE was refused: end the thread.
     pub(crate) const REFUSED: u32 = 2;
-    /// One start more.
+    /// Added for each start.
     pub(crate) const GENERATION: u32 = 4;
 }
 
+/// By CPU number.
 static CPUS: OnceLock<Box<[Cpu]>> = OnceLock::new();
 
-/// The record of a CPU.
+/// The CPU with this number, which is in the affinity mask of the process or is configured.
 pub(crate) fn cpu(number: usize) -> &'static Cpu {
     let cpus = CPUS.get_or_init(|| {
         // SAFETY: no pointers.
@@ -72,27 +78,27 @@ impl Cpu {
         }
     }
 
-    /// Servers that are watched here right now.
+    /// How many servers the sentinel watches right now.
     pub(super) fn users(&self) -> u32 {
         self.users.load(SeqCst)
     }
 
-    /// Servers that are pinned here right now.
+    /// How many servers are pinned here right now.
     pub(crate) fn pinned(&self) -> u32 {
         self.pinned.load(Relaxed)
     }
 
-    /// One more server is pinned here.
+    /// Counts one more server as pinned here.
     pub(crate) fn enter(&self) {
         self.pinned.fetch_add(1, Relaxed);
     }
 
-    /// One less.
+    /// Counts one server less.
     pub(crate) fn exit(&self) {
         self.pinned.fetch_sub(1, Relaxed);
     }
 
-    /// Takes a server off this CPU. The last one ends the sentinel.
+    /// Takes a server from the sentinel. With the last one the sentinel ends.
     pub(crate) fn detach(&self, server: Index) {
         for place in &self.servers {
             if place.load(SeqCst) == server {
@@ -104,7 +110,7 @@ impl Cpu {
         self.cell.wake();
     }
 
-    /// A slot here was given to a worker.
+    /// Wakes the sentinel if it sleeps: a slot here was given to a worker.
     pub(crate) fn wake(&self) {
         self.cell.wake();
     }

@@ -1,4 +1,5 @@
-//! Who tells the helpers that there may be something to watch.
+//! Notifying the helpers: a sentinel watches while slots on its CPU are held, the monitor while work
+//! waits for a server.
 
 use super::super::{
     record::Record,
@@ -7,22 +8,26 @@ use super::super::{
 use crate::{List, sync::Relaxed};
 
 impl Registry {
-    /// A slot on this server's CPU was given to a worker: the sentinel there watches.
+    /// Tells the sentinel of the server's CPU that a slot there was given to a worker. To be called
+    /// after the slot word says so.
     pub(crate) fn notify_sentinel(&self, server: &Record) {
         self.helpers().wake_sentinel(server.cpu.load(Relaxed));
     }
 
-    /// Work waits for a server whose slot is held: the monitor watches.
+    /// Tells the monitor that work waits for a server whose slot is held. To be called after that
+    /// work is visible.
     pub(crate) fn notify_monitor(&self) {
         self.helpers().monitor.wake();
     }
 
-    /// The same for a caller that has passed a SeqCst fence since it queued the work.
+    /// [`notify_monitor`](Self::notify_monitor) for a caller that has passed a SeqCst fence since it
+    /// queued the work.
     pub(crate) fn notify_monitor_after_fence(&self) {
         self.helpers().monitor.wake_after_fence();
     }
 
-    /// The same by the own thread of a server that just gave its slot away, if work waits for it.
+    /// Tells the monitor if work waits for this server, whose slot a worker holds. By the server's
+    /// own thread.
     pub(crate) fn notify_monitor_if_work(&self, server: &RecordGuard<'_>) {
         if server.task().has_events(List::Runnable) || self.helpers().application_has_work() {
             self.notify_monitor();

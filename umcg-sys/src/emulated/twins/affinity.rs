@@ -1,4 +1,4 @@
-//! Model twin of `affinity`: there are no CPUs.
+//! Model twin of `affinity`: there are no CPUs, or one for all.
 
 use super::{
     record::Record,

@@ -1,9 +1,9 @@
-//! Model twin of `helpers::cells`: where the modelled sentinel and the modelled monitor sleep.
+//! Model twin of `helpers::cells`.
 
 use super::sleep_cell::SleepCell;
 use crate::sync::Futex32;
 
-/// One sentinel for all servers, and the monitor.
+/// Where the modelled sentinel, one for all servers, and the modelled monitor sleep.
 #[derive(Debug)]
 pub(crate) struct HelperCells {
     pub(crate) sentinel: SleepCell,
@@ -22,7 +22,7 @@ impl HelperCells {
         self.sentinel.wake();
     }
 
-    /// Always: the application may have work.
+    /// Always true, so that the monitor is notified wherever it may have to be.
     pub(crate) fn application_has_work(&self) -> bool {
         true
     }

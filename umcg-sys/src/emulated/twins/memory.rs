@@ -5,10 +5,12 @@ use std::sync::Mutex;
 use super::{packed::Index, record::Record};
 use crate::sync::Relaxed;
 
+/// The records of one model.
 pub(crate) struct Memory {
+    /// By index; the one with index 0 is not used.
     records: Vec<Record>,
-    /// Indices that are free, the next one last. No part of what is checked: it is the lock of the
-    /// product's free list.
+    /// The free indices, the next one last. This lock is not one of loom's, since the free list is no
+    /// part of what is checked.
     free: Mutex<Vec<Index>>,
 }
 
