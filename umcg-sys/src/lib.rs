@@ -1,7 +1,7 @@
-//! UMCG, User Managed Concurrency Groups, on stock kernels: the interface of the design mail of
-//! June 2021, and who plays the kernel behind it.
+//! UMCG (User Managed Concurrency Groups) on stock kernels: the interface of the design mail of
+//! June 2021, and the providers that play the kernel behind it.
 #![doc = include_str!("../README.md")]
-// The models use a part of the crate.
+// The model checks use only a part of the crate.
 #![cfg_attr(loom, allow(dead_code))]
 
 #[cfg(not(target_os = "linux"))]

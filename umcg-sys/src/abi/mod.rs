@@ -1,4 +1,4 @@
-//! What a task shares with the kernel, or with the threads that play it.
+//! The ABI: what a task shares with the kernel, or with the threads that play it.
 
 mod error;
 pub mod state;

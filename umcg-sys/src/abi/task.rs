@@ -1,5 +1,5 @@
-//! `struct umcg_task`: the 32 bytes that a task shares with the kernel, or with whoever
-//! plays it.
+//! `struct umcg_task`: the 32 bytes that a task shares with the kernel, or with the threads that
+//! play the kernel.
 
 #[cfg(all(test, loom))]
 #[path = "task_model.rs"]
@@ -14,12 +14,12 @@ use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release, SeqCst};
 ///
 /// | offset | field | kernel | written by |
 /// |---|---|---|---|
-/// | 0 | `state` | r/w | everybody, by CAS; see [`state`](crate::state) |
-/// | 4 | `server_tid` | r | the owner of a drained RUNNABLE worker; the task itself before it registers |
-/// | 8 | `next_tid` | r, cleared when a switch commits | a server for itself; a server for a worker that it is about to dispatch (arming); a worker for its own next explicit `wait` |
-/// | 12 | `tid` | r | the task, before it registers |
-/// | 16 | `blocked_ptr` | w | head (server): provider pushes, server takes all. Link (worker): provider |
-/// | 24 | `runnable_ptr` | w | the same for the other list |
+/// | 0 | `state` | reads and writes | the task, its server and the provider, by CAS; see [`state`](crate::state) |
+/// | 4 | `server_tid` | reads | the task itself before it registers; then the owner of a drained RUNNABLE worker |
+/// | 8 | `next_tid` | reads; clears it when a switch commits | a server for itself; a server for a worker that it is about to dispatch (arming); a worker for its own next `wait` |
+/// | 12 | `tid` | reads | the task, before it registers |
+/// | 16 | `blocked_ptr` | writes | on a server, the head of a list: the provider pushes, the server takes all. On a worker, its link in that list: the provider |
+/// | 24 | `runnable_ptr` | writes | the same for the other list |
 #[repr(C)]
 struct Layout {
     state: AtomicU32,
@@ -30,34 +30,34 @@ struct Layout {
     runnable_ptr: AtomicU64,
 }
 
-/// A task's shared state: one for each server and each worker, in user memory.
+/// The shared memory of one task, a server or a worker.
 ///
-/// 32 bytes as in the mail, aligned to 64 so that it never straddles a page or a cache line.
-/// It must not move or be freed while it is registered.
+/// The mail's 32 bytes, aligned to 64 so that they never straddle a page or a cache line. The
+/// memory must not move or be freed while the task is registered.
 ///
 /// # Examples
 ///
-/// What a provider, a worker and its server do with the words; with the calls in between see
-/// [`Provider`](crate::Provider#examples).
+/// What a provider, a worker and its server do with the words.
+/// [`Provider`](crate::Provider#examples) has examples with the calls in between.
 ///
 /// ```
 /// use std::ptr::NonNull;
 /// use umcg_sys::{List, UmcgTask, state};
 ///
 /// let (server, worker) = (UmcgTask::for_current_thread(0), UmcgTask::new());
-/// // The application's bits stay in every transition.
+/// // Every transition keeps the application's bits.
 /// worker.set_user_bits(7);
 /// worker.transition(state::NONE, state::RUNNING).expect("a new task");
-/// assert!(worker.leave(), "RUNNING to RUNNABLE, before it publishes itself");
+/// assert!(worker.leave(), "from RUNNING to RUNNABLE, before it queues itself");
 /// assert_eq!((worker.state(), worker.user_bits()), (state::RUNNABLE, 7));
 ///
-/// // A provider pushes an event, once for as long as it is pending.
-/// // SAFETY: both tasks live to the end.
+/// // A provider pushes an event. As long as it is pending, a second push does nothing.
+/// // SAFETY: both tasks live to the end of the example.
 /// unsafe {
 ///     assert!(server.push(List::Runnable, &worker));
 ///     assert!(!server.push(List::Runnable, &worker), "pending");
 /// }
-/// // The server takes all there are by one swap, and picks one.
+/// // The server takes all events by one swap, and picks a worker.
 /// let events: Vec<_> = server.take(List::Runnable).collect();
 /// assert_eq!(events, [NonNull::from(&worker)]);
 /// assert!(!server.has_events(List::Runnable));
@@ -65,6 +65,7 @@ struct Layout {
 /// ```
 #[repr(C, align(64))]
 pub struct UmcgTask {
+    /// The words of the ABI. Every access is atomic.
     raw: Layout,
 }
 
@@ -83,26 +84,27 @@ const _: () = {
     assert!(IS_MODEL || offset_of!(Layout, runnable_ptr) == 24);
 };
 
-/// Bit 0 of a *link*: this worker is on that list, or about to be.
+/// Bit 0 of a *link*: the worker is on that list, or is about to be.
 ///
-/// Set by CAS by the pusher before anything else: if it was set already the event is pending
-/// and there is no second push (trace A3). Cleared by the taker as it unlinks the worker and
-/// before it reads the state. Heads never carry it.
+/// The pusher sets it first, by CAS. If it is set already, an event is pending and there is no
+/// second push (trace A3). The taker clears it when it unlinks the worker, before it reads the
+/// worker's state. The head of a list never has this bit.
 const LINKED: u64 = 1;
 
-/// Which of the two lists.
+/// One of the two lists of events that a server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
-    /// Workers that blocked. An event here is information: late, merged, repeated or after the
-    /// fact is legal, and the drainer re-reads the state.
+    /// Workers that blocked. An event here is information. It may come late, more than once, or
+    /// when the block is over; several may be merged. The server reads the worker's state if it
+    /// matters.
     Blocked,
-    /// Workers that became runnable. An event here is a token: exactly one for each time that
-    /// the worker is to be picked.
+    /// Workers that became runnable. An event here is a token: there is exactly one for each time
+    /// that the worker is to be picked.
     Runnable,
 }
 
 impl UmcgTask {
-    /// A task that is not registered: all words zero.
+    /// Creates a task that is not registered: all words are zero.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -117,8 +119,8 @@ impl UmcgTask {
         }
     }
 
-    /// A task for the calling thread: `tid` is its thread id, and `server_tid` the given
-    /// server, or for a server itself 0, which stands for its own tid.
+    /// Creates a task for the calling thread. A worker passes its server's tid; a server passes 0,
+    /// which stands for its own tid.
     #[must_use]
     pub fn for_current_thread(server_tid: u32) -> Self {
         let task = Self::new();
@@ -126,9 +128,8 @@ impl UmcgTask {
         task
     }
 
-    /// Fills `tid` with the calling thread's id and `server_tid` as
-    /// [`for_current_thread`](Self::for_current_thread) does. For a task that is not
-    /// registered.
+    /// Sets `tid` to the calling thread's id, and `server_tid` as
+    /// [`for_current_thread`](Self::for_current_thread) does. For a task that is not registered.
     pub fn prepare(&self, server_tid: u32) {
         let tid = super::gettid();
         self.raw.tid.store(tid, Relaxed);
@@ -149,11 +150,15 @@ impl UmcgTask {
         &self.raw.state
     }
 
-    /// One transition of bits 0 to 15 that keeps the user's bits: a CAS from `from` to `to`,
-    /// retried while only bits 16 to 31 changed. On failure the word that was found. An
+    /// Makes one transition of bits 0 to 15, from `from` to `to`, and keeps the application's bits:
+    /// a CAS that is repeated while only bits 16 to 31 changed. See the
     /// [example](UmcgTask#examples).
     ///
-    /// SeqCst: one half of the store-then-look pairs of the protocol (state, then list).
+    /// SeqCst: the first half of pairs "store my state, then read your list or slot". The other
+    /// half is in [`push`](Self::push) and [`take`](Self::take).
+    ///
+    /// # Errors
+    /// The word that was found, if bits 0 to 15 were not `from`.
     pub fn transition(&self, from: u32, to: u32) -> Result<(), u32> {
         let mut word = self.raw.state.load(SeqCst);
         loop {
@@ -168,8 +173,9 @@ impl UmcgTask {
         }
     }
 
-    /// A worker's first step out of RUNNING: RUNNING to RUNNABLE, *before* it publishes itself
-    /// in any queue. False: it was judged BLOCKED (a verdict or a preemption); it must call
+    /// A worker's first step out of RUNNING: to RUNNABLE, *before* it puts itself into any queue.
+    ///
+    /// False: the worker is BLOCKED, by a verdict or a preemption. It must call
     /// [`checkpoint`](crate::Provider::checkpoint) and try again (trace A8):
     ///
     /// ```
@@ -185,15 +191,16 @@ impl UmcgTask {
         self.transition(state::RUNNING, state::RUNNABLE).is_ok()
     }
 
-    /// The same for a worker that [`try_checkpoint`] found without a slot: BLOCKED, or RUNNING if
-    /// nobody had said so yet, to RUNNABLE. To be followed by publication and `wait`, which wakes
-    /// nobody for a worker that holds no slot.
+    /// [`leave`](Self::leave) for a worker that [`try_checkpoint`] found without a slot. Its state
+    /// is BLOCKED, or RUNNING if nobody has reported the verdict yet, and becomes RUNNABLE. The
+    /// worker then queues itself and calls `wait`, which switches to nobody for a worker without a
+    /// slot.
     ///
     /// [`try_checkpoint`]: crate::Provider::try_checkpoint
     pub fn leave_judged(&self) {
         let mut word = self.raw.state.load(SeqCst);
-        // A late booker makes RUNNING BLOCKED, and nothing else moves it: once round at most,
-        // but for the application's bits.
+        // Only a late report may change the state meanwhile, from RUNNING to BLOCKED. So the loop
+        // ends, unless the application keeps changing its bits.
         while let Err(found) = self.raw.state.compare_exchange(
             word,
             (word & state::USER_MASK) | state::RUNNABLE,
@@ -204,15 +211,15 @@ impl UmcgTask {
         }
     }
 
-    /// First step of the server loop: the server says that it is about to sleep, *before* it
-    /// drains. Every event after this makes `wait` return at once. The loop is in the
-    /// [crate's page](crate).
+    /// The first step of a server's loop: its state becomes RUNNABLE *before* it drains its lists.
+    /// Every event after this makes its next `wait` return at once. The [crate's page](crate) has
+    /// the whole loop.
     pub fn begin_drain(&self) {
-        // Already RUNNABLE when the loop comes round again without a wait: fine.
+        // Fails if the state is RUNNABLE already, because the loop came round without a `wait`.
         let _ = self.transition(state::RUNNING, state::RUNNABLE);
     }
 
-    /// Sets bits 16 to 31.
+    /// Sets bits 16 to 31 of the state word.
     pub fn set_user_bits(&self, bits: u16) {
         let mut word = self.raw.state.load(Relaxed);
         loop {
@@ -224,7 +231,7 @@ impl UmcgTask {
         }
     }
 
-    /// Bits 16 to 31.
+    /// Bits 16 to 31 of the state word.
     #[must_use]
     pub fn user_bits(&self) -> u16 {
         (self.raw.state.load(Relaxed) >> 16) as u16
@@ -239,29 +246,36 @@ impl UmcgTask {
     /// The server whose lists get this worker.
     #[must_use]
     pub fn server_tid(&self) -> u32 {
+        // Acquire: pairs with the Release in `set_server_tid`.
         self.raw.server_tid.load(Acquire)
     }
 
-    /// Moves a worker to another server. Only the owner of a drained RUNNABLE worker may.
+    /// Moves a worker to another server. Only the owner of a RUNNABLE worker whose events have been
+    /// drained may do this.
     pub fn set_server_tid(&self, tid: u32) {
-        // Release: pairs with the Acquire in `server_tid`, read by the next dispatcher.
+        // Release: pairs with the Acquire in `server_tid`, by which the next dispatcher reads this.
         self.raw.server_tid.store(tid, Release);
     }
 
-    /// Whom to switch to; 0 = my server.
+    /// The task to switch to; 0 stands for the task's server.
     #[must_use]
     pub fn next_tid(&self) -> u32 {
+        // Acquire: pairs with the Release in `set_next_tid`.
         self.raw.next_tid.load(Acquire)
     }
 
-    /// Chooses whom to switch to. On a server: the pick. On a worker: its own choice for its next
-    /// `wait`, set by itself; or set by its server, which is about to dispatch it, whom a block
-    /// is to switch to (arming, see [`disarm`](crate::Provider::disarm)).
+    /// Chooses the task to switch to.
+    ///
+    /// On a server this is its pick. On a worker it is either the worker's own choice for its next
+    /// `wait`; or the spare to which a block is to switch, set by the server that is about to
+    /// dispatch the worker (arming, see [`disarm`](crate::Provider::disarm)).
     pub fn set_next_tid(&self, tid: u32) {
+        // Release: pairs with the Acquire in `next_tid`.
         self.raw.next_tid.store(tid, Release);
     }
 
-    /// Clears `next_tid` if it still is `tid`. The provider, when a switch commits.
+    /// Clears `next_tid` if it still is `tid`, and says whether it was. The provider does this when
+    /// a switch commits.
     pub fn clear_next_tid(&self, tid: u32) -> bool {
         self.raw
             .next_tid
@@ -269,6 +283,7 @@ impl UmcgTask {
             .is_ok()
     }
 
+    /// The head (of a server) or the link (of a worker) of a list.
     fn word(&self, list: List) -> &AtomicU64 {
         match list {
             List::Blocked => &self.raw.blocked_ptr,
@@ -276,26 +291,28 @@ impl UmcgTask {
         }
     }
 
-    /// On a server: whether the list has events. One load; no ordering with the events.
+    /// On a server: whether the list has events. One load, which does not order the events'
+    /// contents.
     #[must_use]
     pub fn has_events(&self, list: List) -> bool {
         self.word(list).load(SeqCst) != 0
     }
 
-    /// On a worker: whether it is on that list, or about to be.
+    /// On a worker: whether it is on that list, or is about to be.
     #[must_use]
     pub fn is_linked(&self, list: List) -> bool {
         self.word(list).load(SeqCst) & LINKED != 0
     }
 
-    /// On a server: takes all events of the list, one atomic swap. Newest first, as pushed.
+    /// On a server: takes all events of the list by one atomic swap. The newest comes first.
     ///
-    /// Take [`List::Runnable`] first, then [`List::Blocked`]; *process* blocked completely,
-    /// then runnable (trace A2): as the loop in the [crate's page](crate) does.
+    /// Take [`List::Runnable`] first and [`List::Blocked`] second. Then *process* all blocked
+    /// events and after them the runnable ones (trace A2), as the loop in the [crate's page](crate)
+    /// does.
     #[must_use = "the events taken must be processed"]
     pub fn take(&self, list: List) -> Events<'_> {
-        // SeqCst: the second half of "store RUNNABLE, then take"; pairs with the pusher's
-        // "push, then look at the slot and the state".
+        // SeqCst: the server stores RUNNABLE, then takes. Pairs with a pusher, which pushes, then
+        // reads the slot and the state.
         Events {
             list,
             next: self.word(list).swap(0, SeqCst),
@@ -303,17 +320,18 @@ impl UmcgTask {
         }
     }
 
-    /// Pushes `worker` on a list of `self`, a server. Provider side.
+    /// Pushes `worker` on a list of `self`, a server. For providers.
     ///
-    /// False: it was linked already, so that event is pending and nothing was done.
+    /// False: the worker is on the list already. That event is pending, and nothing was done.
     ///
     /// # Safety
-    /// Both tasks stay registered until the event was taken.
+    /// Both tasks stay registered until the event has been taken.
     pub unsafe fn push(&self, list: List, worker: &UmcgTask) -> bool {
         let link = worker.word(list);
-        // Claims the link, and leaves that of a pending event alone: a swap would cut the rest of
-        // the list off. SeqCst, on failure too: "state, then link"; pairs with the taker's "link,
-        // then state", so that a pending event's taker sees what a second one would have told.
+        // Claims the link by a CAS, which leaves the link of a pending event alone. A swap would
+        // cut the rest of the list off. SeqCst, on failure too: the pusher changes the state, then
+        // reads the link; the taker clears the link, then reads the state. So the taker of a
+        // pending event sees what a second event would have told.
         if link.compare_exchange(0, LINKED, SeqCst, SeqCst).is_err() {
             return false;
         }
@@ -322,8 +340,8 @@ impl UmcgTask {
         let mut seen = head.load(Relaxed);
         loop {
             link.store(seen | LINKED, Relaxed);
-            // SeqCst: publishes the link (the taker's swap acquires it) and is the first half
-            // of "push, then look at the slot".
+            // SeqCst: releases the link, which the taker's swap acquires; and the pusher pushes,
+            // then reads the slot and the state, which pairs with the server in `take`.
             match head.compare_exchange(seen, node, SeqCst, Relaxed) {
                 Ok(_) => return true,
                 Err(found) => seen = found,
@@ -331,7 +349,7 @@ impl UmcgTask {
         }
     }
 
-    /// The address as the ABI carries it: 64 bits whatever the word size.
+    /// The address of the task as the ABI carries it, in 64 bits.
     #[must_use]
     pub fn address(&self) -> u64 {
         core::ptr::from_ref(self).expose_provenance() as u64
@@ -355,15 +373,18 @@ impl fmt::Debug for UmcgTask {
     }
 }
 
-/// The workers of one [`UmcgTask::take`], newest first.
+/// The workers that one [`UmcgTask::take`] took, the newest first.
 ///
-/// Each step unlinks the worker *before* it hands it out, so that a new event of the same
-/// worker can be pushed from then on. Dropping the iterator unlinks the rest: their events are
-/// lost, which only a server that goes away may do.
+/// The iterator unlinks each worker *before* it returns it, so that a new event of this worker can
+/// be pushed from then on. Dropping the iterator unlinks the rest, whose events are lost then. Only
+/// a server that goes away may do that with runnable events.
 #[derive(Debug)]
 pub struct Events<'a> {
+    /// The list that was taken.
     list: List,
+    /// The address of the next worker, still linked; 0 at the end.
     next: u64,
+    /// The server whose list it was.
     server: PhantomData<&'a UmcgTask>,
 }
 
@@ -374,12 +395,14 @@ impl Iterator for Events<'_> {
         let node = NonNull::new(core::ptr::with_exposed_provenance_mut::<UmcgTask>(
             self.next as usize,
         ))?;
-        // SAFETY: a linked worker stays registered, hence allocated, until its link is
-        // cleared, which happens below and nowhere else.
+        // SAFETY: a linked worker stays registered, and so allocated, until its link is cleared.
+        // That happens below and nowhere else.
         let link = unsafe { node.as_ref() }.word(self.list);
+        // Acquire: as the swap in `take`, which has seen the link already.
         self.next = link.load(Acquire) & !LINKED;
-        // SeqCst: unlink before the caller reads the state; pairs with the pusher's swap.
-        // Nothing of the worker may be touched after this by a drainer that does not own it.
+        // SeqCst: the taker clears the link, then reads the state; pairs with the CAS of the link
+        // in `push`. From here on a taker that does not own the worker may not use the worker's
+        // memory.
         link.store(0, SeqCst);
         Some(node)
     }

@@ -1,10 +1,10 @@
-//! What the models need of a task beyond the product's methods.
+//! What the models need of a task in addition to the product's methods.
 
 use super::UmcgTask;
 use crate::sync::Relaxed;
 
 impl UmcgTask {
-    /// A task of a model, where thread ids are what the model says.
+    /// Creates a task with thread ids that the model chooses.
     pub(crate) fn of_model(tid: u32, server_tid: u32) -> Self {
         let task = Self::new();
         task.raw.tid.store(tid, Relaxed);
@@ -12,8 +12,8 @@ impl UmcgTask {
         task
     }
 
-    /// What the owner of the memory may do once nobody else uses it: loom fails if anybody may
-    /// still be reading or writing one of the words.
+    /// Overwrites the words without synchronisation, as the owner of the memory may do once nobody
+    /// else uses the task. loom fails if any thread may still read or write one of them.
     pub(crate) fn scribble(&mut self) {
         self.raw.state.with_mut(|word| *word = 0xdead);
         self.raw.server_tid.with_mut(|word| *word = 0xdead);

@@ -4,8 +4,8 @@
 //! unmanaged. If the monitor dispatched one more worker for each such read, all of them would soon
 //! compute at once (trace B6).
 //!
-//! *Mechanism.* Before it brings in another worker, the monitor looks at those that were judged last.
-//! One that is awake gets the slot of the holder, which sleeps.
+//! *Mechanism.* Before it brings in another worker, the monitor looks at those that were judged
+//! last. One that is awake gets the slot of the holder, which sleeps.
 
 use super::{
     clock::now,
@@ -19,8 +19,8 @@ use crate::{
 };
 
 impl Registry {
-    /// Gives the slot of the sleeping `holder`, ACKED by `seen`, to a worker of this server that was
-    /// judged before and is awake, as `awake` says. False: there is none, and nothing was done.
+    /// Gives the slot of the sleeping `holder`, ACKED by `seen`, to a worker of this server that
+    /// was judged before and is awake, as `awake` says. False: there is none, and nothing was done.
     ///
     /// The steps, and who may interfere:
     ///
@@ -53,8 +53,9 @@ impl Registry {
                 || before.index() == index
                 || worker.task().state() != state::BLOCKED
                 || worker.task().server_tid() != server.tid.load(SeqCst)
-                // Its last slot must have been this one, since `host` is not written here: as soon as
-                // the worker has called the adoption off, a dispatcher may own it and write `host`.
+                // Its last slot must have been this one, since `host` is not written here: as soon
+                // as the worker has called the adoption off, a dispatcher may own it and write
+                // `host`.
                 || worker.host.load(SeqCst) != server.index()
                 || !awake(&worker)
             {
@@ -69,8 +70,8 @@ impl Registry {
             let verdict = seen.to(Phase::Judged);
             self.record(holder).blocked_since.store(now(), Relaxed);
             if self.record(holder).step(seen, verdict).is_err() {
-                // The holder left its slot by itself, so there is no slot to give. If this CAS fails
-                // the adopted worker has reached its checkpoint, which is as good.
+                // The holder left its slot by itself, so there is no slot to give. If this CAS
+                // fails the adopted worker has reached its checkpoint, which is as good.
                 let _ = worker.step(adopting, adopting.to(Phase::Judged));
                 return false;
             }

@@ -1,12 +1,12 @@
 //! Arming: the spare, an idle worker that is named as the successor of a worker beforehand.
 //!
 //! *Problem.* After a block the judge would have to wake the server, and the server would have to
-//! pick and wake the next worker: two switches. And `next_tid`, where the mail has the successor, is
-//! a word that anybody may find set, long after the worker that it names went to somebody else
+//! pick and wake the next worker: two switches. And `next_tid`, where the mail has the successor,
+//! is a word that anybody may find set, long after the worker that it names went to somebody else
 //! (trace A9).
 //!
-//! *Mechanism.* At dispatch the server's choice goes from the user's `next_tid` into the run word of
-//! the dispatched worker. From then on the spare belongs to that run word. A verdict consumes it
+//! *Mechanism.* At dispatch the server's choice goes from the user's `next_tid` into the run word
+//! of the dispatched worker. From then on the spare belongs to that run word. A verdict consumes it
 //! (SWITCHED), or [`Registry::disarm`] takes it back; both are a CAS of that word, so one of them
 //! wins. The user's `next_tid` is a copy, cleared when the spare has been consumed or taken back.
 
@@ -46,10 +46,10 @@ impl Registry {
     /// consume it. `Some`: the tid of the spare, which the caller owns from here on.
     ///
     /// The server (when it wakes late) and the worker itself may call this at the same time; one of
-    /// them gets the spare. There are two words to change, the run word and `next_tid`, so the first
-    /// caller marks the run word: it names its own worker until `next_tid` is cleared. Without the
-    /// mark the second caller would find "no spare, `next_tid` set". That is what an arming leaves
-    /// behind which was never dispatched, and both callers would own the spare.
+    /// them gets the spare. There are two words to change, the run word and `next_tid`, so the
+    /// first caller marks the run word: it names its own worker until `next_tid` is cleared.
+    /// Without the mark the second caller would find "no spare, `next_tid` set". That is what an
+    /// arming leaves behind which was never dispatched, and both callers would own the spare.
     pub(crate) fn disarm(&self, tid: u32) -> Option<u32> {
         let worker = self.worker(tid)?;
         let own = worker.index();
@@ -94,9 +94,9 @@ impl Registry {
         }
     }
 
-    /// Removes the mark of a `disarm`, unless the worker has dropped it by leaving its slot. `marked`
-    /// is the run word with the mark. A mark in a later epoch belongs to a later `disarm`, since a
-    /// worker is armed once in an epoch.
+    /// Removes the mark of a `disarm`, unless the worker has dropped it by leaving its slot.
+    /// `marked` is the run word with the mark. A mark in a later epoch belongs to a later `disarm`,
+    /// since a worker is armed once in an epoch.
     pub(crate) fn end_disarm(&self, index: Index, marked: Run) {
         let worker = self.record(index);
         loop {
@@ -111,8 +111,8 @@ impl Registry {
         }
     }
 
-    /// Removes the worker `index`, which is PLAIN and closed, from the run word that names it as its
-    /// spare. The next task in this record will be another one.
+    /// Removes the worker `index`, which is PLAIN and closed, from the run word that names it as
+    /// its spare. The next task in this record will be another one.
     ///
     /// A spare becomes PLAIN while it is armed if a server that it belonged to earlier goes away.
     pub(crate) fn forget_as_spare(&self, index: Index) {

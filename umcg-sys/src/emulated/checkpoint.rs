@@ -91,9 +91,9 @@ impl Registry {
         }
     }
 
-    /// Whether the calling worker has left RUNNING. Between `leave` and `wait` somebody else may own
-    /// it, so it must neither queue a second time nor unregister. A state other than RUNNING does not
-    /// suffice for that: a late report may have made it BLOCKED.
+    /// Whether the calling worker has left RUNNING. Between `leave` and `wait` somebody else may
+    /// own it, so it must neither queue a second time nor unregister. A state other than RUNNING
+    /// does not suffice for that: a late report may have made it BLOCKED.
     pub(crate) fn has_left(&self, own: &OwnTask<'_>) -> bool {
         let word = own.task().state_word().load(SeqCst) & !state::USER_MASK;
         word == state::RUNNABLE || word == state::RUNNING | state::CLAIMED
@@ -159,10 +159,11 @@ impl Registry {
         self.follow_server(own, server);
         set_user_running(own.task());
         own.running_since.store(now(), Relaxed);
-        // Another thread may have completed this dispatch already, since it found the worker OUT and
-        // the slot naming it. A judge that was stopped since an earlier switch to this worker may
-        // even have made it SUCCESSOR. Whatever the word says, the dispatch is the worker's to
-        // acknowledge. It cannot be PLAIN, because the server is guarded and so does not unregister.
+        // Another thread may have completed this dispatch already, since it found the worker OUT
+        // and the slot naming it. A judge that was stopped since an earlier switch to this worker
+        // may even have made it SUCCESSOR. Whatever the word says, the dispatch is the worker's to
+        // acknowledge. It cannot be PLAIN, because the server is guarded and so does not
+        // unregister.
         let mut seen = run;
         while own.step(seen, acked).is_err() {
             seen = own.run();
@@ -175,8 +176,8 @@ impl Registry {
         self.notify_sentinel(server);
     }
 
-    /// Makes the calling worker, which is OUT, RUNNABLE, and puts its runnable event on the server's
-    /// list.
+    /// Makes the calling worker, which is OUT, RUNNABLE, and puts its runnable event on the
+    /// server's list.
     pub(crate) fn enqueue_self(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
         // A guard on the own record, because `push_runnable` asks for one.
         let Some(worker) = self.guard(own.index(), status::WORKER) else {

@@ -120,7 +120,8 @@ impl Registry {
         worker: &RecordGuard<'_>,
         run: Run,
     ) -> bool {
-        // Before the slot names the worker, because a thread that reads the slot reads the host next.
+        // Before the slot names the worker, because a thread that reads the slot reads the host
+        // next.
         worker.host.store(server.index(), SeqCst);
         let held = Slot::held(worker.index(), run.epoch() + 1);
         if !server.move_slot(from, held) {

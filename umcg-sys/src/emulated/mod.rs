@@ -11,7 +11,8 @@
 // * `helpers::sentinel`, `helpers::monitor`: the threads that play the kernel.
 // * `registration`: the provider's face, and how threads come and go.
 //
-// `os` and `fork` wrap what the operating system offers. `twins` has what replaces a file in a model.
+// `os` and `fork` wrap what the operating system offers. `twins` has what replaces a file in a
+// model.
 
 mod adoption;
 #[cfg_attr(loom, path = "twins/affinity.rs")]

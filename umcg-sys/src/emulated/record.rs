@@ -220,7 +220,8 @@ impl Record {
         }
     }
 
-    /// One step of the slot word: a CAS, SeqCst for the same reason. False: the slot was not `from`.
+    /// One step of the slot word: a CAS, SeqCst for the same reason. False: the slot was not
+    /// `from`.
     pub(crate) fn move_slot(&self, from: Slot, to: Slot) -> bool {
         visible_step();
         self.slot

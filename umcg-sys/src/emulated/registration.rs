@@ -1,4 +1,4 @@
-//! `Emulated`: the trait's face of the protocol, and how threads come and go.
+//! `Emulated`: the implementation of [`Provider`], and how threads register and unregister.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,9 +29,10 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EmulatedOptions {
-    /// Whether servers that do not say where ([`Placement::Auto`]) are pinned to a CPU each.
-    /// Default true. Without pins there are no sentinels: blocks are seen by the monitor, within
-    /// 50 us to 1 ms, and each hand-over may cross CPUs.
+    /// Whether a server with [`Placement::Auto`] is pinned to a CPU. Default: true.
+    ///
+    /// An unpinned server has no sentinel. The monitor alone sees blocks there, within 50 us to 1
+    /// ms, and each switch may cross CPUs.
     pub pin: bool,
 }
 
@@ -41,9 +42,10 @@ impl Default for EmulatedOptions {
     }
 }
 
-/// UMCG by futexes and helper threads, on any Linux and without privilege.
+/// UMCG on futexes and helper threads: for any Linux since 4.14, without privilege.
 ///
-/// Threads of one process share it whatever object they call, since thread ids are per process.
+/// All objects of this type in a process share one set of registered tasks, since thread ids belong
+/// to the process.
 ///
 /// # Examples
 ///
@@ -57,29 +59,36 @@ impl Default for EmulatedOptions {
 /// ```
 #[derive(Debug)]
 pub struct Emulated {
+    /// How it was asked to behave.
     options: EmulatedOptions,
 }
 
 thread_local! {
-    /// The record of this thread, 0 = not registered.
+    /// The index of this thread's record; 0 while the thread is not registered.
     static CURRENT: Cell<Index> = const { Cell::new(0) };
-    /// Its address, null = not registered: a checkpoint is on the way of each task.
+    /// The address of that record, null while the thread is not registered. Each task of an
+    /// application makes a checkpoint, and so need not look the record up.
     static RECORD: Cell<*const Record> = const { Cell::new(core::ptr::null()) };
-    /// What the thread needs while it is registered; unregisters one that ends without doing so.
+    /// What the thread keeps while it is registered. Its destructor unregisters a thread that ends
+    /// without having done so.
     static REGISTERED: Registered = const {
         Registered { before: RefCell::new(None) }
     };
 }
 
+/// What a registered thread keeps for itself.
 struct Registered {
-    /// How the thread was scheduled before, to be given back.
+    /// How the thread was scheduled before it registered. `None` while it is not registered.
     before: RefCell<Option<Before>>,
 }
 
-/// Affinity and policy of a thread before it registered.
+/// How a thread was scheduled before it registered.
 struct Before {
+    /// The CPUs that it might run on; `None` if the system did not say.
     mask: Option<os::CpuSet>,
+    /// Its scheduling policy, a `SCHED_` constant.
     policy: i32,
+    /// Its time slice; 0 for the kernel's default.
     slice_ns: u64,
 }
 
@@ -92,7 +101,8 @@ impl Before {
         }
     }
 
-    /// What is refused stays as it is: a cpuset may have changed meanwhile.
+    /// Makes the calling thread scheduled like this again. What the system refuses stays as it is:
+    /// the cpuset may have changed meanwhile.
     fn give_back(self) {
         if let Some(mask) = self.mask {
             let _ = mask.apply(0);
@@ -104,15 +114,16 @@ impl Before {
     }
 }
 
-/// A worker that holds its slot and reads RUNNING: what a checkpoint finds nearly always. False
-/// may also be a late mirror, a server, or a thread that is not registered.
+/// Whether the calling thread is a worker that holds its slot and whose state is RUNNING. A
+/// checkpoint finds this nearly always. False also for a worker with a late report in its state,
+/// for a server, and for a thread that is not registered.
 fn has_nothing_to_stop_for() -> bool {
-    // SAFETY: null, or a record in the arena, which is never freed.
+    // SAFETY: null, or the address of a record in the arena, which is never freed.
     let record = unsafe { RECORD.get().as_ref() };
     record.is_some_and(|record| {
         record.run().phase() == Phase::Acked
             && !fork::in_child()
-            // SAFETY: own record: registered while `RECORD` names it.
+            // SAFETY: the task's own thread, registered as long as `RECORD` names the record.
             && unsafe { record.user() }.state() == state::RUNNING
     })
 }
@@ -122,24 +133,24 @@ impl Drop for Registered {
         let index = CURRENT.replace(0);
         RECORD.set(core::ptr::null());
         if index != 0 && !fork::in_child() {
-            // A worker that ends while judged is an ordinary thread already, more or less.
-            // SAFETY: this thread registered it, and has not unregistered it: `CURRENT` said so.
+            // SAFETY: this thread registered the task, and has not unregistered it: `CURRENT` said
+            // so.
             let own = unsafe { REGISTRY.own_task(index) };
             if own.status.load(SeqCst) == status::WORKER {
                 REGISTRY.unregister_worker(own);
             } else {
                 remove_server(own);
             }
-            // The thread ends: nothing to give back.
+            // The thread ends, so its scheduling need not be restored.
         }
     }
 }
 
 impl Emulated {
-    /// The provider. Nothing is started before the first server registers.
+    /// Creates the provider. No thread is started before the first server registers.
     ///
     /// # Errors
-    /// ENOSYS: the kernel has no MADV_WIPEONFORK (Linux before 4.14).
+    /// ENOSYS: the kernel has no `MADV_WIPEONFORK` (Linux before 4.14).
     pub fn new(options: EmulatedOptions) -> Result<Self, Error> {
         if !fork::mark_parent() {
             return Err(Error::new(
@@ -148,12 +159,12 @@ impl Emulated {
                 "the kernel has no MADV_WIPEONFORK: Linux 4.14 or later is needed",
             ));
         }
-        // Before anything is pinned.
+        // Read now, before any thread is pinned.
         os::original_mask();
         Ok(Self { options })
     }
 
-    /// The task of the calling thread.
+    /// The calling thread's own task.
     fn own_task(&self, call: Call) -> Result<OwnTask<'static>, Error> {
         let index = CURRENT.get();
         if index == 0 {
@@ -170,12 +181,13 @@ impl Emulated {
                 "this is a forked child: the registration is its parent's",
             ));
         }
-        // SAFETY: this thread registered it, and has not unregistered it: `CURRENT` says so. The
-        // callers use the result in one call of the provider.
+        // SAFETY: this thread registered the task, and has not unregistered it: `CURRENT` says so.
+        // The caller uses the result within one call of the provider.
         Ok(unsafe { REGISTRY.own_task(index) })
     }
 }
 
+/// Refuses flags and versions that this library does not know.
 fn checked_flags(how: &Register, call: Call) -> Result<(), Error> {
     if how.flags & REGISTER_VERSION_MASK != 0 {
         return Err(Error::new(
@@ -190,17 +202,19 @@ fn checked_flags(how: &Register, call: Call) -> Result<(), Error> {
     Ok(())
 }
 
-// SAFETY: the four promises of the trait: (1) the slot word and the run word, see README; (2)
-// pins, and `unregister` waits for pins and links; (3) the fences named at `notify_server`, `sleep_server`
-// and `sleep_while`; (4) `sleep_in_gate` and `sleep_server` return Ok only after the state is RUNNING.
+// SAFETY: the four promises of the trait. (1) The slot word names one holder, and a worker is told
+// RUNNING only for a slot that names it; see README.md. (2) Others use a task's memory only under a
+// guard, and `unregister` waits for guards and links. (3) The pairs in the README's table "No
+// wake-up is lost". (4) `sleep_in_gate` and `sleep_server` return `Ok` only after the state is
+// RUNNING.
 unsafe impl Provider for Emulated {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Emulated
     }
 
     fn facts(&self) -> Facts {
-        // 100 ms: what the monitor needs beside a machine full of other processes; alone it is
-        // microseconds.
+        // The bound is what the monitor needs on a machine full of other processes. On a quiet one
+        // a block is seen within microseconds.
         Facts::new(false, false, Duration::from_millis(100)).watching()
     }
 
@@ -221,7 +235,7 @@ unsafe impl Provider for Emulated {
                 "a forked child cannot register: the helper threads are its parent's",
             ));
         }
-        // SAFETY: valid by the caller's promise.
+        // SAFETY: the task is valid by the caller's promise.
         let user = unsafe { task.as_ref() };
         let tid = crate::gettid();
         if user.tid() != tid {
@@ -261,10 +275,11 @@ unsafe impl Provider for Emulated {
         }
         let worker = own.status.load(SeqCst) == status::WORKER;
         if worker {
-            // An ordinary thread already, or stopped until picked: both are fine here.
+            // If the worker was judged it stops here until it is picked. If its server is gone it
+            // is an ordinary thread already, which is fine.
             let _ = REGISTRY.checkpoint(&own);
         }
-        // A worker that is judged from here on leaves all the same.
+        // A worker that is judged from here on unregisters all the same.
         let stays = if worker {
             REGISTRY.has_left(&own)
         } else {
@@ -295,7 +310,7 @@ unsafe impl Provider for Emulated {
         }
         let deadline = (deadline_ns != 0).then_some(deadline_ns);
         let outcome = if server {
-            // Relaxed: see the field.
+            // Relaxed: it orders nothing, see the field.
             let open = u32::from(flags & WAIT_TAKE_OVER != 0);
             own.take_over_allowed.store(open, Relaxed);
             REGISTRY.wait_server(&own, deadline)
@@ -400,7 +415,7 @@ unsafe impl Provider for Emulated {
 }
 
 impl Emulated {
-    /// How blocks are seen, according to the self-test.
+    /// Says how blocks are seen, according to the self-test. `monitor` describes the monitor.
     fn sentinels(&self, monitor: &str) -> String {
         if !self.options.pin {
             return format!("emulated, not pinned: blocks are seen by {monitor}");
@@ -423,6 +438,7 @@ impl Emulated {
         }
     }
 
+    /// Registers the calling thread as a server: a record, a CPU with a sentinel, the monitor.
     fn register_server(
         &self,
         task: NonNull<UmcgTask>,
@@ -430,7 +446,7 @@ impl Emulated {
         how: &Register,
     ) -> Result<(), Error> {
         let call = Call::Register;
-        // SAFETY: valid by the caller's promise.
+        // SAFETY: the task is valid by the caller's promise.
         let user = unsafe { task.as_ref() };
         if user.server_tid() != tid {
             return Err(Error::new(
@@ -447,8 +463,8 @@ impl Emulated {
             .open(task.as_ptr(), tid, status::SERVER)
             .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
         let undo = |why: &'static str, error: &std::io::Error| {
-            // Workers may have come that found it.
-            // SAFETY: this thread made it, and nobody has it but this call.
+            // In full, since workers may have found this server already.
+            // SAFETY: this thread registered the task just now, and its calls cannot see it yet.
             REGISTRY.unregister_server(unsafe { REGISTRY.own_task(index) });
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
@@ -457,7 +473,10 @@ impl Emulated {
             Ok(cpu) => cpu,
             Err(error) => {
                 before.give_back();
-                return Err(undo("the CPU, or a sentinel on it, cannot be had", &error));
+                return Err(undo(
+                    "the CPU is not available, or no sentinel can be started on it",
+                    &error,
+                ));
             }
         };
         let record = REGISTRY.record(index);
@@ -476,9 +495,11 @@ impl Emulated {
     }
 }
 
+/// Registers the calling thread as a worker of the server in its `server_tid`, and returns when a
+/// server first runs it.
 fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     let call = Call::Register;
-    // SAFETY: valid by the caller's promise.
+    // SAFETY: the task is valid by the caller's promise.
     let user = unsafe { task.as_ref() };
     let Some(server) = REGISTRY.server(user.server_tid()) else {
         return Err(Error::new(
@@ -491,7 +512,7 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
         .open(task.as_ptr(), tid, status::WORKER)
         .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
     let before = Before::of_this_thread();
-    // Refused by a sandbox: the worker keeps its policy, hand-overs are slower.
+    // If a sandbox refuses, the worker keeps its policy, and switches are slower.
     if !os::become_worker().unwrap_or(false) {
         affinity::NO_SLICES.store(1, Relaxed);
     }
@@ -500,8 +521,8 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     REGISTRY.follow_server(record, &server);
     drop(server);
     enter(index, before, None);
-    // Admission is an unblock: queue up, and through the gate when picked.
-    // SAFETY: this thread has just made it.
+    // Admission counts as an unblock: the worker queues, and passes its gate when it is picked.
+    // SAFETY: this thread registered the task just now.
     let own = unsafe { REGISTRY.own_task(index) };
     let picked = REGISTRY
         .enqueue_self(&own)
@@ -515,18 +536,19 @@ fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     })
 }
 
+/// Makes the record the one of the calling thread.
 fn enter(index: Index, before: Before, has_work: Option<HasWork>) {
     CURRENT.set(index);
     RECORD.set(REGISTRY.record(index));
     cells::set_has_work(has_work);
-    // First use registers the destructor. At the end of a thread, when it is gone already, the
-    // thread must unregister by itself.
+    // The first use arranges for the destructor. If a thread registers from another thread-local
+    // destructor, after this one has run, it must unregister by itself.
     let _ = REGISTERED.try_with(|registered| {
         registered.before.replace(Some(before));
     });
 }
 
-/// Affinity, policy and slice back, for a thread that goes on.
+/// Restores the scheduling of a thread that unregistered and goes on.
 fn become_ordinary() {
     cells::set_has_work(None);
     let _ = REGISTERED.try_with(|registered| {
@@ -536,7 +558,7 @@ fn become_ordinary() {
     });
 }
 
-/// The server goes, and what was made for it.
+/// Unregisters the calling server, and gives up what was made for it.
 fn remove_server(own: OwnTask<'_>) {
     monitor::detach(own.index());
     affinity::unpin_server(own.index());

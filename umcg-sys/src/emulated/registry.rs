@@ -2,8 +2,8 @@
 //! task's user memory.
 //!
 //! There is one registry for each process, since thread ids belong to the process: several provider
-//! objects see each other's tasks. Look-ups are lock-free. Only registering and unregistering take a
-//! lock.
+//! objects see each other's tasks. Look-ups are lock-free. Only registering and unregistering take
+//! a lock.
 
 use core::marker::PhantomData;
 
@@ -32,8 +32,8 @@ pub(crate) struct Registry {
 #[cfg(not(loom))]
 pub(crate) static REGISTRY: Registry = Registry::new(Memory::new(), HelperCells::new());
 
-/// Permits the use of a registered task's user memory: the task's `unregister` does not return while
-/// this exists.
+/// Permits the use of a registered task's user memory: the task's `unregister` does not return
+/// while this exists.
 pub(crate) struct RecordGuard<'r> {
     /// The record of the task; this is one of those that its `guards` counts.
     record: &'r Record,
@@ -130,8 +130,8 @@ impl Registry {
         }
     }
 
-    /// Guards a record if its status is `role`, [`status::SERVER`] or [`status::WORKER`]. Lock-free.
-    /// Not for a sentinel, for which `unregister` would have to wait.
+    /// Guards a record if its status is `role`, [`status::SERVER`] or [`status::WORKER`].
+    /// Lock-free. Not for a sentinel, for which `unregister` would have to wait.
     pub(crate) fn guard(&self, index: Index, role: u32) -> Option<RecordGuard<'_>> {
         if index == 0 {
             return None;
@@ -169,7 +169,8 @@ impl Registry {
         Some(index)
     }
 
-    /// Takes a task out of the registry. Returns when no other thread uses its user memory any more.
+    /// Takes a task out of the registry. Returns when no other thread uses its user memory any
+    /// more.
     pub(crate) fn close(&self, index: Index) {
         let record = self.record(index);
         self.memory.bind(record.tid.load(SeqCst), 0);

@@ -26,8 +26,8 @@ impl Registry {
         match slot.tag() {
             Tag::Dead => Repair::Gone,
             // Either a judge gave the slot to the server and was stopped before it woke the server;
-            // then the server makes itself RUNNING when it sees the slot. Or the server is awake and
-            // drains. Then it must not be made RUNNING: each look of the monitor would keep its
+            // then the server makes itself RUNNING when it sees the slot. Or the server is awake
+            // and drains. Then it must not be made RUNNING: each look of the monitor would keep its
             // `wait` from switching.
             Tag::Server => {
                 if server.task().state() == state::RUNNABLE {

@@ -23,14 +23,14 @@ impl Registry {
     /// For a worker that was blocked itself and runs on: judges the worker that holds the slot, if
     /// it sleeps, and takes the slot, so that it becomes `named`. False: the slot was not taken.
     ///
-    /// The confirmation that the holder sleeps: the caller runs on the CPU that the holder is pinned
-    /// to, so the holder does not run; and the holder began to run less than [`FRESH_NS`] ago, so it
-    /// was not taken off the CPU at the end of its slice. This is wrong about a holder that calls
-    /// `sched_yield`, and on a contended CPU about a few per cent of the holders. Such a verdict is
-    /// as harmless as any wrong one.
+    /// The confirmation that the holder sleeps: the caller runs on the CPU that the holder is
+    /// pinned to, so the holder does not run; and the holder began to run less than [`FRESH_NS`]
+    /// ago, so it was not taken off the CPU at the end of its slice. This is wrong about a holder
+    /// that calls `sched_yield`, and on a contended CPU about a few per cent of the holders. Such a
+    /// verdict is as harmless as any wrong one.
     ///
-    /// If a worker that came earlier waits to be picked, only the verdict is given, and the slot goes
-    /// to the server.
+    /// If a worker that came earlier waits to be picked, only the verdict is given, and the slot
+    /// goes to the server.
     pub(crate) fn take_over(&self, server: &RecordGuard<'_>, slot: Slot, named: Slot) -> bool {
         if server.take_over_allowed.load(Relaxed) == 0 || !self.is_on_cpu_of(server) {
             return false;

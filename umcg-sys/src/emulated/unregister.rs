@@ -1,5 +1,5 @@
-//! The end of a registration: the thread is an ordinary one again, and nobody uses the memory of its
-//! task any more (trace A11).
+//! The end of a registration: the thread is an ordinary one again, and nobody uses the memory of
+//! its task any more (trace A11).
 
 use super::{
     packed::{Index, Phase, Slot, Tag},
@@ -81,9 +81,9 @@ impl Registry {
         if slot.tag() == Tag::Held {
             self.detach_holder(slot.index(), slot.epoch());
         }
-        // The status was set, now look for workers that are OUT. A worker in `sleep_in_gate` is OUT,
-        // then looks at the status. The fences in between are those of `close` and `guard` here, and
-        // of `guard` there.
+        // The status was set, now look for workers that are OUT. A worker in `sleep_in_gate` is
+        // OUT, then looks at the status. The fences in between are those of `close` and `guard`
+        // here, and of `guard` there.
         for worker in self.indices() {
             let Some(worker) = self.guard(worker, status::WORKER) else {
                 continue;

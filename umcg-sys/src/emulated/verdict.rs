@@ -5,9 +5,10 @@
 //! may be late, and it may be stopped in the middle for any length of time.
 //!
 //! *Mechanism.* The verdict is one CAS of the worker's run word, from exactly the value {e, ACKED}
-//! that the judge read *before* it confirmed that the worker sleeps, to {e, JUDGED} or {e, SWITCHED}
-//! (trace A1). The steps that follow (the slot, the wake, the report) all name the epoch e, change
-//! nothing when repeated, and may be made by any thread that reads the verdict (traces A4, A5).
+//! that the judge read *before* it confirmed that the worker sleeps, to {e, JUDGED} or {e,
+//! SWITCHED} (trace A1). The steps that follow (the slot, the wake, the report) all name the epoch
+//! e, change nothing when repeated, and may be made by any thread that reads the verdict (traces
+//! A4, A5).
 //!
 //! *Cost.* A wrong verdict costs a switch: the worker runs on without a slot and stops at its next
 //! checkpoint.
@@ -151,8 +152,8 @@ impl Registry {
     /// `blocked_ptr`. For threads of normal priority.
     ///
     /// The user state has no epoch. If the worker moves on between the look at its run word and the
-    /// CAS of its state, the state may say BLOCKED while the worker runs; the worker repairs that at
-    /// its next call. The event is information, so a late or repeated one does no harm.
+    /// CAS of its state, the state may say BLOCKED while the worker runs; the worker repairs that
+    /// at its next call. The event is information, so a late or repeated one does no harm.
     pub(crate) fn report_block(&self, index: Index, verdict: Run) {
         let Some(worker) = self.guard(index, status::WORKER) else {
             return;
@@ -188,8 +189,8 @@ impl Registry {
     }
 
     /// Clears the user's `next_tid` of a worker whose spare the verdict consumed. To be done before
-    /// the run word leaves SWITCHED, so that nobody finds the tid there and takes the consumed spare
-    /// back.
+    /// the run word leaves SWITCHED, so that nobody finds the tid there and takes the consumed
+    /// spare back.
     pub(crate) fn clear_consumed_spare(&self, index: Index, verdict: Run) {
         if verdict.phase() != Phase::Switched {
             return;
@@ -204,8 +205,8 @@ impl Registry {
         }
     }
 
-    /// Statistics at the end of a block: at the worker's checkpoint, or when it is adopted. A worker
-    /// that was preempted was not blocked.
+    /// Statistics at the end of a block: at the worker's checkpoint, or when it is adopted. A
+    /// worker that was preempted was not blocked.
     pub(crate) fn end_of_block(&self, worker: &Record) {
         let since = worker.blocked_since.load(Relaxed);
         if since == 0 {

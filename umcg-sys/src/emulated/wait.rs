@@ -339,9 +339,10 @@ impl Registry {
         Ok(true)
     }
 
-    /// For a worker that lost its slot before its `wait`. It may have queued itself after its server
-    /// went idle, so the server has to look again. If another worker holds the server's slot, that
-    /// one was dispatched when this one did not wait yet, so the monitor has to watch it now.
+    /// For a worker that lost its slot before its `wait`. It may have queued itself after its
+    /// server went idle, so the server has to look again. If another worker holds the server's
+    /// slot, that one was dispatched when this one did not wait yet, so the monitor has to watch it
+    /// now.
     fn notify_own_server(&self, worker: &RecordGuard<'_>) {
         if let Some(server) = self.server(worker.task().server_tid()) {
             if self.notify_server(&server) {
@@ -388,8 +389,8 @@ impl Registry {
         Err(failure)
     }
 
-    /// Makes the calling worker RUNNING again, with an error. If somebody has picked it meanwhile it
-    /// goes through its gate first.
+    /// Makes the calling worker RUNNING again, with an error. If somebody has picked it meanwhile
+    /// it goes through its gate first.
     fn refuse(&self, own: &OwnTask<'_>, failure: Failure) -> Result<(), Failure> {
         let task = own.task();
         if task.transition(state::RUNNABLE, state::RUNNING).is_err()

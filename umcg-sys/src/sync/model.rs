@@ -1,8 +1,8 @@
 //! Model twins of the primitives: loom's atomics, a futex, and threads that stop.
 //!
-//! The futex is the kernel's as futex(2) documents it: comparing the word and going to sleep are one
-//! step with respect to a wake. There are no spurious wake-ups, and there is no time. So a sleep that
-//! nobody ends is a deadlock, which loom reports.
+//! The futex is the kernel's as futex(2) documents it: comparing the word and going to sleep are
+//! one step with respect to a wake. There are no spurious wake-ups, and there is no time. So a
+//! sleep that nobody ends is a deadlock, which loom reports.
 
 use loom::sync::{Condvar, Mutex};
 

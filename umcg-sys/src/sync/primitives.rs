@@ -7,8 +7,8 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 /// Whether these are the model twins, whose types are larger than the words of the ABI.
 pub(crate) const IS_MODEL: bool = false;
 
-/// Sleeps if `*word == expected`. Returns after a wake, a signal, the deadline, or for no reason, so
-/// callers loop. True: the deadline has passed.
+/// Sleeps if `*word == expected`. Returns after a wake, a signal, the deadline, or for no reason,
+/// so callers loop. True: the deadline has passed.
 fn wait(word: *const u32, expected: u32, deadline: Deadline) -> bool {
     let timeout;
     let timeout_ptr = match deadline {
@@ -78,8 +78,8 @@ impl core::ops::Deref for Futex32 {
     }
 }
 
-/// A 64-bit word to sleep on, for one sleeper at a time. A futex compares 32 bits, so the sleep is on
-/// the low half: a change that must end a sleep changes the low half.
+/// A 64-bit word to sleep on, for one sleeper at a time. A futex compares 32 bits, so the sleep is
+/// on the low half: a change that must end a sleep changes the low half.
 #[derive(Debug)]
 pub(crate) struct Futex64(AtomicU64);
 

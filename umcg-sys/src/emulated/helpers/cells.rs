@@ -10,11 +10,11 @@ thread_local! {
     static HAS_WORK: RefCell<Option<HasWork>> = const { RefCell::new(None) };
 }
 
-/// The sleep cells of all helpers. The monitor's is here, those of the sentinels are in the table of
-/// CPUs.
+/// The sleep cells of all helpers. The monitor's is here, those of the sentinels are in the table
+/// of CPUs.
 ///
-/// It has a cache line of its own. It is written whenever the monitor goes to sleep or wakes up, and
-/// its neighbours in the registry are read at each look-up.
+/// It has a cache line of its own. It is written whenever the monitor goes to sleep or wakes up,
+/// and its neighbours in the registry are read at each look-up.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct HelperCells {

@@ -19,14 +19,14 @@ pub(super) const SERVERS: usize = 64;
 pub(crate) struct Cpu {
     /// Where the sentinel sleeps while no slot here is held.
     pub(super) cell: SleepCell,
-    /// The records of the servers that the sentinel watches; 0 is a free place. A server comes under
-    /// the lock of `affinity`. It goes under that lock, or without it when it loses its CPU. The
-    /// sentinel reads without it.
+    /// The records of the servers that the sentinel watches; 0 is a free place. A server comes
+    /// under the lock of `affinity`. It goes under that lock, or without it when it loses its CPU.
+    /// The sentinel reads without it.
     pub(super) servers: [AtomicU32; SERVERS],
     /// How many servers there are in `servers`.
     pub(super) users: AtomicU32,
-    /// How many servers are pinned here, with a sentinel or without. Relaxed: it only helps to choose
-    /// a CPU for the next server.
+    /// How many servers are pinned here, with a sentinel or without. Relaxed: it only helps to
+    /// choose a CPU for the next server.
     pub(super) pinned: AtomicU32,
     /// 1 while a sentinel thread exists or is being made.
     pub(super) running: AtomicU32,
@@ -37,8 +37,8 @@ pub(crate) struct Cpu {
 
 /// The start gate: a new sentinel waits until it is SCHED_IDLE, or this was refused.
 ///
-/// The low two bits are the verdict on SCHED_IDLE, the bits above a start generation. A thread of an
-/// earlier start that was refused, and has not looked yet, cannot be released by a later start.
+/// The low two bits are the verdict on SCHED_IDLE, the bits above a start generation. A thread of
+/// an earlier start that was refused, and has not looked yet, cannot be released by a later start.
 pub(super) mod start_gate {
     /// The policy is not set yet: wait.
     pub(crate) const CLOSED: u32 = 0;

@@ -1,6 +1,7 @@
 //! The helper threads that play the kernel, and how they are told that there is something to watch.
 //!
-//! * `sentinel`: a SCHED_IDLE thread for each CPU that has servers; `cpus`: which servers those are.
+//! * `sentinel`: a SCHED_IDLE thread for each CPU that has servers; `cpus`: which servers those
+//!   are.
 //! * `monitor`: one thread of normal priority for the process.
 //! * `sleep_cell`, `cells`: where they sleep. `notify`: how they are woken.
 //!

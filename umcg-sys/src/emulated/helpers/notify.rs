@@ -1,5 +1,5 @@
-//! Notifying the helpers: a sentinel watches while slots on its CPU are held, the monitor while work
-//! waits for a server.
+//! Notifying the helpers: a sentinel watches while slots on its CPU are held, the monitor while
+//! work waits for a server.
 
 use super::super::{
     record::Record,
@@ -20,8 +20,8 @@ impl Registry {
         self.helpers().monitor.wake();
     }
 
-    /// [`notify_monitor`](Self::notify_monitor) for a caller that has passed a SeqCst fence since it
-    /// queued the work.
+    /// [`notify_monitor`](Self::notify_monitor) for a caller that has passed a SeqCst fence since
+    /// it queued the work.
     pub(crate) fn notify_monitor_after_fence(&self) {
         self.helpers().monitor.wake_after_fence();
     }

@@ -1,12 +1,12 @@
 //! The sleep cell: where a helper thread (a sentinel, the monitor) sleeps while it has nothing to
 //! watch.
 //!
-//! *Problem.* A dispatch must wake a sleeping sentinel, and queued work must wake a sleeping monitor.
-//! That must cost next to nothing while the helper is awake, which it mostly is.
+//! *Problem.* A dispatch must wake a sleeping sentinel, and queued work must wake a sleeping
+//! monitor. That must cost next to nothing while the helper is awake, which it mostly is.
 //!
 //! *Mechanism.* Dekker's pattern. The helper stores ASLEEP, fences, and looks for work once more
-//! before it sleeps. A waker makes the work visible, fences, and looks for ASLEEP. With SeqCst fences
-//! at least one of them sees what the other did, so no wake-up is lost.
+//! before it sleeps. A waker makes the work visible, fences, and looks for ASLEEP. With SeqCst
+//! fences at least one of them sees what the other did, so no wake-up is lost.
 //!
 //! *Cost.* One fence and one load for each notification of a helper that is awake.
 
@@ -17,8 +17,8 @@ const AWAKE: u32 = 0;
 /// The helper sleeps, or is about to.
 const ASLEEP: u32 = 1;
 
-/// One helper's sleep cell: AWAKE or ASLEEP. The helper itself stores both; a waker changes ASLEEP to
-/// AWAKE.
+/// One helper's sleep cell: AWAKE or ASLEEP. The helper itself stores both; a waker changes ASLEEP
+/// to AWAKE.
 #[derive(Debug)]
 pub(crate) struct SleepCell(Futex32);
 

@@ -9,8 +9,8 @@ use crate::sync::Relaxed;
 pub(crate) struct Memory {
     /// By index; the one with index 0 is not used.
     records: Vec<Record>,
-    /// The free indices, the next one last. This lock is not one of loom's, since the free list is no
-    /// part of what is checked.
+    /// The free indices, the next one last. This lock is not one of loom's, since the free list is
+    /// no part of what is checked.
     free: Mutex<Vec<Index>>,
 }
 
