@@ -15,7 +15,7 @@ benches() {
 say "benches: lints and tests"
 cargo fmt --manifest-path benches/Cargo.toml --check
 benches clippy --locked --all-targets -- -D warnings
-benches test --release --locked --lib --bin scaling
+benches test --release --locked --lib
 
 say "benches: ratios to peers"
 benches build --release --locked

@@ -55,7 +55,8 @@ struct Args {
     /// Writes no files.
     #[arg(long, conflicts_with_all = ["merge", "readme"])]
     dry: bool,
-    /// Shows the results in the project's README.md, between its markers.
+    /// Writes the small table of results into the project's README.md and the table of targets
+    /// into benches/README.md, each between its markers.
     #[arg(long)]
     readme: bool,
     /// Instead of all that: fails if a ratio of this run to a peer is beyond its generous bound.
@@ -203,8 +204,9 @@ fn show(args: &Args, mut report: Report) -> io::Result<()> {
         report.write(&args.out)?;
     }
     if args.readme {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-        report::readme(&report, Path::new(file))?;
+        let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+        report::readme(&report, &benches.join("../README.md"))?;
+        report::targets(&report, &benches.join("README.md"))?;
     }
     Ok(())
 }

@@ -16,7 +16,10 @@ use crate::{
     targets::Verdict,
 };
 
-pub use self::{markdown::table, readme::readme};
+pub use self::{
+    markdown::table,
+    readme::{readme, targets},
+};
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
