@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The documentation builds, the links in it and in the pages lead somewhere, and the published crates
-# can be packaged without a warning.
+# The documentation builds, the links in it and in the pages lead somewhere, and the published
+# crates can be packaged without a warning.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "rustdoc"

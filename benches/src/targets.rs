@@ -65,7 +65,8 @@ const PLAIN: [&str; 6] = [
 /// as much.
 const IDLE_MS: f64 = 0.5;
 
-/// Seconds after which the threads of a burst must have gone: the keep-alive time and a tenth of it.
+/// Seconds after which the threads of a burst must have gone: the keep-alive time and a tenth of
+/// it.
 const KEEP_ALIVE: f64 = 11.0;
 
 /// Judges the targets that the report has rows for.
@@ -305,9 +306,9 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     found
 }
 
-/// The fastest of [`ASYNC_PEERS`] at that work. The pool of `futures` polls a task that yields again
-/// at once, and lets no other task run. So it does not do the work of `yield_many`, nor that of
-/// `web_server`, whose database task yields for each request, and is left out there.
+/// The fastest of [`ASYNC_PEERS`] at that work. The pool of `futures` polls a task that yields
+/// again at once, and lets no other task run. So it does not do the work of `yield_many`, nor that
+/// of `web_server`, whose database task yields for each request, and is left out there.
 pub fn best_peer(report: &Report, id: &str) -> Option<(String, f64)> {
     ASYNC_PEERS
         .iter()
