@@ -14,7 +14,7 @@ use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release, SeqCst};
 ///
 /// | offset | field | kernel | written by |
 /// |---|---|---|---|
-/// | 0 | `state` | reads and writes | the task, its server and the provider, by CAS; see [`state`](crate::state) |
+/// | 0 | `state` | reads and writes | the task, its server and the provider, by CAS; see [`state`] |
 /// | 4 | `server_tid` | reads | the task itself before it registers; then the owner of a drained RUNNABLE worker |
 /// | 8 | `next_tid` | reads; clears it when a switch commits | a server for itself; a server for a worker that it is about to dispatch (arming); a worker for its own next `wait` |
 /// | 12 | `tid` | reads | the task, before it registers |

@@ -1,18 +1,19 @@
 //! The emulated provider: UMCG on any Linux, without privilege.
 #![doc = include_str!("README.md")]
-// The files, in the order in which they build on each other:
+
+// The files by layer. Imports and calls go from a later line to an earlier one.
 //
-// * `packed`, `record`, `memory`, `registry`: the private words, the record of a task, all records;
-//   `user_state`, `failure`, `clock`: small things that all parts use.
-// * `helpers::notify`: telling the helper threads of work.
-// * `dispatch`, `verdict`, `gate`, `arming`, `adoption`, `repair`: the steps of the protocol.
-// * `affinity`: which CPU a server and its workers run on.
-// * `take_over`, `checkpoint`, `wait`, `unregister`: the calls, made of those steps.
+// * `packed`, `record`, `memory`, `registry`: the private words, the record of a task, all records.
+//   `user_state`, `failure`, `clock`, `os`, `fork`: what all layers use.
+// * `helpers::notify`: tells the helper threads that there is something to watch.
+// * `dispatch`, `verdict`, `gate`: how a worker is given a slot, loses it, and sleeps without one.
+// * `repair`, `adoption`, `take_over`: what else the monitor and an unblocked worker may do.
 // * `helpers::sentinel`, `helpers::monitor`: the threads that play the kernel.
-// * `registration`: the provider's face, and how threads come and go.
+// * `affinity`: on which CPU a server and its workers run.
+// * `arming`, `checkpoint`, `wait`, `unregister`: the calls.
+// * `registration`: the implementation of the trait.
 //
-// `os` and `fork` wrap what the operating system offers. `twins` has what replaces a file in a
-// model.
+// `twins` has what replaces a file in a model, and `model` the model checks.
 
 mod adoption;
 #[cfg_attr(loom, path = "twins/affinity.rs")]
