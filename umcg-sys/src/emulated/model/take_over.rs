@@ -1,12 +1,13 @@
-//! An unblocked worker takes the slot over from one that blocked in it: T1, T2.
+//! Take-over: an unblocked worker takes the slot of one that has blocked in it. And workers that
+//! rest without a slot.
 
-use super::*;
+use super::{
+    Judge, Model, Phase, Run, Slot, Tag, check, check_large, check_large_with_stops, state, status,
+};
+use crate::sync::SeqCst;
 
-/// Steps of a judge, as in `verdicts`.
-const STEPS: u32 = 5;
-
-/// The holder comes back at the same moment: one of the two has the slot, the other queues up,
-/// and neither is lost.
+/// The holder returns at the same moment: one of the two has the slot, the other queues, and
+/// neither is lost.
 #[test]
 fn take_over_the_holder_may_come_back_meanwhile() {
     check_large(|| {
@@ -14,11 +15,11 @@ fn take_over_the_holder_may_come_back_meanwhile() {
         m.judged_in(2, 1);
         m.runs_in(3, 1);
         m.sleeps_with_take_over(1);
-        m.all_come_back(&[2, 3]);
+        m.all_come_back([2, 3]);
     });
 }
 
-/// So do two that were blocked: the slot changes hands once a verdict.
+/// Two blocked workers return at the same time: the slot is taken over once for each verdict.
 #[test]
 fn take_over_by_two_at_once() {
     check_large(|| {
@@ -27,46 +28,33 @@ fn take_over_by_two_at_once() {
         m.judged_in(3, 1);
         m.runs_in(4, 1);
         m.sleeps_with_take_over(1);
-        m.all_come_back(&[2, 3]);
+        m.all_come_back([2, 3]);
     });
 }
 
-/// A sentinel judges the holder at the same moment, and stops for ever anywhere; the monitor
-/// looks later.
+/// A sentinel judges the holder at the same moment and is stopped permanently at any step. The
+/// monitor looks later.
 #[test]
 fn take_over_with_a_judge_that_stops_anywhere() {
-    check_large_with_stops(STEPS, |steps| {
+    check_large_with_stops(|steps| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.runs_in(3, 1);
         m.sleeps_with_take_over(1);
-        let returns = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.registry.checkpoint(&m.own(2)).expect("the server lives");
-                m.holds(2);
-                m.finish(2);
-                // The holder is back, too.
-                m.one_checkpoint(3);
-            })
-        };
-        let judge = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.sentinel(1, steps);
-                if let Repair::Runs(run) = m.tick(1) {
-                    m.registry.judge(m.slot(1).index(), run, Judge::Monitor);
-                }
-            })
-        };
-        m.serve(1, &[], 2);
-        returns.join().unwrap();
-        judge.join().unwrap();
-        m.all_out();
+        let returns = m.spawn(|m| {
+            m.one_checkpoint(2);
+            // The holder returns too.
+            m.one_checkpoint(3);
+        });
+        let judge = m.spawn(move |m| {
+            m.sentinel(1, steps);
+            m.repair_or_judge(1);
+        });
+        m.serve_to_the_end(&[], 2, [returns, judge]);
     });
 }
 
-/// A spare that is armed in the holder stays the holder's, for it to take back.
+/// A spare that is armed in the holder stays with the holder, which takes it back.
 #[test]
 fn take_over_leaves_the_holders_spare_alone() {
     check_large(|| {
@@ -74,35 +62,22 @@ fn take_over_leaves_the_holders_spare_alone() {
         m.judged_in(2, 1);
         m.runs_armed(3, 1, 4);
         m.sleeps_with_take_over(1);
-        let taker = {
-            let m = m.clone();
-            thread::spawn(move || m.one_checkpoint(2))
-        };
-        let spare = {
-            let m = m.clone();
-            thread::spawn(move || m.one_task(4))
-        };
-        let holder = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.registry.checkpoint(&m.own(3)).expect("the server lives");
-                m.holds(3);
-                if let Some(armed) = m.registry.disarm(3) {
-                    m.inboxes[1].fetch_or(1 << armed, SeqCst);
-                }
-                m.finish(3);
-            })
-        };
-        m.serve(1, &[], 3);
-        for thread in [taker, spare, holder] {
-            thread.join().unwrap();
-        }
-        m.all_out();
+        let taker = m.spawn(|m| m.one_checkpoint(2));
+        let spare = m.spawn(|m| m.one_task(4));
+        let holder = m.spawn(|m| {
+            m.registry.checkpoint(&m.own(3)).expect("the server lives");
+            m.holds(3);
+            if let Some(armed) = m.registry.disarm(3) {
+                m.enqueue(armed, 1);
+            }
+            m.finish(3);
+        });
+        m.serve_to_the_end(&[], 3, [taker, spare, holder]);
     });
 }
 
 /// A worker that cannot have the slot goes to rest without it, while the holder leaves and the
-/// server goes idle: it is picked all the same, once.
+/// server begins to idle: it is picked all the same, once.
 #[test]
 fn idle_a_worker_that_rests_without_a_slot_is_not_lost() {
     check_large(|| {
@@ -110,25 +85,16 @@ fn idle_a_worker_that_rests_without_a_slot_is_not_lost() {
         m.judged_in(2, 1);
         m.runs_in(3, 1);
         m.sleeps_with_take_over(1);
-        let rests = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.pass(2, 1);
-                m.finish(2);
-            })
-        };
-        let holder = {
-            let m = m.clone();
-            thread::spawn(move || m.finish(3))
-        };
-        m.serve(1, &[], 2);
-        rests.join().unwrap();
-        holder.join().unwrap();
-        m.all_out();
+        let rests = m.spawn(|m| {
+            m.between_tasks(2, 1);
+            m.finish(2);
+        });
+        let holder = m.spawn(|m| m.finish(3));
+        m.serve_to_the_end(&[], 2, [rests, holder]);
     });
 }
 
-/// The same beside a monitor that finds it awake and adopts it into the slot.
+/// The same beside a monitor that finds the worker awake and adopts it into the slot.
 #[test]
 fn idle_a_worker_that_goes_to_rest_may_be_adopted() {
     check_large(|| {
@@ -136,31 +102,23 @@ fn idle_a_worker_that_goes_to_rest_may_be_adopted() {
         m.judged_in(2, 1);
         let seen = m.runs_in(3, 1);
         m.sleeps(1);
-        let rests = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.pass(2, 1);
-                m.finish(2);
-                m.one_checkpoint(3);
-            })
-        };
-        let monitor = {
-            let m = m.clone();
-            thread::spawn(move || {
-                let server = m.registry.guard(1, status::SERVER).expect("it lives");
-                if !m.registry.adopt(&server, 3, seen, |_| true) {
-                    m.look(1, Judge::Monitor);
-                }
-            })
-        };
-        m.serve(1, &[], 2);
-        rests.join().unwrap();
-        monitor.join().unwrap();
-        m.all_out();
+        let rests = m.spawn(|m| {
+            m.between_tasks(2, 1);
+            m.finish(2);
+            m.one_checkpoint(3);
+        });
+        let monitor = m.spawn(move |m| {
+            let server = m.registry.guard(1, status::SERVER).expect("it lives");
+            if !m.registry.adopt(&server, 3, seen, |_| true) {
+                m.look(1, Judge::Monitor);
+            }
+        });
+        m.serve_to_the_end(&[], 2, [rests, monitor]);
     });
 }
 
-/// Who unblocked before, and waits, is not overtaken: the slot goes to the server.
+/// A worker that unblocked earlier, and waits to be picked, is not overtaken: the slot goes to the
+/// server.
 #[test]
 fn take_over_does_not_overtake_a_waiting_worker() {
     check(|| {
@@ -172,11 +130,11 @@ fn take_over_does_not_overtake_a_waiting_worker() {
         assert_eq!(m.registry.try_checkpoint(&m.own(2), &|| true), Ok(false));
         assert_eq!(m.slot(1).tag(), Tag::Server);
         assert_eq!(m.task(1).state(), state::RUNNING, "the server sleeps on");
-        assert_eq!(m.task(3).state(), state::BLOCKED, "not booked");
+        assert_eq!(m.task(3).state(), state::BLOCKED, "not reported");
     });
 }
 
-/// A server that has not permitted it keeps the say.
+/// Without the server's permission the holder is not judged.
 #[test]
 fn take_over_needs_the_servers_permission() {
     check(|| {
@@ -189,11 +147,12 @@ fn take_over_needs_the_servers_permission() {
     });
 }
 
-/// A worker comes back from a block that did not consume its spare, and has the slot, or rests,
-/// without having waited for its server, which is taking the spare back: one of them gets it.
+/// A worker returns from a block that did not consume its spare. It takes the slot, or rests, and
+/// in both cases has not waited for its server, which is taking the spare back: one of the two gets
+/// the spare.
 #[test]
 fn idle_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
-    for open in [true, false] {
+    for take_over in [true, false] {
         check(move || {
             let m = Model::new(1, &[1, 1, 1]);
             let judged = m.runs_armed(2, 1, 4).to(Phase::Judged);
@@ -202,12 +161,12 @@ fn idle_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
                 .transition(state::RUNNING, state::BLOCKED)
                 .unwrap();
             m.runs_in(3, 1);
-            if open {
+            if take_over {
                 m.sleeps_with_take_over(1);
             }
             let worker = {
                 let m = m.clone();
-                thread::spawn(move || {
+                loom::thread::spawn(move || {
                     m.registry
                         .try_checkpoint(&m.own(2), &|| true)
                         .expect("the server lives");
@@ -225,8 +184,8 @@ fn idle_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
     }
 }
 
-/// The holder has left meanwhile and runs elsewhere: a slot word that was read before that is no
-/// ground for a verdict on it.
+/// The holder has left meanwhile and runs in another slot: an outdated slot word is no reason for a
+/// verdict on the later dispatch.
 #[test]
 fn take_over_that_is_stale_judges_no_later_dispatch() {
     check(|| {
