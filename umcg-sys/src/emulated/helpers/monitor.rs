@@ -1,8 +1,15 @@
 //! The monitor: one thread of normal priority for each process.
 //!
-//! It sees the blocks that the sentinel cannot, on CPUs that other processes keep busy, and it
-//! repeats what a judge that was stopped half-way may have left undone. It ticks only while
-//! work waits for some server; it sleeps when none did for 10 ms.
+//! *Problem.* On a CPU that other processes keep busy the sentinel does not run, so it sees no
+//! block. And a judge may be stopped in the middle of a verdict.
+//!
+//! *Mechanism.* The monitor looks at the slots of all servers for which work waits. It completes
+//! the steps that a judge left undone. A holder that it finds asleep at two looks it judges, unless
+//! it can adopt a worker that is awake.
+//!
+//! *Cost.* A look takes a few loads for each server, and reads `/proc` where a worker has held its
+//! slot since the last look. Looks are 50 us apart, doubling to 1 ms while nothing is found. When
+//! no work has waited for 10 ms the monitor sleeps in its sleep cell.
 
 use std::sync::{
     Mutex,
@@ -20,61 +27,70 @@ use super::super::{
 };
 use crate::{HasWork, List, Overdue};
 
-/// Ticks go from 50 us, doubling while nothing is found, to 1 ms; back at each verdict.
-const FIRST_TICK_NS: u64 = 50_000;
-const LAST_TICK_NS: u64 = 1_000_000;
+/// The time between two looks after a verdict. It doubles with each look that finds nothing, up to
+/// [`LAST_PERIOD_NS`] (trace B7).
+const FIRST_PERIOD_NS: u64 = 50_000;
+/// The longest time between two looks while work waits.
+const LAST_PERIOD_NS: u64 = 1_000_000;
 
-/// So many ticks after it judged the holder that it had seen before, the monitor takes the CPU for
-/// one that others keep busy, where nobody else judges: it does not slow down, and judges whoever
-/// sleeps in the slot at first sight.
-const STARVED_TICKS: u32 = 16;
+/// For this many looks after it judged a holder that it had seen at two looks, the monitor takes
+/// the CPU for one that other processes keep busy, where no other thread judges: it does not slow
+/// down, and judges at first sight a worker that sleeps in the slot (README, "A contended CPU").
+const CONTENDED_LOOKS: u32 = 16;
 
-/// It goes on ticking for so long after the last waiting work: a wake-up of a sleeping monitor
-/// on another CPU costs the waker 15 us (trace B7).
+/// How long the monitor goes on looking after it last saw work wait. To wake it from its sleep cell
+/// costs the waker 15 us if the monitor slept on another CPU (trace B7).
 const LINGER_NS: u64 = 10_000_000;
 
-/// A holder whose CPU clock stood still for so long is asleep or does not get its CPU. Without
-/// `/proc` it is taken for asleep.
+/// A holder whose CPU clock has stood still for this long sleeps or does not get its CPU. Without
+/// `/proc` it counts as asleep. As long as one time slice of a worker.
 const STILL_NS: u64 = 1_000_000;
 
+/// The servers to watch.
 static SERVERS: Mutex<Vec<Attached>> = Mutex::new(Vec::new());
-/// Changes with `SERVERS`.
+/// Changes after each change of `SERVERS`, so that the monitor reads the list only then. A change
+/// is followed by a wake of the monitor's sleep cell, and the monitor reads this once more before
+/// it sleeps: the fences of the cell order the two.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-/// 1 while a monitor thread exists, or is being made.
+/// 1 while a monitor thread exists or is being started.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
 
-/// A server to watch, and what its application has to say.
+/// A server to watch, and the questions that its application registered.
 #[derive(Clone)]
 struct Attached {
+    /// Its record.
     server: Index,
+    /// [`Register::has_work`](crate::Register::has_work).
     has_work: Option<HasWork>,
+    /// [`Register::overdue`](crate::Register::overdue).
     overdue: Option<Overdue>,
 }
 
-/// What the monitor remembers of a server from tick to tick.
+/// What the monitor remembers of a server from one look to the next.
 struct Watched {
-    server: Index,
-    has_work: Option<HasWork>,
-    overdue: Option<Overdue>,
-    /// The slot at the last tick.
+    /// The server, and the questions of its application.
+    attached: Attached,
+    /// The slot at the last look at which work waited.
     slot: Slot,
-    /// Ticks since the monitor judged here.
-    ticks_since: u32,
-    /// The holder's CPU time when it was last seen to change, and when that was.
+    /// How many such looks there were since the monitor judged a holder that it had seen twice, or
+    /// found the CPU contended otherwise.
+    looks_since: u32,
+    /// The CPU time of the holder when it was last seen to change, in nanoseconds.
     cpu_time: u64,
+    /// When `slot` or `cpu_time` changed last, CLOCK_MONOTONIC in nanoseconds.
     since: u64,
 }
 
-/// What one look at a server brought; of several servers the greatest counts.
+/// The result of one look at a server. Of the looks at several servers the greatest result counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
-    /// Nothing waits.
+    /// No work waits.
     NoWork,
-    /// Work waits, and something goes on.
+    /// Work waits, and a worker runs or a step is under way.
     Progress,
-    /// The same: another worker is in the slot, and the sentinel seems to starve.
+    /// The same, on a contended CPU where another worker has come to the slot.
     Changed,
-    /// A verdict, or a repair.
+    /// The monitor gave a verdict, adopted a worker, or made a step that a judge owed.
     Acted,
 }
 
@@ -82,11 +98,14 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Attached>> {
     SERVERS.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
-/// Serialises `attach`: while one caller finds out whether the monitor can be had at all, no other
-/// relies on it.
+/// Held during `attach`. While one caller finds out whether the monitor can be started, no other
+/// caller relies on it.
 static START: Mutex<()> = Mutex::new(());
 
-/// Watches a server from now on.
+/// Watches a server from now on. Starts the monitor if it does not run.
+///
+/// # Errors
+/// There is no thread for it.
 pub(crate) fn attach(
     server: Index,
     has_work: Option<HasWork>,
@@ -99,6 +118,8 @@ pub(crate) fn attach(
         overdue,
     });
     GENERATION.fetch_add(1, SeqCst);
+    // The list, then RUNNING. Pairs with a monitor that ends, which writes RUNNING, then reads the
+    // list under its lock: the monitor sees this server, or this thread sees that none runs.
     if RUNNING.swap(1, SeqCst) == 0 {
         if let Err(error) = os::start_helper("umcg-monitor".into(), run) {
             RUNNING.store(0, SeqCst);
@@ -110,18 +131,19 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// Watches it no more. The last one ends the monitor.
+/// Stops watching a server. Without any server the monitor ends.
 pub(crate) fn detach(server: Index) {
     lock().retain(|attached| attached.server != server);
     GENERATION.fetch_add(1, SeqCst);
     REGISTRY.notify_monitor();
 }
 
+/// What the monitor thread does until there is no server.
 fn run() {
     os::sharp_timers();
     let mut watched: Vec<Watched> = Vec::new();
     let mut generation = u64::MAX;
-    let mut tick_ns = FIRST_TICK_NS;
+    let mut period_ns = FIRST_PERIOD_NS;
     let mut last_work = now();
     loop {
         let current = GENERATION.load(SeqCst);
@@ -131,18 +153,17 @@ fn run() {
                 .iter()
                 .cloned()
                 .map(|attached| Watched {
-                    server: attached.server,
-                    has_work: attached.has_work,
-                    overdue: attached.overdue,
+                    attached,
                     slot: Slot::DEAD,
-                    ticks_since: STARVED_TICKS,
+                    looks_since: CONTENDED_LOOKS,
                     cpu_time: 0,
                     since: now(),
                 })
                 .collect();
             if watched.is_empty() {
                 RUNNING.store(0, SeqCst);
-                // A server may have come between the two lines; whoever swaps goes on.
+                // RUNNING, then the list: pairs with `attach`. A server may have come meanwhile.
+                // Then this thread or a new one goes on, whichever swaps RUNNING first.
                 if lock().is_empty() || RUNNING.swap(1, SeqCst) != 0 {
                     return;
                 }
@@ -159,66 +180,71 @@ fn run() {
                 REGISTRY.helpers().monitor.sleep_while(|| {
                     GENERATION.load(SeqCst) == generation && watched.iter().all(|s| !s.waits())
                 });
-                tick_ns = FIRST_TICK_NS;
+                period_ns = FIRST_PERIOD_NS;
                 last_work = now();
                 continue;
             }
-            Seen::NoWork => tick_ns = (tick_ns * 2).min(LAST_TICK_NS),
+            Seen::NoWork => period_ns = (period_ns * 2).min(LAST_PERIOD_NS),
             Seen::Progress => {
                 last_work = now();
-                tick_ns = (tick_ns * 2).min(LAST_TICK_NS);
+                period_ns = (period_ns * 2).min(LAST_PERIOD_NS);
             }
             Seen::Changed => last_work = now(),
             Seen::Acted => {
                 last_work = now();
-                tick_ns = FIRST_TICK_NS;
+                period_ns = FIRST_PERIOD_NS;
             }
         }
-        os::nap(tick_ns);
+        os::nap(period_ns);
     }
 }
 
-/// Whether the worker of this record sleeps, by `/proc` alone.
+/// Whether the worker of this record sleeps, according to `/proc` alone.
 fn is_asleep(worker: &Record) -> bool {
     os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Asleep
 }
 
 impl Watched {
-    /// Whether work waits for this server while a worker holds its slot, or its list has events
-    /// that nobody looks at.
+    /// Whether work waits for this server.
     fn waits(&self) -> bool {
-        REGISTRY
-            .guard(self.server, status::SERVER)
-            .is_some_and(|server| self.work_for(&server))
+        self.guard().is_some_and(|server| self.work_for(&server))
     }
 
+    /// A guard on the server.
+    fn guard(&self) -> Option<RecordGuard<'static>> {
+        REGISTRY.guard(self.attached.server, status::SERVER)
+    }
+
+    /// Whether the server has runnable events, or the application has work for it.
     fn work_for(&self, server: &RecordGuard<'_>) -> bool {
-        // An idle server with queued tasks is the application's to wake. One whose slot is its
-        // own may be owed a wake-up by a judge that was stopped.
+        // To wake an idle server for queued tasks is the application's task, so an idle slot does
+        // not count here. A server whose slot is its own may be owed a wake-up by a judge that was
+        // stopped.
         server.task().has_events(List::Runnable)
             || matches!(server.slot().tag(), Tag::Held | Tag::Server)
-                && self.has_work.as_ref().is_some_and(|ask| ask())
+                && self.attached.has_work.as_ref().is_some_and(|ask| ask())
     }
 
+    /// One look.
     fn look(&mut self) -> Seen {
-        let Some(server) = REGISTRY.guard(self.server, status::SERVER) else {
+        let Some(server) = self.guard() else {
             return Seen::NoWork;
         };
         if !self.work_for(&server) {
             return Seen::NoWork;
         }
         let slot = server.slot();
-        self.ticks_since = self.ticks_since.saturating_add(1);
+        self.looks_since = self.looks_since.saturating_add(1);
         let same = slot == self.slot;
         self.slot = slot;
         if !same {
             self.since = now();
             self.cpu_time = 0;
-            if self.ticks_since >= STARVED_TICKS {
+            if self.looks_since >= CONTENDED_LOOKS {
                 return Seen::Progress;
             }
-            // Siblings that wake up take the slot over from each other, so it is never the same
-            // one twice, and each sleeps most of its turn: that is blocked, too.
+            // Workers that unblock take the slot over from each other, so two looks never see the
+            // same one, although each of them sleeps for most of its turn.
             if slot.tag() != Tag::Held || !is_asleep(REGISTRY.record(slot.index())) {
                 return Seen::Changed;
             }
@@ -230,55 +256,59 @@ impl Watched {
             Repair::Runs(run) => {
                 let seen = self.suspect(&server, slot.index(), run, same);
                 if seen == Seen::Progress {
-                    self.tell();
+                    self.report_overdue();
                 }
                 seen
             }
         }
     }
 
-    /// Work has waited since the last look, behind a worker that runs: another server may take it.
-    fn tell(&self) {
-        let idle = self.overdue.as_ref().and_then(|overdue| overdue());
-        if let Some(tid) = idle {
-            // ESRCH: it has left meanwhile.
+    /// Tells the application that its work for this server is overdue: it has waited from one look
+    /// to the next behind a worker that runs. Wakes the server that the application names.
+    fn report_overdue(&self) {
+        let server = self.attached.overdue.as_ref().and_then(|overdue| overdue());
+        if let Some(tid) = server {
+            // Fails if that server has unregistered meanwhile.
             let _ = REGISTRY.wake(tid);
         }
     }
 
-    /// The holder by `run`: it has been that for a tick if `same`.
+    /// Finds out whether the `holder`, ACKED by `run`, sleeps, and if so adopts another worker or
+    /// judges the holder. `same`: it has held the slot since the last look.
     fn suspect(&mut self, server: &RecordGuard<'_>, holder: Index, run: Run, same: bool) -> Seen {
         let tid = REGISTRY.record(holder).tid.load(SeqCst);
         if !self.asleep(tid) {
             Counts::bump(&server.counts.refused);
             if self.stands_still(tid) {
-                // It is awake and has the slot, and others have the CPU.
+                // It is awake and uses no CPU time, so another process has the CPU.
                 server.contended.store(1, SeqCst);
                 self.since = now();
-                self.ticks_since = 0;
+                self.looks_since = 0;
                 return Seen::Acted;
             }
             return Seen::Progress;
         }
-        // It had its chance of being seen by the sentinel: the CPU is busy with others.
+        // The sentinel had the time to judge it and did not, so the CPU is busy with other
+        // processes.
         server.contended.store(1, SeqCst);
         let awake = |worker: &RecordGuard<'_>| {
             os::thread_state(worker.tid.load(SeqCst)) == ThreadState::Awake
         };
         if REGISTRY.adopt(server, holder, run, awake) || REGISTRY.judge(holder, run, Judge::Monitor)
         {
-            // Not at first sight, or one verdict would bring the next for ever, also where the
-            // sentinel is well.
+            // A verdict at first sight does not extend the time of such verdicts. Otherwise each
+            // one would extend it indefinitely, even when the sentinel is healthy.
             if same {
-                self.ticks_since = 0;
+                self.looks_since = 0;
             }
             return Seen::Acted;
         }
         Seen::Progress
     }
 
-    /// Whether the thread sleeps, by `/proc`, or where that cannot be had by its CPU clock: one
-    /// that stood still may also be waiting for its CPU; that verdict is wrong, and harmless.
+    /// Whether the holder sleeps, according to `/proc`, or if that is not available to its CPU
+    /// clock. A thread whose clock stands still may also wait for its CPU; such a verdict is wrong,
+    /// and harmless.
     fn asleep(&mut self, tid: u32) -> bool {
         match os::thread_state(tid) {
             ThreadState::Asleep => true,
@@ -287,7 +317,7 @@ impl Watched {
         }
     }
 
-    /// Whether the holder has used no CPU time for long.
+    /// Whether the holder has used no CPU time for [`STILL_NS`].
     fn stands_still(&mut self, tid: u32) -> bool {
         let Some(time) = os::cpu_time(tid) else {
             return false;
