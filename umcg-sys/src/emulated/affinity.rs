@@ -1,8 +1,10 @@
-//! CPUs: which server gets which, and workers follow their server.
+//! Which CPU a server gets, and how its workers follow it there.
 //!
-//! What the system refuses is done without: the kernel then places threads as it likes, and the
-//! monitor sees the blocks. Nobody fails for it, so it is kept, for `describe` to say
-//! ([`lacks`]).
+//! The provider does without whatever the system refuses: the kernel then places the threads, and
+//! the monitor sees the blocks. No call fails because of that. So it is noted, and `describe` says
+//! it ([`lacks`]).
+//!
+//! All words here are Relaxed: they are hints and statistics, and order nothing.
 
 use std::{
     io,
@@ -21,14 +23,15 @@ use super::{
 };
 use crate::Placement;
 
-/// Serialises choosing a CPU, so that two runtimes of one process spread over the machine.
+/// The lock of the CPU table. It is held while a CPU is chosen, so that the servers of all runtimes
+/// of a process spread over the machine.
 static TABLE: Mutex<()> = Mutex::new(());
 
 fn table() -> MutexGuard<'static, ()> {
     TABLE.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
-/// Something that the system refused, or took away, after the self-test had found it to work. A
+/// Something that the system refused, or took away, after the self-test had found that it works. A
 /// bit of [`LACKS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lack {
@@ -40,20 +43,21 @@ enum Lack {
     Cpu = 4,
 }
 
-/// All that was refused so far. Bits are set and never cleared: what it is about may be long in
-/// the past, and the reason of how things are now.
+/// Everything that was refused so far, as bits of [`Lack`]. A bit is never cleared, because a
+/// refusal long ago may be the reason why a server has no sentinel now.
 static LACKS: AtomicU32 = AtomicU32::new(0);
 
 impl Lack {
+    /// Notes it in [`LACKS`].
     fn note(self) {
-        // Mostly it is there already, and a worker may come here at each dispatch.
+        // Mostly the bit is set already, and a dispatch of each worker may come here.
         if LACKS.load(Relaxed) & self as u32 == 0 {
             LACKS.fetch_or(self as u32, Relaxed);
         }
     }
 }
 
-/// What this process has to do without by now, as the end of a sentence; empty if nothing.
+/// What this process has to do without, as the end of a sentence; empty if there is nothing.
 pub(crate) fn lacks() -> String {
     sentence(LACKS.load(Relaxed), NO_SLICES.load(Relaxed) != 0)
 }
@@ -90,12 +94,12 @@ fn sentence(lacks: u32, no_slices: bool) -> String {
     text
 }
 
-/// Puts a server on its CPU: its thread is pinned there and a sentinel watches. `None`: not
-/// pinned, the monitor alone watches. Undone by [`unpin_server`].
+/// Pins the calling thread, a server, to a CPU, with a sentinel that watches its slot. `None`: the
+/// server is not pinned, and only the monitor watches it. [`unpin_server`] undoes this.
 ///
 /// # Errors
-/// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: no thread for the sentinel, or
-/// 64 servers on that CPU.
+/// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: there is no thread for the
+/// sentinel, or 64 servers are pinned to that CPU already.
 pub(crate) fn pin_server(server: Index, placement: Placement) -> io::Result<Option<usize>> {
     let _table = table();
     let mask = os::CpuSet::of(0).unwrap_or_else(|_| os::original_mask().clone());
@@ -105,7 +109,7 @@ pub(crate) fn pin_server(server: Index, placement: Placement) -> io::Result<Opti
         Placement::Cpu(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         Placement::Auto => choose(&mask),
     };
-    // Refused by a sandbox: then unpinned is what is left.
+    // If a sandbox refuses this, the server can only be unpinned.
     if let Err(error) = os::CpuSet::only(number).apply(0) {
         return if placement == Placement::Auto {
             Lack::Pin.note();
@@ -117,12 +121,12 @@ pub(crate) fn pin_server(server: Index, placement: Placement) -> io::Result<Opti
     let cpu = cpus::cpu(number);
     if !matches!(sentinel::self_test(number), sentinel::Confirmation::None(_)) {
         match cpu.attach(number, server) {
-            // No thread, or no place.
+            // There is no thread, or no place for another server.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM)) => {
                 return Err(error);
             }
-            // A sandbox that was entered after the self-test refuses the idle priority, with the
-            // errno that it likes: no sentinel, the monitor sees the blocks.
+            // A sandbox that was entered after the self-test refuses SCHED_IDLE, with whatever
+            // errno. Then there is no sentinel, and the monitor sees the blocks.
             Err(_) => Lack::Sentinel.note(),
             Ok(()) => {}
         }
@@ -131,8 +135,9 @@ pub(crate) fn pin_server(server: Index, placement: Placement) -> io::Result<Opti
     Ok(Some(number))
 }
 
-/// The CPU of the mask that has the fewest servers of this process; among equals not always the
-/// first one, where many containers on one host would meet.
+/// The CPU of the mask to which the fewest servers of this process are pinned. Which one of several
+/// equal CPUs depends on the process. If it were always the first, the containers of one host would
+/// crowd there.
 fn choose(mask: &os::CpuSet) -> usize {
     let cpus: Vec<usize> = mask.iter().collect();
     let start = process_offset() % cpus.len().max(1);
@@ -142,7 +147,7 @@ fn choose(mask: &os::CpuSet) -> usize {
         .unwrap_or(0)
 }
 
-/// A number that differs from process to process and stays the same in one.
+/// A random number that stays the same in one process.
 fn process_offset() -> usize {
     use std::{
         collections::hash_map::RandomState,
@@ -153,9 +158,9 @@ fn process_offset() -> usize {
     *OFFSET.get_or_init(|| RandomState::new().build_hasher().finish() as usize)
 }
 
-/// The server leaves its CPU, if it still has one.
+/// Takes a server from its CPU, if it still has one. The thread keeps its affinity.
 pub(crate) fn unpin_server(server: Index) {
-    // By swap: it may be about to [`give_up_cpu`] it.
+    // A swap, because another thread may be in `give_up_cpu`: one of the two gets the number.
     let Ok(number) = usize::try_from(REGISTRY.record(server).cpu.swap(-1, Relaxed)) else {
         return;
     };
@@ -165,8 +170,9 @@ pub(crate) fn unpin_server(server: Index) {
 }
 
 impl Registry {
-    /// Moves a worker that sleeps in its gate to its server's CPU, before it is woken: 0.4 us,
-    /// where moving a running thread costs 50 us. Also for the calling worker itself.
+    /// Moves a worker to its server's CPU, and gives it the policy that suits that CPU. A
+    /// dispatcher does this while the worker sleeps in its gate, where it costs 0.4 us; moving a
+    /// running thread costs 50 us (trace B9). Also for the calling worker itself.
     pub(crate) fn follow_server(&self, worker: &Record, server: &RecordGuard<'_>) {
         let tid = worker.tid.load(Relaxed);
         let cpu = server.cpu.load(Relaxed);
@@ -180,19 +186,19 @@ impl Registry {
                 Ok(()) => worker.cpu.store(cpu, Relaxed),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     give_up_cpu(server, cpu);
-                    // It may have the CPU of another server. Refused again: the kernel has seen to
-                    // where it may run.
+                    // The worker may still be pinned to another server's CPU. If this fails too,
+                    // the kernel has moved the worker to a CPU on which it may run.
                     let _ = os::original_mask().apply(tid);
                     worker.cpu.store(-1, Relaxed);
                 }
-                // A sandbox refuses: it runs where it may.
+                // A sandbox refuses it. The worker runs where it is.
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => Lack::Pin.note(),
-                // The thread just ended.
+                // The thread has just ended.
                 Err(_) => {}
             }
         }
-        // Beside a busy process a SCHED_BATCH thread that wakes up waits for that one's next tick,
-        // up to 4 ms; SCHED_OTHER comes at once.
+        // Beside a busy process a SCHED_BATCH thread that wakes up waits for the next tick of that
+        // process, up to 4 ms; a SCHED_OTHER thread runs at once (trace B3).
         let contended = server.contended.load(Relaxed);
         if worker.sched_other.load(Relaxed) != contended {
             worker.sched_other.store(contended, Relaxed);
@@ -205,8 +211,8 @@ impl Registry {
         }
     }
 
-    /// A worker that was judged although it was awake may have moved itself, or been moved, to
-    /// another CPU: back to its server's.
+    /// Moves the calling worker back to its server's CPU. It may have been judged while it was
+    /// awake because it had moved itself, or had been moved, to another CPU.
     pub(crate) fn return_to_server_cpu(&self, worker: &Record, server: &RecordGuard<'_>) {
         let cpu = server.cpu.load(Relaxed);
         if cpu >= 0 && os::this_cpu() != cpu as usize {
@@ -221,10 +227,11 @@ impl Registry {
     }
 }
 
-/// The CPU is not in the cpuset any more: the server goes on unpinned, seen by the monitor.
+/// The CPU of a server is not in the cpuset any more. The server is unpinned from here on, and the
+/// monitor sees its blocks.
 fn give_up_cpu(server: &RecordGuard<'_>, cpu: i32) {
     let Ok(number) = usize::try_from(cpu) else {
-        // Lost before.
+        // It was lost before.
         return;
     };
     if server
@@ -239,7 +246,7 @@ fn give_up_cpu(server: &RecordGuard<'_>, cpu: i32) {
     }
 }
 
-/// 1: the kernel takes no slice for SCHED_BATCH threads.
+/// 1 if a worker found that the kernel takes no slice for SCHED_BATCH threads.
 pub(crate) static NO_SLICES: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(test)]

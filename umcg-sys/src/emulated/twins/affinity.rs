@@ -1,4 +1,4 @@
-//! Model twin of `affinity`: there are no CPUs, or one for all.
+//! Model twin of `affinity`: all threads run on one CPU, and no thread is moved.
 
 use super::{
     record::Record,
