@@ -1,5 +1,5 @@
-//! The server loop of the design mail, with three workers: one computes and yields, one sleeps,
-//! one reads from a socket. Whoever blocks makes room, and nothing is wrapped.
+//! The server loop of the design mail with three workers. One computes and yields, one sleeps, one
+//! reads from a socket. They make ordinary blocking calls, and while one is blocked another runs.
 
 use std::{
     collections::VecDeque,
@@ -17,9 +17,9 @@ use std::{
 
 use umcg_sys::{List, Placement, Provider, ProviderChoice, Register, UmcgTask, select, state};
 
-/// The worker that yielded and waits for its next turn; 0 = none.
+/// The worker that yielded and waits for its next turn; 0 for none.
 static YIELDED: AtomicU32 = AtomicU32::new(0);
-/// How many workers are done.
+/// How many workers have finished.
 static DONE: AtomicU32 = AtomicU32::new(0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", selected.why);
     let provider = selected.provider;
     let own: &'static UmcgTask = Box::leak(Box::new(UmcgTask::for_current_thread(0)));
-    // What waits beyond the server's two lists: the provider asks before it looks for blocks.
+    // Work that the server's lists do not show. The provider asks before it looks for blocks.
     let how = Register::server(Placement::Auto).has_work(Arc::new(|| YIELDED.load(SeqCst) != 0));
     // SAFETY: the task is leaked, so it never moves and is never freed.
     unsafe { provider.register(NonNull::from(own), &how)? };
@@ -46,14 +46,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }),
     ];
 
-    // The loop of the mail. Its policy: first come, first served.
+    // The server loop of the mail, with the policy "first come, first served".
     let mut queue = VecDeque::new();
     while DONE.load(SeqCst) < workers.len() as u32 {
-        own.begin_drain(); // state = RUNNABLE: an event from here on ends `wait`
+        own.begin_drain(); // RUNNABLE: an event from here on ends the next `wait`
         own.set_next_tid(0);
         let runnable = own.take(List::Runnable); // taken first, processed last
         for task in own.take(List::Blocked) {
-            // SAFETY: workers leak their tasks.
+            // SAFETY: workers leak their tasks, so these are never freed.
             let task = unsafe { task.as_ref() };
             if task.state() == state::BLOCKED {
                 println!("{} blocks", name(task.tid()));
@@ -71,11 +71,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             own.set_next_tid(pick);
         }
         match provider.wait(0, 0) {
-            // Switched. Otherwise an event came first, and the pick is still ours.
+            // Switched. With the pick still in `next_tid`, an event came first.
             Ok(()) if own.next_tid() == 0 => drop(queue.pop_front()),
             Ok(()) => {}
-            // A worker has the slot already (it took it while this server idled, or the server
-            // was woken late): sleep until it leaves.
+            // A worker holds the slot: it took the slot while this server idled. Sleep until the
+            // worker leaves.
             Err(error) if error.is_busy() => {
                 own.begin_drain();
                 own.set_next_tid(0);
@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A thread that becomes a worker, runs `body`, and becomes an ordinary thread again.
+/// Starts a thread that becomes a worker, runs `body`, and becomes an ordinary thread again.
 fn worker(
     name: &'static str,
     provider: &Arc<dyn Provider>,
@@ -102,10 +102,10 @@ fn worker(
     let provider = Arc::clone(provider);
     let run = move || {
         let own: &'static UmcgTask = Box::leak(Box::new(UmcgTask::for_current_thread(server)));
-        // SAFETY: the task is leaked. Returns when the server first runs this worker.
+        // SAFETY: the task is leaked. The call returns when the server first runs this worker.
         unsafe { provider.register(NonNull::from(own), &Register::worker()) }.expect("register");
         body(provider.as_ref(), own);
-        // After what may have blocked, before anything that the server schedules.
+        // `body` may have blocked: stop here until the server picks this worker.
         provider.checkpoint().expect("checkpoint");
         println!("    {name} is done");
         DONE.fetch_add(1, SeqCst);
@@ -117,6 +117,7 @@ fn worker(
     thread.expect("a thread")
 }
 
+/// Computes, and yields to the other workers in between.
 fn spin_and_yield(provider: &dyn Provider, own: &UmcgTask) {
     for turn in 1..=4 {
         println!("    spinner computes, turn {turn}");
@@ -124,14 +125,14 @@ fn spin_and_yield(provider: &dyn Provider, own: &UmcgTask) {
             std::hint::spin_loop();
         }
         while !own.leave() {
-            provider.checkpoint().expect("checkpoint"); // taken for blocked: queue up first
+            provider.checkpoint().expect("checkpoint"); // judged: queue for a slot first
         }
         YIELDED.store(own.tid(), SeqCst); // from here on the server owns this worker
         provider.wait(0, 0).expect("until the next turn");
     }
 }
 
-/// The thread's name, as the kernel has it.
+/// The name of a thread, from the kernel.
 fn name(tid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
     name.map_or_else(|_| tid.to_string(), |name| name.trim().to_owned())

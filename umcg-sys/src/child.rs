@@ -1,13 +1,13 @@
-//! Children of a worker: the original affinity and policy back.
+//! Threads and child processes of a worker: undoing what they inherit.
 
 use std::{os::unix::process::CommandExt, process::Command};
 
 use crate::emulated::os;
 
-/// Lets a [`Command`] undo what it would inherit from a worker.
+/// Undoes what the child of a [`Command`] would inherit from a worker.
 ///
-/// A worker of the emulated provider is pinned to its server's CPU and runs as SCHED_BATCH, and
-/// a child inherits both, through `exec`. Unprivileged processes may undo both.
+/// A worker of the emulated provider is pinned to its server's CPU and is SCHED_BATCH. A child
+/// inherits both, and keeps them through `exec`. A process may undo both without privilege.
 ///
 /// # Examples
 ///
@@ -20,25 +20,26 @@ use crate::emulated::os;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait CommandUnmanaged {
-    /// The child gets the affinity mask that the process had before anything was pinned, and
-    /// SCHED_OTHER with the default slice. What is refused stays as it is: the child starts all
-    /// the same.
+    /// Gives the child the affinity mask that the process had before any thread was pinned, and
+    /// SCHED_OTHER with the default time slice. If the system refuses one of them, the child starts
+    /// without it.
     ///
-    /// Costs `posix_spawn`: a command with a hook is started by fork and exec.
+    /// This adds a hook to the command, so the standard library starts the child by fork and exec
+    /// and not by the faster `posix_spawn`.
     fn unmanaged(&mut self) -> &mut Self;
 }
 
 impl CommandUnmanaged for Command {
     fn unmanaged(&mut self) -> &mut Self {
-        // Read here, in the parent: the hook may only make system calls.
+        // Read here, in the parent, because the hook may only make system calls.
         let mask = os::original_mask();
-        // SAFETY: the hook makes a few system calls on its stack and on memory that exists already,
-        // all async-signal-safe; it neither allocates nor takes a lock.
+        // SAFETY: the hook makes a few system calls, all async-signal-safe, on its stack and on
+        // memory that exists already. It neither allocates nor takes a lock.
         unsafe {
             self.pre_exec(move || {
                 let _ = mask.apply(0);
                 let _ = os::set_policy(0, libc::SCHED_OTHER);
-                // The policy alone would keep it.
+                // Setting the policy alone would keep the slice.
                 os::set_slice(0);
                 Ok(())
             })
@@ -46,12 +47,12 @@ impl CommandUnmanaged for Command {
     }
 }
 
-/// Gives the calling thread the affinity mask that the process had before anything was pinned,
-/// and SCHED_OTHER with the default slice. For a thread that a worker made: it would share the
-/// worker's CPU for good.
+/// Gives the calling thread the affinity mask that the process had before any thread was pinned,
+/// and SCHED_OTHER with the default time slice. For a thread that a worker has created; it would
+/// share the worker's CPU permanently.
 ///
-/// What is refused stays as it is. Not for a registered worker, which gets its pin and policy
-/// back only when it moves to another server.
+/// What the system refuses stays as it is. Do not call this in a registered worker: it would get
+/// its pin and policy back only when it moves to another server.
 ///
 /// # Examples
 ///
@@ -61,6 +62,6 @@ impl CommandUnmanaged for Command {
 pub fn unmanage_current_thread() {
     let _ = os::original_mask().apply(0);
     let _ = os::set_policy(0, libc::SCHED_OTHER);
-    // The policy alone would keep it.
+    // Setting the policy alone would keep the slice.
     os::set_slice(0);
 }

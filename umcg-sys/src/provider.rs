@@ -1,33 +1,34 @@
-//! Who plays the kernel: the contract.
+//! The contract between an application and the provider that plays the kernel for it.
 //!
-//! [`Provider`] is its safety manual; one conformance suite (`tests/tests/conformance_*.rs` of the
-//! repository, `errors.rs`, and more beside them) runs over every implementation.
+//! The documentation of [`Provider`] is the contract. One conformance suite (package `umcg-tests`
+//! in the repository) runs over every implementation.
 
 use std::{fmt, ptr::NonNull, sync::Arc, time::Duration};
 
 use crate::{Error, UmcgTask};
 
-/// `register` flag: the task is a worker. Without it, a server.
+/// Flag of [`Register::flags`]: the task is a worker. Without it the task is a server.
 pub const REGISTER_WORKER: u32 = 1;
 
-/// Flag of a server's [`wait`](Provider::wait): no worker waits to be picked. While it sleeps,
-/// a worker of this server that unblocks may take the slot over from one that is blocked in it,
-/// instead of having both switches made by way of the server.
+/// Flag of a server's [`wait`](Provider::wait): no worker waits to be picked, so unblocked workers
+/// may follow each other without the server.
 ///
-/// A permission, not a request: a provider for which that saves nothing takes no notice (device).
+/// While the server sleeps in this `wait`, a worker of it that unblocks may take the slot over from
+/// a worker that has blocked in it. This saves two switches, to the server and from it. The flag is
+/// a permission and no request: the device, for which it would save nothing, ignores it.
 pub const WAIT_TAKE_OVER: u32 = 1;
 
-/// Bits 24 to 31 of the `register` flags: the version of the ABI that the caller speaks.
-/// This library speaks version 0.
+/// Bits 24 to 31 of [`Register::flags`]: the version of the ABI that the caller uses. This library
+/// has version 0.
 pub const REGISTER_VERSION_MASK: u32 = 0xff00_0000;
 
-/// Which implementation.
+/// The implementations of [`Provider`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProviderKind {
-    /// `/dev/umcg`: the kernel itself, by a loadable module.
+    /// The kernel itself, by a loadable module and its device `/dev/umcg`.
     Device,
-    /// Any Linux, no privilege: futexes and helper threads.
+    /// Futexes and helper threads, on any Linux and without privilege.
     Emulated,
 }
 
@@ -40,26 +41,27 @@ impl fmt::Display for ProviderKind {
     }
 }
 
-/// The facts that may differ from provider to provider.
+/// What providers may differ in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Facts {
-    /// An unblocked worker runs no user code before its server picks it. Without it: it runs
-    /// on, unmanaged, to its next [`Provider::checkpoint`].
+    /// Whether an unblocked worker runs no user code before its server picks it. If false, it runs
+    /// on unmanaged to its next [`Provider::checkpoint`].
     pub exact_stop: bool,
-    /// Each block is reported. Without it: a block of an unmanaged worker is not, and a block
-    /// too short to be seen is not.
+    /// Whether each block is reported. If false, the provider may not see a block that is very
+    /// short, and does not see a block of an unmanaged worker.
     pub every_block: bool,
-    /// Within this time after a RUNNING worker went to sleep, with work waiting and a CPU to be
-    /// had, its server runs something else.
+    /// How long it takes at most, after a RUNNING worker has gone to sleep, until its server runs
+    /// something else. This holds while work waits and a CPU is available.
     pub block_bound: Duration,
-    /// [`Provider::work_waiting`] makes it watch, and it calls the [`Overdue`] of a server. Without
-    /// it: work that waits behind a worker that just runs is the application's to see to.
+    /// Whether [`Provider::work_waiting`] makes the provider watch a server, and the provider calls
+    /// the server's [`Overdue`]. If false, the application itself has to take care of work that
+    /// waits behind a worker which keeps running.
     pub watches: bool,
 }
 
 impl Facts {
-    /// The facts of a provider.
+    /// Creates the facts of a provider that does not watch.
     #[must_use]
     pub const fn new(exact_stop: bool, every_block: bool, block_bound: Duration) -> Self {
         Self {
@@ -70,7 +72,7 @@ impl Facts {
         }
     }
 
-    /// The same of one that watches.
+    /// The same facts for a provider that [watches](Self::watches).
     #[must_use]
     pub const fn watching(mut self) -> Self {
         self.watches = true;
@@ -78,48 +80,56 @@ impl Facts {
     }
 }
 
-/// Where a server and its workers run.
+/// On which CPU a server and its workers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Placement {
-    /// What the provider prefers. Emulated: a CPU of the registering thread's affinity mask, the
-    /// one that fewest servers of this process use. A thread that a server or a worker made has
-    /// inherited a pin: see [`unmanage_current_thread`](crate::unmanage_current_thread). Device:
-    /// not pinned.
+    /// What the provider prefers.
+    ///
+    /// Emulated: the CPU in the affinity mask of the registering thread that the fewest servers of
+    /// the process use. A thread that a server or a worker has created inherits the pin of its
+    /// creator; see [`unmanage_current_thread`](crate::unmanage_current_thread). Device: not
+    /// pinned.
     #[default]
     Auto,
     /// This CPU. It must be in the affinity mask of the registering thread.
     Cpu(usize),
-    /// Not pinned. Emulated: no sentinel, blocks are seen by the monitor alone.
+    /// Not pinned. The emulated provider then has no sentinel for the server, and only its monitor
+    /// sees blocks.
     Unpinned,
 }
 
-/// Asked by a provider, from a thread of its own, whether work waits for a server beyond what
-/// its lists show. It must not block, allocate, or panic.
+/// A question to the application: does work wait for this server that its two lists do not show?
+///
+/// The provider calls it, also from threads of its own. It must not block, allocate or panic.
 pub type HasWork = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Told by a provider that watches ([`Provider::work_waiting`]), from a thread of its own, that
-/// work has waited for a server for a whole look while the worker in its slot ran on. `Some`:
-/// the tid of a sleeping server that is to be woken for it, as by [`Provider::preempt`]. It must
-/// not block, allocate, or panic.
+/// A message to the application: work has waited for this server through a whole look of the
+/// provider, while the worker in its slot kept running.
+///
+/// `Some(tid)`: the provider wakes that server, which is to take the work, as by
+/// [`Provider::wake`].
+///
+/// A provider that [watches](Facts::watches) calls it from a thread of its own. It must not block,
+/// allocate or panic.
 pub type Overdue = Arc<dyn Fn() -> Option<u32> + Send + Sync>;
 
-/// What a task brings along when it registers. [`Default`] is right for a worker.
+/// How a task registers.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Register {
-    /// [`REGISTER_WORKER`] and the version; other bits are refused.
+    /// [`REGISTER_WORKER`] and the version. Other bits are refused.
     pub flags: u32,
-    /// For a server: where it runs. A worker runs where its server does.
+    /// Of a server: where it runs. A worker runs where its server does.
     pub placement: Placement,
-    /// For a server: whether work waits for it. `None`: only its lists count.
+    /// Of a server: tells whether work waits for it. `None`: only its lists count.
     pub has_work: Option<HasWork>,
-    /// For a server: what to do about work that waits behind a worker that just runs. `None`:
-    /// nothing.
+    /// Of a server: called when work waits behind a worker that keeps running. `None`: nothing
+    /// happens then.
     pub overdue: Option<Overdue>,
 }
 
 impl Register {
-    /// A server at `placement`.
+    /// Registers a server.
     #[must_use]
     pub fn server(placement: Placement) -> Self {
         Self {
@@ -130,7 +140,7 @@ impl Register {
         }
     }
 
-    /// A worker of the server that its `server_tid` names.
+    /// Registers a worker of the server that the task's `server_tid` names.
     #[must_use]
     pub fn worker() -> Self {
         Self {
@@ -141,14 +151,14 @@ impl Register {
         }
     }
 
-    /// With somebody to tell of work that waits behind a worker that just runs.
+    /// Sets what is called when work waits behind a worker that keeps running.
     #[must_use]
     pub fn overdue(mut self, overdue: Overdue) -> Self {
         self.overdue = Some(overdue);
         self
     }
 
-    /// With a way to ask whether work waits beyond the server's lists.
+    /// Sets how the provider asks for work that the server's lists do not show.
     #[must_use]
     pub fn has_work(mut self, has_work: HasWork) -> Self {
         self.has_work = Some(has_work);
@@ -165,55 +175,84 @@ impl fmt::Debug for Register {
     }
 }
 
-/// What a provider counted for one server since it registered.
+/// What a provider has counted for one server since it registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerCounters {
-    /// The CPU that the server is pinned to.
+    /// The CPU that the server is pinned to, if any.
     pub cpu: Option<usize>,
-    /// Dispatches: workers that were given the slot.
+    /// How often a worker was given the slot by a dispatch.
     pub dispatches: u64,
-    /// Blocks reported by the kernel itself (device).
+    /// Blocks that the kernel reported (device).
     pub blocks_kernel: u64,
-    /// Blocks reported by the sentinel (emulated).
+    /// Blocks that the sentinel found (emulated).
     pub blocks_sentinel: u64,
-    /// Blocks reported by the monitor (emulated).
+    /// Blocks that the monitor found (emulated).
     pub blocks_monitor: u64,
-    /// Blocks reported by another worker of that server that had been blocked itself and came to
-    /// run (emulated).
+    /// Blocks that another worker of this server found, at its checkpoint after a block of its own
+    /// (emulated).
     pub blocks_sibling: u64,
-    /// Times that a suspected block was not confirmed (emulated).
+    /// How often a suspected block was not confirmed (emulated).
     pub refused: u64,
-    /// Blocked workers found awake and put back into the slot instead of a new one (emulated).
+    /// Workers that had been judged, were found awake, and got the slot in place of another worker
+    /// (emulated).
     pub adopted: u64,
-    /// Unblocked workers that took the idle server's slot without a switch (emulated).
+    /// Unblocked workers that took the slot of the idle server without a switch (emulated).
     pub self_dispatched: u64,
-    /// Unblocked workers that took the slot over from a blocked one (emulated,
-    /// [`WAIT_TAKE_OVER`]).
+    /// Unblocked workers that took the slot over from a worker which had blocked in it (emulated,
+    /// by [`WAIT_TAKE_OVER`]).
     pub taken_over: u64,
     /// Preemptions that took effect.
     pub preempted: u64,
-    /// The longest time from a reported block to the end of it, in nanoseconds. A preemption is no
-    /// block.
+    /// The longest block that was reported and has ended, in nanoseconds. A preemption does not
+    /// count.
     ///
-    /// Emulated: from the verdict, right or wrong, to the worker's next checkpoint, or until it is
-    /// adopted: a worker that computes between its block and its checkpoint counts as blocked for
-    /// that long, too.
+    /// Emulated: measured from the verdict, right or wrong, to the worker's next checkpoint, or
+    /// until it is adopted. This includes the time for which the worker computed after its block.
     pub longest_block_ns: u64,
 }
 
-/// The calls of the mail, and the two rules that only a kernel can keep by itself: a worker that
-/// blocks is reported, and an unblocked worker queues up behind its server's choice.
+/// The calls by which an application and the kernel, or a thread that plays it, schedule workers.
 ///
-/// # Words and their owners
+/// These are the calls of the design mail, and a few more. A provider does what only a kernel could
+/// do by itself: it reports to a server that its worker has blocked, and it makes an unblocked
+/// worker wait until its server picks it.
 ///
-/// Shared state is in user memory, in [`UmcgTask`]; what a provider keeps beside it (who holds
-/// which slot) is private to it. "Own" below means: may dispatch, re-home, or dispose of.
+/// # Contract
 ///
-/// * A RUNNABLE worker has exactly one owner: the list or queue it was put on, the idle pool,
-///   or the `next_tid` it is armed in. The owner alone may name it in `wait`.
-/// * A RUNNING worker owns itself. A BLOCKED one is owned by nobody: it comes back by itself.
-/// * `server_tid` of a worker is written by the owner of a drained RUNNABLE worker.
+/// *Owning* a worker means: having the right to dispatch it, to move it to another server, or to
+/// dispose of it otherwise. The state that tasks share is in user memory, in [`UmcgTask`]. What a
+/// provider keeps in addition (who holds which slot) is private to it.
+///
+/// The application keeps these rules:
+///
+/// 1. **One owner.** A RUNNABLE worker has exactly one owner: the list or queue that it was put on,
+///    the idle pool, or the `next_tid` that it is armed in. Only the owner may name it in a `wait`.
+///    A RUNNING worker owns itself. Nobody owns a BLOCKED worker; it comes back by itself.
+/// 2. **Leave, then queue.** A worker leaves RUNNING by [`UmcgTask::leave`] before it puts itself
+///    into any queue. If that fails the worker makes a checkpoint and tries again (trace A8).
+///    Between leaving and `wait` it takes no lock, does not allocate, and touches no memory for the
+///    first time (trace B10).
+/// 3. **Drain in order.** A server becomes RUNNABLE before it drains ([`UmcgTask::begin_drain`]).
+///    It takes its runnable list first and its blocked list second, and processes the blocked list
+///    first (trace A2).
+/// 4. **Moving.** The `server_tid` of a worker is written only by the owner of that worker, while
+///    it is RUNNABLE and its events have been drained.
+/// 5. **Arming.** Only a server arms: before it dispatches a worker it may set that worker's
+///    `next_tid` to one of its own idle workers. That idle worker, the spare, belongs to the armed
+///    worker until a block consumes it or [`disarm`](Self::disarm) takes it back (trace A9).
+/// 6. **Checkpoints.** A worker calls [`checkpoint`](Self::checkpoint) after whatever may have
+///    blocked, before it uses anything that its server schedules.
+/// 7. **Memory.** A task stays in place from `register` to the return of `unregister`, or to the
+///    end of its thread. The memory of a worker outlives the drain in which its server sees the
+///    worker's last event.
+/// 8. **Context.** No call is made from a signal handler, nor between `vfork` and `exec`. In a
+///    forked child all calls for tasks of the parent fail with ESRCH.
+///
+/// A server whose CPU several workers share should give its `wait` a deadline while a worker waits
+/// to be picked, and preempt the worker in its slot when the deadline passes. Otherwise a worker
+/// that never blocks keeps the slot. If that worker spins on a lock whose holder waits to be
+/// picked, neither ever runs on (trace A13).
 ///
 /// # Examples
 ///
@@ -229,18 +268,18 @@ pub struct ServerCounters {
 /// };
 /// use umcg_sys::{ProviderChoice, Error, List, Placement, Provider, Register, UmcgTask, select};
 ///
-/// /// The worker that yielded and waits for its next turn; 0 = none.
+/// /// The worker that yielded and waits for its next turn; 0 for none.
 /// static YIELDED: AtomicU32 = AtomicU32::new(0);
 /// static DONE: AtomicBool = AtomicBool::new(false);
 ///
 /// fn work(provider: &dyn Provider, own: &UmcgTask) -> Result<(), Error> {
-///     // A yield: out of RUNNING, into a queue, and asleep.
+///     // A yield: leave RUNNING, enter a queue, sleep.
 ///     while !own.leave() {
-///         provider.checkpoint()?; // taken for blocked: queue up first
+///         provider.checkpoint()?; // judged: queue for a slot first
 ///     }
 ///     YIELDED.store(own.tid(), SeqCst); // from here on the server owns this worker
 ///     provider.wait(0, 0)?;
-///     // Whatever may block is followed by a checkpoint.
+///     // A checkpoint follows whatever may block.
 ///     thread::sleep(Duration::from_millis(1));
 ///     provider.checkpoint()?;
 ///     DONE.store(true, SeqCst);
@@ -258,10 +297,10 @@ pub struct ServerCounters {
 ///         queue.extend(Some(YIELDED.swap(0, SeqCst)).filter(|&tid| tid != 0));
 ///         own.set_next_tid(queue.front().copied().unwrap_or(0));
 ///         match provider.wait(0, 0) {
-///             Ok(()) if own.next_tid() == 0 => drop(queue.pop_front()), // it ran
-///             Ok(()) => {} // an event came first, and the pick is still ours
+///             Ok(()) if own.next_tid() == 0 => drop(queue.pop_front()), // switched
+///             Ok(()) => {} // an event came first: the pick is still ours
 ///             Err(error) if error.is_busy() => {
-///                 // A worker has the slot: sleep until it leaves.
+///                 // A worker holds the slot: sleep until it leaves.
 ///                 own.begin_drain();
 ///                 own.set_next_tid(0);
 ///                 provider.wait(0, 0)?;
@@ -282,14 +321,14 @@ pub struct ServerCounters {
 ///         let thread = scope.spawn(|| -> Result<(), Error> {
 ///             worker.prepare(server.tid());
 ///             let own = NonNull::from(&worker);
-///             // SAFETY: as above. Returns when the server first runs this worker.
+///             // SAFETY: as above. The call returns when the server first runs this worker.
 ///             unsafe { provider.register(own, &Register::worker())? };
 ///             work(provider, &worker)?;
 ///             provider.unregister(own) // gives the slot back and wakes the server
 ///         });
 ///         serve(provider, &server)?;
 ///         assert!(provider.counters(server.tid()).is_some_and(|count| count.dispatches > 0));
-///         // Takes the worker's last events off the lists, for which its `unregister` may wait.
+///         // Takes the worker's last events off the lists; its `unregister` may wait for that.
 ///         provider.unregister(NonNull::from(&server))?;
 ///         thread.join().expect("the worker does not panic")
 ///     })?;
@@ -298,7 +337,7 @@ pub struct ServerCounters {
 /// }
 /// ```
 ///
-/// A server that idles is woken from outside, here for nothing:
+/// Another thread wakes an idle server:
 ///
 /// ```
 /// use std::{ptr::NonNull, thread};
@@ -308,18 +347,18 @@ pub struct ServerCounters {
 /// let own = UmcgTask::for_current_thread(0);
 /// // SAFETY: the task stays in place until it has unregistered.
 /// unsafe { provider.register(NonNull::from(&own), &Register::server(Placement::Auto))? };
-/// own.begin_drain(); // from here on a wake-up ends `wait`, however early it comes
+/// own.begin_drain(); // from here on a wake-up ends the next `wait`, even if it comes before
 /// thread::scope(|scope| {
 ///     scope.spawn(|| provider.wake(own.tid()));
 ///     provider.wait(0, 0)
 /// })?;
-/// assert_eq!(provider.current(own.tid()), None); // no worker in its slot
+/// assert_eq!(provider.current(own.tid()), None); // no worker holds its slot
 /// provider.unregister(NonNull::from(&own))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The way of a worker that has run out of tasks, which need not queue up for a slot in which it
-/// would have nothing to do:
+/// A worker that has run out of tasks does not queue for a slot, in which it would have nothing to
+/// do:
 ///
 /// ```
 /// use umcg_sys::{Error, Provider, UmcgTask};
@@ -344,151 +383,168 @@ pub struct ServerCounters {
 ///
 /// # Safety
 ///
-/// An implementation keeps, for every registered task:
+/// An implementation keeps these rules for every registered task:
 ///
-/// 1. At most one worker holds the slot of a server at any time, and only the holder's return
-///    from `wait`, `register` or `checkpoint` says RUNNING.
-/// 2. It reads and writes a [`UmcgTask`] only between `register` and the return of
-///    `unregister` (or the end of the thread).
-/// 3. No event is lost: a worker on a server's `runnable_ptr` list, or a server whose slot
-///    became free, is followed by a return of that server's `wait`.
-/// 4. `wait` returns `Ok` to a registered task only when its state is RUNNING.
+/// 1. **One holder.** At most one worker holds the slot of a server at any time. A worker is told
+///    that it is RUNNING, by a return from `wait`, `register` or `checkpoint`, only while it holds
+///    a slot.
+/// 2. **Memory.** The provider reads and writes a [`UmcgTask`] only from `register` to the return
+///    of `unregister`, or to the end of the task's thread.
+/// 3. **No lost event.** After a worker was pushed on a server's `runnable_ptr`, or a server's slot
+///    became free, that server's `wait` returns.
+/// 4. **RUNNING.** `wait` returns `Ok` to a registered task only if its state is RUNNING.
 ///
-/// A blocked event is information, and no more is promised of it than that at least one follows
-/// each reported block of a RUNNING worker. One block may be told more than once: whoever
-/// finds a verdict books it, since the judge may have been stopped before it did, and a list that
-/// was drained in between does not remember. To tell it once a booker would have to be waited
-/// for.
-///
-/// None of the calls may be made from a signal handler or between `vfork` and `exec`. In a
-/// forked child every call of a task that its parent registered fails with ESRCH.
+/// Each block of a RUNNING worker that the provider sees is followed by at least one event on
+/// `blocked_ptr`. It may be followed by several: the judge may be stopped before it reports its
+/// verdict, so every thread that finds a verdict reports it, and a list which has been drained in
+/// between does not remember. A blocked event therefore is information and promises no more.
 pub unsafe trait Provider: fmt::Debug + Send + Sync {
-    /// Which implementation this is.
+    /// Says which implementation this is.
     fn kind(&self) -> ProviderKind;
 
-    /// What this provider can promise.
+    /// Says what this provider promises.
     fn facts(&self) -> Facts;
 
-    /// Makes the calling thread a UMCG task; an [example](Provider#examples).
+    /// Makes the calling thread a UMCG task. See the [examples](Provider#examples).
     ///
-    /// A server registers as RUNNING and the call returns at once. For a worker registering is
-    /// admission and counts as an unblock: it is pushed on its server's `runnable_ptr`, and the
-    /// call returns when a server first runs it.
+    /// *A server* is RUNNING afterwards, and the call returns at once. *A worker* is admitted,
+    /// which counts as an unblock: it is pushed on its server's `runnable_ptr`, and the call
+    /// returns when a server first runs it.
     ///
     /// # Errors
     ///
-    /// * EINVAL: unknown flags or version; the thread is registered; `tid` is not the caller's;
-    ///   a state that is not NONE; a `next_tid` that is not 0; a server whose `server_tid` is not
-    ///   its own tid; a CPU outside the affinity mask.
-    /// * ESRCH: no such server, or it went away before it ran this worker; a forked child.
-    /// * ENOMEM, EAGAIN: no room for another task, or a helper thread could not be made.
+    /// After an error the thread is not registered, and the task was not changed.
     ///
-    /// After an error the thread is not registered, and nothing of the task was changed.
+    /// * EINVAL: the flags or the version are unknown; the thread is registered already; `tid` is
+    ///   not the caller's; the state is not NONE; `next_tid` is not 0; the `server_tid` of a server
+    ///   is not its own tid; or the CPU is not in the affinity mask.
+    /// * ESRCH: there is no such server, or it went away before it ran this worker; or the caller
+    ///   is a forked child.
+    /// * ENOMEM, EAGAIN: there is no room for another task, or a helper thread could not be
+    ///   created.
     ///
     /// # Safety
     ///
-    /// `task` stays valid, and is not moved, until `unregister` returned or the thread ended.
+    /// `task` stays valid, and is not moved, until `unregister` has returned or the thread has
+    /// ended.
     unsafe fn register(&self, task: NonNull<UmcgTask>, how: &Register) -> Result<(), Error>;
 
-    /// Makes the calling thread an ordinary thread again; its `state` becomes NONE. An
-    /// [example](Provider#examples).
+    /// Makes the calling thread an ordinary thread again; its state becomes NONE. See the
+    /// [examples](Provider#examples).
     ///
-    /// A worker gives its slot back and its server is woken. It waits until the worker is on
-    /// no list, for which its server may have to drain. A server's workers become ordinary
-    /// threads: those asleep in a call return from it with ESRCH, the others see ESRCH at
-    /// their next call. Their events are dropped.
+    /// *A worker* gives its slot back, and its server is woken. The call then waits until the
+    /// worker is on no list, which may need a drain by its server.
+    ///
+    /// *A server* makes its workers ordinary threads. Those that sleep in a call return from it
+    /// with ESRCH, the others get ESRCH from their next call. Their events are dropped.
     ///
     /// # Errors
     ///
-    /// EINVAL: not registered, or with another task. EBUSY: a server that is not RUNNING; a worker
-    /// that has left RUNNING, so that somebody else owns it. A worker that was judged, in truth
-    /// or by a late mirror, is not refused: it stops until it is picked, or leaves at once.
+    /// * EINVAL: the thread is not registered, or is registered with another task.
+    /// * EBUSY: a server that is not RUNNING; or a worker that has left RUNNING, so that somebody
+    ///   else owns it. A worker that was judged, or whose state says BLOCKED late, is not refused:
+    ///   it stops until it is picked, and then unregisters.
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error>;
 
-    /// Gives up the CPU: to `next_tid`, or else to the server; a server without a pick idles.
-    /// Returns when the caller is RUNNING. [Examples](Provider#examples) of both, and the server
-    /// loop in the [crate's page](crate).
+    /// Gives the CPU up: to the task in `next_tid`, or to the caller's server if that is 0. A
+    /// server without a pick idles. Returns when the caller is RUNNING. See the
+    /// [examples](Provider#examples), and the server's loop in the [crate's page](crate).
     ///
-    /// In order: (1) state RUNNING: `Ok` at once; a worker in state BLOCKED has not left either
-    /// (it was judged, see `checkpoint`): `Ok` once it may run. (2) The target is `next_tid`, else
-    /// `server_tid`; a server whose target is itself idles until RUNNING or `deadline_ns`
-    /// (absolute CLOCK_MONOTONIC, 0 = none). (3) A server whose slot a worker still holds never
-    /// switches: with `next_tid` 0 or that worker it sleeps on, with another it gets EBUSY and
-    /// must [`preempt`](Self::preempt) first. (4) The target is claimed. (5) The target is
-    /// woken and the caller sleeps, on the same CPU; spurious wake-ups and signals do not end
-    /// the sleep.
+    /// In order:
     ///
-    /// The `Ok` of a server does not say whether the switch was made: an event after the drain
-    /// makes it return at once. `next_tid` does: it is cleared when the switch commits, and a
-    /// pick that is still there goes back to the scheduler.
+    /// 1. If the caller's state is RUNNING the call returns `Ok` at once. A worker whose state is
+    ///    BLOCKED has not left either: it was judged, and the call is a
+    ///    [`checkpoint`](Self::checkpoint).
+    /// 2. The target is the task in `next_tid`, else the server in `server_tid`. A server whose
+    ///    target is itself idles until it is RUNNING or until `deadline_ns` (CLOCK_MONOTONIC,
+    ///    absolute; 0 for none).
+    /// 3. A server whose slot is held by a worker never switches. With `next_tid` 0, or with that
+    ///    worker in it, the server sleeps on. With another worker in it the call fails with EBUSY;
+    ///    the server must [`preempt`](Self::preempt) first.
+    /// 4. The target is claimed.
+    /// 5. The target is woken and the caller sleeps, on the same CPU. Signals and spurious wake-ups
+    ///    do not end the sleep.
     ///
-    /// A worker that does not hold a slot (it was judged meanwhile) wakes nobody and sleeps
-    /// until it is picked; a target that it chose is handed to its server by a runnable event,
-    /// so that the choice is not lost.
+    /// *A server* that gets `Ok` does not know yet whether the switch was made: an event since its
+    /// drain makes the call return at once. `next_tid` tells. It was cleared if the switch was
+    /// made; a pick that is still there belongs to the server, for its next choice.
     ///
-    /// A worker that has published itself may be picked before it gets here. Then nothing is
-    /// switched, and its own choice stays in `next_tid`, for it to dispose of.
+    /// *A worker* that has lost its slot meanwhile switches to nobody and sleeps until it is
+    /// picked. If it had chosen a target, the target becomes a runnable event of its own server, so
+    /// the choice is not lost. A worker that has queued itself may be picked before it gets here.
+    /// Then nothing is switched either, its choice stays in `next_tid`, and the worker has to
+    /// dispose of it.
     ///
     /// # Errors
     ///
-    /// The caller is RUNNING after each but the last EINVAL, and `next_tid` untouched.
+    /// After an error the caller is RUNNING and `next_tid` is unchanged, except where a state is
+    /// refused.
     ///
-    /// * EINVAL: not registered, unknown flags, a worker with flags or a deadline, a worker that
-    ///   is its own target. And a state in which nobody waits: NONE, a number that is no state,
-    ///   BLOCKED for a server. It is left as it is, for whoever wrote it there.
-    /// * ESRCH: no such task, or (worker) its server went away while it slept; a forked child.
-    /// * EBUSY: the target is not RUNNABLE, or not of this server, or rule 3.
-    /// * ETIMEDOUT: the deadline, servers only.
+    /// * EINVAL: the thread is not registered; the flags are unknown; a worker passes flags or a
+    ///   deadline; a worker is its own target. Also a state in which no task waits: NONE, a number
+    ///   that is no state, or BLOCKED on a server. That state is left as it is.
+    /// * ESRCH: there is no such task; the server of a worker went away while the worker slept; or
+    ///   the caller is a forked child.
+    /// * EBUSY: the target is not RUNNABLE, or belongs to another server; or rule 3 applies.
+    /// * ETIMEDOUT: the deadline passed. Only a server has one.
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error>;
 
-    /// Takes a RUNNING worker out of its slot.
+    /// Takes the slot from a RUNNING worker, and wakes its server.
     ///
-    /// On the device the worker becomes RUNNABLE and is pushed on `runnable_ptr`. On the emulated
-    /// provider it is treated as blocked: it runs on unmanaged, and stops at its next checkpoint.
-    /// Either way its server becomes RUNNING. A worker that is not RUNNING is left alone, and that
-    /// is no error: a preemption that comes late, or is lost, does no harm.
+    /// On the device the worker stops, becomes RUNNABLE, and is pushed on `runnable_ptr`. With the
+    /// emulated provider the worker is treated as if it had blocked: it runs on unmanaged and stops
+    /// at its next checkpoint.
     ///
-    /// The tid of a server is accepted as well, and is treated as by [`wake`](Self::wake).
+    /// A worker that is not RUNNING is left alone, and that is no error: a preemption which comes
+    /// late, or is lost, does no harm. The tid of a server is accepted as well, and is treated as
+    /// by [`wake`](Self::wake).
     ///
     /// # Errors
     ///
-    /// ESRCH: no such registered task in this process.
+    /// ESRCH: no registered task of this process has this tid.
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
-    /// Wakes a server that sleeps in [`wait`](Self::wait): its state goes from RUNNABLE to
-    /// RUNNING, and its `wait` returns. This is how other threads tell a server of work; an
-    /// [example](Provider#examples).
+    /// Wakes a server that sleeps in [`wait`](Self::wait): its state goes from RUNNABLE to RUNNING,
+    /// and its `wait` returns. By this call other threads tell a server of work. See the
+    /// [examples](Provider#examples).
     ///
-    /// A server that is awake is left alone, and that is no error. The worker in the server's
-    /// slot, if there is one, keeps running.
+    /// A server that is awake is left alone, and that is no error. The worker in the server's slot,
+    /// if there is one, keeps running.
+    ///
+    /// Pass the tid of a server only. With the tid of a worker the emulated provider fails with
+    /// ESRCH. The device takes it for a [`preempt`](Self::preempt) of that worker, because the
+    /// kernel module has one call for both.
     ///
     /// # Errors
     ///
-    /// ESRCH: no such registered server in this process.
+    /// ESRCH: no registered server of this process has this tid.
     fn wake(&self, server_tid: u32) -> Result<(), Error>;
 
-    /// To be called by a worker after whatever may have blocked, before it touches anything
-    /// that its server schedules: if it was judged it stops here until it is picked. An
-    /// [example](Provider#examples).
+    /// Stops the calling worker until it is picked, if it was judged. To be called after whatever
+    /// may have blocked, before the worker uses anything that its server schedules. See the
+    /// [examples](Provider#examples).
     ///
-    /// Where the kernel stops an unblocked worker itself this is a no-op. Cheap (two loads)
-    /// when nothing happened. A server may call it: nothing happens.
+    /// Costs two loads if the worker was not judged. Does nothing for a server, and where the
+    /// kernel stops an unblocked worker itself.
     ///
     /// # Errors
     ///
-    /// EINVAL: not registered. ESRCH: the server is gone, or this is a forked child; the
-    /// thread is an ordinary one from here on.
+    /// * EINVAL: the thread is not registered.
+    /// * ESRCH: the server is gone, and the worker is an ordinary thread from here on; or the
+    ///   caller is a forked child.
     fn checkpoint(&self) -> Result<(), Error>;
 
-    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing, which need not
-    /// run on: it never sleeps. `true`: the caller holds its slot. `false`: it was judged, and
-    /// runs without a slot; all it may do is [`leave_judged`](UmcgTask::leave_judged), publish
-    /// itself as a worker without work, and `wait`. An [example](Provider#examples).
+    /// [`checkpoint`](Self::checkpoint) for a worker that has nothing to finish, and so need not
+    /// have a slot: it never sleeps. See the [examples](Provider#examples).
     ///
-    /// `wanted` says, if it comes to that, whether the worker has anything to do in a slot: one
-    /// that is to be had without a switch is taken only then.
+    /// `true`: the caller holds its slot. `false`: the caller was judged and runs without a slot.
+    /// All that it may do then is to call [`leave_judged`](UmcgTask::leave_judged), to queue itself
+    /// as an idle worker, and to `wait`.
     ///
-    /// Where the kernel stops an unblocked worker itself it is always `true`.
+    /// If the caller was judged and could take a slot without a switch, the provider asks `wanted`
+    /// whether the caller has anything to do there, and takes the slot only then.
+    ///
+    /// Always `true` where the kernel stops an unblocked worker itself.
     ///
     /// # Errors
     ///
@@ -498,40 +554,43 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
         self.checkpoint().map(|()| true)
     }
 
-    /// Takes an armed worker back from `worker`, which the caller dispatches: its server, or
-    /// the worker itself. `Some(tid)`: the caller owns it again. `None`: nothing was armed, or
-    /// a block consumed it.
+    /// Takes the spare of `worker` back. For the server that dispatches `worker`, or for `worker`
+    /// itself. `Some(tid)`: the caller owns the spare again. `None`: there was none, or a block has
+    /// consumed it.
     ///
     /// A worker that its server may have armed calls this before it leaves RUNNING, whatever its
-    /// `next_tid` says: a block that consumed the armed one, and is still being carried out by
-    /// somebody else, is finished with when this returns, so that the next arming is not taken
-    /// for that one.
+    /// `next_tid` says. Another thread may still be carrying out a block that consumed the spare.
+    /// When this call has returned, that is complete, so it cannot be confused with the next
+    /// arming.
     ///
-    /// Arming is a server's, at dispatch: it sets the `next_tid` of the worker it is about to
-    /// name in its own, to one of its idle workers, which from then on belongs to that worker
-    /// (trace A9).
+    /// Rule 5 of the [contract](Provider#contract) says how a server arms.
     fn disarm(&self, worker: &UmcgTask) -> Option<u32>;
 
-    /// The worker that holds the slot of this server, by its tid; `None` while the server runs
-    /// or idles. A snapshot: it may be over when the call returns. A server that is awake with
-    /// a worker in its slot (a deadline, or a worker that took the slot while the server idled)
-    /// learns here whom to [`preempt`](Self::preempt).
+    /// Returns the tid of the worker that holds the slot of this server, and `None` while the
+    /// server runs or idles. The answer may be outdated when the call returns.
+    ///
+    /// By this call a server that is awake while a worker runs in its slot learns which worker to
+    /// [`preempt`](Self::preempt). The server may have woken by its deadline, or the worker may
+    /// have taken the slot while the server idled.
     fn current(&self, server_tid: u32) -> Option<u32>;
 
-    /// Work has been queued for this server while one of its workers runs; `has_work` says so
-    /// too. A provider that watches instead of being told starts watching. Cheap when it
-    /// already does: one load. Unknown servers are ignored.
+    /// Says that work has been queued for this server while one of its workers runs. The server's
+    /// [`HasWork`] says so too. A provider that looks for blocks, instead of being told of them by
+    /// a kernel, starts to look. Costs one load if it already does. An unknown server is ignored.
     ///
-    /// To be called after the work was made visible *and* a SeqCst fence: it is the second half
-    /// of "work, then look", and the caller has a fence there anyway. If the work is still there
-    /// after a look, behind the same worker, a provider that [watches](Facts::watches) calls the
-    /// server's [`Overdue`]: the caller need wake nobody else for it.
+    /// To be called after the work was made visible *and* after a SeqCst fence. The provider's
+    /// helper thread stores that it sleeps, fences, and looks for work; this is the other half of
+    /// that pair.
+    ///
+    /// If the work still waits after a look, behind the same worker, a provider that
+    /// [watches](Facts::watches) calls the server's [`Overdue`]. The caller need wake nobody else
+    /// for this work.
     fn work_waiting(&self, server_tid: u32);
 
-    /// What was counted for a server so far; `None` when there is no such server.
+    /// Returns what was counted for a server so far. `None`: there is no such server.
     fn counters(&self, server_tid: u32) -> Option<ServerCounters>;
 
-    /// One sentence for the log: how this provider sees blocks here, and what it lacks. As of now:
-    /// what the system refuses later, to a server that registers for one, is said from then on.
+    /// Describes in a sentence, for a log, how this provider sees blocks on this system, and what
+    /// it has to do without. What the system refuses later is said from then on.
     fn describe(&self) -> String;
 }

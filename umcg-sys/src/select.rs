@@ -1,30 +1,31 @@
-//! Which provider, and why.
+//! Choosing a provider.
 
 use std::{fmt, sync::Arc};
 
 use crate::{Device, Emulated, EmulatedOptions, Error, NoDevice, Provider};
 
-/// The environment variable that chooses a provider.
+/// The environment variable by which a user chooses a provider: `auto`, `emulated` or `device`.
 pub const PROVIDER_ENV: &str = "UMCG_PROVIDER";
 
-/// What the application, or its user, asks for.
+/// The provider that the application, or its user, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ProviderChoice {
-    /// The best there is: `device` when it can be had, else `emulated`.
+    /// The device if it is available, otherwise the emulated provider.
     #[default]
     Auto,
-    /// The emulated provider, also where the device is there.
+    /// The emulated provider, even if the device is available.
     Emulated,
-    /// The device, or an error.
+    /// The device; an error if it is not available.
     Device,
 }
 
 impl ProviderChoice {
-    /// The choice of `UMCG_PROVIDER`: `auto`, `emulated` or `device`. `None`: not set, or empty.
+    /// Reads the choice from the environment variable [`PROVIDER_ENV`]. `None`: it is not set, or
+    /// is empty.
     ///
     /// # Errors
-    /// Any other value.
+    /// The value is none of `auto`, `emulated` and `device`.
     pub fn from_env() -> Result<Option<Self>, SelectError> {
         match std::env::var_os(PROVIDER_ENV) {
             None => Ok(None),
@@ -51,23 +52,23 @@ impl std::str::FromStr for ProviderChoice {
     }
 }
 
-/// A provider, and the reason for it.
+/// A provider, and the reason why it was chosen.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Selected {
     /// The provider.
     pub provider: Arc<dyn Provider>,
-    /// One sentence: why this one. For the log.
+    /// The reason in one sentence, for a log.
     pub why: String,
 }
 
-/// No provider as asked for.
+/// Why there is no provider as asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SelectError {
-    /// A name that is none of `auto`, `emulated`, `device`.
+    /// The name is none of `auto`, `emulated` and `device`.
     Unknown(String),
-    /// The device was asked for by name and cannot be had.
+    /// The device was asked for and is not available.
     NoDevice(NoDevice),
     /// The emulated provider does not work on this kernel.
     Emulated(Error),
@@ -83,7 +84,7 @@ impl fmt::Display for SelectError {
             ),
             Self::NoDevice(why) => write!(
                 f,
-                "the UMCG provider `device` was asked for and cannot be had: {why}; use \
+                "the UMCG provider `device` was asked for and is not available: {why}; use \
                  {PROVIDER_ENV}=auto or emulated to run without it"
             ),
             Self::Emulated(error) => write!(f, "the emulated UMCG provider cannot work: {error}"),
@@ -101,11 +102,11 @@ impl std::error::Error for SelectError {
     }
 }
 
-/// The provider for a choice.
+/// Returns the provider for a choice.
 ///
 /// # Errors
-/// The choice cannot be had. Nothing is replaced silently: only [`ProviderChoice::Auto`] may end with
-/// another provider than the device, and `why` says so.
+/// The chosen provider is not available. None is replaced silently: only [`ProviderChoice::Auto`]
+/// may end with another provider than the device, and `why` says so.
 ///
 /// # Examples
 ///
@@ -121,7 +122,7 @@ pub fn select(choice: ProviderChoice) -> Result<Selected, SelectError> {
     select_with(choice, EmulatedOptions::default())
 }
 
-/// The provider for a choice, with options for the emulated one.
+/// Returns the provider for a choice, with options for the emulated one.
 ///
 /// # Errors
 /// As [`select`].

@@ -1,146 +1,142 @@
-//! Where an unblocked worker stops: the user-side half of "return to user mode".
+//! The checkpoint: where a worker that has lost its slot stops.
+//!
+//! A kernel stops an unblocked worker on its way back to user mode. A library cannot. So an
+//! unblocked worker runs on until its next call of the provider, and stops there.
 
 use super::{
-    gate::{Failure, force_state, set_running},
-    record::{Counts, Record, life},
-    verdict::now,
-    words::{Index, Phase, Run, Slot, Tag},
-    world::{Pin, World},
+    clock::now,
+    failure::{Failure, NOT_REGISTERED, SERVER_GONE},
+    packed::{Index, Phase, Run, Slot, Tag},
+    record::{Counts, status},
+    registry::{OwnTask, RecordGuard, Registry},
+    user_state::{force_user_state, set_user_running},
 };
 use crate::{
     state,
     sync::{Relaxed, SeqCst},
 };
 
-/// A worker that began to run so little ago still has its time slice of 1 ms: if it does not
-/// run, it is blocked.
-const FRESH_NS: u64 = 500_000;
-
-impl World {
-    /// Returns at once to a worker that holds its slot; otherwise the worker queues up behind
-    /// its server's choice and returns when it is picked.
+impl Registry {
+    /// Returns at once if the calling worker holds its slot. Otherwise the worker queues for a slot
+    /// and returns when it has one.
     ///
     /// # Errors
-    /// ESRCH: the server is gone; an ordinary thread from here on.
-    pub(crate) fn checkpoint(&self, index: Index) -> Result<(), Failure> {
-        match self.come_back(index)? {
+    /// ESRCH: the server is gone, and the worker is an ordinary thread from here on.
+    pub(crate) fn checkpoint(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
+        match self.step_out_if_judged(own)? {
             None => Ok(()),
-            Some(out) => self.unblock(index, out),
+            Some(out) => self.unblock(own, out),
         }
     }
 
-    /// [`checkpoint`](Self::checkpoint) for a worker in the middle of nothing: never sleeps.
-    /// True: it holds its slot. False: it is OUT, on no list, and its own.
+    /// [`checkpoint`](Self::checkpoint) for a worker that has nothing to finish: it never sleeps.
+    /// True: the worker holds its slot. False: the worker is OUT, is on no list, and owns itself.
+    ///
+    /// `wanted`: whether the worker has use for a slot that it could take now.
     pub(crate) fn try_checkpoint(
         &self,
-        index: Index,
+        own: &OwnTask<'_>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<bool, Failure> {
-        match self.come_back(index)? {
+        match self.step_out_if_judged(own)? {
             None => Ok(true),
-            Some(out) if wanted() => self.take_slot(index, out),
+            Some(out) if wanted() => self.try_take_slot(own, out),
             Some(_) => Ok(false),
         }
     }
 
-    /// What a worker finds that may have been judged. `None`: it has nothing to stop for. `Some`:
-    /// it was judged, that has been carried out, and it is OUT by this word.
+    /// Looks whether the calling worker was judged, and if so carries the verdict out and makes the
+    /// worker OUT. `None`: there is nothing to stop for. `Some`: the worker is OUT by this word.
     ///
-    /// Inlined: on the way of each task, and mostly two loads.
+    /// Inlined, because each task passes here, mostly with two loads.
     #[inline(always)]
-    fn come_back(&self, index: Index) -> Result<Option<Run>, Failure> {
-        let worker = self.record(index);
+    fn step_out_if_judged(&self, own: &OwnTask<'_>) -> Result<Option<Run>, Failure> {
         loop {
-            let run = worker.run();
-            // Ours while we are in no queue.
-            let host = worker.host.load(SeqCst);
+            let run = own.run();
+            // Nobody else writes this while the worker is in no queue.
+            let host = own.host.load(SeqCst);
             match run.phase() {
                 Phase::Acked => {
-                    // SAFETY: the worker's own thread.
-                    let task = unsafe { worker.user() };
-                    // A late mirror of an earlier verdict, see `book`.
+                    let task = own.task();
+                    // A late report of an earlier verdict, see `report_block`.
                     if task.state() == state::BLOCKED {
                         let _ = task.transition(state::BLOCKED, state::RUNNING);
                     }
                     return Ok(None);
                 }
-                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(index) => {
+                Phase::Judged | Phase::Switched | Phase::Adopting if self.has_left(own) => {
                     return Ok(None);
                 }
                 Phase::Judged | Phase::Switched => {
-                    self.carry_out(host, index, run);
+                    self.carry_out_own_verdict(host, own, run);
                     let out = run.naming(0).to(Phase::Out);
-                    if worker.step(run, out).is_ok() {
-                        self.end_of_block(index);
+                    if own.step(run, out).is_ok() {
+                        self.end_of_block(own.record());
                         return Ok(Some(out));
                     }
                 }
                 Phase::Adopting => {
                     let out = run.to(Phase::Out);
-                    if worker.step(run, out).is_ok() {
+                    if own.step(run, out).is_ok() {
                         return Ok(Some(out));
                     }
                 }
                 Phase::Plain => {
-                    // SAFETY: the worker's own thread.
-                    set_running(unsafe { worker.user() });
-                    return Err((libc::ESRCH, "the server of this worker is gone"));
+                    set_user_running(own.task());
+                    return Err(SERVER_GONE);
                 }
-                // Between `leave` and `wait`, or on the way in.
-                Phase::Out | Phase::Dispatched | Phase::Relieving => return Ok(None),
+                // Between `leave` and `wait`, or not admitted yet.
+                Phase::Out | Phase::Dispatched | Phase::Successor => return Ok(None),
             }
         }
     }
 
-    /// Between `leave` and `wait` somebody else owns the worker already: it must not queue up a
-    /// second time, nor unregister. Not by "is not RUNNING": a late mirror may say BLOCKED.
-    pub(crate) fn has_left(&self, index: Index) -> bool {
-        // SAFETY: the worker's own thread.
-        let task = unsafe { self.record(index).user() };
-        let word = task.state_word().load(SeqCst) & !state::USER_MASK;
+    /// Whether the calling worker has left RUNNING. Between `leave` and `wait` somebody else may
+    /// own it, so it must neither queue a second time nor unregister. A state other than RUNNING
+    /// does not suffice for that: a late report may have made it BLOCKED.
+    pub(crate) fn has_left(&self, own: &OwnTask<'_>) -> bool {
+        let word = own.task().state_word().load(SeqCst) & !state::USER_MASK;
         word == state::RUNNABLE || word == state::RUNNING | state::CLAIMED
     }
 
-    /// All that a verdict entails, by the worker that it is on.
-    fn carry_out(&self, host: Index, index: Index, run: Run) {
-        self.book(index, run);
-        self.settle(host, index, run);
-        self.wake_after(host, index, run);
-        self.forget_armed(index, run);
+    /// Reports and carries out the verdict on the calling worker.
+    fn carry_out_own_verdict(&self, host: Index, own: &OwnTask<'_>, run: Run) {
+        let index = own.index();
+        self.report_block(index, run);
+        self.carry_out_verdict(host, index, run);
         if run.index() == index {
-            // The server is taking the armed one back (`disarm`). The mark goes with the verdict,
-            // and we may not have to wait for the server: leave nothing that looks like ours.
-            // SAFETY: the worker's own thread.
-            let task = unsafe { self.record(index).user() };
+            // The server is taking the spare back right now (`disarm`). Its mark goes with the
+            // verdict, and the worker may not have time to wait for the server. So nothing may stay
+            // in `next_tid` that looks like a choice of the worker's.
+            let task = own.task();
             task.clear_next_tid(task.next_tid());
         }
     }
 
-    /// The worker, OUT by `run`, wants a slot again: takes its server's without a switch, or
-    /// queues up and sleeps.
-    pub(crate) fn unblock(&self, index: Index, run: Run) -> Result<(), Failure> {
-        if self.take_slot(index, run)? {
+    /// For the calling worker, which is OUT by `run`: takes its server's slot without a switch if
+    /// that is possible. Otherwise it queues and sleeps until it is dispatched.
+    pub(crate) fn unblock(&self, own: &OwnTask<'_>, run: Run) -> Result<(), Failure> {
+        if self.try_take_slot(own, run)? {
             return Ok(());
         }
-        self.queue_up(index)?;
-        self.gate(index)
+        self.enqueue_self(own)?;
+        self.sleep_in_gate(own)
     }
 
-    /// Takes the slot of the server of the worker, which is OUT by `run`, if nobody has it who
-    /// runs: the idle server's, or that of a worker that blocked in it. False: still OUT.
-    fn take_slot(&self, index: Index, run: Run) -> Result<bool, Failure> {
-        let worker = self.record(index);
-        // SAFETY: the worker's own thread.
-        let task = unsafe { worker.user() };
+    /// Takes the slot of the calling worker's server if no worker runs in it: the slot of an idle
+    /// server, or that of a worker which blocked in it (a take-over). False: the worker, which was
+    /// OUT by `run`, still is.
+    fn try_take_slot(&self, own: &OwnTask<'_>, run: Run) -> Result<bool, Failure> {
+        let task = own.task();
         let Some(server) = self.server(task.server_tid()) else {
-            let _ = worker.step(run, run.to(Phase::Plain));
-            set_running(task);
-            return Err((libc::ESRCH, "the server of this worker is gone"));
+            let _ = own.step(run, run.to(Phase::Plain));
+            set_user_running(task);
+            return Err(SERVER_GONE);
         };
-        self.check_place(worker, &server);
+        self.return_to_server_cpu(own, &server);
         let slot = server.slot();
-        worker.host.store(server.index(), SeqCst);
-        let named = Slot::held(index, run.epoch() + 1);
+        own.host.store(server.index(), SeqCst);
+        let named = Slot::held(own.index(), run.epoch() + 1);
         let taken = match slot.tag() {
             Tag::Idle => {
                 server.move_slot(slot, named) && {
@@ -152,110 +148,49 @@ impl World {
             Tag::Server | Tag::Dead => false,
         };
         if taken {
-            self.acknowledge_own(worker, &server, run);
+            self.acknowledge_own(own, &server, run);
         }
         Ok(taken)
     }
 
-    /// Acknowledges a slot that the worker, OUT by `run`, has taken by itself.
-    fn acknowledge_own(&self, worker: &Record, server: &Pin<'_>, run: Run) {
-        // SAFETY: the worker's own thread.
-        let task = unsafe { worker.user() };
+    /// Acknowledges the slot that the calling worker, which was OUT by `run`, has taken by itself.
+    fn acknowledge_own(&self, own: &OwnTask<'_>, server: &RecordGuard<'_>, run: Run) {
         let acked = Run::new(run.epoch() + 1, 0, Phase::Acked);
-        self.take_place(worker, server);
-        set_running(task);
-        worker.running_since.store(now(), Relaxed);
-        // A helper may have completed this dispatch for us, and one that was stopped since
-        // an earlier switch to this worker even as RELIEVING: it found us OUT and the slot
-        // naming us. Whatever it says, the dispatch is ours to acknowledge. The server is
-        // pinned, so nobody makes us PLAIN.
+        self.follow_server(own, server);
+        set_user_running(own.task());
+        own.running_since.store(now(), Relaxed);
+        // Another thread may have completed this dispatch already, since it found the worker OUT
+        // and the slot naming it. A judge that was stopped since an earlier switch to this worker
+        // may even have made it SUCCESSOR. Whatever the word says, the dispatch is the worker's to
+        // acknowledge. It cannot be PLAIN, because the server is guarded and so does not
+        // unregister.
         let mut seen = run;
-        while worker.step(seen, acked).is_err() {
-            seen = worker.run();
+        while own.step(seen, acked).is_err() {
+            seen = own.run();
             debug_assert_eq!(
                 seen.epoch(),
                 acked.epoch(),
                 "nobody else dispatches us: {seen:?}"
             );
         }
-        self.rouse(server);
+        self.notify_sentinel(server);
     }
 
-    /// The slot of a worker that blocked in it and was not reported yet, for the worker that
-    /// `named` names: the calling one, which was blocked itself and runs on.
-    ///
-    /// The confirmation: the caller runs on the CPU that holder is pinned to, so the holder does
-    /// not; and it began to run so little ago that its time slice cannot be over. A wrong one is
-    /// as harmless as any wrong verdict.
-    ///
-    /// (One that is calling `sched_yield` gets that wrong verdict: it has offered the CPU.)
-    ///
-    /// If somebody waits who was here before, the slot goes to the server. Only if the server
-    /// permitted it (`WAIT_TAKE_OVER`): who sees a block first is the mail's business otherwise.
-    fn take_over(&self, server: &Pin<'_>, slot: Slot, named: Slot) -> bool {
-        if server.open.load(Relaxed) == 0 || !self.is_on_cpu_of(server) {
-            return false;
-        }
-        let holder = self.record(slot.index());
-        let seen = holder.run();
-        if seen.epoch() != slot.epoch() {
-            return false;
-        }
-        let verdict = match seen.phase() {
-            Phase::Judged => seen,
-            Phase::Acked if now().saturating_sub(holder.running_since.load(Relaxed)) < FRESH_NS => {
-                let verdict = seen.to(Phase::Judged);
-                holder.blocked_since.store(now(), Relaxed);
-                if holder.step(seen, verdict).is_err() {
-                    return false;
-                }
-                Counts::bump(&server.counts.sibling);
-                verdict
-            }
-            _ => return false,
-        };
-        self.book(slot.index(), verdict);
-        // The load may be overtaken by a push; then that push came after the take-over.
-        let first = server.runnable_waiting.load(SeqCst) == 0;
-        if first && server.move_slot(slot, named) {
-            Counts::bump(&server.counts.taken_over);
-            return true;
-        }
-        // Somebody waits, or has carried the verdict out before us.
-        self.settle(server.index(), slot.index(), verdict);
-        self.wake_after(server.index(), slot.index(), verdict);
-        false
-    }
-
-    /// RUNNABLE, and a runnable event on the server's list. The worker is OUT.
-    pub(crate) fn queue_up(&self, index: Index) -> Result<(), Failure> {
-        // Own record, alive: a pin for uniformity of what `push_runnable` asks for.
-        let Some(worker) = self.pin(index, life::WORKER) else {
-            return Err((libc::EINVAL, "not registered"));
+    /// Makes the calling worker, which is OUT, RUNNABLE, and puts its runnable event on the
+    /// server's list.
+    pub(crate) fn enqueue_self(&self, own: &OwnTask<'_>) -> Result<(), Failure> {
+        // A guard on the own record, because `push_runnable` asks for one.
+        let Some(worker) = self.guard(own.index(), status::WORKER) else {
+            return Err(NOT_REGISTERED);
         };
         let task = worker.task();
-        force_state(task, state::RUNNABLE);
-        // The gate finds out if the server is gone.
+        force_user_state(task, state::RUNNABLE);
+        // If the server is gone, the worker notices in its gate.
         if let Some(server) = self.server(task.server_tid()) {
             if self.push_runnable(&server, &worker) {
-                self.watch(&server);
+                self.notify_monitor();
             }
         }
         Ok(())
-    }
-
-    /// Statistics where the end of a block is seen: at the worker's checkpoint, or when it is
-    /// adopted. One that was preempted was not blocked.
-    pub(crate) fn end_of_block(&self, index: Index) {
-        let worker = self.record(index);
-        let since = worker.blocked_since.load(Relaxed);
-        if since == 0 {
-            return;
-        }
-        let length = now().saturating_sub(since);
-        self.record(worker.host.load(SeqCst))
-            .counts
-            .longest_block_ns
-            .fetch_max(length, Relaxed);
     }
 }

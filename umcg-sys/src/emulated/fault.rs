@@ -1,17 +1,17 @@
-//! Wrong verdicts on purpose: a thread that judges workers which are running.
+//! Fault injection: a thread that judges workers which run.
 //!
-//! Only with the feature `fault-injection`. A wrong verdict may cost a switch and nothing else;
-//! the whole test suite runs under `UMCG_FAULT=verdicts:N` to see that it does.
+//! Only with the feature `fault-injection`. A wrong verdict may cost a switch and must have no
+//! other effect. The whole test suite runs with `UMCG_FAULT=verdicts:N` to check that.
 
 use std::sync::Once;
 
-use super::{os, record::life, verdict::Judge, words::Phase, world::WORLD};
+use super::{os, packed::Phase, record::status, registry::REGISTRY, verdict::Judge};
 
-/// Reads `UMCG_FAULT` once; with `verdicts:N` a thread judges some ACKED worker about every N
-/// microseconds, whatever it is doing.
+/// Reads `UMCG_FAULT`, once in a process. With `verdicts:N` a thread judges an arbitrary ACKED
+/// worker about every N microseconds, whatever that worker does.
 ///
 /// # Panics
-/// If `UMCG_FAULT` is set to anything else: a test run must not go on without its faults.
+/// If `UMCG_FAULT` has any other value, because a test run must not go on without its faults.
 pub(crate) fn start_from_env() {
     static START: Once = Once::new();
     START.call_once(|| {
@@ -30,6 +30,7 @@ pub(crate) fn start_from_env() {
     });
 }
 
+/// Judges a worker every `period_ns` nanoseconds, at random as a sentinel or as the monitor.
 fn judge_at_random(period_ns: u64) -> ! {
     os::sharp_timers();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -38,23 +39,23 @@ fn judge_at_random(period_ns: u64) -> ! {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let end = WORLD.indices().count() as u64;
-        // The next ACKED worker from a random place on.
+        let end = REGISTRY.indices().count() as u64;
+        // The first ACKED worker after a random index.
         let victim = (0..end)
             .map(|i| (1 + (random + i) % end.max(1)) as u32)
             .find(|&index| {
-                WORLD.record(index).life.load(crate::sync::SeqCst) == life::WORKER
-                    && WORLD.record(index).run().phase() == Phase::Acked
+                REGISTRY.record(index).status.load(crate::sync::SeqCst) == status::WORKER
+                    && REGISTRY.record(index).run().phase() == Phase::Acked
             });
         if let Some(index) = victim {
-            let run = WORLD.record(index).run();
+            let run = REGISTRY.record(index).run();
             if run.phase() == Phase::Acked {
                 let judge = if random & 1 == 0 {
                     Judge::Sentinel
                 } else {
                     Judge::Monitor
                 };
-                WORLD.judge(index, run, judge);
+                REGISTRY.judge(index, run, judge);
             }
         }
     }

@@ -1,11 +1,13 @@
-//! The operating system's part: affinity, policy, thread state. Thin wrappers, no protocol.
+//! Wrappers of system calls: affinity, scheduling policy, time slices, signals, the state of a
+//! thread. Nothing here belongs to the protocol.
 
 use std::{io, mem, sync::OnceLock};
 
-/// Highest CPU number that is handled, plus one.
+/// One more than the largest CPU number that is handled.
 pub(crate) const MAX_CPUS: usize = 4096;
 
-/// A CPU set of [`MAX_CPUS`] bits; `libc::cpu_set_t` ends at 1024.
+/// A set of CPU numbers below [`MAX_CPUS`], a bit for each: the layout of the system calls. The
+/// type of libc, `cpu_set_t`, ends at 1024.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CpuSet([u64; MAX_CPUS / 64]);
 
@@ -14,6 +16,7 @@ impl CpuSet {
         Self([0; MAX_CPUS / 64])
     }
 
+    /// The set of one CPU.
     pub(crate) fn only(cpu: usize) -> Self {
         let mut set = Self::empty();
         set.0[cpu / 64] |= 1 << (cpu % 64);
@@ -24,13 +27,15 @@ impl CpuSet {
         cpu < MAX_CPUS && self.0[cpu / 64] & (1 << (cpu % 64)) != 0
     }
 
+    /// The CPU numbers, in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..MAX_CPUS).filter(|&cpu| self.contains(cpu))
     }
 
+    /// The affinity mask of a thread; 0 is the calling one.
     pub(crate) fn of(tid: u32) -> io::Result<Self> {
         let mut set = Self::empty();
-        // SAFETY: a live buffer of the given size. The kernel writes no more than that.
+        // SAFETY: a live buffer of the given size, and the kernel writes no more than that.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_sched_getaffinity,
@@ -46,9 +51,10 @@ impl CpuSet {
         }
     }
 
-    /// Async-signal-safe: one system call.
+    /// Makes this the affinity mask of a thread; 0 is the calling one. Async-signal-safe, since it
+    /// is one system call.
     pub(crate) fn apply(&self, tid: u32) -> io::Result<()> {
-        // SAFETY: a live buffer of the given size, read only.
+        // SAFETY: a live buffer of the given size, which the kernel only reads.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_sched_setaffinity,
@@ -65,8 +71,8 @@ impl CpuSet {
     }
 }
 
-/// The affinity mask of the first thread that asked, before anything was pinned: what children
-/// and unpinned threads get back.
+/// The affinity mask of the first thread that called this, before any thread was pinned. Child
+/// processes and threads that are not pinned any more get it back.
 pub(crate) fn original_mask() -> &'static CpuSet {
     static MASK: OnceLock<CpuSet> = OnceLock::new();
     MASK.get_or_init(|| CpuSet::of(0).unwrap_or_else(|_| CpuSet::only(0)))
@@ -78,7 +84,7 @@ pub(crate) fn this_cpu() -> usize {
     unsafe { libc::sched_getcpu() }.max(0) as usize
 }
 
-/// `sched_setscheduler(tid, policy)` with priority 0; 0 = the caller.
+/// Gives a thread a scheduling policy, with priority 0. A `tid` of 0 is the calling thread.
 pub(crate) fn set_policy(tid: u32, policy: i32) -> io::Result<()> {
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: a live parameter block.
@@ -97,7 +103,8 @@ pub(crate) fn policy() -> i32 {
     unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) as i32 }
 }
 
-/// `struct sched_attr`, first version (sched_setattr(2)).
+/// `struct sched_attr` of sched_setattr(2), in its first version. `runtime` is the time slice of a
+/// SCHED_OTHER or SCHED_BATCH thread, in nanoseconds.
 #[repr(C)]
 struct SchedAttr {
     size: u32,
@@ -110,16 +117,20 @@ struct SchedAttr {
     period: u64,
 }
 
-/// The time slice of workers and servers, nanoseconds. 1 ms gives a worker its turn beside a foreign
-/// busy process within 0.1 ms where the default of SCHED_BATCH takes 4 ms. With it a thread is
-/// spawned and joined there in 0.33 ms, where servers with the default slice (1.4 ms here) take
-/// 0.52 ms, and with the shortest one, 0.1 ms, 0.64 ms.
+/// The time slice of workers and servers, in nanoseconds.
+///
+/// Measured beside another busy process (Linux 6.18, 250 Hz, a default slice of 1.4 ms): with a
+/// slice of 1 ms a worker gets its turn within 0.1 ms, where SCHED_BATCH with the default slice
+/// takes 4 ms (trace B3). Spawning and joining a thread takes 0.33 ms with slices of 1 ms, 0.52 ms
+/// with the default slice for servers, and 0.64 ms with the shortest slice, 0.1 ms.
 pub(crate) const SLICE_NS: u64 = 1_000_000;
 
-/// Makes the calling thread SCHED_BATCH with a 1 ms slice: workers do not preempt each other,
-/// do preempt the sentinel, and still get their turn. Keeps the nice value.
+/// Makes the calling thread SCHED_BATCH with a slice of [`SLICE_NS`]. Workers then do not preempt
+/// each other, preempt the sentinel, and get their turn beside other processes. Keeps the nice
+/// value.
 ///
-/// `Ok(false)`: SCHED_BATCH, but the kernel (before 6.12) or a sandbox took no slice.
+/// `Ok(false)`: the thread is SCHED_BATCH, and has no slice because the kernel is older than 6.12
+/// or a sandbox refused it.
 pub(crate) fn become_worker() -> io::Result<bool> {
     // SAFETY: the calling thread's nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
@@ -156,7 +167,7 @@ pub(crate) fn change_policy(tid: u32, policy: i32) -> io::Result<()> {
     }
 }
 
-/// The attributes of a thread; 0 = the calling one.
+/// The scheduling attributes of a thread; 0 is the calling one.
 fn attributes(tid: u32) -> Option<SchedAttr> {
     // SAFETY: an all-zero attribute block is valid, and the call fills it.
     let mut attr: SchedAttr = unsafe { mem::zeroed() };
@@ -166,13 +177,13 @@ fn attributes(tid: u32) -> Option<SchedAttr> {
     (result == 0).then_some(attr)
 }
 
-/// The calling thread's time slice, nanoseconds; 0 where the kernel has none for it.
+/// The calling thread's time slice in nanoseconds; 0 if the kernel has none for it.
 pub(crate) fn slice() -> u64 {
     attributes(0).map_or(0, |attr| attr.runtime)
 }
 
-/// Gives the calling thread a slice, if its policy has slices; 0 = the kernel's default. What is
-/// refused stays as it is: a switch is slower then.
+/// Gives the calling thread a time slice in nanoseconds, if its policy has slices; 0 is the
+/// kernel's default. If this is refused the thread keeps its slice, and switches are slower.
 pub(crate) fn set_slice(ns: u64) {
     let Some(mut attr) = attributes(0) else {
         return;
@@ -186,16 +197,18 @@ pub(crate) fn set_slice(ns: u64) {
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
 }
 
-/// Whether the kernel takes a fair task's slice from `sched_runtime`: since 6.12. Older ones
-/// ignore it without an error; asked once.
+/// Whether the kernel takes the slice of a SCHED_OTHER or SCHED_BATCH thread from `sched_runtime`,
+/// as it does since 6.12. Older kernels ignore it without an error. Found out once, in a thread
+/// that has asked for a slice.
 fn slices_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
     *WORK.get_or_init(|| slice() == SLICE_NS)
 }
 
-/// Blocks all signals of the calling thread and returns the old set: helpers are started so.
+/// Blocks all signals in the calling thread, and returns the old mask. A thread that is started now
+/// begins with all signals blocked.
 pub(crate) fn block_signals() -> libc::sigset_t {
-    // SAFETY: plain signal-set calls on live sets.
+    // SAFETY: an all-zero set is valid, and the calls write to live sets.
     unsafe {
         let mut all: libc::sigset_t = mem::zeroed();
         let mut old: libc::sigset_t = mem::zeroed();
@@ -205,14 +218,14 @@ pub(crate) fn block_signals() -> libc::sigset_t {
     }
 }
 
-/// Gives the signal mask back.
+/// Restores the signal mask that [`block_signals`] returned.
 pub(crate) fn restore_signals(old: &libc::sigset_t) {
     // SAFETY: a set from `block_signals`.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, core::ptr::null_mut()) };
 }
 
-/// Starts a helper thread with all signals blocked, from its first instruction on: a handler of
-/// the application must not run at a sentinel's priority.
+/// Starts a helper thread, with all signals blocked from its first instruction on, because a signal
+/// handler of the application must not run at a sentinel's priority (trace A5).
 pub(crate) fn start_helper(
     name: String,
     body: impl FnOnce() + Send + 'static,
@@ -226,34 +239,37 @@ pub(crate) fn start_helper(
     handle
 }
 
-/// Sleeps for so many nanoseconds, or less.
+/// Sleeps for this many nanoseconds. A signal ends the sleep early.
 pub(crate) fn nap(ns: u64) {
     let time = libc::timespec {
         tv_sec: (ns / 1_000_000_000) as libc::time_t,
         tv_nsec: (ns % 1_000_000_000) as libc::c_long,
     };
-    // SAFETY: a live timespec; the remainder is not wanted.
+    // SAFETY: a live timespec. A null pointer means that the remaining time is not wanted.
     unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
 }
 
-/// Timers of the calling thread fire at most 1 ns late by coalescing instead of 50 us.
+/// Sets the calling thread's timer slack to 1 ns. With the default of 50 us each nap would last up
+/// to 50 us longer, because the kernel coalesces timers.
 pub(crate) fn sharp_timers() {
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
 }
 
-/// What another thread is doing, as `/proc` says.
+/// What another thread does, according to `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ThreadState {
-    /// S, D, T or t: not on a run queue.
+    /// S, D, T or t: it sleeps, or is stopped.
     Asleep,
-    /// Anything else.
+    /// Any other state: it runs, waits for a CPU, or has ended.
     Awake,
-    /// It could not be asked: no `/proc`, no free descriptor, or no such thread.
+    /// Not known: there is no `/proc`, no free descriptor, or no such thread.
     Unknown,
 }
 
-/// Reads `/proc/self/task/TID/stat`: open, read, close, 2.7 us. Allocates nothing.
+/// Reads the state in `/proc/self/task/TID/stat`. Opening, reading and closing it takes 2.7 us and
+/// allocates nothing. Descriptors are not kept, since one for each worker would be too many (trace
+/// B5).
 pub(crate) fn thread_state(tid: u32) -> ThreadState {
     let mut path = [0_u8; 48];
     {
@@ -271,10 +287,10 @@ pub(crate) fn thread_state(tid: u32) -> ThreadState {
     let mut text = [0_u8; 128];
     // SAFETY: an open descriptor and a live buffer.
     let length = unsafe { libc::read(fd, text.as_mut_ptr().cast(), text.len()) };
-    // SAFETY: ours.
+    // SAFETY: a descriptor that was opened above and is used nowhere else.
     unsafe { libc::close(fd) };
-    // "TID (name) STATE ...": the name may hold anything, also ')', so the last one counts; a
-    // name has at most 15 bytes, so it is in the buffer.
+    // "TID (name) STATE ...". The name may contain any bytes, also ')', so the last ')' counts. A
+    // name has at most 15 bytes, so its end is in the buffer.
     let text = &text[..length.max(0) as usize];
     let Some(end) = text.iter().rposition(|&byte| byte == b')') else {
         return ThreadState::Unknown;
@@ -286,22 +302,23 @@ pub(crate) fn thread_state(tid: u32) -> ThreadState {
     }
 }
 
-/// CPU time of another thread of this process, nanoseconds. Needs neither `/proc` nor a
+/// The CPU time of a thread of this process, in nanoseconds. Needs neither `/proc` nor a
 /// descriptor.
 pub(crate) fn cpu_time(tid: u32) -> Option<u64> {
-    // The encoding of a thread's CPU clock: ~tid << 3 | per-thread 4 | scheduler clock 2.
+    // The clock id of a thread's CPU clock: ~tid << 3, with the bits "of one thread" (4) and "as
+    // the scheduler counts" (2).
     let clock = ((!(tid as i32)) << 3) | 6;
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: a live timespec; an unknown clock is an error.
+    // SAFETY: a live timespec. For a clock that does not exist the call fails.
     let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     (result == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// How often the calling thread was taken off its CPU while it could have run on, by
-/// `sched_yield` for one; 0 if it cannot be asked.
+/// How often the calling thread lost its CPU although it could have run on, for example by
+/// `sched_yield`; 0 if the kernel does not say.
 pub(crate) fn times_switched_away() -> u64 {
     // SAFETY: an all-zero `rusage` is valid, and the call fills a live one.
     let (result, usage) = unsafe {
@@ -332,7 +349,7 @@ mod tests {
         while thread_state(tid) != ThreadState::Asleep {
             assert!(
                 begin.elapsed().as_secs() < 10,
-                "a thread in recv never reads asleep"
+                "a thread in recv never reads as asleep"
             );
             std::thread::yield_now();
         }

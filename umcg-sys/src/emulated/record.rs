@@ -1,87 +1,100 @@
-//! What the emulated provider keeps for one task, beside the 32 bytes in user memory.
+//! The private record of one registered task, beside the 32 bytes in user memory.
 
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64 as Count};
 
-use super::words::{Index, Phase, Run, Slot};
+use super::packed::{Index, Phase, Run, Slot};
 use crate::{
     UmcgTask,
-    sync::{AtomicU32, Futex32, Futex64, Relaxed, Release, SeqCst, fence},
+    sync::{
+        AtomicU32, AtomicU64, Futex32, Futex64, Relaxed, Release, SeqCst, fence, pause,
+        visible_step,
+    },
 };
 
-/// Life of a record. Written under the arena's lock, except `DYING` by the task itself.
-pub(crate) mod life {
+/// What a record is used for. FREE to SERVER or WORKER: the thread that registers, which has taken
+/// the record off the free list. The further steps, to CLOSING and to FREE: the same thread when it
+/// unregisters.
+pub(crate) mod status {
     /// On the free list.
     pub(crate) const FREE: u32 = 0;
     /// A registered server.
     pub(crate) const SERVER: u32 = 1;
     /// A registered worker.
     pub(crate) const WORKER: u32 = 2;
-    /// Unregistering: no new pins.
-    pub(crate) const DYING: u32 = 3;
+    /// The task unregisters: no new guards.
+    pub(crate) const CLOSING: u32 = 3;
 }
 
-/// How many recently blocked workers a server remembers: candidates for adoption.
+/// How many workers that were judged lately a server remembers, as candidates for adoption.
 pub(crate) const RECENT: usize = 8;
 
-/// One registered task. Lives in the arena and is never freed, so that a judge that was stopped
-/// in the middle may touch it at any later time; its run epoch never goes back, so that what
-/// such a judge then tries fails.
+/// One registered task.
+///
+/// Records live in an arena and are never freed, so a judge that was stopped in the middle of a
+/// verdict may touch one at any later time. The epoch in the run word never goes back, so the step
+/// that such a judge then tries fails.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Record {
-    /// Worker: {epoch, armed, phase}. Who may change what is said at [`Phase`].
+    /// Worker: its run word, [`Run`]. Who may leave a phase is said at [`Phase`] and in the README.
     pub(crate) run: Futex64,
-    /// Server: {epoch, holder, tag}. SERVER to anything: the server alone. IDLE to a worker: that
-    /// worker. IDLE to SERVER: any waker. HELD to anything: the worker that leaves, its
-    /// dispatcher that pulls it out, or anybody who carries out a verdict on it.
-    pub(crate) slot: crate::sync::AtomicU64,
-    /// Server: rung for each change that its sleep in `wait` waits for.
-    pub(crate) bell: Futex32,
-    /// Worker: the record of the server in whose slot it is or was. Written by the dispatcher
-    /// before the slot names the worker.
+    /// Server: its slot word, [`Slot`]. From SERVER only the server steps. From IDLE to a worker
+    /// steps that worker, from IDLE to SERVER any waker. From HELD steps the worker that leaves,
+    /// the dispatcher that takes it out, or any thread that carries out a verdict on it.
+    pub(crate) slot: AtomicU64,
+    /// Server: the word that it sleeps on in `wait`. A waker adds 1 after each change of what that
+    /// sleep waits for (the user state, the slot word).
+    pub(crate) wake_word: Futex32,
+    /// Worker: the record of the server in whose slot it is, or was last. Written before a slot
+    /// names the worker: by its dispatcher, for a spare by the server that arms it, or by the
+    /// worker itself when it takes a slot.
     pub(crate) host: AtomicU32,
-    /// Worker: the record of the worker in whose run word it was armed last; 0 = none. Written by
-    /// the dispatcher before it arms.
+    /// Worker: the record of the worker in whose run word it was armed last; 0 means none. Written
+    /// by the server that arms it, before the run word names it.
     pub(crate) armed_in: AtomicU32,
-    /// One of [`life`].
-    pub(crate) life: AtomicU32,
-    /// Threads that are using `user` right now. While it is not 0 the task's `unregister` does
-    /// not return. Never taken by a sentinel, which may be stopped for ever.
-    pub(crate) pins: AtomicU32,
-    /// The task in user memory. Valid while `life` is SERVER or WORKER, for who holds a pin, and
-    /// for the task's own thread.
+    /// One of [`status`].
+    pub(crate) status: AtomicU32,
+    /// How many guards there are: threads that use `user` right now. The task's `unregister` does
+    /// not return while this is not 0. A sentinel never takes a guard, since it may be stopped
+    /// for an unbounded time.
+    pub(crate) guards: AtomicU32,
+    /// The task in user memory. Valid while `status` is SERVER or WORKER, for the holder of a guard
+    /// and for the task's own thread.
     user: AtomicPtr<UmcgTask>,
-    /// Thread id; 0 when free.
+    /// The thread id; 0 in a free record.
     pub(crate) tid: AtomicU32,
-    /// Worker: the CPU it is pinned to, -1 = not pinned. Server: the CPU of its slot, or -1.
+    /// Worker: the CPU that it is pinned to. Server: the CPU of its slot. -1 means not pinned.
     pub(crate) cpu: AtomicI32,
-    /// Worker: 1 while it is SCHED_OTHER and not SCHED_BATCH, because its server was contended when
-    /// it last came to a slot. Written by whoever places it.
-    pub(crate) plain_policy: AtomicU32,
-    /// Server: 1 after a runnable event was pushed, cleared by `wait` when the list is empty.
-    /// Private twin of "`runnable_ptr` is not empty" for the sentinel, which reads no user
-    /// memory; may be 1 for longer, never 0 while an event from before the last `wait` is there.
+    /// Worker: 1 while it is SCHED_OTHER instead of SCHED_BATCH, because its server's CPU was
+    /// contended when it last came to a slot. Written by the thread that moves it to a CPU.
+    pub(crate) sched_other: AtomicU32,
+    /// Server: 1 after a runnable event was pushed; its `wait` clears it if the list is empty then.
+    /// A private copy of "`runnable_ptr` is not empty" for the sentinel, which reads no user
+    /// memory. It may stay 1 for longer. It is never 0 while the list has an event from before the
+    /// last `wait`.
     pub(crate) runnable_waiting: AtomicU32,
-    /// Server: 1 if its last `wait` came with `WAIT_TAKE_OVER`. Written by the server; a
-    /// permission, which orders nothing: who acts on an old one takes a slot by the same CAS.
-    pub(crate) open: AtomicU32,
-    /// Worker: when it was last seen to begin to run in a slot, CLOCK_MONOTONIC ns. Written by
-    /// the worker before it acknowledges. A hint for `take_over`.
+    /// Server: 1 if its last `wait` came with `WAIT_TAKE_OVER`. Written by the server. It orders
+    /// nothing: a worker that acts on an outdated permission takes the slot by the same CAS.
+    pub(crate) take_over_allowed: AtomicU32,
+    /// Worker: when it last began to run in a slot, CLOCK_MONOTONIC in nanoseconds. Written by the
+    /// worker before it acknowledges. A hint for a take-over.
     pub(crate) running_since: Count,
-    /// Server: 1 from a verdict of the monitor, on a holder that the sentinel should have seen, to
-    /// the next one of the sentinel. A hint, which orders nothing.
+    /// Server: 1 from the time at which the monitor finds that the sentinel does not get this CPU,
+    /// until the sentinel's next verdict. A hint, which orders nothing.
     pub(crate) contended: AtomicU32,
-    /// Worker: when it was judged blocked, CLOCK_MONOTONIC ns; 0 = it was preempted. Written by a
-    /// judge before its verdict. Statistics only.
+    /// Worker: when it was judged blocked, CLOCK_MONOTONIC in nanoseconds; 0 if it was preempted.
+    /// Written by a judge before its verdict. For statistics only.
     pub(crate) blocked_since: Count,
-    /// Server: workers that were judged last, a ring. Hints only.
-    pub(crate) recent: [AtomicU32; RECENT],
-    /// Server: next place in `recent`.
-    pub(crate) recent_next: AtomicU32,
+    /// Server: a ring of the workers that were judged last. Hints only.
+    pub(crate) recently_judged: [AtomicU32; RECENT],
+    /// Server: the next place in `recently_judged`, modulo its length.
+    pub(crate) recently_judged_next: AtomicU32,
+    /// What was counted for a server.
     pub(crate) counts: Counts,
 }
 
-/// Statistics of a server. Relaxed everywhere: they order nothing.
+/// Statistics of a server, as [`ServerCounters`](crate::ServerCounters) explains them. All accesses
+/// are Relaxed: they order nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) dispatches: Count,
@@ -97,7 +110,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Adds one. The counters of one server are written by few threads, mostly on its CPU.
+    /// Adds one. Few threads write the counters of one server, and mostly on its CPU.
     pub(crate) fn bump(count: &Count) {
         count.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     }
@@ -124,32 +137,33 @@ impl Record {
     pub(crate) fn new() -> Self {
         Self {
             run: Futex64::new(Run::new(0, 0, Phase::Plain).0),
-            slot: crate::sync::AtomicU64::new(Slot::DEAD.0),
-            bell: Futex32::new(0),
+            slot: AtomicU64::new(Slot::DEAD.0),
+            wake_word: Futex32::new(0),
             host: AtomicU32::new(0),
             armed_in: AtomicU32::new(0),
-            life: AtomicU32::new(life::FREE),
-            pins: AtomicU32::new(0),
+            status: AtomicU32::new(status::FREE),
+            guards: AtomicU32::new(0),
             user: AtomicPtr::new(core::ptr::null_mut()),
             tid: AtomicU32::new(0),
             cpu: AtomicI32::new(-1),
-            plain_policy: AtomicU32::new(0),
+            sched_other: AtomicU32::new(0),
             runnable_waiting: AtomicU32::new(0),
             contended: AtomicU32::new(0),
-            open: AtomicU32::new(0),
+            take_over_allowed: AtomicU32::new(0),
             running_since: Count::new(0),
             blocked_since: Count::new(0),
-            recent: core::array::from_fn(|_| AtomicU32::new(0)),
-            recent_next: AtomicU32::new(0),
+            recently_judged: core::array::from_fn(|_| AtomicU32::new(0)),
+            recently_judged_next: AtomicU32::new(0),
             counts: Counts::default(),
         }
     }
 
-    /// Makes a free record a task's. The epoch goes on from where the last task left it.
+    /// Makes a free record that of a task. `role` is [`status::SERVER`] or [`status::WORKER`]. The
+    /// epoch continues from the last task in this record.
     pub(crate) fn open(&self, task: *mut UmcgTask, tid: u32, role: u32) {
         let epoch = self.run().epoch() + 1;
         self.run.store(Run::new(epoch, 0, Phase::Out).0, SeqCst);
-        let slot = if role == life::SERVER {
+        let slot = if role == status::SERVER {
             Slot::SERVER
         } else {
             Slot::DEAD
@@ -158,29 +172,30 @@ impl Record {
         self.host.store(0, Relaxed);
         self.armed_in.store(0, Relaxed);
         self.cpu.store(-1, Relaxed);
-        self.plain_policy.store(0, Relaxed);
+        self.sched_other.store(0, Relaxed);
         self.contended.store(0, Relaxed);
-        self.open.store(0, Relaxed);
+        self.take_over_allowed.store(0, Relaxed);
         self.runnable_waiting.store(0, Relaxed);
         self.counts.reset();
-        for hint in &self.recent {
+        for hint in &self.recently_judged {
             hint.store(0, Relaxed);
         }
         self.user.store(task, core::sync::atomic::Ordering::Release);
         self.tid.store(tid, Release);
-        // Release: publishes all of the above; pairs with the load in `pin`.
-        self.life.store(role, SeqCst);
+        // Publishes all of the above; pairs with the load of `status` in `Registry::guard`.
+        self.status.store(role, SeqCst);
     }
 
-    /// Ends the task's life: no new pins from here on; returns when the last one is gone, after
-    /// which nobody touches the user memory. Pins are held for a few instructions by threads of
-    /// normal priority, so this waits by yielding.
+    /// Ends the use of the task's user memory by other threads: from here on there are no new
+    /// guards. Returns when the last guard is gone. Only threads of normal priority hold guards,
+    /// for a few instructions each, so this waits by yielding.
     pub(crate) fn close(&self) {
-        self.life.store(life::DYING, SeqCst);
-        // Pairs with the fence in `pin`: either the pinner sees DYING, or we see its pin.
+        self.status.store(status::CLOSING, SeqCst);
+        // CLOSING, then the count. Pairs with the fence in `Registry::guard` (the count, then the
+        // status): either that thread sees CLOSING, or this one sees its guard.
         fence(SeqCst);
         let mut turns = 0_u32;
-        while self.pins.load(SeqCst) != 0 {
+        while self.guards.load(SeqCst) != 0 {
             pause(&mut turns);
         }
     }
@@ -193,67 +208,50 @@ impl Record {
         Slot(self.slot.load(SeqCst))
     }
 
-    /// One step of the run word. SeqCst: the verdict is one side of several store-then-look
-    /// pairs, and the cost of a locked instruction is the same.
+    /// One step of the run word: a CAS. On failure, the word that was found.
+    ///
+    /// SeqCst, because OUT and the verdict are the first half of several store-then-load pairs (the
+    /// README lists them). A locked instruction costs the same with a weaker ordering.
     pub(crate) fn step(&self, from: Run, to: Run) -> Result<(), Run> {
-        #[cfg(loom)]
-        crate::sync::stop::here();
+        visible_step();
         match self.run.compare_exchange(from.0, to.0, SeqCst, SeqCst) {
             Ok(_) => Ok(()),
             Err(found) => Err(Run(found)),
         }
     }
 
-    /// One step of the slot word.
+    /// One step of the slot word: a CAS, SeqCst for the same reason. False: the slot was not
+    /// `from`.
     pub(crate) fn move_slot(&self, from: Slot, to: Slot) -> bool {
-        #[cfg(loom)]
-        crate::sync::stop::here();
+        visible_step();
         self.slot
             .compare_exchange(from.0, to.0, SeqCst, SeqCst)
             .is_ok()
     }
 
-    /// The task in user memory, for its own thread or under a pin.
+    /// The task in user memory.
     ///
     /// # Safety
-    /// The caller holds a pin on a record that was alive when it took it, or is the task's own
-    /// thread between register and unregister.
+    /// The caller holds a guard, taken while the record's status was SERVER or WORKER, or is the
+    /// task's own thread between register and unregister.
     pub(crate) unsafe fn user(&self) -> &UmcgTask {
-        // Acquire pairs with the Release in `open`.
-        // SAFETY: not null and valid by the caller's promise: `close` waits for pins, and the
-        // user promised to keep the task in place until unregister has returned.
+        // Acquire: pairs with the Release in `open`.
+        // SAFETY: not null, and valid by the caller's promise: `close` waits for guards, and the
+        // application promised to keep the task in place until `unregister` has returned.
         unsafe { &*self.user.load(core::sync::atomic::Ordering::Acquire) }
     }
 
-    /// Rings the server's bell: its sleep re-reads what it waits for.
-    pub(crate) fn ring(&self) {
-        #[cfg(loom)]
-        crate::sync::stop::here();
-        self.bell.fetch_add(1, SeqCst);
-        self.bell.wake();
+    /// Makes a server that sleeps in `wait` read again what it waits for. To be called after that
+    /// has changed: `sleep_server` reads the wake word first and the rest afterwards.
+    pub(crate) fn wake_to_recheck(&self) {
+        visible_step();
+        self.wake_word.fetch_add(1, SeqCst);
+        self.wake_word.wake();
     }
 
-    /// Remembers a worker that blocked, as a candidate for adoption.
-    pub(crate) fn remember(&self, worker: Index) {
-        let place = self.recent_next.fetch_add(1, Relaxed) as usize % RECENT;
-        self.recent[place].store(worker, Relaxed);
+    /// Remembers a worker that was judged, as a candidate for adoption.
+    pub(crate) fn remember_judged(&self, worker: Index) {
+        let place = self.recently_judged_next.fetch_add(1, Relaxed) as usize % RECENT;
+        self.recently_judged[place].store(worker, Relaxed);
     }
-}
-
-/// Waits a little for a thread of normal priority: yields, then sleeps 20 us at a time.
-#[cfg(not(loom))]
-pub(crate) fn pause(turns: &mut u32) {
-    *turns += 1;
-    if *turns < 16 {
-        std::thread::yield_now();
-    } else {
-        std::thread::sleep(core::time::Duration::from_micros(20));
-    }
-}
-
-/// In a model: until others have done something. Counts as many turns.
-#[cfg(loom)]
-pub(crate) fn pause(turns: &mut u32) {
-    *turns += 32;
-    loom::thread::yield_now();
 }

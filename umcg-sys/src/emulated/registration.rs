@@ -1,4 +1,4 @@
-//! `Emulated`: the trait's face of the protocol, and how threads come and go.
+//! `Emulated`: the implementation of [`Provider`], and how threads register and unregister.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,13 +8,17 @@ use std::{
 };
 
 use super::{
-    fork, monitor,
+    affinity,
+    failure::UNKNOWN_FLAGS,
+    fork,
+    helpers::{
+        cells, monitor,
+        sentinel::{self, Confirmation},
+    },
     os::{self, ThreadState},
-    place,
-    record::{Record, life},
-    sentinel::{self, Confirmation},
-    words::{Index, Phase},
-    world::WORLD,
+    packed::{Index, Phase},
+    record::{Record, status},
+    registry::{OwnTask, REGISTRY},
 };
 use crate::{
     Call, Error, Facts, HasWork, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
@@ -25,9 +29,10 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EmulatedOptions {
-    /// Whether servers that do not say where ([`Placement::Auto`]) are pinned to a CPU each.
-    /// Default true. Without pins there are no sentinels: blocks are seen by the monitor, within
-    /// 50 us to 1 ms, and each hand-over may cross CPUs.
+    /// Whether a server with [`Placement::Auto`] is pinned to a CPU. Default: true.
+    ///
+    /// An unpinned server has no sentinel. The monitor alone sees blocks there, within 50 us to 1
+    /// ms, and each switch may cross CPUs.
     pub pin: bool,
 }
 
@@ -37,9 +42,10 @@ impl Default for EmulatedOptions {
     }
 }
 
-/// UMCG by futexes and helper threads, on any Linux and without privilege.
+/// UMCG on futexes and helper threads: for any Linux since 4.14, without privilege.
 ///
-/// Threads of one process share it whatever object they call, since thread ids are per process.
+/// All objects of this type in a process share one set of registered tasks, since thread ids belong
+/// to the process.
 ///
 /// # Examples
 ///
@@ -53,31 +59,36 @@ impl Default for EmulatedOptions {
 /// ```
 #[derive(Debug)]
 pub struct Emulated {
+    /// How it was asked to behave.
     options: EmulatedOptions,
 }
 
 thread_local! {
-    /// The record of this thread, 0 = not registered.
+    /// The index of this thread's record; 0 while the thread is not registered.
     static CURRENT: Cell<Index> = const { Cell::new(0) };
-    /// Its address, null = not registered: a checkpoint is on the way of each task.
+    /// The address of that record, null while the thread is not registered. Each task of an
+    /// application makes a checkpoint, and so need not look the record up.
     static RECORD: Cell<*const Record> = const { Cell::new(core::ptr::null()) };
-    /// What the thread needs while it is registered; unregisters one that ends without doing so.
+    /// What the thread keeps while it is registered. Its destructor unregisters a thread that ends
+    /// without having done so.
     static REGISTERED: Registered = const {
-        Registered { before: RefCell::new(None), has_work: RefCell::new(None) }
+        Registered { before: RefCell::new(None) }
     };
 }
 
+/// What a registered thread keeps for itself.
 struct Registered {
-    /// How the thread was scheduled before, to be given back.
+    /// How the thread was scheduled before it registered. `None` while it is not registered.
     before: RefCell<Option<Before>>,
-    /// A server's question for more work.
-    has_work: RefCell<Option<HasWork>>,
 }
 
-/// Affinity and policy of a thread before it registered.
+/// How a thread was scheduled before it registered.
 struct Before {
+    /// The CPUs that it might run on; `None` if the system did not say.
     mask: Option<os::CpuSet>,
+    /// Its scheduling policy, a `SCHED_` constant.
     policy: i32,
+    /// Its time slice; 0 for the kernel's default.
     slice_ns: u64,
 }
 
@@ -90,7 +101,8 @@ impl Before {
         }
     }
 
-    /// What is refused stays as it is: a cpuset may have changed meanwhile.
+    /// Makes the calling thread scheduled like this again. What the system refuses stays as it is:
+    /// the cpuset may have changed meanwhile.
     fn give_back(self) {
         if let Some(mask) = self.mask {
             let _ = mask.apply(0);
@@ -102,28 +114,16 @@ impl Before {
     }
 }
 
-/// Whether the application has work for the calling server beyond its lists.
-pub(super) fn has_work() -> bool {
-    REGISTERED
-        .try_with(|registered| {
-            registered
-                .has_work
-                .borrow()
-                .as_ref()
-                .is_some_and(|ask| ask())
-        })
-        .unwrap_or(false)
-}
-
-/// A worker that holds its slot and reads RUNNING: what a checkpoint finds nearly always. False
-/// may also be a late mirror, a server, or a thread that is not registered.
+/// Whether the calling thread is a worker that holds its slot and whose state is RUNNING. A
+/// checkpoint finds this nearly always. False also for a worker with a late report in its state,
+/// for a server, and for a thread that is not registered.
 fn has_nothing_to_stop_for() -> bool {
-    // SAFETY: null, or a record in the arena, which is never freed.
+    // SAFETY: null, or the address of a record in the arena, which is never freed.
     let record = unsafe { RECORD.get().as_ref() };
     record.is_some_and(|record| {
         record.run().phase() == Phase::Acked
             && !fork::in_child()
-            // SAFETY: own record: registered while `RECORD` names it.
+            // SAFETY: the task's own thread, registered as long as `RECORD` names the record.
             && unsafe { record.user() }.state() == state::RUNNING
     })
 }
@@ -133,22 +133,24 @@ impl Drop for Registered {
         let index = CURRENT.replace(0);
         RECORD.set(core::ptr::null());
         if index != 0 && !fork::in_child() {
-            // A worker that ends while judged is an ordinary thread already, more or less.
-            if WORLD.record(index).life.load(SeqCst) == life::WORKER {
-                WORLD.leave_worker(index);
+            // SAFETY: this thread registered the task, and has not unregistered it: `CURRENT` said
+            // so.
+            let own = unsafe { REGISTRY.own_task(index) };
+            if own.status.load(SeqCst) == status::WORKER {
+                REGISTRY.unregister_worker(own);
             } else {
-                leave_server(index);
+                remove_server(own);
             }
-            // The thread ends: nothing to give back.
+            // The thread ends, so its scheduling need not be restored.
         }
     }
 }
 
 impl Emulated {
-    /// The provider. Nothing is started before the first server registers.
+    /// Creates the provider. No thread is started before the first server registers.
     ///
     /// # Errors
-    /// ENOSYS: the kernel has no MADV_WIPEONFORK (Linux before 4.14).
+    /// ENOSYS: the kernel has no `MADV_WIPEONFORK` (Linux before 4.14).
     pub fn new(options: EmulatedOptions) -> Result<Self, Error> {
         if !fork::mark_parent() {
             return Err(Error::new(
@@ -157,13 +159,13 @@ impl Emulated {
                 "the kernel has no MADV_WIPEONFORK: Linux 4.14 or later is needed",
             ));
         }
-        // Before anything is pinned.
+        // Read now, before any thread is pinned.
         os::original_mask();
         Ok(Self { options })
     }
 
-    /// The record of the calling thread.
-    fn current(&self, call: Call) -> Result<Index, Error> {
+    /// The calling thread's own task.
+    fn own_task(&self, call: Call) -> Result<OwnTask<'static>, Error> {
         let index = CURRENT.get();
         if index == 0 {
             return Err(Error::new(
@@ -179,10 +181,13 @@ impl Emulated {
                 "this is a forked child: the registration is its parent's",
             ));
         }
-        Ok(index)
+        // SAFETY: this thread registered the task, and has not unregistered it: `CURRENT` says so.
+        // The caller uses the result within one call of the provider.
+        Ok(unsafe { REGISTRY.own_task(index) })
     }
 }
 
+/// Refuses flags and versions that this library does not know.
 fn checked_flags(how: &Register, call: Call) -> Result<(), Error> {
     if how.flags & REGISTER_VERSION_MASK != 0 {
         return Err(Error::new(
@@ -197,17 +202,19 @@ fn checked_flags(how: &Register, call: Call) -> Result<(), Error> {
     Ok(())
 }
 
-// SAFETY: the four promises of the trait: (1) the slot word and the run word, see README; (2)
-// pins, and `unregister` waits for pins and links; (3) the fences named at `poke`, `sleep_server`
-// and `lie_down`; (4) `gate` and `sleep_server` return Ok only after the state is RUNNING.
+// SAFETY: the four promises of the trait. (1) The slot word names one holder, and a worker is told
+// RUNNING only for a slot that names it; see README.md. (2) Others use a task's memory only under a
+// guard, and `unregister` waits for guards and links. (3) The pairs in the README's table "No
+// wake-up is lost". (4) `sleep_in_gate` and `sleep_server` return `Ok` only after the state is
+// RUNNING.
 unsafe impl Provider for Emulated {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Emulated
     }
 
     fn facts(&self) -> Facts {
-        // 100 ms: what the monitor needs beside a machine full of other processes; alone it is
-        // microseconds.
+        // The bound is what the monitor needs on a machine full of other processes. On a quiet one
+        // a block is seen within microseconds.
         Facts::new(false, false, Duration::from_millis(100)).watching()
     }
 
@@ -228,7 +235,7 @@ unsafe impl Provider for Emulated {
                 "a forked child cannot register: the helper threads are its parent's",
             ));
         }
-        // SAFETY: valid by the caller's promise.
+        // SAFETY: the task is valid by the caller's promise.
         let user = unsafe { task.as_ref() };
         let tid = crate::gettid();
         if user.tid() != tid {
@@ -257,10 +264,8 @@ unsafe impl Provider for Emulated {
 
     fn unregister(&self, task: NonNull<UmcgTask>) -> Result<(), Error> {
         let call = Call::Unregister;
-        let index = self.current(call)?;
-        let record = WORLD.record(index);
-        // SAFETY: own record, alive.
-        let user = unsafe { record.user() };
+        let own = self.own_task(call)?;
+        let user = own.task();
         if !core::ptr::eq(user, task.as_ptr()) {
             return Err(Error::new(
                 call,
@@ -268,14 +273,15 @@ unsafe impl Provider for Emulated {
                 "another task than the registered one",
             ));
         }
-        let worker = record.life.load(SeqCst) == life::WORKER;
+        let worker = own.status.load(SeqCst) == status::WORKER;
         if worker {
-            // An ordinary thread already, or stopped until picked: both are fine here.
-            let _ = WORLD.checkpoint(index);
+            // If the worker was judged it stops here until it is picked. If its server is gone it
+            // is an ordinary thread already, which is fine.
+            let _ = REGISTRY.checkpoint(&own);
         }
-        // A worker that is judged from here on leaves all the same.
+        // A worker that is judged from here on unregisters all the same.
         let stays = if worker {
-            WORLD.has_left(index)
+            REGISTRY.has_left(&own)
         } else {
             user.state() != state::RUNNING
         };
@@ -285,9 +291,9 @@ unsafe impl Provider for Emulated {
         CURRENT.set(0);
         RECORD.set(core::ptr::null());
         if worker {
-            WORLD.leave_worker(index);
+            REGISTRY.unregister_worker(own);
         } else {
-            leave_server(index);
+            remove_server(own);
         }
         become_ordinary();
         Ok(())
@@ -295,21 +301,21 @@ unsafe impl Provider for Emulated {
 
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
-        let index = self.current(call)?;
-        let server = WORLD.record(index).life.load(Relaxed) == life::SERVER;
+        let own = self.own_task(call)?;
+        let server = own.status.load(Relaxed) == status::SERVER;
         if flags & !WAIT_TAKE_OVER != 0 || (flags != 0 && !server) {
-            return WORLD
-                .refuse_wait(index, (libc::EINVAL, "unknown flags"))
+            return REGISTRY
+                .refuse_wait(&own, UNKNOWN_FLAGS)
                 .map_err(|(errno, why)| Error::new(call, errno, why));
         }
         let deadline = (deadline_ns != 0).then_some(deadline_ns);
         let outcome = if server {
-            // Relaxed: see the field.
+            // Relaxed: it orders nothing, see the field.
             let open = u32::from(flags & WAIT_TAKE_OVER != 0);
-            WORLD.record(index).open.store(open, Relaxed);
-            WORLD.wait_server(index, deadline)
+            own.take_over_allowed.store(open, Relaxed);
+            REGISTRY.wait_server(&own, deadline)
         } else {
-            WORLD.wait_worker(index, deadline)
+            REGISTRY.wait_worker(&own, deadline)
         };
         outcome.map_err(|(errno, why)| Error::new(call, errno, why))
     }
@@ -322,7 +328,7 @@ unsafe impl Provider for Emulated {
                 "this is a forked child",
             ));
         }
-        WORLD
+        REGISTRY
             .preempt(tid)
             .map_err(|(errno, why)| Error::new(Call::Preempt, errno, why))
     }
@@ -335,7 +341,7 @@ unsafe impl Provider for Emulated {
                 "this is a forked child",
             ));
         }
-        WORLD
+        REGISTRY
             .wake(server_tid)
             .map_err(|(errno, why)| Error::new(Call::Wake, errno, why))
     }
@@ -344,12 +350,12 @@ unsafe impl Provider for Emulated {
         if has_nothing_to_stop_for() {
             return Ok(());
         }
-        let index = self.current(Call::Checkpoint)?;
-        if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+        let own = self.own_task(Call::Checkpoint)?;
+        if own.status.load(Relaxed) == status::SERVER {
             return Ok(());
         }
-        WORLD
-            .checkpoint(index)
+        REGISTRY
+            .checkpoint(&own)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
 
@@ -357,29 +363,29 @@ unsafe impl Provider for Emulated {
         if has_nothing_to_stop_for() {
             return Ok(true);
         }
-        let index = self.current(Call::Checkpoint)?;
-        if WORLD.record(index).life.load(Relaxed) == life::SERVER {
+        let own = self.own_task(Call::Checkpoint)?;
+        if own.status.load(Relaxed) == status::SERVER {
             return Ok(true);
         }
-        WORLD
-            .try_checkpoint(index, wanted)
+        REGISTRY
+            .try_checkpoint(&own, wanted)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
     }
 
     fn disarm(&self, worker: &UmcgTask) -> Option<u32> {
-        WORLD.disarm(worker.tid())
+        REGISTRY.disarm(worker.tid())
     }
 
     fn current(&self, server_tid: u32) -> Option<u32> {
-        WORLD.current(server_tid)
+        REGISTRY.current(server_tid)
     }
 
     fn work_waiting(&self, _server_tid: u32) {
-        monitor::rouse_after_fence();
+        REGISTRY.notify_monitor_after_fence();
     }
 
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
-        let server = WORLD.server(server_tid)?;
+        let server = REGISTRY.server(server_tid)?;
         let counts = &server.counts;
         Some(ServerCounters {
             cpu: usize::try_from(server.cpu.load(Relaxed)).ok(),
@@ -404,12 +410,12 @@ unsafe impl Provider for Emulated {
         } else {
             "the monitor thread (50 us to 1 ms)"
         };
-        self.sentinels(monitor) + &place::lacks()
+        self.sentinels(monitor) + &affinity::lacks()
     }
 }
 
 impl Emulated {
-    /// How blocks are seen, according to the self-test.
+    /// Says how blocks are seen, according to the self-test. `monitor` describes the monitor.
     fn sentinels(&self, monitor: &str) -> String {
         if !self.options.pin {
             return format!("emulated, not pinned: blocks are seen by {monitor}");
@@ -432,6 +438,7 @@ impl Emulated {
         }
     }
 
+    /// Registers the calling thread as a server: a record, a CPU with a sentinel, the monitor.
     fn register_server(
         &self,
         task: NonNull<UmcgTask>,
@@ -439,7 +446,7 @@ impl Emulated {
         how: &Register,
     ) -> Result<(), Error> {
         let call = Call::Register;
-        // SAFETY: valid by the caller's promise.
+        // SAFETY: the task is valid by the caller's promise.
         let user = unsafe { task.as_ref() };
         if user.server_tid() != tid {
             return Err(Error::new(
@@ -452,26 +459,30 @@ impl Emulated {
             Placement::Auto if !self.options.pin => Placement::Unpinned,
             placement => placement,
         };
-        let index = WORLD
-            .open(task.as_ptr(), tid, life::SERVER)
+        let index = REGISTRY
+            .open(task.as_ptr(), tid, status::SERVER)
             .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
         let undo = |why: &'static str, error: &std::io::Error| {
-            // Workers may have come that found it.
-            WORLD.leave_server(index);
+            // In full, since workers may have found this server already.
+            // SAFETY: this thread registered the task just now, and its calls cannot see it yet.
+            REGISTRY.unregister_server(unsafe { REGISTRY.own_task(index) });
             Error::new(call, error.raw_os_error().unwrap_or(libc::EAGAIN), why)
         };
         let before = Before::of_this_thread();
-        let cpu = match place::settle(index, placement) {
+        let cpu = match affinity::pin_server(index, placement) {
             Ok(cpu) => cpu,
             Err(error) => {
                 before.give_back();
-                return Err(undo("the CPU, or a sentinel on it, cannot be had", &error));
+                return Err(undo(
+                    "the CPU is not available, or no sentinel can be started on it",
+                    &error,
+                ));
             }
         };
-        let record = WORLD.record(index);
+        let record = REGISTRY.record(index);
         record.cpu.store(cpu.map_or(-1, |cpu| cpu as i32), Relaxed);
         if let Err(error) = monitor::attach(index, how.has_work.clone(), how.overdue.clone()) {
-            place::leave(index);
+            affinity::unpin_server(index);
             before.give_back();
             return Err(undo("no thread for the monitor", &error));
         }
@@ -484,65 +495,72 @@ impl Emulated {
     }
 }
 
+/// Registers the calling thread as a worker of the server in its `server_tid`, and returns when a
+/// server first runs it.
 fn register_worker(task: NonNull<UmcgTask>, tid: u32) -> Result<(), Error> {
     let call = Call::Register;
-    // SAFETY: valid by the caller's promise.
+    // SAFETY: the task is valid by the caller's promise.
     let user = unsafe { task.as_ref() };
-    let Some(server) = WORLD.server(user.server_tid()) else {
+    let Some(server) = REGISTRY.server(user.server_tid()) else {
         return Err(Error::new(
             call,
             libc::ESRCH,
             "no registered server has the tid in server_tid",
         ));
     };
-    let index = WORLD
-        .open(task.as_ptr(), tid, life::WORKER)
+    let index = REGISTRY
+        .open(task.as_ptr(), tid, status::WORKER)
         .ok_or_else(|| Error::new(call, libc::ENOMEM, "no room for another task"))?;
     let before = Before::of_this_thread();
-    // Refused by a sandbox: the worker keeps its policy, hand-overs are slower.
+    // If a sandbox refuses, the worker keeps its policy, and switches are slower.
     if !os::become_worker().unwrap_or(false) {
-        place::NO_SLICES.store(1, Relaxed);
+        affinity::NO_SLICES.store(1, Relaxed);
     }
-    let record = WORLD.record(index);
+    let record = REGISTRY.record(index);
     record.cpu.store(-1, Relaxed);
-    WORLD.take_place(record, &server);
+    REGISTRY.follow_server(record, &server);
     drop(server);
     enter(index, before, None);
-    // Admission is an unblock: queue up, and through the gate when picked.
-    let picked = WORLD.queue_up(index).and_then(|()| WORLD.gate(index));
+    // Admission counts as an unblock: the worker queues, and passes its gate when it is picked.
+    // SAFETY: this thread registered the task just now.
+    let own = unsafe { REGISTRY.own_task(index) };
+    let picked = REGISTRY
+        .enqueue_self(&own)
+        .and_then(|()| REGISTRY.sleep_in_gate(&own));
     picked.map_err(|(errno, why)| {
         CURRENT.set(0);
         RECORD.set(core::ptr::null());
-        WORLD.leave_worker(index);
+        REGISTRY.unregister_worker(own);
         become_ordinary();
         Error::new(call, errno, why)
     })
 }
 
+/// Makes the record the one of the calling thread.
 fn enter(index: Index, before: Before, has_work: Option<HasWork>) {
     CURRENT.set(index);
-    RECORD.set(WORLD.record(index));
-    // First use registers the destructor. At the end of a thread, when it is gone already, the
-    // thread must unregister by itself.
+    RECORD.set(REGISTRY.record(index));
+    cells::set_has_work(has_work);
+    // The first use arranges for the destructor. If a thread registers from another thread-local
+    // destructor, after this one has run, it must unregister by itself.
     let _ = REGISTERED.try_with(|registered| {
         registered.before.replace(Some(before));
-        registered.has_work.replace(has_work);
     });
 }
 
-/// Affinity, policy and slice back, for a thread that goes on.
+/// Restores the scheduling of a thread that unregistered and goes on.
 fn become_ordinary() {
+    cells::set_has_work(None);
     let _ = REGISTERED.try_with(|registered| {
-        registered.has_work.replace(None);
         if let Some(before) = registered.before.take() {
             before.give_back();
         }
     });
 }
 
-/// The server goes, and what was made for it.
-fn leave_server(index: Index) {
-    monitor::detach(index);
-    place::leave(index);
-    WORLD.leave_server(index);
+/// Unregisters the calling server, and gives up what was made for it.
+fn remove_server(own: OwnTask<'_>) {
+    monitor::detach(own.index());
+    affinity::unpin_server(own.index());
+    REGISTRY.unregister_server(own);
 }

@@ -1,42 +1,43 @@
-//! What a judge that was stopped half-way left undone, done by the monitor.
+//! Repair: the monitor completes what a judge that was stopped in the middle left undone.
 
 use super::{
-    words::{Index, Phase, Run, Slot, Tag},
-    world::{Pin, World},
+    packed::{Index, Phase, Run, Slot, Tag},
+    registry::{RecordGuard, Registry},
 };
 use crate::{state, sync::SeqCst};
 
-/// What a look at a slot that stayed the same for a tick, with work waiting, came to.
+/// What the monitor found at a slot that did not change from one look to the next while work waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repair {
-    /// Nobody is there.
+    /// The server is gone.
     Gone,
-    /// Something goes on.
+    /// Nothing was owed, and something is under way.
     Progress,
-    /// Something that was owed has been done.
+    /// A step that a judge owed has been made.
     Done,
-    /// Nothing is owed: the holder runs, or sleeps, by this run word. Read before any
-    /// confirmation (trace A1).
+    /// Nothing was owed. The worker in the slot runs or sleeps, ACKED by this run word. It was read
+    /// before any confirmation (trace A1).
     Runs(Run),
 }
 
-impl World {
-    /// Does whatever a judge owed to this slot. Idempotent, as all that it does.
-    pub(crate) fn repair(&self, server: &Pin<'_>, slot: Slot) -> Repair {
+impl Registry {
+    /// Makes the step that a judge owes to this slot, if any. Nothing changes if it is repeated.
+    pub(crate) fn repair(&self, server: &RecordGuard<'_>, slot: Slot) -> Repair {
         match slot.tag() {
             Tag::Dead => Repair::Gone,
-            // A judge gave the slot back and was stopped before it rang, or the server drains. One
-            // that sleeps makes itself RUNNING for that slot; one that drains must not be made
-            // RUNNING, or its `wait` would switch to nobody, at each of our looks.
+            // Either a judge gave the slot to the server and was stopped before it woke the server;
+            // then the server makes itself RUNNING when it sees the slot. Or the server is awake
+            // and drains. Then it must not be made RUNNING: each look of the monitor would keep its
+            // `wait` from switching.
             Tag::Server => {
                 if server.task().state() == state::RUNNABLE {
-                    server.ring();
+                    server.wake_to_recheck();
                 }
                 Repair::Progress
             }
             Tag::Idle => {
                 if server.task().state() == state::RUNNABLE {
-                    self.poke(server);
+                    self.notify_server(server);
                     return Repair::Done;
                 }
                 Repair::Progress
@@ -45,30 +46,31 @@ impl World {
         }
     }
 
-    fn repair_dispatch(&self, server: &Pin<'_>, slot: Slot) -> Repair {
+    /// The same for a slot that a worker holds.
+    fn repair_dispatch(&self, server: &RecordGuard<'_>, slot: Slot) -> Repair {
         let holder = self.record(slot.index());
         let run = holder.run();
         match run.phase() {
-            // Named by the slot and not dispatched: a judge was stopped between the two.
+            // The slot names it, its run word does not say so: a judge was stopped in between.
             Phase::Out => {
-                self.complete(server, slot, self.relieved_by(server, slot.index()));
+                self.complete_dispatch(server, slot, self.predecessor_of(server, slot.index()));
                 Repair::Done
             }
-            // Dispatched for a tick and not running: its wake-up may never have been made.
-            Phase::Dispatched | Phase::Relieving => {
+            // Dispatched since the last look and still not running: perhaps nobody has woken it.
+            Phase::Dispatched | Phase::Successor => {
                 holder.run.wake();
                 Repair::Progress
             }
-            // The verdict was given, the slot not yet.
+            // The verdict was given, and the slot has not followed.
             Phase::Judged | Phase::Switched => {
-                self.settle(server.index(), slot.index(), run);
-                self.wake_after(server.index(), slot.index(), run);
+                self.apply_verdict(server.index(), slot.index(), run);
+                self.wake_server_after(server.index(), slot.index(), run);
                 Repair::Done
             }
             Phase::Acked if run.epoch() == slot.epoch() => Repair::Runs(run),
             Phase::Acked | Phase::Adopting => Repair::Progress,
-            // Named by a judge that was stopped before it saw that this one is an ordinary thread
-            // by now: who had a slot gives it back before it is PLAIN.
+            // A judge named a spare that is an ordinary thread by now, and was stopped before it
+            // noticed. (A worker that had the slot gives it back before it becomes PLAIN.)
             Phase::Plain => {
                 if server.move_slot(slot, Slot::SERVER) {
                     self.wake_server(server);
@@ -78,16 +80,16 @@ impl World {
         }
     }
 
-    /// The worker whose block consumed `armed`: its verdict still says so. A walk over all
-    /// records, for the rare case of a judge that was stopped between the slot and the armed
-    /// worker.
-    fn relieved_by(&self, server: &Pin<'_>, armed: Index) -> Index {
+    /// The worker whose block consumed `spare`, as its verdict still says. Walks over all records,
+    /// which is acceptable for the rare judge that was stopped between the slot and the spare's run
+    /// word.
+    fn predecessor_of(&self, server: &RecordGuard<'_>, spare: Index) -> Index {
         self.indices()
             .find(|&index| {
                 let record = self.record(index);
                 let run = record.run();
                 run.phase() == Phase::Switched
-                    && run.index() == armed
+                    && run.index() == spare
                     && record.host.load(SeqCst) == server.index()
             })
             .unwrap_or(0)

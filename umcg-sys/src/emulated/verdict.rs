@@ -1,54 +1,65 @@
-//! "This worker is blocked": said by a helper thread, not by the kernel.
+//! A verdict: the decision that the worker in a slot has blocked, made by another thread.
 //!
-//! The verdict is one CAS of the run word, {e, ACKED} to {e, JUDGED}, against the value read
-//! *before* the confirmation. What follows names the epoch, is idempotent, and may be done by
-//! anyone who sees JUDGED: a judge may be stopped at any instruction for ever (traces A1, A4,
-//! A5). A wrong verdict costs a switch: the worker runs on without a slot and stops at its next
+//! *Problem.* In a kernel a thread that blocks gives its slot away itself, under the run queue's
+//! lock. Here another thread, the judge, has to notice the block from outside. It may be wrong, it
+//! may be late, and it may be stopped in the middle for any length of time.
+//!
+//! *Mechanism.* The verdict is one CAS of the worker's run word, from exactly the value {e, ACKED}
+//! that the judge read *before* it confirmed that the worker sleeps, to {e, JUDGED} or {e,
+//! SWITCHED} (trace A1). The steps that follow (the slot, the wake, the report) all name the epoch
+//! e, change nothing when repeated, and may be made by any thread that reads the verdict (traces
+//! A4, A5).
+//!
+//! *Cost.* A wrong verdict costs a switch: the worker runs on without a slot and stops at its next
 //! checkpoint.
 
 use super::{
-    record::{Counts, RECENT, life},
-    words::{Index, Phase, Run, Slot},
-    world::{Pin, World},
+    clock::now,
+    failure::{Failure, NO_TASK},
+    packed::{Index, Phase, Run, Slot},
+    record::{Counts, Record, status},
+    registry::Registry,
 };
 use crate::{
     List, state,
     sync::{Relaxed, SeqCst},
 };
 
-/// Who says so.
+/// What kind of thread gives a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judge {
-    /// SCHED_IDLE, stoppable for ever: touches records only, never user memory.
+    /// A SCHED_IDLE thread, which may be stopped for any length of time. It touches records only,
+    /// never user memory.
     Sentinel,
-    /// Normal priority.
+    /// A thread of normal priority.
     Monitor,
-    /// A deliberate verdict: `preempt`.
+    /// Whoever called `preempt`: the worker has not blocked, and loses its slot on purpose.
     Preempter,
 }
 
-impl World {
-    /// The verdict on the worker that was `seen` ACKED. False: it has moved on since.
+impl Registry {
+    /// Judges the worker that was seen ACKED by `seen`. False: it has moved on since, and nothing
+    /// was done.
     pub(crate) fn judge(&self, index: Index, seen: Run, judge: Judge) -> bool {
         debug_assert_eq!(seen.phase(), Phase::Acked);
         let worker = self.record(index);
-        // Stable while the run word is `seen`, which the step below makes sure of.
+        // Does not change while the run word is `seen`, and the CAS below fails if that changed.
         let host_index = worker.host.load(SeqCst);
         let host = self.record(host_index);
-        // A block consumes the armed worker, unless somebody who was here before waits. The
-        // load may be overtaken by a push; then that push came after the switch.
-        // Naming itself: the armed one is being taken back, see `disarm`.
-        let switch = seen.index() != 0
+        // A block consumes the spare, unless a worker that came earlier waits to be picked. A push
+        // that this load does not see counts as later than the switch. A run word that names its
+        // own worker carries the mark of `disarm`: the spare is being taken back.
+        let consumes_spare = seen.index() != 0
             && seen.index() != index
             && judge != Judge::Preempter
             && host.runnable_waiting.load(SeqCst) == 0;
-        let verdict = seen.to(if switch {
+        let verdict = seen.to(if consumes_spare {
             Phase::Switched
         } else {
             Phase::Judged
         });
-        // Before the verdict, for who reads that. If it fails the worker runs, and the next one
-        // writes this anew.
+        // Stored before the verdict, for those who read the verdict. If the CAS fails the worker
+        // runs, and the next judge overwrites this.
         let since = if judge == Judge::Preempter { 0 } else { now() };
         worker.blocked_since.store(since, Relaxed);
         if worker.step(seen, verdict).is_err() {
@@ -60,25 +71,50 @@ impl World {
             Judge::Preempter => &host.counts.preempted,
         });
         if judge != Judge::Sentinel {
-            // Before the slot: a server that comes round by itself finds the event.
-            self.book(index, verdict);
+            // Before the slot: a server that wakes up by itself then finds the event.
+            self.report_block(index, verdict);
         }
-        self.settle(host_index, index, verdict);
+        self.apply_verdict(host_index, index, verdict);
         if judge == Judge::Sentinel {
-            // The server makes itself RUNNING and books the block: its task is in user memory,
-            // which a thread that may be stopped for ever must not touch.
+            // The server makes itself RUNNING and reports the block. Its task is in user memory,
+            // which a thread that may be stopped at any point must not touch.
             if host.slot() == Slot::after(index, verdict.epoch()) {
-                host.ring();
+                host.wake_to_recheck();
             }
         } else {
-            self.wake_after(host_index, index, verdict);
+            self.wake_server_after(host_index, index, verdict);
         }
         true
     }
 
-    /// Carries a verdict out as far as the slot goes: to the server, or to the armed worker.
-    /// Touches no user memory. `host` is the server whose slot the worker held by that epoch.
-    pub(crate) fn settle(&self, host: Index, index: Index, verdict: Run) {
+    /// [`Provider::preempt`](crate::Provider::preempt): a verdict given on purpose. The tid of a
+    /// server is accepted as well and wakes that server.
+    pub(crate) fn preempt(&self, tid: u32) -> Result<(), Failure> {
+        if let Some(worker) = self.worker(tid) {
+            let run = worker.run();
+            // In any other phase the worker does not hold its slot, or has not begun to run.
+            if run.phase() == Phase::Acked {
+                self.judge(worker.index(), run, Judge::Preempter);
+            }
+            return Ok(());
+        }
+        self.wake(tid).map_err(|_| NO_TASK)
+    }
+
+    /// Everything that a verdict entails for the slot, the server and the user's `next_tid`. Any
+    /// thread of normal priority that reads the verdict may do this, any number of times. Not for a
+    /// sentinel: it touches user memory.
+    ///
+    /// `host`: the server in whose slot the worker `index` was judged.
+    pub(crate) fn carry_out_verdict(&self, host: Index, index: Index, verdict: Run) {
+        self.apply_verdict(host, index, verdict);
+        self.wake_server_after(host, index, verdict);
+        self.clear_consumed_spare(index, verdict);
+    }
+
+    /// Moves the slot as the verdict says: to the server, or to the consumed spare. Touches no user
+    /// memory, and may be done by any thread, any number of times.
+    pub(crate) fn apply_verdict(&self, host: Index, index: Index, verdict: Run) {
         let host = self.record(host);
         let held = Slot::held(index, verdict.epoch());
         match verdict.phase() {
@@ -87,23 +123,24 @@ impl World {
             }
             Phase::Switched => {
                 let next = verdict.index();
-                let armed = self.record(next);
-                let run = armed.run();
-                // The armed worker belongs to this verdict and is OUT until the slot names it.
-                // If it is not, the slot named it before, or it has become an ordinary thread,
-                // because a server that it belonged to before went.
+                let spare = self.record(next);
+                let run = spare.run();
+                // The spare belongs to this verdict, and is OUT until the slot names it. If it is
+                // not OUT, either the slot has named it before, or it became an ordinary thread
+                // because a server that it belonged to earlier went away.
                 if run.phase() != Phase::Out {
                     let after = Slot::after(index, verdict.epoch());
                     if !host.move_slot(held, after) && run.phase() == Phase::Plain {
-                        // Named since, by a judge that is stopped before it sees what it named.
+                        // Another thread made the slot name it, and is stopped before it notices
+                        // that it named an ordinary thread.
                         host.move_slot(Slot::held(next, run.epoch() + 1), after);
                     }
                     return;
                 }
                 let named = Slot::held(next, run.epoch() + 1);
                 host.move_slot(held, named);
-                self.complete(host, named, index);
-                if armed.run() == run.to(Phase::Plain) {
+                self.complete_dispatch(host, named, index);
+                if spare.run() == run.to(Phase::Plain) {
                     host.move_slot(named, Slot::after(index, verdict.epoch()));
                 }
             }
@@ -111,17 +148,17 @@ impl World {
         }
     }
 
-    /// Tells the user side: state BLOCKED, and an event on the server's blocked list. By threads
-    /// of normal priority.
+    /// Reports a block to the application: user state BLOCKED, and an event on the server's
+    /// `blocked_ptr`. For threads of normal priority.
     ///
-    /// The state is a mirror and has no epoch: if the worker moves on between the look and the
-    /// CAS it may read BLOCKED while it runs; the worker repairs that at its next call. The
-    /// event is information: late or repeated ones are harmless.
-    pub(crate) fn book(&self, index: Index, verdict: Run) {
-        let Some(worker) = self.pin(index, life::WORKER) else {
+    /// The user state has no epoch. If the worker moves on between the look at its run word and the
+    /// CAS of its state, the state may say BLOCKED while the worker runs; the worker repairs that
+    /// at its next call. The event is information, so a late or repeated one does no harm.
+    pub(crate) fn report_block(&self, index: Index, verdict: Run) {
+        let Some(worker) = self.guard(index, status::WORKER) else {
             return;
         };
-        // Not the whole word: its armed worker may have been taken back.
+        // Not a comparison of whole words: the spare may have been taken back since.
         let run = worker.run();
         if !run.is_judged() || run.epoch() != verdict.epoch() {
             return;
@@ -129,136 +166,56 @@ impl World {
         let task = worker.task();
         let _ = task.transition(state::RUNNING, state::BLOCKED);
         if task.state() != state::BLOCKED {
-            // It left RUNNING before the verdict: a queue owns it (trace B10).
+            // The worker left RUNNING before the verdict, so a queue owns it (trace B10).
             return;
         }
         if let Some(server) = self.server(task.server_tid()) {
-            server.remember(index);
-            // SAFETY: both pinned, see `push_runnable`.
+            server.remember_judged(index);
+            // SAFETY: both are guarded, as in `push_runnable`.
             unsafe { server.task().push(List::Blocked, task) };
         }
     }
 
-    /// The armed worker `relief`, about to run, books the block that brought it in, if that
-    /// still is how things are.
-    pub(crate) fn book_relieved(&self, index: Index, relief: Index) {
-        let run = self.record(index).run();
-        if run.phase() == Phase::Switched && run.index() == relief {
-            self.book(index, run);
-            self.forget_armed(index, run);
-        }
-    }
-
-    /// The server, awake again, books the block that gave its slot back.
-    pub(crate) fn book_after(&self, slot: Slot) {
+    /// For a server that is awake again: reports the block by which its slot became `slot`, if it
+    /// was one.
+    pub(crate) fn report_block_of_last_holder(&self, slot: Slot) {
         if slot.index() == 0 {
             return;
         }
         let run = self.record(slot.index()).run();
         if run.is_judged() && run.epoch() == slot.epoch() {
-            self.book(slot.index(), run);
+            self.report_block(slot.index(), run);
         }
     }
 
-    /// Clears the user's `next_tid` of a worker whose armed spare was consumed by the verdict.
-    /// Before the run word leaves SWITCHED, so that nobody takes the spare back again.
-    pub(crate) fn forget_armed(&self, index: Index, verdict: Run) {
+    /// Clears the user's `next_tid` of a worker whose spare the verdict consumed. To be done before
+    /// the run word leaves SWITCHED, so that nobody finds the tid there and takes the consumed
+    /// spare back.
+    pub(crate) fn clear_consumed_spare(&self, index: Index, verdict: Run) {
         if verdict.phase() != Phase::Switched {
             return;
         }
-        if let Some(worker) = self.pin(index, life::WORKER) {
-            // While the verdict stands nobody arms it anew. Not by the spare's tid: it may have
-            // ended since.
-            let armed = worker.task().next_tid();
+        if let Some(worker) = self.guard(index, status::WORKER) {
+            // While the verdict stands nobody arms the worker anew, so what `next_tid` holds is the
+            // consumed spare. Its record is not asked for the tid: the spare may have ended.
+            let spare = worker.task().next_tid();
             if worker.run() == verdict {
-                worker.task().clear_next_tid(armed);
+                worker.task().clear_next_tid(spare);
             }
         }
     }
 
-    /// Instead of a verdict that brings in one more worker: gives the slot of the sleeping
-    /// `holder` to a worker that was judged before and is awake (trace B6). `awake` says which.
-    ///
-    /// Order of the steps, and who may interfere at each: the adopted worker goes JUDGED to
-    /// ADOPTING (from here its own checkpoint calls the adoption off, by OUT); the holder goes
-    /// ACKED to JUDGED; the slot moves from one to the other; ADOPTING becomes ACKED. Each step
-    /// that fails undoes the ones before.
-    pub(crate) fn adopt(
-        &self,
-        server: &Pin<'_>,
-        holder: Index,
-        seen: Run,
-        mut awake: impl FnMut(&Pin<'_>) -> bool,
-    ) -> bool {
-        for place in 0..RECENT {
-            let index = server.recent[place].load(Relaxed);
-            if index == 0 || index == holder {
-                continue;
-            }
-            let Some(worker) = self.pin(index, life::WORKER) else {
-                continue;
-            };
-            let before = worker.run();
-            if before.phase() != Phase::Judged
-                // Its armed one is being taken back; the mark must stay until that is done.
-                || before.index() == index
-                || worker.task().state() != state::BLOCKED
-                || worker.task().server_tid() != server.tid.load(SeqCst)
-                // Its last slot was this one: `host` need not change, and must not, since a
-                // dispatcher may own the worker as soon as it called the adoption off.
-                || worker.host.load(SeqCst) != server.index()
-                || !awake(&worker)
-            {
-                continue;
-            }
-            self.settle(server.index(), index, before);
-            let adopting = Run::new(before.epoch() + 1, 0, Phase::Adopting);
-            if worker.step(before, adopting).is_err() {
-                continue;
-            }
-            self.end_of_block(index);
-            let verdict = seen.to(Phase::Judged);
-            self.record(holder).blocked_since.store(now(), Relaxed);
-            if self.record(holder).step(seen, verdict).is_err() {
-                // The holder left by itself; nothing to adopt into. If this fails the adopted
-                // one is at its checkpoint, which is as good.
-                let _ = worker.step(adopting, adopting.to(Phase::Judged));
-                return false;
-            }
-            Counts::bump(&server.counts.monitor);
-            let named = Slot::held(index, adopting.epoch());
-            if !server.move_slot(Slot::held(holder, seen.epoch()), named) {
-                // The holder woke and carried its own verdict out.
-                let _ = worker.step(adopting, adopting.to(Phase::Judged));
-            } else if worker.step(adopting, adopting.to(Phase::Acked)).is_ok() {
-                Counts::bump(&server.counts.adopted);
-                let _ = worker.task().transition(state::BLOCKED, state::RUNNING);
-            } else if server.move_slot(named, Slot::after(index, adopting.epoch())) {
-                // It reached its checkpoint and queued up: the slot is the server's.
-                self.wake_server(server);
-            }
-            self.book(holder, verdict);
-            self.wake_after(server.index(), holder, verdict);
-            return true;
+    /// Statistics at the end of a block: at the worker's checkpoint, or when it is adopted. A
+    /// worker that was preempted was not blocked.
+    pub(crate) fn end_of_block(&self, worker: &Record) {
+        let since = worker.blocked_since.load(Relaxed);
+        if since == 0 {
+            return;
         }
-        false
+        let length = now().saturating_sub(since);
+        self.record(worker.host.load(SeqCst))
+            .counts
+            .longest_block_ns
+            .fetch_max(length, Relaxed);
     }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds.
-#[cfg(not(loom))]
-pub(crate) fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a live timespec; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Models have no time.
-#[cfg(loom)]
-pub(crate) fn now() -> u64 {
-    0
 }

@@ -1,18 +1,18 @@
-//! The two lists, with their linked bits.
+//! The two lists of a server, and the linked bit of each link.
 
 use loom::thread;
 
 use super::{Model, check};
 use crate::List;
 
-/// Two threads have the same event to tell (a judge and the worker itself): one push, whatever
-/// the order, and the list stays a list.
+/// Two threads push the same event, a judge and the worker itself: one of them does it, and the
+/// list stays a list.
 #[test]
 fn a03_one_event_is_pushed_once_by_two_who_know_of_it() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         let push = |m: &Model, worker| {
-            // SAFETY: all tasks live as long as the model.
+            // SAFETY: the tasks live as long as the model.
             unsafe { m.task(1).push(List::Blocked, m.task(worker)) }
         };
         let other = {
@@ -34,8 +34,8 @@ fn a03_one_event_is_pushed_once_by_two_who_know_of_it() {
     });
 }
 
-/// An event pushed while the server takes is in this take or in the next, once, and one that is
-/// pushed again after it was unlinked is not lost.
+/// An event that is pushed while the server takes is in this take or in the next one, once. An
+/// event that is pushed again after it was unlinked is not lost.
 #[test]
 fn a03_a_push_beside_a_take_is_in_this_one_or_the_next() {
     check(|| {
@@ -45,7 +45,7 @@ fn a03_a_push_beside_a_take_is_in_this_one_or_the_next() {
             thread::spawn(move || {
                 let mut pushed = 0;
                 for worker in [2, 3, 2] {
-                    // SAFETY: all tasks live as long as the model.
+                    // SAFETY: the tasks live as long as the model.
                     pushed += u32::from(unsafe { m.task(1).push(List::Runnable, m.task(worker)) });
                 }
                 pushed
@@ -61,26 +61,23 @@ fn a03_a_push_beside_a_take_is_in_this_one_or_the_next() {
     });
 }
 
-/// A worker blocks and unblocks while its server drains: it is queued afterwards, whichever
-/// parts of the two events the drain found.
+/// A worker blocks and unblocks while its server drains: it is queued afterwards, whichever of the
+/// two events the drain found.
 #[test]
 fn a02_a_worker_that_unblocks_during_a_drain_stays_queued() {
     check(|| {
         let m = Model::new(1, &[1]);
-        let worker = {
-            let m = m.clone();
-            thread::spawn(move || {
-                // SAFETY: all tasks live as long as the model.
-                unsafe {
-                    m.task(1).push(List::Blocked, m.task(2));
-                    m.task(1).push(List::Runnable, m.task(2));
-                }
-            })
-        };
+        let worker = m.spawn(|m| {
+            // SAFETY: the tasks live as long as the model.
+            unsafe {
+                m.task(1).push(List::Blocked, m.task(2));
+                m.task(1).push(List::Runnable, m.task(2));
+            }
+        });
         let mut queued = false;
         let mut pass = || {
             let task = m.task(1);
-            // The order that the contract asks for: `Model::drain` does the same.
+            // The order that the contract asks for. `Model::drain` has the same.
             let runnable = task.take(List::Runnable);
             let blocked = task.take(List::Blocked);
             for _ in blocked {

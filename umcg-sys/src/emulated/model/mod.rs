@@ -1,14 +1,14 @@
-//! Model checks of the protocol: the code that runs in the product, on loom's atomics, in all
-//! interleavings of a few threads. README.md beside this says which rule each check holds.
+//! Model checks of the protocol: the code of the product on loom's atomics, in all interleavings of
+//! a few threads. README.md beside this file says which check holds which rule.
 
 mod adoption;
 mod arming;
-mod beds;
-mod late;
 mod lists;
-mod lives;
+mod sleep_cell;
 mod slots;
+mod stale_steps;
 mod take_over;
+mod unregister;
 mod verdicts;
 
 use std::{
@@ -19,27 +19,33 @@ use std::{
     },
 };
 
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 use super::{
-    record::life,
+    helpers::cells::HelperCells,
+    memory::Memory,
+    packed::{Index, Phase, Run, Slot, Tag},
+    record::status,
+    registry::{OwnTask, Registry},
     repair::Repair,
     verdict::Judge,
-    words::{Index, Phase, Run, Slot, Tag},
-    world::World,
 };
 use crate::{
     List, UmcgTask, state,
     sync::{AtomicU32, SeqCst, stop},
 };
 
-/// All interleavings of one small scenario, up to the number of preemptions in
+/// How many steps of a sentinel's verdict other threads can see. Without a spare: the run word, the
+/// slot, the wake word, the wake. With one: the run word, the slot, the spare's run word, the wake.
+const VERDICT_STEPS: u32 = 4;
+
+/// Explores all interleavings of one small scenario, up to the number of preemptions in
 /// LOOM_MAX_PREEMPTIONS.
 fn check(scenario: impl Fn() + Sync + Send + 'static) {
     builder().check(scenario);
 }
 
-/// For scenarios of many steps: those with one preemption less.
+/// [`check`] with one preemption less, for scenarios of many steps.
 fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
     let mut builder = builder();
     builder.preemption_bound = builder
@@ -48,39 +54,44 @@ fn check_large(scenario: impl Fn() + Sync + Send + 'static) {
     builder.check(scenario);
 }
 
-/// The same with a judge that is stopped for ever before its first step, after it, and so on.
-fn check_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
-    for stop in 0..=steps {
+/// [`check`] for each step of a verdict before which the judge may be stopped permanently, and for
+/// a judge that is not stopped.
+fn check_with_stops(scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
+    for stop in 0..=VERDICT_STEPS {
         check(move || scenario(stop));
     }
 }
 
-/// Both.
-fn check_large_with_stops(steps: u32, scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
-    for stop in 0..=steps {
+/// [`check_with_stops`] with one preemption less.
+fn check_large_with_stops(scenario: impl Fn(u32) + Sync + Send + Copy + 'static) {
+    for stop in 0..=VERDICT_STEPS {
         check_large(move || scenario(stop));
     }
 }
 
 fn builder() -> loom::model::Builder {
     let mut builder = loom::model::Builder::new();
-    // A server may come round its loop several times in one execution.
+    // The default of 1000 is too few: a server may pass its loop several times in one execution.
     builder.max_branches = 10_000;
     builder
 }
 
-/// A world of tasks whose thread ids are their indices: servers first, from 1, then workers.
+/// A registry of its own, and its tasks. The thread id of a task is the index of its record: the
+/// servers come first, from 1, then the workers.
 struct Model {
-    world: World,
-    /// By index; 0 is nobody.
+    /// The product's.
+    registry: Registry,
+    /// The user memory of each task, by index; 0 is nobody.
     tasks: Vec<*mut UmcgTask>,
-    /// By server: workers that queued themselves for it, a bit each. The application's.
+    /// What the application knows, by server: the workers that queued themselves for it, a bit for
+    /// each.
     inboxes: Vec<AtomicU32>,
-    /// Workers that have finished. Not a loom atomic: it is no part of what is checked.
+    /// How many workers have finished. Not one of loom's atomics, since it is no part of what is
+    /// checked.
     done: Plain32,
 }
 
-// SAFETY: the tasks are atomics, and are freed with the model.
+// SAFETY: the tasks consist of atomics, and are freed with the model.
 unsafe impl Send for Model {}
 // SAFETY: as above.
 unsafe impl Sync for Model {}
@@ -88,32 +99,35 @@ unsafe impl Sync for Model {}
 impl Drop for Model {
     fn drop(&mut self) {
         for &task in &self.tasks {
-            // SAFETY: from `Box::into_raw`, used by nobody any more.
+            // SAFETY: from `Box::into_raw`, and nobody uses it any more.
             drop(unsafe { Box::from_raw(task) });
         }
     }
 }
 
 impl Model {
-    /// `servers` servers, all awake, and workers of the given servers, all asleep in the gate
-    /// and owned by whoever the scenario says.
+    /// Creates `servers` servers, all of them awake, and a worker for each of the servers in
+    /// `workers`. The workers are RUNNABLE and OUT, and the scenario says who owns them.
     fn new(servers: u32, workers: &[u32]) -> Arc<Self> {
-        let world = World::new(servers as usize + workers.len());
+        let registry = Registry::new(
+            Memory::new(servers as usize + workers.len()),
+            HelperCells::new(),
+        );
         let mut tasks = vec![Box::into_raw(Box::new(UmcgTask::new()))];
         for tid in 1..=servers {
             let task = Box::into_raw(Box::new(UmcgTask::of_model(tid, tid)));
-            world.record(tid).open(task, tid, life::SERVER);
+            assert_eq!(registry.open(task, tid, status::SERVER), Some(tid));
             tasks.push(task);
         }
         for (i, &server) in workers.iter().enumerate() {
             let tid = servers + 1 + i as u32;
             let task = Box::into_raw(Box::new(UmcgTask::of_model(tid, server)));
-            world.record(tid).open(task, tid, life::WORKER);
-            world.record(tid).host.store(server, SeqCst);
+            assert_eq!(registry.open(task, tid, status::WORKER), Some(tid));
+            registry.record(tid).host.store(server, SeqCst);
             tasks.push(task);
         }
         let model = Self {
-            world,
+            registry,
             tasks,
             inboxes: (0..=servers).map(|_| AtomicU32::new(0)).collect(),
             done: Plain32::new(0),
@@ -130,79 +144,106 @@ impl Model {
     }
 
     fn task(&self, index: Index) -> &UmcgTask {
-        // SAFETY: alive as long as the model.
+        // SAFETY: the tasks live as long as the model.
         unsafe { &*self.tasks[index as usize] }
+    }
+
+    /// The task of the calling thread. A scenario has one thread for each task that makes calls.
+    fn own(&self, index: Index) -> OwnTask<'_> {
+        // SAFETY: the tasks live as long as the model, and one thread at a time makes the calls of
+        // a task.
+        unsafe { self.registry.own_task(index) }
     }
 
     /// The tid of a worker that a list handed out.
     fn tid_of(&self, worker: std::ptr::NonNull<UmcgTask>) -> u32 {
-        // SAFETY: tasks live as long as the model.
+        // SAFETY: the tasks live as long as the model.
         unsafe { worker.as_ref() }.tid()
     }
 
+    /// Runs `work` on a thread of its own.
+    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + 'static) -> JoinHandle<()> {
+        let model = self.clone();
+        thread::spawn(move || work(&model))
+    }
+
+    /// A thread that judges the holder of the slot once, if there is one.
+    fn spawn_judge(self: &Arc<Self>, server: Index, judge: Judge) -> JoinHandle<()> {
+        self.spawn(move |m| {
+            m.look(server, judge);
+        })
+    }
+
     fn run(&self, index: Index) -> Run {
-        self.world.record(index).run()
+        self.registry.record(index).run()
     }
 
     fn slot(&self, server: Index) -> Slot {
-        self.world.record(server).slot()
+        self.registry.record(server).slot()
     }
 
-    /// Setting up: the worker runs in the slot of the server, by its next epoch.
+    /// For the start of a scenario: the worker runs in the slot of the server, by its next epoch.
     fn runs_in(&self, worker: Index, server: Index) -> Run {
-        let record = self.world.record(worker);
+        let record = self.registry.record(worker);
         let run = Run::new(record.run().epoch() + 1, 0, Phase::Acked);
         record.run.store(run.0, SeqCst);
         record.host.store(server, SeqCst);
         let slot = Slot::held(worker, run.epoch());
-        self.world.record(server).slot.store(slot.0, SeqCst);
+        self.registry.record(server).slot.store(slot.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNABLE, state::RUNNING)
             .unwrap();
         run
     }
 
-    /// Setting up: the same, with `armed` for its next.
+    /// [`runs_in`](Self::runs_in) with `armed` as the worker's spare.
     fn runs_armed(&self, worker: Index, server: Index, armed: Index) -> Run {
         let run = self.runs_in(worker, server).naming(armed);
-        self.world.record(worker).run.store(run.0, SeqCst);
-        self.world.record(armed).host.store(server, SeqCst);
+        self.registry.record(worker).run.store(run.0, SeqCst);
+        self.registry.record(armed).host.store(server, SeqCst);
         self.task(worker).set_next_tid(armed);
         run
     }
 
-    /// Setting up: the server sleeps, or is about to, and its slot stays as it is.
+    /// For the start of a scenario: the server sleeps or is about to. Its slot stays as it is.
     fn sleeps(&self, server: Index) {
         self.task(server).begin_drain();
     }
 
-    /// Setting up: the server sleeps so, and permits take-overs from now on.
-    fn sleeps_open(&self, server: Index) {
+    /// [`sleeps`](Self::sleeps) for a server that permits take-overs.
+    fn sleeps_with_take_over(&self, server: Index) {
         self.sleeps(server);
-        self.world.record(server).open.store(1, SeqCst);
+        self.registry
+            .record(server)
+            .take_over_allowed
+            .store(1, SeqCst);
     }
 
-    /// Setting up: the worker was judged in the slot of the server, which is its own again.
+    /// For the start of a scenario: the worker was judged in the slot of the server, and the slot
+    /// is the server's again.
     fn judged_in(&self, worker: Index, server: Index) -> Run {
         let run = self.runs_in(worker, server).to(Phase::Judged);
-        self.world.record(worker).run.store(run.0, SeqCst);
-        self.world.record(server).slot.store(Slot::SERVER.0, SeqCst);
+        self.registry.record(worker).run.store(run.0, SeqCst);
+        self.registry
+            .record(server)
+            .slot
+            .store(Slot::SERVER.0, SeqCst);
         self.task(worker)
             .transition(state::RUNNING, state::BLOCKED)
             .unwrap();
-        self.world.record(server).remember(worker);
+        self.registry.record(server).remember_judged(worker);
         run
     }
 
-    /// What a worker that was just told RUNNING may rely on: as long as nobody has judged it, a
-    /// slot names it, by this dispatch. Slots name one worker each, so no two of them hold one.
+    /// Checks what a worker relies on when it may run: until it is judged, the slot of its host
+    /// names it, by this dispatch. A slot names one worker, so no two workers hold it.
     fn holds(&self, worker: Index) {
         let run = self.run(worker);
         if run.phase() != Phase::Acked {
             assert!(run.is_judged() || run.phase() == Phase::Adopting, "{run:?}");
             return;
         }
-        let host = self.world.record(worker).host.load(SeqCst);
+        let host = self.registry.record(worker).host.load(SeqCst);
         let slot = self.slot(host);
         if slot != Slot::held(worker, run.epoch()) {
             let now = self.run(worker);
@@ -210,23 +251,27 @@ impl Model {
         }
     }
 
-    /// The memory of a task that has left is its owner's: loom fails if anybody may use it.
+    /// Overwrites the memory of a task that has unregistered, as its owner may. loom fails if any
+    /// other thread may still use it.
     fn scribble(&self, index: Index) {
         let task = self.tasks[index as usize];
-        // SAFETY: the task has unregistered, so nobody uses it; if that is wrong, loom says so.
+        // SAFETY: the task has unregistered, so nobody uses it. If that is wrong, loom reports it.
         unsafe { &mut *task }.scribble();
     }
 
-    /// The end of a worker that has left; the application tells its servers.
+    /// The end of a worker that is in no slot. The application wakes its servers, so that they
+    /// notice.
     fn end(&self) {
         self.done.fetch_add(1, Plain);
         self.wake_servers();
     }
 
-    /// The end of a worker: out of its slot as it leaves at the end of its thread.
+    /// The end of a worker that holds a slot: it steps out as at the end of its thread.
     fn finish(&self, worker: Index) {
         self.done.fetch_add(1, Plain);
-        self.world.pull(worker).expect("a worker that ends runs");
+        self.registry
+            .take_out(worker)
+            .expect("a worker that ends runs");
         let run = self.run(worker);
         assert_eq!(
             run.phase(),
@@ -236,71 +281,80 @@ impl Model {
         self.wake_servers();
     }
 
-    /// The application tells its servers of an end.
+    /// Wakes all servers, as the application does when a worker has ended.
     fn wake_servers(&self) {
         for index in 1..self.tasks.len() as u32 {
-            if self.world.record(index).life.load(SeqCst) == life::SERVER {
-                self.world.preempt(index).unwrap();
+            if self.registry.record(index).status.load(SeqCst) == status::SERVER {
+                self.registry.preempt(index).unwrap();
             }
         }
     }
 
-    /// A worker from its gate to its end.
+    /// The life of a worker from its gate to its end.
     fn one_task(&self, worker: Index) {
-        self.world.gate(worker).expect("the server lives");
-        self.holds(worker);
-        self.finish(worker);
-    }
-
-    /// A worker that returns from the kernel, stops at its checkpoint, and ends.
-    fn one_checkpoint(&self, worker: Index) {
-        self.world.checkpoint(worker).expect("the server lives");
-        self.holds(worker);
-        self.finish(worker);
-    }
-
-    /// These workers return from the kernel at once, each on a thread of its own, and stop at
-    /// their checkpoints; server 1 serves them to their ends.
-    fn all_come_back(self: &Arc<Self>, workers: &[Index]) {
-        let threads: Vec<_> = workers
-            .iter()
-            .map(|&worker| {
-                let m = self.clone();
-                thread::spawn(move || m.one_checkpoint(worker))
-            })
-            .collect();
-        self.serve(1, &[], workers.len() as u32);
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        self.all_out();
-    }
-
-    /// A worker leaves RUNNING, queues itself for that server, and waits until it is picked.
-    fn hand_over(&self, worker: Index, server: Index) {
-        while !self.task(worker).leave() {
-            self.world.checkpoint(worker).expect("the server lives");
-        }
-        self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
-        self.world
-            .wait_worker(worker, None)
+        self.registry
+            .sleep_in_gate(&self.own(worker))
             .expect("the server lives");
         self.holds(worker);
+        self.finish(worker);
     }
 
-    /// A worker between two tasks, with more to do: takes a slot that it can have at once, or
-    /// goes to rest and waits until it is picked.
-    fn pass(&self, worker: Index, server: Index) {
+    /// A worker returns from a block, stops at its checkpoint, and ends when it has a slot.
+    fn one_checkpoint(&self, worker: Index) {
+        self.registry
+            .checkpoint(&self.own(worker))
+            .expect("the server lives");
+        self.holds(worker);
+        self.finish(worker);
+    }
+
+    /// These workers return from their blocks at the same time, each on a thread of its own, and
+    /// stop at their checkpoints. Server 1 serves them to their ends.
+    fn all_come_back<const N: usize>(self: &Arc<Self>, workers: [Index; N]) {
+        let threads = workers.map(|worker| self.spawn(move |m| m.one_checkpoint(worker)));
+        self.serve_to_the_end(&[], N as u32, threads);
+    }
+
+    /// A worker leaves RUNNING. While a verdict on it stands it queues for a slot first.
+    fn leave(&self, worker: Index) {
+        while !self.task(worker).leave() {
+            self.registry
+                .checkpoint(&self.own(worker))
+                .expect("the server lives");
+        }
+    }
+
+    /// A worker that its owner gives to a server, by that server's inbox.
+    fn enqueue(&self, worker: Index, server: Index) {
+        self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
+    }
+
+    /// A worker waits until it is picked.
+    fn wait(&self, worker: Index) {
+        self.registry
+            .wait_worker(&self.own(worker), None)
+            .expect("the server lives");
+    }
+
+    /// A worker leaves RUNNING, queues itself for a server, and waits until it is picked.
+    fn leave_and_wait(&self, worker: Index, server: Index) {
+        self.leave(worker);
+        self.enqueue(worker, server);
+        self.wait(worker);
+        self.holds(worker);
+    }
+
+    /// A worker between two tasks, with more to do: it takes a slot that it can have at once, or
+    /// rests without one and waits until it is picked.
+    fn between_tasks(&self, worker: Index, server: Index) {
         let holds = self
-            .world
-            .try_checkpoint(worker, &|| true)
+            .registry
+            .try_checkpoint(&self.own(worker), &|| true)
             .expect("the server lives");
         if !holds {
             self.task(worker).leave_judged();
-            self.inboxes[server as usize].fetch_or(1 << worker, SeqCst);
-            self.world
-                .wait_worker(worker, None)
-                .expect("the server lives");
+            self.enqueue(worker, server);
+            self.wait(worker);
         }
         self.holds(worker);
     }
@@ -309,14 +363,15 @@ impl Model {
         self.done.load(Plain) >= workers
     }
 
-    /// The mail's server loop until that many workers have finished. `ready`: workers that it
-    /// owns. Each dispatch that it owns the token for must succeed, and none may be left over.
+    /// The mail's server loop, until `workers` workers have finished. `ready` are the workers that
+    /// the server owns at the beginning. A worker that it owns must not be refused when it picks
+    /// it, and in the end it must own none.
     fn serve(&self, server: Index, ready: &[Index], workers: u32) {
         self.serve_picking(server, ready, workers, |held| !held);
     }
 
-    /// The same. `picks` says whether the server picks although a worker is (or is not) in its
-    /// slot: a server that looks before its `wait` may be wrong by then.
+    /// [`serve`](Self::serve), where `picks` says whether the server picks. Its argument is whether
+    /// a worker holds the slot, which may have changed when the server calls `wait`.
     fn serve_picking(
         &self,
         server: Index,
@@ -335,7 +390,7 @@ impl Model {
             let held = self.slot(server).tag() == Tag::Held;
             let pick = ready.front().copied().filter(|_| picks(held));
             task.set_next_tid(pick.unwrap_or(0));
-            match self.world.wait_server(server, None) {
+            match self.registry.wait_server(&self.own(server), None) {
                 Ok(()) => {
                     assert_eq!(task.state(), state::RUNNING);
                     if pick.is_some() && task.next_tid() == 0 {
@@ -350,8 +405,28 @@ impl Model {
         }
     }
 
-    /// The loop of a server that polls its inbox instead of sleeping, until that many workers
-    /// have finished; it sleeps while a worker is in its slot.
+    /// [`serve`](Self::serve) at server 1. Then waits until the other threads of the scenario have
+    /// ended, and checks that no worker is left in a slot.
+    fn serve_to_the_end<const N: usize>(
+        &self,
+        ready: &[Index],
+        workers: u32,
+        threads: [JoinHandle<()>; N],
+    ) {
+        self.serve(1, ready, workers);
+        self.join(threads);
+    }
+
+    /// Waits until these threads have ended, and checks that no worker is left in a slot.
+    fn join<const N: usize>(&self, threads: [JoinHandle<()>; N]) {
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        self.all_out();
+    }
+
+    /// The loop of a server that polls its inbox instead of idling, until `workers` workers have
+    /// finished. It sleeps while a worker is in its slot.
     fn serve_busily(&self, server: Index, workers: u32) {
         let mut ready = VecDeque::new();
         while !self.all_done(workers) {
@@ -364,16 +439,16 @@ impl Model {
                 continue;
             };
             self.task(server).set_next_tid(pick);
-            self.world
-                .wait_server(server, None)
-                .expect("a worker that is ours");
+            self.registry
+                .wait_server(&self.own(server), None)
+                .expect("a worker that this server owns");
             if self.task(server).next_tid() != 0 {
                 ready.push_front(pick);
             }
         }
     }
 
-    /// After all threads have ended: no worker is left in a slot.
+    /// Checks, after all threads have ended, that no worker is left in a slot.
     fn all_out(&self) {
         for index in 1..self.tasks.len() as u32 {
             let slot = self.slot(index);
@@ -384,7 +459,7 @@ impl Model {
         }
     }
 
-    /// The first half of the server's loop: RUNNABLE, next_tid 0, take, process.
+    /// The first half of a server's loop: RUNNABLE, no pick, take, process.
     fn drain(&self, server: Index, ready: &mut VecDeque<Index>) {
         let task = self.task(server);
         task.begin_drain();
@@ -397,13 +472,14 @@ impl Model {
         }
         let inbox = self.inboxes[server as usize].swap(0, SeqCst);
         for worker in (1..self.tasks.len() as u32).filter(|tid| inbox & (1 << tid) != 0) {
-            // Whoever owns a worker may take it over from another server.
+            // The owner of a worker may move it to its own server.
             self.task(worker).set_server_tid(server);
             ready.push_back(worker);
         }
     }
 
-    /// One look of a judge: read, confirm, judge. True: a verdict was given.
+    /// One look of a judge: it reads the run word, confirms, and judges. True: the verdict was
+    /// given.
     fn look_and(&self, server: Index, judge: Judge, confirm: impl FnOnce(Run) -> bool) -> bool {
         let slot = self.slot(server);
         if !slot.is_held() {
@@ -413,26 +489,34 @@ impl Model {
         run.phase() == Phase::Acked
             && run.epoch() == slot.epoch()
             && confirm(run)
-            && self.world.judge(slot.index(), run, judge)
+            && self.registry.judge(slot.index(), run, judge)
     }
 
-    /// One look of a judge that takes everybody for asleep.
+    /// One look of a judge that believes every worker to be asleep.
     fn look(&self, server: Index, judge: Judge) -> bool {
         self.look_and(server, judge, |_| true)
     }
 
-    /// A sentinel that looks once and is stopped for ever after that many steps.
+    /// A sentinel that looks once, and is stopped permanently before its step number `steps`.
     fn sentinel(&self, server: Index, steps: u32) {
         stop::after(steps, || {
             self.look(server, Judge::Sentinel);
         });
     }
 
-    /// The monitor's tick, at a time when work waits and the slot has not changed for long.
-    fn tick(&self, server: Index) -> Repair {
-        match self.world.pin(server, life::SERVER) {
-            Some(server) => self.world.repair(&server, server.slot()),
+    /// One look of the monitor while work waits and the slot has not changed since its last look.
+    fn repair(&self, server: Index) -> Repair {
+        match self.registry.guard(server, status::SERVER) {
+            Some(server) => self.registry.repair(&server, server.slot()),
             None => Repair::Gone,
+        }
+    }
+
+    /// [`repair`](Self::repair), and a verdict on a holder for which no step is owed.
+    fn repair_or_judge(&self, server: Index) {
+        if let Repair::Runs(run) = self.repair(server) {
+            self.registry
+                .judge(self.slot(server).index(), run, Judge::Monitor);
         }
     }
 }

@@ -1,220 +1,179 @@
-//! An unblocked worker takes the slot over from one that blocked in it: T1, T2.
+//! Take-over: an unblocked worker takes the slot of one that has blocked in it. And workers that
+//! rest without a slot.
 
-use super::*;
+use super::{
+    Judge, Model, Phase, Run, Slot, Tag, check, check_large, check_large_with_stops, state, status,
+};
+use crate::sync::SeqCst;
 
-/// Steps of a judge, as in `verdicts`.
-const STEPS: u32 = 5;
-
-/// The holder comes back at the same moment: one of the two has the slot, the other queues up,
-/// and neither is lost.
+/// The holder returns at the same moment: one of the two has the slot, the other queues, and
+/// neither is lost.
 #[test]
-fn t1_the_holder_may_come_back_during_a_take_over() {
+fn take_over_the_holder_may_come_back_meanwhile() {
     check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.runs_in(3, 1);
-        m.sleeps_open(1);
-        m.all_come_back(&[2, 3]);
+        m.sleeps_with_take_over(1);
+        m.all_come_back([2, 3]);
     });
 }
 
-/// So do two that were blocked: the slot changes hands once a verdict.
+/// Two blocked workers return at the same time: the slot is taken over once for each verdict.
 #[test]
-fn t1_two_may_take_over_at_once() {
+fn take_over_by_two_at_once() {
     check_large(|| {
         let m = Model::new(1, &[1, 1, 1]);
         m.judged_in(2, 1);
         m.judged_in(3, 1);
         m.runs_in(4, 1);
-        m.sleeps_open(1);
-        m.all_come_back(&[2, 3]);
+        m.sleeps_with_take_over(1);
+        m.all_come_back([2, 3]);
     });
 }
 
-/// A sentinel judges the holder at the same moment, and stops for ever anywhere; the monitor
-/// looks later.
+/// A sentinel judges the holder at the same moment and is stopped permanently at any step. The
+/// monitor looks later.
 #[test]
-fn t1_a_judge_may_stop_anywhere_during_a_take_over() {
-    check_large_with_stops(STEPS, |steps| {
+fn take_over_with_a_judge_that_stops_anywhere() {
+    check_large_with_stops(|steps| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.runs_in(3, 1);
-        m.sleeps_open(1);
-        let returns = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.world.checkpoint(2).expect("the server lives");
-                m.holds(2);
-                m.finish(2);
-                // The holder is back, too.
-                m.one_checkpoint(3);
-            })
-        };
-        let judge = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.sentinel(1, steps);
-                if let Repair::Runs(run) = m.tick(1) {
-                    m.world.judge(m.slot(1).index(), run, Judge::Monitor);
-                }
-            })
-        };
-        m.serve(1, &[], 2);
-        returns.join().unwrap();
-        judge.join().unwrap();
-        m.all_out();
+        m.sleeps_with_take_over(1);
+        let returns = m.spawn(|m| {
+            m.one_checkpoint(2);
+            // The holder returns too.
+            m.one_checkpoint(3);
+        });
+        let judge = m.spawn(move |m| {
+            m.sentinel(1, steps);
+            m.repair_or_judge(1);
+        });
+        m.serve_to_the_end(&[], 2, [returns, judge]);
     });
 }
 
-/// A spare that is armed in the holder stays the holder's, for it to take back.
+/// A spare that is armed in the holder stays with the holder, which takes it back.
 #[test]
-fn t1_a_take_over_leaves_the_holders_spare_alone() {
+fn take_over_leaves_the_holders_spare_alone() {
     check_large(|| {
         let m = Model::new(1, &[1, 1, 1]);
         m.judged_in(2, 1);
         m.runs_armed(3, 1, 4);
-        m.sleeps_open(1);
-        let taker = {
-            let m = m.clone();
-            thread::spawn(move || m.one_checkpoint(2))
-        };
-        let spare = {
-            let m = m.clone();
-            thread::spawn(move || m.one_task(4))
-        };
-        let holder = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.world.checkpoint(3).expect("the server lives");
-                m.holds(3);
-                if let Some(armed) = m.world.disarm(3) {
-                    m.inboxes[1].fetch_or(1 << armed, SeqCst);
-                }
-                m.finish(3);
-            })
-        };
-        m.serve(1, &[], 3);
-        for thread in [taker, spare, holder] {
-            thread.join().unwrap();
-        }
-        m.all_out();
+        m.sleeps_with_take_over(1);
+        let taker = m.spawn(|m| m.one_checkpoint(2));
+        let spare = m.spawn(|m| m.one_task(4));
+        let holder = m.spawn(|m| {
+            m.registry.checkpoint(&m.own(3)).expect("the server lives");
+            m.holds(3);
+            if let Some(armed) = m.registry.disarm(3) {
+                m.enqueue(armed, 1);
+            }
+            m.finish(3);
+        });
+        m.serve_to_the_end(&[], 3, [taker, spare, holder]);
     });
 }
 
 /// A worker that cannot have the slot goes to rest without it, while the holder leaves and the
-/// server goes idle: it is picked all the same, once.
+/// server begins to idle: it is picked all the same, once.
 #[test]
-fn t2_a_worker_that_rests_without_a_slot_is_not_lost() {
+fn idle_a_worker_that_rests_without_a_slot_is_not_lost() {
     check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.runs_in(3, 1);
-        m.sleeps_open(1);
-        let rests = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.pass(2, 1);
-                m.finish(2);
-            })
-        };
-        let holder = {
-            let m = m.clone();
-            thread::spawn(move || m.finish(3))
-        };
-        m.serve(1, &[], 2);
-        rests.join().unwrap();
-        holder.join().unwrap();
-        m.all_out();
+        m.sleeps_with_take_over(1);
+        let rests = m.spawn(|m| {
+            m.between_tasks(2, 1);
+            m.finish(2);
+        });
+        let holder = m.spawn(|m| m.finish(3));
+        m.serve_to_the_end(&[], 2, [rests, holder]);
     });
 }
 
-/// The same beside a monitor that finds it awake and adopts it into the slot.
+/// The same beside a monitor that finds the worker awake and adopts it into the slot.
 #[test]
-fn t2_a_worker_that_goes_to_rest_may_be_adopted() {
+fn idle_a_worker_that_goes_to_rest_may_be_adopted() {
     check_large(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         let seen = m.runs_in(3, 1);
         m.sleeps(1);
-        let rests = {
-            let m = m.clone();
-            thread::spawn(move || {
-                m.pass(2, 1);
-                m.finish(2);
-                m.one_checkpoint(3);
-            })
-        };
-        let monitor = {
-            let m = m.clone();
-            thread::spawn(move || {
-                let server = m.world.pin(1, life::SERVER).expect("it lives");
-                if !m.world.adopt(&server, 3, seen, |_| true) {
-                    m.look(1, Judge::Monitor);
-                }
-            })
-        };
-        m.serve(1, &[], 2);
-        rests.join().unwrap();
-        monitor.join().unwrap();
-        m.all_out();
+        let rests = m.spawn(|m| {
+            m.between_tasks(2, 1);
+            m.finish(2);
+            m.one_checkpoint(3);
+        });
+        let monitor = m.spawn(move |m| {
+            let server = m.registry.guard(1, status::SERVER).expect("it lives");
+            if !m.registry.adopt(&server, 3, seen, |_| true) {
+                m.look(1, Judge::Monitor);
+            }
+        });
+        m.serve_to_the_end(&[], 2, [rests, monitor]);
     });
 }
 
-/// Who unblocked before, and waits, is not overtaken: the slot goes to the server.
+/// A worker that unblocked earlier, and waits to be picked, is not overtaken: the slot goes to the
+/// server.
 #[test]
-fn t1_a_take_over_does_not_overtake_who_waits() {
+fn take_over_does_not_overtake_a_waiting_worker() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         m.runs_in(3, 1);
-        m.sleeps_open(1);
-        m.world.record(1).runnable_waiting.store(1, SeqCst);
-        assert_eq!(m.world.try_checkpoint(2, &|| true), Ok(false));
+        m.sleeps_with_take_over(1);
+        m.registry.record(1).runnable_waiting.store(1, SeqCst);
+        assert_eq!(m.registry.try_checkpoint(&m.own(2), &|| true), Ok(false));
         assert_eq!(m.slot(1).tag(), Tag::Server);
         assert_eq!(m.task(1).state(), state::RUNNING, "the server sleeps on");
-        assert_eq!(m.task(3).state(), state::BLOCKED, "not booked");
+        assert_eq!(m.task(3).state(), state::BLOCKED, "not reported");
     });
 }
 
-/// A server that has not permitted it keeps the say.
+/// Without the server's permission the holder is not judged.
 #[test]
-fn t1_a_take_over_needs_the_servers_permission() {
+fn take_over_needs_the_servers_permission() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         m.judged_in(2, 1);
         let holder = m.runs_in(3, 1);
         m.sleeps(1);
-        assert_eq!(m.world.try_checkpoint(2, &|| true), Ok(false));
+        assert_eq!(m.registry.try_checkpoint(&m.own(2), &|| true), Ok(false));
         assert_eq!(m.run(3), holder);
     });
 }
 
-/// A worker comes back from a block that did not consume its spare, and has the slot, or rests,
-/// without having waited for its server, which is taking the spare back: one of them gets it.
+/// A worker returns from a block that did not consume its spare. It takes the slot, or rests, and
+/// in both cases has not waited for its server, which is taking the spare back: one of the two gets
+/// the spare.
 #[test]
-fn t2_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
-    for open in [true, false] {
+fn idle_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
+    for take_over in [true, false] {
         check(move || {
             let m = Model::new(1, &[1, 1, 1]);
             let judged = m.runs_armed(2, 1, 4).to(Phase::Judged);
-            m.world.record(2).run.store(judged.0, SeqCst);
+            m.registry.record(2).run.store(judged.0, SeqCst);
             m.task(2)
                 .transition(state::RUNNING, state::BLOCKED)
                 .unwrap();
             m.runs_in(3, 1);
-            if open {
-                m.sleeps_open(1);
+            if take_over {
+                m.sleeps_with_take_over(1);
             }
             let worker = {
                 let m = m.clone();
-                thread::spawn(move || {
-                    m.world
-                        .try_checkpoint(2, &|| true)
+                loom::thread::spawn(move || {
+                    m.registry
+                        .try_checkpoint(&m.own(2), &|| true)
                         .expect("the server lives");
-                    m.world.disarm(2)
+                    m.registry.disarm(2)
                 })
             };
-            let owners = [m.world.disarm(2), worker.join().unwrap()];
+            let owners = [m.registry.disarm(2), worker.join().unwrap()];
             assert_eq!(
                 owners.iter().filter(|owner| **owner == Some(4)).count(),
                 1,
@@ -225,21 +184,21 @@ fn t2_a_spare_is_taken_back_once_beside_a_worker_that_waits_for_nobody() {
     }
 }
 
-/// The holder has left meanwhile and runs elsewhere: a slot word that was read before that is no
-/// ground for a verdict on it.
+/// The holder has left meanwhile and runs in another slot: an outdated slot word is no reason for a
+/// verdict on the later dispatch.
 #[test]
-fn t1_a_late_take_over_judges_no_later_dispatch() {
+fn take_over_that_is_stale_judges_no_later_dispatch() {
     check(|| {
         let m = Model::new(2, &[1, 1]);
         m.judged_in(3, 1);
         let earlier = m.runs_in(4, 1);
         let later = Run::new(earlier.epoch() + 1, 0, Phase::Acked);
-        m.world.record(4).run.store(later.0, SeqCst);
-        m.world.record(4).host.store(2, SeqCst);
+        m.registry.record(4).run.store(later.0, SeqCst);
+        m.registry.record(4).host.store(2, SeqCst);
         let slot = Slot::held(4, later.epoch());
-        m.world.record(2).slot.store(slot.0, SeqCst);
-        m.sleeps_open(1);
-        assert_eq!(m.world.try_checkpoint(3, &|| true), Ok(false));
+        m.registry.record(2).slot.store(slot.0, SeqCst);
+        m.sleeps_with_take_over(1);
+        assert_eq!(m.registry.try_checkpoint(&m.own(3), &|| true), Ok(false));
         assert_eq!((m.run(4), m.slot(2)), (later, slot));
     });
 }

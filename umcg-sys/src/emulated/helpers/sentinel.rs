@@ -1,131 +1,70 @@
 //! The sentinel: one SCHED_IDLE thread for each CPU that servers are pinned to.
 //!
-//! The kernel runs it when nothing else (in its cgroup) wants that CPU. If a slot there is held
-//! by a worker, that worker most likely blocked: this is the mail's "view the server more like
-//! the idle thread", taken literally. It confirms, judges, and wakes whoever is next.
+//! *Problem.* Something has to notice that a worker blocked, soon, and without cost for workers
+//! that do not block.
 //!
-//! One for each CPU and not for each server: two idle-priority threads on one CPU would take
-//! turns in `sched_yield`, and neither would see the CPU free.
+//! *Mechanism.* The kernel runs a SCHED_IDLE thread when nothing else (in its cgroup) wants the
+//! CPU. If a worker holds a slot there at that time, it has most likely blocked: this is the mail's
+//! "view the server more like the idle thread", taken literally. The sentinel confirms that the CPU
+//! is free, judges the worker, and wakes its successor or its server. While no slot on the CPU is
+//! held it sleeps in its sleep cell.
 //!
-//! It may be stopped at any instruction for ever (an idle-priority thread beside a busy process
-//! waits 7 ms in the median). So it takes no lock, allocates nothing, logs nothing, creates
-//! nothing, holds no pin, touches no user memory, and blocks all signals (trace A5).
+//! There is one sentinel for a CPU and not for a server, because two idle-priority threads on one
+//! CPU would take turns in `sched_yield`, and neither would see the CPU free.
+//!
+//! *Correctness.* A sentinel may be stopped at any instruction for any length of time: beside a
+//! busy process an idle-priority thread waits 7 ms in the median for its next turn. So it takes no
+//! lock, allocates nothing, logs nothing, creates no thread, holds no guard, touches no user
+//! memory, and blocks all signals (trace A5).
+//!
+//! *Cost.* It takes from the other threads of its CPU what its `sched_yield` costs them (trace B2).
 
 use std::{
     io,
     sync::{
         Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use super::{
-    bed::Bed,
-    os,
-    record::Counts,
-    verdict::{Judge, now},
-    words::{Index, Phase, Run},
-    world::WORLD,
+    super::{
+        clock::now,
+        os,
+        packed::{Index, Phase, Run},
+        record::Counts,
+        registry::REGISTRY,
+        verdict::Judge,
+    },
+    cpus::{Cpu, SERVERS, cpu, start_gate},
 };
-use crate::sync::Futex32;
 
-/// Servers that one CPU can have.
-const SERVERS: usize = 64;
-
-/// A refused verdict is repeated after a yield this many times before the sentinel naps: it
-/// would burn the CPU of, say, a worker that moved itself to another one (trace B2).
+/// How many times in a row the sentinel tries again at once after a refused confirmation, before it
+/// naps. Without naps it would keep a whole CPU busy, for example when the worker has moved itself
+/// to another CPU (trace B2).
 const REFUSALS: u32 = 32;
 
-/// Naps go from 50 us, doubling, to 1 ms.
+/// The first nap. Each further nap is twice as long, up to [`LAST_NAP_NS`].
 const FIRST_NAP_NS: u64 = 50_000;
+/// The longest nap: how late a block is noticed at most because of naps.
 const LAST_NAP_NS: u64 = 1_000_000;
 
-/// One CPU and its sentinel.
-#[derive(Debug)]
-pub(crate) struct Cpu {
-    bed: Bed,
-    /// Records of the servers pinned here, 0 = free place. Places are taken and freed by
-    /// registering servers under the table's lock, read by the sentinel without.
-    servers: [AtomicU32; SERVERS],
-    /// Servers in `servers`.
-    users: AtomicU32,
-    /// Servers pinned here, with or without a sentinel to watch them. Relaxed: chosen by under
-    /// the table's lock.
-    pinned: AtomicU32,
-    /// 1 while a sentinel thread exists, or is being made.
-    running: AtomicU32,
-    /// One of [`leash`]. Written by who starts a sentinel, under the table's lock.
-    leash: Futex32,
-}
-
-/// A new sentinel waits for its policy on a word that says one of these, and in the bits above
-/// which start it is of: a thread that is sent away may not have looked by the time of the next.
-mod leash {
-    /// Not yet SCHED_IDLE.
-    pub(super) const HELD: u32 = 0;
-    /// Watch.
-    pub(super) const LOOSE: u32 = 1;
-    /// SCHED_IDLE was refused: end.
-    pub(super) const AWAY: u32 = 2;
-    /// One start more.
-    pub(super) const START: u32 = 4;
-}
-
-static CPUS: OnceLock<Box<[Cpu]>> = OnceLock::new();
-
-/// The record of a CPU.
-pub(crate) fn cpu(number: usize) -> &'static Cpu {
-    let cpus = CPUS.get_or_init(|| {
-        // SAFETY: no pointers.
-        let configured = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }.max(1) as usize;
-        let highest = os::original_mask().iter().last().unwrap_or(0);
-        (0..configured.max(highest + 1))
-            .map(|_| Cpu::new())
-            .collect()
-    });
-    &cpus[number]
-}
-
 impl Cpu {
-    fn new() -> Self {
-        Self {
-            bed: Bed::new(),
-            servers: [const { AtomicU32::new(0) }; SERVERS],
-            users: AtomicU32::new(0),
-            pinned: AtomicU32::new(0),
-            running: AtomicU32::new(0),
-            leash: Futex32::new(leash::AWAY),
-        }
-    }
-
-    /// Servers that are watched here right now.
-    fn users(&self) -> u32 {
-        self.users.load(SeqCst)
-    }
-
-    /// Servers that are pinned here right now.
-    pub(crate) fn pinned(&self) -> u32 {
-        self.pinned.load(Relaxed)
-    }
-
-    /// One more server is pinned here.
-    pub(crate) fn enter(&self) {
-        self.pinned.fetch_add(1, Relaxed);
-    }
-
-    /// One less.
-    pub(crate) fn exit(&self) {
-        self.pinned.fetch_sub(1, Relaxed);
-    }
-
-    /// Puts a server on this CPU and makes sure of a sentinel. The caller holds the lock of the
-    /// CPU table.
+    /// Lets the sentinel of this CPU, whose number is `number`, watch a server. Starts the sentinel
+    /// if there is none. The caller holds the lock of the CPU table in `affinity`.
+    ///
+    /// # Errors
+    /// EAGAIN: there is no place for another server. Otherwise what starting the sentinel returned;
+    /// the server is not watched then.
     pub(crate) fn attach(&self, number: usize, server: Index) -> io::Result<()> {
         let Some(place) = self.servers.iter().find(|place| place.load(SeqCst) == 0) else {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         };
         place.store(server, SeqCst);
+        // `users`, then `running`. Pairs with a sentinel that ends, which writes `running`, then
+        // reads `users`. All are SeqCst, so the sentinel sees this server, or this thread sees that
+        // no sentinel runs. If both do, the one that swaps `running` first goes on.
         self.users.fetch_add(1, SeqCst);
         if self.running.swap(1, SeqCst) == 0 {
             if let Err(error) = self.start(number) {
@@ -137,28 +76,16 @@ impl Cpu {
         Ok(())
     }
 
-    /// Takes a server off this CPU. The last one ends the sentinel.
-    pub(crate) fn detach(&self, server: Index) {
-        for place in &self.servers {
-            if place.load(SeqCst) == server {
-                place.store(0, SeqCst);
-                self.users.fetch_sub(1, SeqCst);
-                break;
-            }
-        }
-        self.bed.rouse();
-    }
-
-    /// A slot here was given to a worker.
-    pub(crate) fn rouse(&self) {
-        self.bed.rouse();
-    }
-
-    /// Starts the sentinel. Waits only while it is a thread of normal priority: the policy is set
-    /// from here, since an idle-priority thread may take seconds to say that it is one.
+    /// Starts the sentinel. This waits for the new thread only while that one has normal priority:
+    /// the policy is set from here, because an idle-priority thread beside busy processes may take
+    /// seconds to report that it is one.
+    ///
+    /// # Errors
+    /// There is no thread for it, or the system refuses the affinity or SCHED_IDLE.
     fn start(&self, number: usize) -> io::Result<()> {
-        let start = (self.leash.load(SeqCst) & !(leash::START - 1)).wrapping_add(leash::START);
-        self.leash.store(start | leash::HELD, SeqCst);
+        let start = (self.start_gate.load(SeqCst) & !(start_gate::GENERATION - 1))
+            .wrapping_add(start_gate::GENERATION);
+        self.start_gate.store(start | start_gate::CLOSED, SeqCst);
         let (tell, told) = std::sync::mpsc::channel();
         os::start_helper(format!("umcg-sentinel{number}"), move || {
             let pinned = os::CpuSet::only(number).apply(0);
@@ -166,12 +93,13 @@ impl Cpu {
             let _ = tell.send(pinned.map(|()| crate::gettid()));
             drop(tell);
             let cpu = cpu(number);
-            // Who ends this: the starter, below.
-            while cpu.leash.load(SeqCst) == start | leash::HELD {
-                cpu.leash.wait(start | leash::HELD, None);
+            // Ended by the thread that starts this one, below.
+            while cpu.start_gate.load(SeqCst) == start | start_gate::CLOSED {
+                cpu.start_gate.wait(start | start_gate::CLOSED, None);
             }
-            // Else sent away, perhaps some starts ago.
-            if cpu.leash.load(SeqCst) == start | leash::LOOSE {
+            // Otherwise SCHED_IDLE was refused to this thread, and later starts may have come
+            // since.
+            if cpu.start_gate.load(SeqCst) == start | start_gate::OPEN {
                 cpu.watch(number);
             }
         })?;
@@ -180,33 +108,34 @@ impl Cpu {
             .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
             .and_then(|tid| os::set_policy(tid, libc::SCHED_IDLE));
         let word = if ready.is_ok() {
-            leash::LOOSE
+            start_gate::OPEN
         } else {
-            leash::AWAY
+            start_gate::REFUSED
         };
-        self.leash.store(start | word, SeqCst);
-        self.leash.wake();
+        self.start_gate.store(start | word, SeqCst);
+        self.start_gate.wake();
         ready
     }
 
-    /// The sentinel's life.
+    /// What the sentinel does until no server is left on its CPU.
     fn watch(&self, number: usize) {
         let mut refusals = Refusals::default();
         loop {
             if self.users() == 0 {
                 self.running.store(0, SeqCst);
-                // A server may have come between the two lines; whoever swaps goes on.
+                // `running`, then `users`: pairs with `attach`. A server may have come meanwhile.
+                // Then this thread or a new one goes on, whichever swaps `running` first.
                 if self.users() == 0 || self.running.swap(1, SeqCst) != 0 {
                     return;
                 }
             }
             if os::this_cpu() != number && os::CpuSet::only(number).apply(0).is_err() {
-                // Not our CPU any more (a cpuset changed): what looks idle here says nothing about
-                // the slots there. The monitor sees their blocks.
-                self.bed.lie_down(|| self.users() != 0);
+                // A change of the cpuset has taken the CPU away. That another CPU is free says
+                // nothing about the workers in these slots. The monitor sees their blocks.
+                self.cell.sleep_while(|| self.users() != 0);
                 continue;
             }
-            // What is judged below is what was read here, before the confirmation (trace A1).
+            // The run words are read here, before the confirmation, and judged below (trace A1).
             let mut seen = [(0, Run(0)); SERVERS];
             let mut candidates = 0;
             let mut held = false;
@@ -216,20 +145,20 @@ impl Cpu {
                 if server == 0 {
                     continue;
                 }
-                let slot = WORLD.record(server).slot();
+                let slot = REGISTRY.record(server).slot();
                 if !slot.is_held() {
                     continue;
                 }
                 held = true;
                 signature = signature.wrapping_mul(31).wrapping_add(slot.0);
-                let run = WORLD.record(slot.index()).run();
+                let run = REGISTRY.record(slot.index()).run();
                 if run.phase() == Phase::Acked && run.epoch() == slot.epoch() {
                     seen[candidates] = (slot.index(), run);
                     candidates += 1;
                 }
             }
             if !held {
-                self.bed.lie_down(|| self.nothing_held());
+                self.cell.sleep_while(|| self.nothing_held());
                 refusals.reset();
                 continue;
             }
@@ -240,46 +169,58 @@ impl Cpu {
             let free = cpu_is_free();
             if candidates > 0 && free {
                 for &(index, run) in &seen[..candidates] {
-                    let host = WORLD.record(index).host.load(crate::sync::Relaxed);
-                    if WORLD.judge(index, run, Judge::Sentinel) {
-                        // The CPU is not kept busy by others: we run.
-                        WORLD.record(host).contended.store(0, crate::sync::Relaxed);
+                    let host = REGISTRY.record(index).host.load(crate::sync::Relaxed);
+                    if REGISTRY.judge(index, run, Judge::Sentinel) {
+                        // The sentinel runs, so other processes do not keep the CPU busy. Relaxed:
+                        // a hint, which orders nothing. `host` may be outdated for the same reason.
+                        REGISTRY
+                            .record(host)
+                            .contended
+                            .store(0, crate::sync::Relaxed);
                     }
                 }
                 refusals.reset();
             } else {
                 if candidates > 0 {
-                    let host = WORLD.record(seen[0].0).host.load(crate::sync::Relaxed);
-                    Counts::bump(&WORLD.record(host).counts.refused);
+                    let host = REGISTRY.record(seen[0].0).host.load(crate::sync::Relaxed);
+                    Counts::bump(&REGISTRY.record(host).counts.refused);
                 }
                 refusals.another();
             }
         }
     }
 
+    /// Whether the sentinel may sleep: no slot on this CPU is held, and there are servers. The
+    /// loads of the slots pair with the dispatcher, which gives the slot and then looks at the
+    /// sleep cell.
     fn nothing_held(&self) -> bool {
         self.users() != 0
             && self.servers.iter().all(|place| {
                 let server = place.load(SeqCst);
-                server == 0 || !WORLD.record(server).slot().is_held()
+                server == 0 || !REGISTRY.record(server).slot().is_held()
             })
     }
 }
 
-/// Refused verdicts in a row, for the same slots.
+/// The refused confirmations in a row for the same held slots.
 #[derive(Default)]
 struct Refusals {
+    /// A hash of the slot words at the last look. A dispatch changes it, and so ends the row.
     signature: u64,
+    /// How many refusals there were since the last dispatch or verdict.
     count: u32,
+    /// How long the next nap is.
     nap_ns: u64,
 }
 
 impl Refusals {
+    /// Ends the row.
     fn reset(&mut self) {
         self.count = 0;
         self.nap_ns = FIRST_NAP_NS;
     }
 
+    /// Counts a refusal, and naps if the row is long.
     fn another(&mut self) {
         self.count += 1;
         if self.count > REFUSALS {
@@ -289,16 +230,20 @@ impl Refusals {
     }
 }
 
-/// A yield that comes back within this time did not let anybody else run. Set by the self-test.
+/// A `sched_yield` that returns within this time did not let another thread run. Written by the
+/// self-test. Relaxed: it orders nothing, and a sentinel that still sees the default may refuse or
+/// give a verdict wrongly, which is harmless.
 static QUICK_NS: AtomicU64 = AtomicU64::new(SHORTEST_QUICK_NS);
 
-/// Worked on every machine tried.
+/// The default and the lower bound of [`QUICK_NS`]. It has told a free CPU from a busy one on every
+/// machine tried.
 const SHORTEST_QUICK_NS: u64 = 1_500;
 
-/// A hand-over and back would pass for a free CPU if it were more.
+/// The upper bound of [`QUICK_NS`]. Within a longer time the CPU could switch to another thread and
+/// back, so that a busy CPU would pass for a free one.
 const LONGEST_QUICK_NS: u64 = 3_000;
 
-/// The confirmation: `sched_yield` comes back at once when nobody else wants this CPU.
+/// The confirmation: `sched_yield` returns at once if no other thread wants this CPU.
 fn cpu_is_free() -> bool {
     let begin = now();
     // SAFETY: no arguments.
@@ -306,29 +251,32 @@ fn cpu_is_free() -> bool {
     now() - begin <= QUICK_NS.load(Relaxed)
 }
 
-/// Whether the confirmation can tell a free CPU from a busy one here, and how.
+/// The result of the self-test: whether the confirmation can tell a free CPU from a busy one here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Confirmation {
-    /// A yield on a free CPU takes `alone_ns`, and is `quick` up to `quick_ns`.
+    /// It can. A yield on a free CPU takes `alone_ns`, and up to `quick_ns` counts as quick.
     Yield { alone_ns: u64, quick_ns: u64 },
-    /// The CPU was too busy to find out: not in time, and the test goes on in the background, or
-    /// not at all.
+    /// The CPU was too busy to find out. Either the test found that, or it did not end in time and
+    /// goes on in the background. Sentinels are used, with the default.
     Untimed,
-    /// No sentinel verdicts; why.
+    /// It cannot, so there are no sentinels. The reason.
     None(String),
 }
 
-/// The self-test is a few ms on a free CPU. On a busy one its idle-priority thread may take
-/// seconds, which nobody waits for.
+/// How long a server waits for the self-test. It takes a few milliseconds on a free CPU. On a busy
+/// one its idle-priority thread may take seconds, and a server must not wait for that.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Tries the confirmation once in this process, on a free and on a busy CPU. What came of it, or
-/// came of it since. If there is no thread for it: no sentinels this time, and the next caller
-/// tries again.
+/// Tries the confirmation on a free and on a busy CPU, once in this process, and returns the
+/// result. A test that took longer than [`PATIENCE`] replaces [`Confirmation::Untimed`] when it
+/// ends. If there is no thread for the test there are no sentinels for this caller, and the next
+/// one tries again.
 pub(crate) fn self_test(number: usize) -> &'static Confirmation {
+    /// The result of the first test that was started.
     static RESULT: OnceLock<Confirmation> = OnceLock::new();
+    /// What callers get for whom no test could be started.
     static NO_THREAD: OnceLock<Confirmation> = OnceLock::new();
-    /// One at a time.
+    /// Held during a test, so that there is one at a time.
     static TEST: Mutex<()> = Mutex::new(());
 
     let known = || LATE.get().or_else(|| RESULT.get());
@@ -346,10 +294,11 @@ pub(crate) fn self_test(number: usize) -> &'static Confirmation {
     }
 }
 
-/// Of a test that took longer than anybody waited.
+/// The result of a test that took longer than [`PATIENCE`].
 static LATE: OnceLock<Confirmation> = OnceLock::new();
 
-/// The self-test, on a thread of its own, of which it makes an idle-priority one.
+/// Runs the self-test in a thread of its own, which becomes SCHED_IDLE and so cannot be the
+/// caller's.
 fn try_self_test(number: usize) -> io::Result<Confirmation> {
     let (tell, told) = std::sync::mpsc::channel();
     os::start_helper("umcg-selftest".into(), move || {
@@ -359,8 +308,8 @@ fn try_self_test(number: usize) -> io::Result<Confirmation> {
                 match result {
                     Confirmation::Yield { quick_ns, .. } => *quick_ns,
                     Confirmation::Untimed => SHORTEST_QUICK_NS,
-                    // Nothing is quick: each verdict is refused. It matters when the answer
-                    // comes too late to do without sentinels.
+                    // No yield is quick, so all verdicts are refused. This matters if the result
+                    // comes late, when sentinels run already.
                     Confirmation::None(_) => 0,
                 },
                 Relaxed,
@@ -374,22 +323,26 @@ fn try_self_test(number: usize) -> io::Result<Confirmation> {
         .unwrap_or(Ok(Confirmation::Untimed))
 }
 
-/// Samples of a yield on a free CPU.
+/// How many yields on a free CPU the self-test measures.
 const SAMPLES: usize = 64;
 
-/// How long the spinner of the self-test spins, at most.
+/// How long the spinner of the self-test keeps the CPU busy, which is about how long the yield
+/// beside it takes: much more than [`LONGEST_QUICK_NS`], and much less than [`PATIENCE`].
 const SPIN: Duration = Duration::from_millis(2);
 
+/// The self-test: measures yields on a CPU without other threads of this process, and one beside a
+/// spinner.
+///
 /// # Errors
-/// No thread for the spinner.
+/// There is no thread for the spinner.
 fn probe(number: usize) -> io::Result<Confirmation> {
     if let Err(error) = os::CpuSet::only(number).apply(0) {
         return Ok(Confirmation::None(format!(
             "sched_setaffinity is refused: {error}"
         )));
     }
-    // The spinner is made before this thread becomes SCHED_IDLE: policy is inherited, and an
-    // unprivileged thread cannot leave SCHED_IDLE again.
+    // The spinner is started before this thread becomes SCHED_IDLE, because a thread inherits the
+    // policy, and without privilege cannot leave SCHED_IDLE again.
     let (go, gone) = std::sync::mpsc::channel::<()>();
     let (tell, spinning) = std::sync::mpsc::channel();
     let spinner = std::thread::Builder::new()
@@ -419,7 +372,7 @@ fn probe(number: usize) -> io::Result<Confirmation> {
         *sample = now() - begin;
     }
     let switched = os::times_switched_away() - switched;
-    // The fastest: others may want this CPU right now, and then most samples are theirs.
+    // The fastest one, because other processes may use this CPU now and make most samples slow.
     let alone_ns = samples.into_iter().min().unwrap_or(u64::MAX);
     let timed = timed(alone_ns, switched);
     let quick_ns = match timed {
@@ -428,25 +381,25 @@ fn probe(number: usize) -> io::Result<Confirmation> {
     };
     let _ = go.send(());
     let _ = spinning.recv();
-    // The spinner spins: a yield must let it run.
+    // Beside the spinner a yield must let the spinner run, and so be slow.
     let begin = now();
     // SAFETY: no arguments.
     unsafe { libc::sched_yield() };
     let busy_ns = now() - begin;
     let still = !spinner.is_finished();
     let _ = spinner.join();
-    // If the spinner was done before we came back from `recv` the CPU was ours in between, and
-    // the sample says nothing; then the kernel clearly ran the spinner first, which is what the
-    // test is about.
+    // If the spinner has finished, perhaps before `recv` returned, the sample says nothing. Then
+    // the kernel has run the spinner and not this thread, which is what the test wants to know.
     if still && busy_ns <= quick_ns {
         return Ok(Confirmation::None(format!(
-            "sched_yield comes back after {busy_ns} ns from a busy CPU"
+            "sched_yield returns after {busy_ns} ns on a busy CPU"
         )));
     }
     Ok(timed)
 }
 
-/// What the fastest of [`SAMPLES`] yields says, of which `switched` let somebody else run.
+/// The result if the fastest of [`SAMPLES`] yields took `alone_ns`, and `switched` of them let
+/// another thread run.
 fn timed(alone_ns: u64, switched: u64) -> Confirmation {
     if alone_ns <= LONGEST_QUICK_NS {
         return Confirmation::Yield {
@@ -454,8 +407,9 @@ fn timed(alone_ns: u64, switched: u64) -> Confirmation {
             quick_ns: (alone_ns * 4).clamp(SHORTEST_QUICK_NS, LONGEST_QUICK_NS),
         };
     }
-    // Slow because others had the CPU, or because yields are slow here? Half, since an interrupt
-    // makes a single sample slow.
+    // Either other threads had the CPU, and the kernel has counted that, or yields are slow here.
+    // More than half of the yields must have let another thread run, because an occasional switch
+    // does not explain why all of them were slow.
     if switched > SAMPLES as u64 / 2 {
         Confirmation::Untimed
     } else {
@@ -469,6 +423,7 @@ fn timed(alone_ns: u64, switched: u64) -> Confirmation {
 mod tests {
     use super::*;
 
+    /// The result where no yield let another thread run.
     fn quick(alone_ns: u64) -> Confirmation {
         timed(alone_ns, 0)
     }
@@ -493,7 +448,7 @@ mod tests {
     #[test]
     fn yields_that_let_others_run_say_nothing_of_a_free_cpu() {
         assert_eq!(timed(2_000_000, SAMPLES as u64), Confirmation::Untimed);
-        // One of them was quick all the same.
+        // But one quick yield is enough.
         let quick = timed(500, SAMPLES as u64 - 1);
         assert!(matches!(quick, Confirmation::Yield { .. }), "{quick:?}");
     }

@@ -1,8 +1,10 @@
-//! CPUs: which server gets which, and workers follow their server.
+//! Which CPU a server gets, and how its workers follow it there.
 //!
-//! What the system refuses is done without: the kernel then places threads as it likes, and the
-//! monitor sees the blocks. Nobody fails for it, so it is kept, for `describe` to say
-//! ([`lacks`]).
+//! The provider does without whatever the system refuses: the kernel then places the threads, and
+//! the monitor sees the blocks. No call fails because of that. So it is noted, and `describe` says
+//! it ([`lacks`]).
+//!
+//! All words here are Relaxed: they are hints and statistics, and order nothing.
 
 use std::{
     io,
@@ -13,22 +15,23 @@ use std::{
 };
 
 use super::{
-    monitor, os,
+    helpers::{cpus, sentinel},
+    os,
+    packed::Index,
     record::Record,
-    sentinel,
-    words::Index,
-    world::{Pin, WORLD, World},
+    registry::{REGISTRY, RecordGuard, Registry},
 };
 use crate::Placement;
 
-/// Serialises choosing a CPU, so that two runtimes of one process spread over the machine.
+/// The lock of the CPU table. It is held while a CPU is chosen, so that the servers of all runtimes
+/// of a process spread over the machine.
 static TABLE: Mutex<()> = Mutex::new(());
 
 fn table() -> MutexGuard<'static, ()> {
     TABLE.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
-/// Something that the system refused, or took away, after the self-test had found it to work. A
+/// Something that the system refused, or took away, after the self-test had found that it works. A
 /// bit of [`LACKS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lack {
@@ -40,20 +43,21 @@ enum Lack {
     Cpu = 4,
 }
 
-/// All that was refused so far. Bits are set and never cleared: what it is about may be long in
-/// the past, and the reason of how things are now.
+/// Everything that was refused so far, as bits of [`Lack`]. A bit is never cleared, because a
+/// refusal long ago may be the reason why a server has no sentinel now.
 static LACKS: AtomicU32 = AtomicU32::new(0);
 
 impl Lack {
+    /// Notes it in [`LACKS`].
     fn note(self) {
-        // Mostly it is there already, and a worker may come here at each dispatch.
+        // Mostly the bit is set already, and a dispatch of each worker may come here.
         if LACKS.load(Relaxed) & self as u32 == 0 {
             LACKS.fetch_or(self as u32, Relaxed);
         }
     }
 }
 
-/// What this process has to do without by now, as the end of a sentence; empty if nothing.
+/// What this process has to do without, as the end of a sentence; empty if there is nothing.
 pub(crate) fn lacks() -> String {
     sentence(LACKS.load(Relaxed), NO_SLICES.load(Relaxed) != 0)
 }
@@ -90,13 +94,13 @@ fn sentence(lacks: u32, no_slices: bool) -> String {
     text
 }
 
-/// Puts a server on its CPU: its thread is pinned there and a sentinel watches. `None`: not
-/// pinned, the monitor alone watches. Undone by [`leave`].
+/// Pins the calling thread, a server, to a CPU, with a sentinel that watches its slot. `None`: the
+/// server is not pinned, and only the monitor watches it. [`unpin_server`] undoes this.
 ///
 /// # Errors
-/// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: no thread for the sentinel, or
-/// 64 servers on that CPU.
-pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<usize>> {
+/// EINVAL: the CPU is not in the thread's affinity mask. EAGAIN: there is no thread for the
+/// sentinel, or 64 servers are pinned to that CPU already.
+pub(crate) fn pin_server(server: Index, placement: Placement) -> io::Result<Option<usize>> {
     let _table = table();
     let mask = os::CpuSet::of(0).unwrap_or_else(|_| os::original_mask().clone());
     let number = match placement {
@@ -105,7 +109,7 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
         Placement::Cpu(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
         Placement::Auto => choose(&mask),
     };
-    // Refused by a sandbox: then unpinned is what is left.
+    // If a sandbox refuses this, the server can only be unpinned.
     if let Err(error) = os::CpuSet::only(number).apply(0) {
         return if placement == Placement::Auto {
             Lack::Pin.note();
@@ -114,15 +118,15 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
             Err(error)
         };
     }
-    let cpu = sentinel::cpu(number);
+    let cpu = cpus::cpu(number);
     if !matches!(sentinel::self_test(number), sentinel::Confirmation::None(_)) {
         match cpu.attach(number, server) {
-            // No thread, or no place.
+            // There is no thread, or no place for another server.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM)) => {
                 return Err(error);
             }
-            // A sandbox that was entered after the self-test refuses the idle priority, with the
-            // errno that it likes: no sentinel, the monitor sees the blocks.
+            // A sandbox that was entered after the self-test refuses SCHED_IDLE, with whatever
+            // errno. Then there is no sentinel, and the monitor sees the blocks.
             Err(_) => Lack::Sentinel.note(),
             Ok(()) => {}
         }
@@ -131,18 +135,19 @@ pub(crate) fn settle(server: Index, placement: Placement) -> io::Result<Option<u
     Ok(Some(number))
 }
 
-/// The CPU of the mask that has the fewest servers of this process; among equals not always the
-/// first one, where many containers on one host would meet.
+/// The CPU of the mask to which the fewest servers of this process are pinned. Which one of several
+/// equal CPUs depends on the process. If it were always the first, the containers of one host would
+/// crowd there.
 fn choose(mask: &os::CpuSet) -> usize {
     let cpus: Vec<usize> = mask.iter().collect();
     let start = process_offset() % cpus.len().max(1);
     (0..cpus.len())
         .map(|i| cpus[(start + i) % cpus.len()])
-        .min_by_key(|&number| sentinel::cpu(number).pinned())
+        .min_by_key(|&number| cpus::cpu(number).pinned())
         .unwrap_or(0)
 }
 
-/// A number that differs from process to process and stays the same in one.
+/// A random number that stays the same in one process.
 fn process_offset() -> usize {
     use std::{
         collections::hash_map::RandomState,
@@ -153,21 +158,22 @@ fn process_offset() -> usize {
     *OFFSET.get_or_init(|| RandomState::new().build_hasher().finish() as usize)
 }
 
-/// The server leaves its CPU, if it still has one.
-pub(crate) fn leave(server: Index) {
-    // By swap: it may be about to [`lose`] it.
-    let Ok(number) = usize::try_from(WORLD.record(server).cpu.swap(-1, Relaxed)) else {
+/// Takes a server from its CPU, if it still has one. The thread keeps its affinity.
+pub(crate) fn unpin_server(server: Index) {
+    // A swap, because another thread may be in `give_up_cpu`: one of the two gets the number.
+    let Ok(number) = usize::try_from(REGISTRY.record(server).cpu.swap(-1, Relaxed)) else {
         return;
     };
     let _table = table();
-    sentinel::cpu(number).detach(server);
-    sentinel::cpu(number).exit();
+    cpus::cpu(number).detach(server);
+    cpus::cpu(number).exit();
 }
 
-impl World {
-    /// Moves a worker that sleeps in its gate to its server's CPU, before it is woken: 0.4 us,
-    /// where moving a running thread costs 50 us. Also for the calling worker itself.
-    pub(crate) fn take_place(&self, worker: &Record, server: &Pin<'_>) {
+impl Registry {
+    /// Moves a worker to its server's CPU, and gives it the policy that suits that CPU. A
+    /// dispatcher does this while the worker sleeps in its gate, where it costs 0.4 us; moving a
+    /// running thread costs 50 us (trace B9). Also for the calling worker itself.
+    pub(crate) fn follow_server(&self, worker: &Record, server: &RecordGuard<'_>) {
         let tid = worker.tid.load(Relaxed);
         let cpu = server.cpu.load(Relaxed);
         if worker.cpu.load(Relaxed) != cpu {
@@ -179,23 +185,23 @@ impl World {
             match moved {
                 Ok(()) => worker.cpu.store(cpu, Relaxed),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    lose(server, cpu);
-                    // It may have the CPU of another server. Refused again: the kernel has seen to
-                    // where it may run.
+                    give_up_cpu(server, cpu);
+                    // The worker may still be pinned to another server's CPU. If this fails too,
+                    // the kernel has moved the worker to a CPU on which it may run.
                     let _ = os::original_mask().apply(tid);
                     worker.cpu.store(-1, Relaxed);
                 }
-                // A sandbox refuses: it runs where it may.
+                // A sandbox refuses it. The worker runs where it is.
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => Lack::Pin.note(),
-                // The thread just ended.
+                // The thread has just ended.
                 Err(_) => {}
             }
         }
-        // Beside a busy process a SCHED_BATCH thread that wakes up waits for that one's next tick,
-        // up to 4 ms; SCHED_OTHER comes at once.
+        // Beside a busy process a SCHED_BATCH thread that wakes up waits for the next tick of that
+        // process, up to 4 ms; a SCHED_OTHER thread runs at once (trace B3).
         let contended = server.contended.load(Relaxed);
-        if worker.plain_policy.load(Relaxed) != contended {
-            worker.plain_policy.store(contended, Relaxed);
+        if worker.sched_other.load(Relaxed) != contended {
+            worker.sched_other.store(contended, Relaxed);
             let policy = if contended != 0 {
                 libc::SCHED_OTHER
             } else {
@@ -205,47 +211,27 @@ impl World {
         }
     }
 
-    /// A worker that was judged although it was awake may have moved itself, or been moved, to
-    /// another CPU: back to its server's.
-    pub(crate) fn check_place(&self, worker: &Record, server: &Pin<'_>) {
+    /// Moves the calling worker back to its server's CPU. It may have been judged while it was
+    /// awake because it had moved itself, or had been moved, to another CPU.
+    pub(crate) fn return_to_server_cpu(&self, worker: &Record, server: &RecordGuard<'_>) {
         let cpu = server.cpu.load(Relaxed);
         if cpu >= 0 && os::this_cpu() != cpu as usize {
             worker.cpu.store(-1, Relaxed);
-            self.take_place(worker, server);
+            self.follow_server(worker, server);
         }
     }
 
     /// Whether the caller runs on the CPU that this server and its workers are pinned to.
-    pub(crate) fn is_on_cpu_of(&self, server: &Pin<'_>) -> bool {
+    pub(crate) fn is_on_cpu_of(&self, server: &RecordGuard<'_>) -> bool {
         usize::try_from(server.cpu.load(Relaxed)).is_ok_and(|cpu| os::this_cpu() == cpu)
-    }
-
-    /// A slot on this server's CPU was given away: its sentinel looks.
-    pub(crate) fn rouse(&self, server: &Record) {
-        let cpu = server.cpu.load(Relaxed);
-        if cpu >= 0 {
-            sentinel::cpu(cpu as usize).rouse();
-        }
-    }
-
-    /// The monitor watches if work waits for a server that just gave its slot away. By the
-    /// server's own thread.
-    pub(crate) fn watch_if_work(&self, server: &Pin<'_>) {
-        if server.task().has_events(crate::List::Runnable) || super::registration::has_work() {
-            monitor::rouse();
-        }
-    }
-
-    /// Work waits for a server whose slot is held.
-    pub(crate) fn watch(&self, _server: &Record) {
-        monitor::rouse();
     }
 }
 
-/// The CPU is not in the cpuset any more: the server goes on unpinned, seen by the monitor.
-fn lose(server: &Pin<'_>, cpu: i32) {
+/// The CPU of a server is not in the cpuset any more. The server is unpinned from here on, and the
+/// monitor sees its blocks.
+fn give_up_cpu(server: &RecordGuard<'_>, cpu: i32) {
     let Ok(number) = usize::try_from(cpu) else {
-        // Lost before.
+        // It was lost before.
         return;
     };
     if server
@@ -254,13 +240,13 @@ fn lose(server: &Pin<'_>, cpu: i32) {
         .is_ok()
     {
         Lack::Cpu.note();
-        sentinel::cpu(number).detach(server.index());
-        sentinel::cpu(number).exit();
+        cpus::cpu(number).detach(server.index());
+        cpus::cpu(number).exit();
         let _ = os::original_mask().apply(server.tid.load(Relaxed));
     }
 }
 
-/// 1: the kernel takes no slice for SCHED_BATCH threads.
+/// 1 if a worker found that the kernel takes no slice for SCHED_BATCH threads.
 pub(crate) static NO_SLICES: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(test)]

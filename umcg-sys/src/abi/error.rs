@@ -1,8 +1,8 @@
-//! What can go wrong in a call, with the errno that a kernel would give.
+//! The error of a call, with the errno that a kernel would give.
 
 use core::fmt;
 
-/// The call that failed.
+/// A call of the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Call {
@@ -20,16 +20,19 @@ pub enum Call {
     Checkpoint,
 }
 
-/// A failed call: which one, the errno, and why in words.
+/// Why a call failed: which call, the errno, and the reason in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {
+    /// The call that failed.
     call: Call,
+    /// A positive errno.
     errno: i32,
+    /// The reason, as a clause for a message.
     why: &'static str,
 }
 
 impl Error {
-    /// An error of `call`.
+    /// Creates an error of `call`.
     #[must_use]
     pub const fn new(call: Call, errno: i32, why: &'static str) -> Self {
         Self { call, errno, why }
@@ -41,31 +44,34 @@ impl Error {
         self.call
     }
 
-    /// The errno: `EINVAL`, `ESRCH`, `EBUSY`, `EFAULT`, `ETIMEDOUT`, or what the operating
-    /// system said.
+    /// The errno: `EINVAL`, `ESRCH`, `EBUSY`, `EFAULT`, `ETIMEDOUT`, or one that the operating
+    /// system returned.
     #[must_use]
     pub const fn errno(&self) -> i32 {
         self.errno
     }
 
-    /// Whether this is the end of a deadline rather than a failure.
+    /// Whether the deadline passed, which is the normal end of a timed [`wait`] and no failure.
+    ///
+    /// [`wait`]: crate::Provider::wait
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         self.errno == libc::ETIMEDOUT
     }
 
-    /// Whether the target, or the caller's server, does not exist (any more).
+    /// Whether the target, or the caller's server, does not exist or has unregistered.
     #[must_use]
     pub const fn is_gone(&self) -> bool {
         self.errno == libc::ESRCH
     }
 
-    /// Whether the target could not be taken: pick again.
+    /// Whether the target could not be claimed. A server picks another worker then.
     #[must_use]
     pub const fn is_busy(&self) -> bool {
         self.errno == libc::EBUSY
     }
 
+    /// The symbol of the errno, for messages.
     const fn errno_name(&self) -> &'static str {
         match self.errno {
             libc::EINVAL => "EINVAL",

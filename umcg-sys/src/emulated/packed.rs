@@ -1,16 +1,18 @@
-//! The two private words, {epoch, index, phase} each, in which all races are decided.
+//! The run word of a worker and the slot word of a server, in which every race is decided.
 //!
-//! Layout of both, low to high: 4 bits of phase or tag, 20 bits of record index, 40 bits of
-//! epoch. The index and the phase are in the low half, which is what a futex compares. 40 bits
-//! of epoch last 17 days of uninterrupted dispatches of one worker at 1.4 us each, and a judge
-//! would have to stand still for exactly that long to be fooled.
+//! Both have the same layout. From the low end: 4 bits of phase or tag, 20 bits of record index,
+//! 40 bits of epoch. Phase and index are in the low half because a futex compares 32 bits.
+//!
+//! The epoch wraps after 2^40 dispatches of one worker, which is 17 days of uninterrupted
+//! dispatches at 1.4 us each. To be deceived, a judge would have to stand still for exactly that
+//! time between its read of a run word and its compare-and-swap (CAS).
 
 use core::fmt;
 
-/// Index of a record in the arena.
+/// The index of a record in the arena; 0 stands for nobody.
 pub(crate) type Index = u32;
 
-/// Records that the words can name. Index 0 is never used, so that 0 means nobody.
+/// How many records the words can name. Index 0 is never given out, so that 0 can mean nobody.
 pub(crate) const MAX_RECORDS: u32 = 1 << 20;
 
 const INDEX_SHIFT: u32 = 4;
@@ -23,32 +25,35 @@ const fn pack(epoch: u64, index: Index, low: u64) -> u64 {
     ((epoch & EPOCH_MASK) << EPOCH_SHIFT) | ((index as u64) << INDEX_SHIFT) | low
 }
 
-/// What a worker is doing, as far as its slot goes.
+/// How far the worker's current dispatch has come. The README lists who may make which step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// In no slot: asleep in the gate, or on its way there. Set by the worker itself or by the
-    /// dispatcher that claimed it.
+    /// The worker is in no slot: it sleeps in its gate or is on its way there. Set by the worker
+    /// itself or by the dispatcher that claimed it. The index is the spare that it will be
+    /// dispatched with.
     Out = 0,
-    /// A slot names it with this epoch; it has not run yet. Set by whoever completes the
-    /// dispatch. No verdict touches it.
+    /// A slot names the worker with this epoch, and the worker has not run yet. Set by the thread
+    /// that completes the dispatch. No verdict is possible. The index is the spare.
     Dispatched = 1,
-    /// The same, by a block that consumed the `next_tid` in which this worker was armed. The
-    /// index is the worker that blocked, whose event the newcomer still has to book.
-    Relieving = 2,
-    /// It runs, and holds its slot. Set by the worker alone. The index is the worker armed as
-    /// its `next_tid`. The only phase from which a verdict is possible.
+    /// Like DISPATCHED, for a spare that a block dispatched. The index is the predecessor, the
+    /// worker that blocked; the successor reports that block to the server when it runs.
+    Successor = 2,
+    /// The worker has acknowledged the dispatch: it runs and holds its slot. Set by the worker
+    /// (after an adoption by the adopter). The index is the spare. This is the only phase from
+    /// which a verdict is possible.
     Acked = 3,
-    /// Judged blocked (or preempted): the slot is somebody else's from here on, and whoever
-    /// reads this may carry that out. Set by a judge, left by the worker or by the dispatcher
-    /// that claimed it.
+    /// The worker was judged blocked, or was preempted. It has lost the slot, and any thread that
+    /// reads this may give the slot to the server. Set by a judge; left by the worker or by the
+    /// dispatcher that claimed it.
     Judged = 4,
-    /// Judged, and the verdict consumed the armed worker in the index.
+    /// Like JUDGED, and the verdict consumed the spare in the index: the slot goes to that spare.
     Switched = 5,
-    /// Judged, found awake, and about to be given a slot again. Set and left by the adopter;
-    /// left also by the worker at its checkpoint, which calls the adoption off.
+    /// The worker was judged, the monitor found it awake, and it is about to be given the slot
+    /// again. Set and left by the adopter. The worker leaves this phase too, at its checkpoint,
+    /// and thereby calls the adoption off.
     Adopting = 6,
-    /// An ordinary thread: its server is gone, or it is not registered.
+    /// The thread is an ordinary one: its server is gone, or it is not registered.
     Plain = 7,
 }
 
@@ -65,8 +70,8 @@ impl Run {
         self.0 >> EPOCH_SHIFT
     }
 
-    /// The armed worker, or in [`Phase::Relieving`] the one that blocked; 0 = none. The
-    /// worker's own index: its armed one is being taken back.
+    /// The spare, or in [`Phase::Successor`] the predecessor; 0 means none. The worker's own index
+    /// is the mark of a thread that is taking the spare back (see `disarm`).
     pub(crate) const fn index(self) -> Index {
         ((self.0 & INDEX_MASK) >> INDEX_SHIFT) as Index
     }
@@ -75,7 +80,7 @@ impl Run {
         match self.0 & PHASE_MASK {
             0 => Phase::Out,
             1 => Phase::Dispatched,
-            2 => Phase::Relieving,
+            2 => Phase::Successor,
             3 => Phase::Acked,
             4 => Phase::Judged,
             5 => Phase::Switched,
@@ -95,7 +100,7 @@ impl Run {
         Self((self.0 & !INDEX_MASK) | ((index as u64) << INDEX_SHIFT))
     }
 
-    /// Whether the worker runs on somebody's verdict.
+    /// Whether a verdict on this dispatch stands.
     pub(crate) fn is_judged(self) -> bool {
         matches!(self.phase(), Phase::Judged | Phase::Switched)
     }
@@ -107,23 +112,23 @@ impl fmt::Debug for Run {
     }
 }
 
-/// Who has a server's CPU.
+/// Who has the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Tag {
-    /// The server itself: it is awake, or somebody who made this so is about to wake it. The
-    /// index and epoch are those of the worker that held the slot last.
+    /// The server itself. It is awake, or the thread that set this tag is about to wake it. Index
+    /// and epoch name the worker that held the slot last, until the server has looked at it.
     Server = 0,
-    /// Nobody: the server sleeps in `wait` without a pick. The first unblocked worker may take
+    /// Nobody: the server sleeps in `wait` without a pick. The first worker that unblocks may take
     /// the slot by a CAS.
     Idle = 1,
-    /// The worker in the index, by its dispatch of that epoch.
+    /// The worker in the index, by its dispatch of this epoch.
     Held = 2,
     /// The server is gone.
     Dead = 3,
 }
 
-/// The slot word of a server: the truth that the user words mirror.
+/// The slot word of a server. It is the truth about the slot; the user state follows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(pub(crate) u64);
 
@@ -136,7 +141,7 @@ impl Slot {
         Self(pack(epoch, index, Tag::Held as u64))
     }
 
-    /// The slot is the server's after that worker left it.
+    /// The slot belongs to the server after that worker has left it.
     pub(crate) const fn after(index: Index, epoch: u64) -> Self {
         Self(pack(epoch, index, Tag::Server as u64))
     }
