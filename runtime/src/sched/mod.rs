@@ -7,8 +7,8 @@ mod clock;
 mod config;
 mod counters;
 mod idle;
+mod inbox;
 mod life;
-mod list;
 mod phase;
 mod refs;
 mod run_queue;
@@ -20,6 +20,7 @@ mod spawner;
 mod start;
 mod stock;
 mod worker;
+mod worker_list;
 
 use std::{
     fmt,

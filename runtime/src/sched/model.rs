@@ -2,7 +2,7 @@
 //! model at its end.
 
 mod idle;
-mod list;
+mod inbox;
 mod phase;
 mod refs;
 mod run_queue {
@@ -15,3 +15,4 @@ mod spawner {
 mod worker {
     mod handoff;
 }
+mod worker_list;

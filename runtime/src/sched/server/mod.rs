@@ -19,9 +19,10 @@ use umcg_sys::{List, ServerCounters, UmcgTask};
 
 use super::{
     counters::ServerCounts,
-    list::{Fifo, Inbox, Lifo},
+    inbox::Inbox,
     run_queue::RunQueues,
     spawner::WorkerRequest,
+    worker_list::{Fifo, Lifo},
 };
 use crate::sync::AtomicU32;
 

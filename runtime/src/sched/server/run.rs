@@ -19,8 +19,8 @@ use crate::sched::{
     Shared,
     clock::now_ns,
     idle::Waking,
-    list::Lifo,
     worker::{Worker, seat},
+    worker_list::Lifo,
 };
 
 /// While a worker waits behind the one in the slot, that one has this long (trace A13). Also how
