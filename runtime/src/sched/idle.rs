@@ -11,17 +11,17 @@ use crate::sync::{
     fence,
 };
 
-/// In [`Sleep::word`]: a server has been claimed and has not yet said what it found.
+/// In [`IdleServers::word`]: a server has been claimed and has not yet said what it found.
 ///
 /// Bit 0, so that a count that is one too low for a moment (a server is claimed between its two
-/// steps of [`Sleep::idle`]) wraps around without touching it.
+/// steps of [`IdleServers::enter_idle`]) wraps around without touching it.
 const WAKING: u32 = 1;
 
-/// In [`Sleep::word`]: one idle server.
+/// In [`IdleServers::word`]: one idle server.
 const ONE_IDLE: u32 = 2;
 
-/// What a server does, in its seat.
-mod seat {
+/// What a server does, in its state.
+mod idle_state {
     /// It runs its loop, or sleeps in `wait` behind one of its workers. It looks at all the
     /// queues before it idles, so nobody has to tell it of anything.
     pub(super) const AWAKE: u32 = 0;
@@ -39,68 +39,68 @@ mod seat {
 /// nobody else is woken until it said what it found.
 #[must_use = "no idle server is woken until it is given back"]
 #[derive(Debug)]
-pub(super) struct Waking(());
+pub(super) struct OwedAnswer(());
 
 /// The sleeping servers of a runtime.
-pub(super) struct Sleep {
-    /// [`WAKING`] and the number of idle servers. The number may lag behind the seats: it is
-    /// raised after a seat becomes IDLE and lowered after it is left.
+pub(super) struct IdleServers {
+    /// [`WAKING`] and the number of idle servers. The number may lag behind the states: it is
+    /// raised after a state becomes IDLE and lowered after it is left.
     word: CachePadded<AtomicU32>,
-    /// One a server; see [`seat`].
-    seats: Box<[CachePadded<AtomicU32>]>,
+    /// One a server; see [`idle_state`].
+    states: Box<[CachePadded<AtomicU32>]>,
 }
 
-impl Sleep {
+impl IdleServers {
     /// With all servers awake.
     pub(super) fn new(servers: usize) -> Self {
         Self {
             word: CachePadded::new(AtomicU32::new(0)),
-            seats: (0..servers)
-                .map(|_| CachePadded::new(AtomicU32::new(seat::AWAKE)))
+            states: (0..servers)
+                .map(|_| CachePadded::new(AtomicU32::new(idle_state::AWAKE)))
                 .collect(),
         }
     }
 
     /// The server is about to sleep and found nothing to do. It must look at all the queues
-    /// once more after this, and [`rise`](Self::rise) if there is something.
-    pub(super) fn idle(&self, server: usize, waking: Option<Waking>) {
-        // The seat first, so that whoever sees the count finds a seat.
-        self.seats[server].store(seat::IDLE, SeqCst);
+    /// once more after this, and [`wake_up`](Self::wake_up) if there is something.
+    pub(super) fn enter_idle(&self, server: usize, owed: Option<OwedAnswer>) {
+        // The state first, so that whoever sees the count finds a state.
+        self.states[server].store(idle_state::IDLE, SeqCst);
         // SeqCst: one half of "announce, then look"; pairs with the fence in `claim`, after the
         // push.
         self.word.fetch_add(ONE_IDLE, SeqCst);
-        self.found(waking);
+        self.answer(owed);
         fence(SeqCst);
     }
 
     /// The server is about to sleep with tasks queued and no worker to run them. It must look
     /// once more after this whether there is one.
-    pub(super) fn starve(&self, server: usize, waking: Option<Waking>) {
-        self.seats[server].store(seat::STARVED, SeqCst);
-        self.found(waking);
+    pub(super) fn enter_starved(&self, server: usize, owed: Option<OwedAnswer>) {
+        self.states[server].store(idle_state::STARVED, SeqCst);
+        self.answer(owed);
         fence(SeqCst);
     }
 
     /// The server is awake again. `Some`: somebody claimed it, and it owes the answer.
-    pub(super) fn rise(&self, server: usize) -> Option<Waking> {
-        let seat = &self.seats[server];
-        match seat.compare_exchange(seat::IDLE, seat::AWAKE, SeqCst, SeqCst) {
+    pub(super) fn wake_up(&self, server: usize) -> Option<OwedAnswer> {
+        let state = &self.states[server];
+        match state.compare_exchange(idle_state::IDLE, idle_state::AWAKE, SeqCst, SeqCst) {
             Ok(_) => {
                 self.word.fetch_sub(ONE_IDLE, SeqCst);
                 None
             }
             Err(found) => {
                 // Only the server leaves these.
-                seat.store(seat::AWAKE, SeqCst);
-                (found == seat::CLAIMED).then_some(Waking(()))
+                state.store(idle_state::AWAKE, SeqCst);
+                (found == idle_state::CLAIMED).then_some(OwedAnswer(()))
             }
         }
     }
 
     /// The answer of a server that was claimed: from here on another may be woken. The caller
     /// looks at the queues afterwards, and passes the wake on if there is more.
-    pub(super) fn found(&self, waking: Option<Waking>) {
-        if waking.is_some() {
+    pub(super) fn answer(&self, owed: Option<OwedAnswer>) {
+        if owed.is_some() {
             // SeqCst: pairs with the load in `claim` of a pusher that trusted this bit: its
             // task is seen by the look that follows.
             self.word.fetch_and(!WAKING, SeqCst);
@@ -123,10 +123,10 @@ impl Sleep {
             if self.word.fetch_or(WAKING, SeqCst) & WAKING != 0 {
                 return None;
             }
-            if let Some(server) = self.seats.iter().position(|seat| {
-                seat.load(Relaxed) == seat::IDLE
-                    && seat
-                        .compare_exchange(seat::IDLE, seat::CLAIMED, SeqCst, Relaxed)
+            if let Some(server) = self.states.iter().position(|state| {
+                state.load(Relaxed) == idle_state::IDLE
+                    && state
+                        .compare_exchange(idle_state::IDLE, idle_state::CLAIMED, SeqCst, Relaxed)
                         .is_ok()
             }) {
                 self.word.fetch_sub(ONE_IDLE, SeqCst);
@@ -144,31 +144,34 @@ impl Sleep {
 
     /// Whether a server sleeps that a task would wake.
     pub(super) fn any_idle(&self) -> bool {
-        self.seats
+        self.states
             .iter()
-            .any(|seat| seat.load(SeqCst) == seat::IDLE)
+            .any(|state| state.load(SeqCst) == idle_state::IDLE)
     }
 
     /// Whether the server neither sleeps nor starves: somebody will look at its LIFO slot.
     pub(super) fn is_awake(&self, server: usize) -> bool {
-        self.seats[server].load(SeqCst) == seat::AWAKE
+        self.states[server].load(SeqCst) == idle_state::AWAKE
     }
 
     /// Whether the server sleeps, idle or starved, and nobody is waking it.
     pub(super) fn is_asleep(&self, server: usize) -> bool {
-        matches!(self.seats[server].load(SeqCst), seat::IDLE | seat::STARVED)
+        matches!(
+            self.states[server].load(SeqCst),
+            idle_state::IDLE | idle_state::STARVED
+        )
     }
 
     /// Whether the server waits for a worker to be made.
     pub(super) fn is_starved(&self, server: usize) -> bool {
-        self.seats[server].load(SeqCst) == seat::STARVED
+        self.states[server].load(SeqCst) == idle_state::STARVED
     }
 }
 
-impl fmt::Debug for Sleep {
+impl fmt::Debug for IdleServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word.load(Relaxed);
-        f.debug_struct("Sleep")
+        f.debug_struct("IdleServers")
             .field("idle", &(word / ONE_IDLE))
             .field("waking", &(word & WAKING != 0))
             .finish_non_exhaustive()
@@ -181,48 +184,48 @@ mod tests {
 
     #[test]
     fn nobody_is_claimed_while_all_are_awake() {
-        let sleep = Sleep::new(2);
-        assert_eq!(sleep.claim(|| true), None);
-        sleep.starve(0, None);
-        assert_eq!(sleep.claim(|| true), None);
-        assert!(sleep.is_starved(0) && !sleep.is_awake(0));
-        assert!(sleep.rise(0).is_none());
-        assert!(sleep.is_awake(0));
+        let idle_servers = IdleServers::new(2);
+        assert_eq!(idle_servers.claim(|| true), None);
+        idle_servers.enter_starved(0, None);
+        assert_eq!(idle_servers.claim(|| true), None);
+        assert!(idle_servers.is_starved(0) && !idle_servers.is_awake(0));
+        assert!(idle_servers.wake_up(0).is_none());
+        assert!(idle_servers.is_awake(0));
     }
 
     #[test]
     fn one_at_a_time_until_the_woken_one_answers() {
-        let sleep = Sleep::new(3);
+        let idle_servers = IdleServers::new(3);
         for server in 0..3 {
-            sleep.idle(server, None);
+            idle_servers.enter_idle(server, None);
         }
-        assert_eq!(sleep.claim(|| true), Some(0));
-        assert_eq!(sleep.claim(|| true), None);
-        let waking = sleep.rise(0);
-        assert!(waking.is_some());
-        assert_eq!(sleep.claim(|| true), None);
-        sleep.found(waking);
-        assert_eq!(sleep.claim(|| true), Some(1));
+        assert_eq!(idle_servers.claim(|| true), Some(0));
+        assert_eq!(idle_servers.claim(|| true), None);
+        let owed = idle_servers.wake_up(0);
+        assert!(owed.is_some());
+        assert_eq!(idle_servers.claim(|| true), None);
+        idle_servers.answer(owed);
+        assert_eq!(idle_servers.claim(|| true), Some(1));
     }
 
     #[test]
     fn a_claimed_server_that_finds_nothing_answers_by_idling() {
-        let sleep = Sleep::new(1);
-        sleep.idle(0, None);
-        assert_eq!(sleep.claim(|| true), Some(0));
-        let waking = sleep.rise(0);
-        sleep.idle(0, waking);
-        assert_eq!(sleep.claim(|| true), Some(0));
+        let idle_servers = IdleServers::new(1);
+        idle_servers.enter_idle(0, None);
+        assert_eq!(idle_servers.claim(|| true), Some(0));
+        let owed = idle_servers.wake_up(0);
+        idle_servers.enter_idle(0, owed);
+        assert_eq!(idle_servers.claim(|| true), Some(0));
     }
 
     #[test]
     fn one_that_rises_by_itself_owes_nothing() {
-        let sleep = Sleep::new(2);
-        sleep.idle(0, None);
-        assert!(sleep.rise(0).is_none());
-        assert_eq!(sleep.claim(|| true), None);
-        sleep.idle(1, None);
-        assert_eq!(sleep.claim(|| true), Some(1));
+        let idle_servers = IdleServers::new(2);
+        idle_servers.enter_idle(0, None);
+        assert!(idle_servers.wake_up(0).is_none());
+        assert_eq!(idle_servers.claim(|| true), None);
+        idle_servers.enter_idle(1, None);
+        assert_eq!(idle_servers.claim(|| true), Some(1));
     }
 }
 
@@ -235,7 +238,7 @@ mod model {
     /// The queues (a counter of tasks), and a flag a server that stands for its `wait`: set by
     /// whoever wakes it.
     struct Model {
-        sleep: Sleep,
+        idle_servers: IdleServers,
         queued: AtomicUsize,
         woken: Vec<AtomicU32>,
     }
@@ -243,7 +246,7 @@ mod model {
     impl Model {
         fn new(servers: usize) -> Arc<Self> {
             Arc::new(Self {
-                sleep: Sleep::new(servers),
+                idle_servers: IdleServers::new(servers),
                 queued: AtomicUsize::new(0),
                 woken: (0..servers).map(|_| AtomicU32::new(0)).collect(),
             })
@@ -261,7 +264,7 @@ mod model {
 
         fn notify(&self) {
             fence(SeqCst);
-            if let Some(server) = self.sleep.claim(|| self.pending()) {
+            if let Some(server) = self.idle_servers.claim(|| self.pending()) {
                 self.woken[server].store(1, SeqCst);
             }
         }
@@ -274,21 +277,21 @@ mod model {
 
         /// One pass of the server: take a task if there is one, else sleep. True: it sleeps.
         fn serve(&self, server: usize) -> bool {
-            let mut waking = None;
+            let mut owed = None;
             loop {
                 if self.pop() {
-                    self.sleep.found(waking.take());
+                    self.idle_servers.answer(owed.take());
                     if self.pending() {
                         self.notify();
                     }
                     continue;
                 }
-                self.sleep.idle(server, waking.take());
+                self.idle_servers.enter_idle(server, owed.take());
                 if !self.pending() && self.woken[server].load(SeqCst) == 0 {
                     return true;
                 }
                 self.woken[server].store(0, SeqCst);
-                waking = self.sleep.rise(server);
+                owed = self.idle_servers.wake_up(server);
             }
         }
 

@@ -37,7 +37,7 @@ use umcg_sys::Provider;
 
 use self::at_stop::AtStop;
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::Sleep, life::Life, refs::Refs,
+    arena::Arena, counters::OutsideCounts, idle::IdleServers, life::Life, refs::Refs,
     run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner, stock::TaskRef,
     worker::Worker,
 };
@@ -63,7 +63,7 @@ pub(crate) struct Shared {
     run_queues: Arc<RunQueues>,
     servers: Box<[Server]>,
     /// Shared with the provider's thread, as the run_queues is.
-    sleep: Arc<Sleep>,
+    idle_servers: Arc<IdleServers>,
     arena: Arena,
     spawner: Spawner,
     life: Life,
@@ -91,7 +91,7 @@ impl Shared {
             why,
             run_queues: Arc::new(RunQueues::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
-            sleep: Arc::new(Sleep::new(servers)),
+            idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
             spawner: Spawner::new(config.max_workers),
             life: Life::new(),
@@ -117,7 +117,7 @@ impl Shared {
             return Some(Refusal::ShutDown);
         }
         let limit = self.config.queue_limit?;
-        let full = limit == 0 || self.run_queues.exceeds(limit - 1);
+        let full = limit == 0 || self.run_queues.len_exceeds(limit - 1);
         full.then_some(Refusal::Full)
     }
 
@@ -143,7 +143,7 @@ impl Shared {
     /// Wakes one idle server for something that was queued before the call, unless one is being
     /// woken already. True: one was woken.
     fn wake_one(&self) -> bool {
-        // After what was queued, before the look at who sleeps: see `Sleep::claim`.
+        // After what was queued, before the look at who sleeps: see `IdleServers::claim`.
         fence(SeqCst);
         self.wake_one_after_fence()
     }
@@ -155,7 +155,7 @@ impl Shared {
             self.run_queues.any_queued()
                 || (0..self.servers.len()).any(|server| self.run_queues.has_work(server))
         };
-        match self.sleep.claim(pending) {
+        match self.idle_servers.claim(pending) {
             Some(server) => {
                 // ESRCH: it has left, which only a runtime that shuts down does.
                 let _ = self.provider.wake(self.servers[server].tid());
@@ -239,7 +239,7 @@ impl Shared {
             // unmanaged, and nobody may come past.
             Announce::ToOwn(server) => {
                 self.provider.work_waiting(self.servers[server].tid());
-                if !self.sleep.is_awake(server) {
+                if !self.idle_servers.is_awake(server) {
                     self.wake_one_after_fence();
                 }
             }
@@ -281,7 +281,7 @@ impl Schedule for Shared {
         let what = self.enqueue(task, origin);
         // After the push. Pairs with the store and the sweep in `stop`: either the sweep finds
         // the task, or we see the phase. And with the fences of whoever is about to sleep: servers
-        // (`Sleep::idle`) and the provider's watcher.
+        // (`IdleServers::enter_idle`) and the provider's watcher.
         fence(SeqCst);
         if self.life.phase.is_stopping() {
             self.leave_to_a_sweep(origin);
@@ -306,7 +306,7 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("config", &self.config)
             .field("provider", &self.provider)
-            .field("sleep", &self.sleep)
+            .field("idle_servers", &self.idle_servers)
             .field("spawner", &self.spawner)
             .finish_non_exhaustive()
     }

@@ -40,7 +40,7 @@ impl Shared {
         // Their wakers queue the suspended ones. All of them before any is dropped: a destructor
         // may wait for another's end.
         self.owned.close();
-        self.spawner.rouse();
+        self.spawner.wake();
         self.wake_servers();
         // Here the first destructor runs, at the earliest.
         self.life.phase.begin_sweep();
@@ -161,8 +161,8 @@ impl Shared {
     pub(super) fn worker_refused(&self, home: &Server, error: Error) {
         if !self.life.phase.is_stopping() {
             events::register_failed(&error);
-            self.spawner.note_stillborn();
-            self.spawner.want(home);
+            self.spawner.note_register_failed();
+            self.spawner.request(home);
         }
     }
 
@@ -184,8 +184,8 @@ impl Shared {
         worker.set_seat(seat::FREE);
         self.lose_worker(server);
         self.spawner.release();
-        if !self.life.phase.is_stopping() && server.is_wanting() {
-            self.spawner.rouse();
+        if !self.life.phase.is_stopping() && server.has_request() {
+            self.spawner.wake();
         }
     }
 

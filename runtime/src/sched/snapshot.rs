@@ -43,8 +43,8 @@ impl Shared {
             completed: completed.min(spawned),
             suspended: self.owned.len(),
             worker_spawn_failures: spawner.failures,
-            beyond_cap: spawner.beyond_cap,
-            at_cap: spawner.at_cap,
+            beyond_cap: spawner.beyond_limit,
+            at_cap: spawner.at_limit,
             servers,
         }
     }
@@ -55,12 +55,12 @@ impl Shared {
         let seen = self
             .provider
             .counters(server.tid())
-            .or_else(|| server.kept_counters())
+            .or_else(|| server.saved_counters())
             .unwrap_or_default();
         ServerMetrics {
             cpu: seen.cpu,
             workers: server.population() as usize,
-            idle_workers: server.idle() as usize,
+            idle_workers: server.idle_listed() as usize,
             waiting_workers,
             queued,
             tasks_run: server.counters.takes() + self.takes_under_way(index),

@@ -73,8 +73,8 @@ impl Shared {
             }
         }
         let shared = Arc::clone(self);
-        let maker = self.start_thread(format!("{name}-maker"), move || shared.make_workers())?;
-        threads.handles.push(maker);
+        let spawner = self.start_thread(format!("{name}-spawner"), move || shared.run_spawner())?;
+        threads.handles.push(spawner);
         for server in &self.servers {
             match self.add_worker(server) {
                 Ok(()) => {}

@@ -156,31 +156,31 @@ mod model {
     };
 
     use super::*;
-    use crate::{sched::idle::Sleep, sync::fence};
+    use crate::{sched::idle::IdleServers, sync::fence};
 
     /// A worker that was blocked, and runs unmanaged, puts a task into the slot of its server
     /// while that one goes to sleep: the server sees it in its last look, or is woken.
     #[test]
     fn a_task_is_not_stranded_when_its_server_falls_asleep() {
         loom::model(|| {
-            let shared = Arc::new((LifoSlot::new(), Sleep::new(1), AtomicBool::new(false)));
+            let shared = Arc::new((LifoSlot::new(), IdleServers::new(1), AtomicBool::new(false)));
             let worker = {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
-                    let (slot, sleep, woken) = &*shared;
+                    let (slot, idle_servers, woken) = &*shared;
                     assert!(slot.put(Box::new(7)).is_none());
                     fence(SeqCst);
-                    if !sleep.is_awake(0) && sleep.claim(|| true).is_some() {
+                    if !idle_servers.is_awake(0) && idle_servers.claim(|| true).is_some() {
                         woken.store(true, SeqCst);
                     }
                 })
             };
-            let (slot, sleep, woken) = &*shared;
+            let (slot, idle_servers, woken) = &*shared;
             let mut taken = slot.take();
             if taken.is_none() {
-                sleep.idle(0, None);
+                idle_servers.enter_idle(0, None);
                 if !slot.is_empty() {
-                    sleep.found(sleep.rise(0));
+                    idle_servers.answer(idle_servers.wake_up(0));
                     taken = slot.take();
                     assert!(taken.is_some(), "nobody else takes it");
                 }

@@ -12,9 +12,9 @@ use crossbeam_utils::CachePadded;
 
 use self::{
     lifo_slot::LifoSlot,
-    queue::{Batch, OwnQueue, Queue},
+    queue::{Batch, InjectorQueue, ServerQueue},
 };
-use super::{clock::now_ns, idle::Sleep};
+use super::{clock::now_ns, idle::IdleServers};
 use crate::{
     sync::{
         AtomicU32,
@@ -44,17 +44,17 @@ const BATCH: usize = 32;
 
 /// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
 /// each other must not starve the queue.
-const LIFO_IN_A_ROW: u32 = 3;
+const MAX_LIFO_IN_A_ROW: u32 = 3;
 
 /// Workers that wake each other hand the slot on directly, past the queues, at most so many times
 /// in a row.
-const HANDOVERS_IN_A_ROW: u32 = 8;
+const MAX_HANDOFFS_IN_A_ROW: u32 = 8;
 
 /// What a server has to run.
 #[derive(Debug)]
-pub(in crate::sched) struct Waiting {
+pub(in crate::sched) struct ServerQueues {
     /// Tasks that were spawned or woken by workers of this server.
-    pub(in crate::sched) queue: OwnQueue<Runnable>,
+    pub(in crate::sched) queue: ServerQueue<Runnable>,
     /// The task that was woken last by a worker of this server.
     pub(in crate::sched) lifo: LifoSlot<Runnable>,
     /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
@@ -65,7 +65,7 @@ pub(in crate::sched) struct Waiting {
     resumed: AtomicU32,
     /// How often in a row workers that sleep in the middle of a task have handed the slot to
     /// resumed ones, without a task having been taken. Relaxed everywhere: a count for fairness.
-    handovers: AtomicU32,
+    handoffs: AtomicU32,
     /// Some were there when the provider last said that this server's work does not move on.
     /// Written by the provider's thread.
     resumed_seen: AtomicBool,
@@ -80,33 +80,33 @@ pub(in crate::sched) struct Waiting {
     tid: AtomicU32,
     /// When a worker of this server last gave the injector its turn, CLOCK_MONOTONIC ns. Relaxed
     /// everywhere: two who come at once may both give it.
-    injector_turn: AtomicU64,
+    injector_served: AtomicU64,
 }
 
-impl Waiting {
+impl ServerQueues {
     /// The slot goes to a resumed worker from one that sleeps.
-    pub(in crate::sched) fn count_handover(&self) {
-        self.handovers.fetch_add(1, Relaxed);
+    pub(in crate::sched) fn count_handoff(&self) {
+        self.handoffs.fetch_add(1, Relaxed);
     }
 
     /// A worker for the tasks has been asked for.
-    pub(in crate::sched) fn forget_handovers(&self) {
-        self.handovers.store(0, Relaxed);
+    pub(in crate::sched) fn reset_handoffs(&self) {
+        self.handoffs.store(0, Relaxed);
     }
 
     /// Workers that wake each other have kept the slot to themselves for long enough: a task is
     /// next, if there is one.
-    pub(in crate::sched) fn is_tasks_turn(&self) -> bool {
-        self.handovers.load(Relaxed) >= HANDOVERS_IN_A_ROW
+    pub(in crate::sched) fn is_task_due(&self) -> bool {
+        self.handoffs.load(Relaxed) >= MAX_HANDOFFS_IN_A_ROW
     }
 
     /// A worker that was resumed is about to come into the inbox.
-    pub(in crate::sched) fn expect_resumed(&self) {
+    pub(in crate::sched) fn count_resumed_into_inbox(&self) {
         self.resumed.fetch_add(1, SeqCst);
     }
 
     /// So many have been taken out of it.
-    pub(in crate::sched) fn take_in_resumed(&self, count: u32) {
+    pub(in crate::sched) fn count_resumed_out_of_inbox(&self, count: u32) {
         self.resumed.fetch_sub(count, SeqCst);
     }
 
@@ -128,7 +128,7 @@ impl Waiting {
 
 /// What one worker remembers from take to take.
 #[derive(Debug, Default)]
-pub(in crate::sched) struct Turn {
+pub(in crate::sched) struct TakeHistory {
     takes: u32,
     lifo_in_a_row: u32,
     batch: Batch<Runnable>,
@@ -149,28 +149,28 @@ pub(in crate::sched) enum Source {
 #[derive(Debug)]
 pub(in crate::sched) struct RunQueues {
     /// Tasks from threads that are no workers of this runtime.
-    pub(in crate::sched) injector: CachePadded<Queue<Runnable>>,
+    pub(in crate::sched) injector: CachePadded<InjectorQueue<Runnable>>,
     /// One a server.
-    pub(in crate::sched) servers: Box<[CachePadded<Waiting>]>,
+    pub(in crate::sched) servers: Box<[CachePadded<ServerQueues>]>,
 }
 
 impl RunQueues {
     pub(in crate::sched) fn new(servers: usize) -> Self {
         Self {
-            injector: CachePadded::new(Queue::new()),
+            injector: CachePadded::new(InjectorQueue::new()),
             servers: (0..servers)
                 .map(|_| {
-                    CachePadded::new(Waiting {
-                        queue: OwnQueue::new(),
+                    CachePadded::new(ServerQueues {
+                        queue: ServerQueue::new(),
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
                         resumed: AtomicU32::new(0),
-                        handovers: AtomicU32::new(0),
+                        handoffs: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),
                         lifo_overdue: AtomicBool::new(false),
                         tid: AtomicU32::new(0),
-                        injector_turn: AtomicU64::new(0),
+                        injector_served: AtomicU64::new(0),
                     })
                 })
                 .collect(),
@@ -194,10 +194,10 @@ impl RunQueues {
 
     /// Whether a worker of this server would find a task: exactly what [`take`](Self::take)
     /// looks at.
-    pub(in crate::sched) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
+    pub(in crate::sched) fn has_task_for(&self, server: usize, idle_servers: &IdleServers) -> bool {
         self.any_queued()
             || self.servers.iter().enumerate().any(|(index, other)| {
-                !other.lifo.is_empty() && self.lifo_is_open(index, server, sleep)
+                !other.lifo.is_empty() && self.lifo_is_open(index, server, idle_servers)
             })
     }
 
@@ -212,7 +212,7 @@ impl RunQueues {
     }
 
     /// Whether more than `limit` tasks are queued: stops counting as soon as it knows.
-    pub(in crate::sched) fn exceeds(&self, limit: usize) -> bool {
+    pub(in crate::sched) fn len_exceeds(&self, limit: usize) -> bool {
         let mut seen = self.injector.len();
         for server in &self.servers {
             if seen > limit {
@@ -242,32 +242,32 @@ impl RunQueues {
     pub(in crate::sched) fn take(
         &self,
         server: usize,
-        sleep: &Sleep,
-        turn: &mut Turn,
+        idle_servers: &IdleServers,
+        history: &mut TakeHistory,
     ) -> Option<(Runnable, Source)> {
         let own = &self.servers[server];
-        turn.takes = turn.takes.wrapping_add(1);
-        if own.handovers.load(Relaxed) != 0 {
-            own.handovers.store(0, Relaxed);
+        history.takes = history.takes.wrapping_add(1);
+        if own.handoffs.load(Relaxed) != 0 {
+            own.handoffs.store(0, Relaxed);
         }
-        if !self.injector.is_empty() && self.is_injectors_turn(own, turn) {
+        if !self.injector.is_empty() && self.is_injector_due(own, history) {
             if let Some(task) = self.injector.pop() {
-                self.take_share(own);
+                self.move_injector_share(own);
                 return Some((task, Source::Injector));
             }
         }
-        if turn.lifo_in_a_row < LIFO_IN_A_ROW {
+        if history.lifo_in_a_row < MAX_LIFO_IN_A_ROW {
             if let Some(task) = own.take_lifo() {
-                turn.lifo_in_a_row += 1;
+                history.lifo_in_a_row += 1;
                 return Some((task, Source::Own));
             }
         }
-        turn.lifo_in_a_row = 0;
+        history.lifo_in_a_row = 0;
         if let Some(task) = own.queue.pop().or_else(|| own.take_lifo()) {
             return Some((task, Source::Own));
         }
         let count = self.servers.len();
-        let (own, batch) = (&own.queue, &turn.batch);
+        let (own, batch) = (&own.queue, &history.batch);
         if let Some(task) = self.injector.pop_share(own, count, BATCH, batch) {
             return Some((task, Source::Injector));
         }
@@ -276,7 +276,7 @@ impl RunQueues {
             .find_map(|other| {
                 let theirs = &self.servers[other].queue;
                 theirs.pop_share(own, 2, BATCH, batch).or_else(|| {
-                    self.lifo_is_open(other, server, sleep)
+                    self.lifo_is_open(other, server, idle_servers)
                         .then(|| self.servers[other].take_lifo())
                         .flatten()
                 })
@@ -286,19 +286,19 @@ impl RunQueues {
 
     /// Whether the injector comes before the server's own tasks. Reads the clock, so only to be
     /// asked when something is there.
-    fn is_injectors_turn(&self, own: &Waiting, turn: &Turn) -> bool {
+    fn is_injector_due(&self, own: &ServerQueues, history: &TakeHistory) -> bool {
         let now = now_ns();
-        let due = turn.takes % INJECTOR_INTERVAL == 0
-            || now.saturating_sub(own.injector_turn.load(Relaxed)) >= INJECTOR_PATIENCE_NS;
+        let due = history.takes % INJECTOR_INTERVAL == 0
+            || now.saturating_sub(own.injector_served.load(Relaxed)) >= INJECTOR_PATIENCE_NS;
         if due {
-            own.injector_turn.store(now, Relaxed);
+            own.injector_served.store(now, Relaxed);
         }
         due
     }
 
     /// Moves a server's share of the injector's tasks to the back of its own queue, where they
     /// take turns with those that are there, and other servers find them as well.
-    fn take_share(&self, own: &Waiting) {
+    fn move_injector_share(&self, own: &ServerQueues) {
         if own.queue.is_empty() {
             // They will be taken one by one, by whoever is first.
             return;
@@ -316,14 +316,16 @@ impl RunQueues {
     /// slot: its worker wants the task next, and stealing it cost tokio's users more than it gained
     /// (tokio#8065). A server that sleeps without running anything does not come for it; one
     /// whose worker goes on computing comes too late.
-    fn lifo_is_open(&self, owner: usize, server: usize, sleep: &Sleep) -> bool {
-        owner == server || !sleep.is_awake(owner) || self.servers[owner].lifo_overdue.load(SeqCst)
+    fn lifo_is_open(&self, owner: usize, server: usize, idle_servers: &IdleServers) -> bool {
+        owner == server
+            || !idle_servers.is_awake(owner)
+            || self.servers[owner].lifo_overdue.load(SeqCst)
     }
 
     /// The provider says that this server's work has not moved on since it last said so, as far
     /// as it can see. True: a task is in the LIFO slot, was there then, and is open to all from
     /// here on.
-    pub(in crate::sched) fn open_overdue(&self, server: usize) -> bool {
+    pub(in crate::sched) fn open_overdue_lifo(&self, server: usize) -> bool {
         let own = &self.servers[server];
         let task = own.lifo.address();
         // Relaxed: one thread.
@@ -338,7 +340,7 @@ impl RunQueues {
 
     /// The same for workers that were resumed by the one in the slot, which then did not come
     /// back to the scheduler. True: the server is to be woken.
-    pub(in crate::sched) fn resumed_overdue(&self, server: usize) -> bool {
+    pub(in crate::sched) fn note_overdue_resumed(&self, server: usize) -> bool {
         let own = &self.servers[server];
         let some = own.resumed.load(SeqCst) > 0;
         // Relaxed: one thread.
@@ -346,7 +348,7 @@ impl RunQueues {
     }
 
     /// Whether a task is in a LIFO slot that is open to all.
-    pub(in crate::sched) fn is_overdue(&self, server: usize) -> bool {
+    pub(in crate::sched) fn has_open_lifo(&self, server: usize) -> bool {
         let own = &self.servers[server];
         !own.lifo.is_empty() && own.lifo_overdue.load(SeqCst)
     }

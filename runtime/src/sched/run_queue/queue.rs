@@ -22,11 +22,11 @@ const KEPT: usize = 4096;
 
 /// A queue of tasks that belongs to all servers. Unbounded; pushed to by threads that are no workers
 /// of this runtime, which nobody stops.
-pub(in crate::sched) struct Queue<T> {
+pub(in crate::sched) struct InjectorQueue<T> {
     tasks: Injector<T>,
 }
 
-impl<T> Queue<T> {
+impl<T> InjectorQueue<T> {
     pub(in crate::sched) fn new() -> Self {
         Self {
             tasks: Injector::new(),
@@ -57,7 +57,7 @@ impl<T> Queue<T> {
     /// who pop share, for all of them. `batch` is empty before and after.
     pub(in crate::sched) fn pop_share(
         &self,
-        to: &OwnQueue<T>,
+        to: &ServerQueue<T>,
         shares: usize,
         limit: usize,
         batch: &Batch<T>,
@@ -102,19 +102,19 @@ impl<T> Queue<T> {
 /// Who pushes while the list is empty tries the ring, and no task moves from one to the other. So
 /// they come out in their order, but for those of a pusher that was stopped between the look and
 /// the push.
-pub(in crate::sched) struct OwnQueue<T> {
+pub(in crate::sched) struct ServerQueue<T> {
     ring: ArrayQueue<T>,
-    rest: CachePadded<Rest<T>>,
+    overflow: CachePadded<Overflow<T>>,
 }
 
-/// See [`OwnQueue`].
-struct Rest<T> {
+/// See [`ServerQueue`].
+struct Overflow<T> {
     tasks: Mutex<VecDeque<T>>,
     /// How many they are. Written under the lock.
     len: AtomicUsize,
 }
 
-impl<T> Rest<T> {
+impl<T> Overflow<T> {
     fn len(&self) -> usize {
         self.len.load(SeqCst)
     }
@@ -142,11 +142,11 @@ impl<T> Rest<T> {
     }
 }
 
-impl<T> OwnQueue<T> {
+impl<T> ServerQueue<T> {
     pub(in crate::sched) fn new() -> Self {
         Self {
             ring: ArrayQueue::new(RING),
-            rest: CachePadded::new(Rest {
+            overflow: CachePadded::new(Overflow {
                 tasks: Mutex::new(VecDeque::new()),
                 len: AtomicUsize::new(0),
             }),
@@ -157,7 +157,7 @@ impl<T> OwnQueue<T> {
     ///
     /// May allocate, and wait for a lock, so no server does this.
     pub(in crate::sched) fn push(&self, task: T) {
-        let task = if self.rest.len() == 0 {
+        let task = if self.overflow.len() == 0 {
             match self.ring.push(task) {
                 Ok(()) => return,
                 Err(task) => task,
@@ -165,22 +165,22 @@ impl<T> OwnQueue<T> {
         } else {
             task
         };
-        self.rest.push(task);
+        self.overflow.push(task);
     }
 
     /// Takes the task at the front. `None`: each that was there when the call began was taken by
     /// somebody else. May wait for a lock.
     pub(in crate::sched) fn pop(&self) -> Option<T> {
         self.ring.pop().or_else(|| {
-            if self.rest.len() == 0 {
+            if self.overflow.len() == 0 {
                 None
             } else {
-                self.rest.pop(0, None)
+                self.overflow.pop(0, None)
             }
         })
     }
 
-    /// As [`Queue::pop_share`].
+    /// As [`InjectorQueue::pop_share`].
     pub(in crate::sched) fn pop_share(
         &self,
         to: &Self,
@@ -195,10 +195,10 @@ impl<T> OwnQueue<T> {
             }
             return Some(task);
         }
-        match self.rest.len() {
+        match self.overflow.len() {
             0 => None,
             len => {
-                let task = self.rest.pop((len / shares).min(limit), Some(batch));
+                let task = self.overflow.pop((len / shares).min(limit), Some(batch));
                 batch.empty_into(to);
                 task
             }
@@ -208,18 +208,18 @@ impl<T> OwnQueue<T> {
     /// Whether each task that was there when the call began has been taken by somebody. Loads
     /// only. A task whose push has begun may count already.
     pub(in crate::sched) fn is_empty(&self) -> bool {
-        self.ring.is_empty() && self.rest.len() == 0
+        self.ring.is_empty() && self.overflow.len() == 0
     }
 
     /// How many tasks wait, more or less. Loads only.
     pub(in crate::sched) fn len(&self) -> usize {
-        self.ring.len() + self.rest.len()
+        self.ring.len() + self.overflow.len()
     }
 }
 
-impl<T> fmt::Debug for OwnQueue<T> {
+impl<T> fmt::Debug for ServerQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnQueue")
+        f.debug_struct("ServerQueue")
             .field("len", &self.len())
             .finish_non_exhaustive()
     }
@@ -229,7 +229,7 @@ impl<T> fmt::Debug for OwnQueue<T> {
 pub(in crate::sched) struct Batch<T>(Worker<T>);
 
 impl<T> Batch<T> {
-    fn empty_into(&self, to: &OwnQueue<T>) {
+    fn empty_into(&self, to: &ServerQueue<T>) {
         while let Some(task) = self.0.pop() {
             to.push(task);
         }
@@ -248,9 +248,9 @@ impl<T> fmt::Debug for Batch<T> {
     }
 }
 
-impl<T> fmt::Debug for Queue<T> {
+impl<T> fmt::Debug for InjectorQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
+        f.debug_struct("InjectorQueue")
             .field("len", &self.len())
             .finish_non_exhaustive()
     }
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn first_in_first_out_beyond_the_ring() {
-        let queue = OwnQueue::new();
+        let queue = ServerQueue::new();
         let mut next = 0;
         // Filled beyond the ring, half emptied, and filled again.
         for round in 1..=3 {
@@ -288,8 +288,8 @@ mod tests {
     /// From the injector, and from a server's queue that is in its ring, or behind it as well.
     #[test]
     fn a_share_comes_in_order() {
-        fn check(total: usize, len: usize, share: impl Fn(&OwnQueue<usize>) -> Option<usize>) {
-            let own = OwnQueue::new();
+        fn check(total: usize, len: usize, share: impl Fn(&ServerQueue<usize>) -> Option<usize>) {
+            let own = ServerQueue::new();
             let mut seen = vec![share(&own).expect("a task")];
             assert!(own.len() <= 32 && own.len() <= len / 2, "{}", own.len());
             seen.extend(std::iter::from_fn(|| own.pop()));
@@ -299,14 +299,14 @@ mod tests {
         }
         let batch = Batch::default();
         for total in [1, 2, 40, 1000] {
-            let injector = Queue::new();
+            let injector = InjectorQueue::new();
             (0..total).for_each(|task| injector.push(task));
             check(total, total, |own| injector.pop_share(own, 2, 32, &batch));
-            let other = OwnQueue::new();
+            let other = ServerQueue::new();
             (0..total).for_each(|task| other.push(task));
             check(total, total, |own| other.pop_share(own, 2, 32, &batch));
         }
-        let (injector, own) = (Queue::new(), OwnQueue::new());
+        let (injector, own) = (InjectorQueue::new(), ServerQueue::new());
         (0..100).for_each(|task| injector.push(task));
         let first = injector.pop_share(&own, 2, 10, &batch);
         assert_eq!(first, Some(0));
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn each_task_is_popped_once() {
         const TASKS: usize = 20_000;
-        let queue = OwnQueue::new();
+        let queue = ServerQueue::new();
         let popped: Vec<AtomicUsize> = (0..TASKS).map(|_| AtomicUsize::new(0)).collect();
         let left = AtomicUsize::new(TASKS);
         std::thread::scope(|scope| {

@@ -58,13 +58,13 @@ struct Words {
     /// `lists.idle.len()`, for those that may not lock.
     idle: AtomicU32,
     /// Idle workers in the inbox: not yet in `lists`, but as good as.
-    resting: AtomicU32,
+    idle_in_inbox: AtomicU32,
     /// Workers whose `server` this is, with those that are being made.
     population: AtomicU32,
     /// Those of them that are being made.
     starting: AtomicU32,
     /// It asked for another worker; see `grow`.
-    wanted: WorkerRequest,
+    request: WorkerRequest,
     /// Idle workers have been idle for too long, and the slot is needed to let them go.
     retirement_due: AtomicBool,
 }
@@ -82,10 +82,10 @@ impl Server {
             }),
             shared: CachePadded::new(Words {
                 idle: AtomicU32::new(0),
-                resting: AtomicU32::new(0),
+                idle_in_inbox: AtomicU32::new(0),
                 population: AtomicU32::new(0),
                 starting: AtomicU32::new(0),
-                wanted: WorkerRequest::new(),
+                request: WorkerRequest::new(),
                 retirement_due: AtomicBool::new(false),
             }),
             counters: ServerCounts::default(),
@@ -119,7 +119,7 @@ impl Server {
     }
 
     /// Publishes the lengths of the lists, under their lock.
-    pub(in crate::sched) fn publish(&self, lists: &Lists, run_queues: &RunQueues) {
+    pub(in crate::sched) fn store_lengths(&self, lists: &Lists, run_queues: &RunQueues) {
         self.shared.idle.store(lists.idle.len(), SeqCst);
         run_queues.servers[self.index]
             .workers
@@ -127,31 +127,31 @@ impl Server {
     }
 
     /// How many workers are in the idle list here, to be had by any server.
-    pub(in crate::sched) fn idle(&self) -> u32 {
+    pub(in crate::sched) fn idle_listed(&self) -> u32 {
         // SeqCst: read by a server that is about to starve, after its fence.
         self.shared.idle.load(SeqCst)
     }
 
     /// A worker without work is about to come into the inbox.
-    pub(in crate::sched) fn expect_idle(&self) {
+    pub(in crate::sched) fn count_idle_into_inbox(&self) {
         // Relaxed: a hint for growth.
-        self.shared.resting.fetch_add(1, Relaxed);
+        self.shared.idle_in_inbox.fetch_add(1, Relaxed);
     }
 
     /// So many have been taken out of it.
-    pub(in crate::sched) fn take_in_idle(&self, count: u32) {
-        self.shared.resting.fetch_sub(count, Relaxed);
+    pub(in crate::sched) fn count_idle_out_of_inbox(&self, count: u32) {
+        self.shared.idle_in_inbox.fetch_sub(count, Relaxed);
     }
 
     /// With those in the inbox, which this server alone can take out.
-    pub(in crate::sched) fn idle_soon(&self) -> u32 {
-        self.idle() + self.shared.resting.load(Relaxed)
+    pub(in crate::sched) fn idle_with_inbox(&self) -> u32 {
+        self.idle_listed() + self.shared.idle_in_inbox.load(Relaxed)
     }
 
     /// Workers of this server that run, are blocked, armed, or being made: all that are in none
     /// of its lists. May be off by those that are on their way.
-    pub(in crate::sched) fn out(&self, run_queues: &RunQueues) -> u32 {
-        let listed = self.idle_soon() + run_queues.servers[self.index].workers.load(Relaxed);
+    pub(in crate::sched) fn unlisted(&self, run_queues: &RunQueues) -> u32 {
+        let listed = self.idle_with_inbox() + run_queues.servers[self.index].workers.load(Relaxed);
         self.population().saturating_sub(listed)
     }
 
@@ -160,17 +160,17 @@ impl Server {
     }
 
     /// A worker is to be made for this server.
-    pub(in crate::sched) fn expect_worker(&self) {
+    pub(in crate::sched) fn worker_starting(&self) {
         self.shared.population.fetch_add(1, SeqCst);
         self.shared.starting.fetch_add(1, SeqCst);
     }
 
     /// A new worker was run for the first time, or could not be.
-    pub(in crate::sched) fn started(&self) {
+    pub(in crate::sched) fn worker_started(&self) {
         self.shared.starting.fetch_sub(1, SeqCst);
     }
 
-    pub(in crate::sched) fn is_starting(&self) -> bool {
+    pub(in crate::sched) fn has_starting_worker(&self) -> bool {
         self.shared.starting.load(SeqCst) > 0
     }
 
@@ -185,18 +185,18 @@ impl Server {
     }
 
     /// Asks for a worker. True: nobody had.
-    pub(in crate::sched) fn want(&self) -> bool {
-        self.shared.wanted.make()
+    pub(in crate::sched) fn request_worker(&self) -> bool {
+        self.shared.request.make()
     }
 
     /// Takes the wish back, and then asks whether this server starves: see [`WorkerRequest::take`].
-    pub(in crate::sched) fn unwant(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
-        self.shared.wanted.take(starves)
+    pub(in crate::sched) fn take_request(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
+        self.shared.request.take(starves)
     }
 
     /// Whether it asked and has not been answered.
-    pub(in crate::sched) fn is_wanting(&self) -> bool {
-        self.shared.wanted.is_made()
+    pub(in crate::sched) fn has_request(&self) -> bool {
+        self.shared.request.is_pending()
     }
 
     pub(in crate::sched) fn set_retirement_due(&self, due: bool) {
@@ -208,13 +208,13 @@ impl Server {
     }
 
     /// Whether a worker in the slot should hand over soon: somebody waits behind it.
-    pub(in crate::sched) fn is_awaited(&self, run_queues: &RunQueues) -> bool {
-        self.needs_server(run_queues) || run_queues.servers[self.index].has_resumed()
+    pub(in crate::sched) fn is_slot_wanted(&self, run_queues: &RunQueues) -> bool {
+        self.server_must_pick(run_queues) || run_queues.servers[self.index].has_resumed()
     }
 
     /// Whether somebody waits whom only the server can pick: unblocked, preempted or yielded
     /// workers, and those that are to leave.
-    pub(in crate::sched) fn needs_server(&self, run_queues: &RunQueues) -> bool {
+    pub(in crate::sched) fn server_must_pick(&self, run_queues: &RunQueues) -> bool {
         self.task.has_events(List::Runnable)
             || run_queues.servers[self.index].workers.load(Relaxed) > 0
             || self.is_retirement_due()
@@ -223,22 +223,22 @@ impl Server {
     /// Whether a worker in the slot that blocks now would leave tasks behind with nobody to
     /// take them, while a sibling is blocked already. Without a blocked one the work is
     /// CPU-bound, as far as we know, and a spare would be of no use.
-    pub(in crate::sched) fn lacks_spare(&self, run_queues: &RunQueues) -> bool {
-        self.idle_soon() == 0
-            && self.out(run_queues) > 1
+    pub(in crate::sched) fn block_would_strand_tasks(&self, run_queues: &RunQueues) -> bool {
+        self.idle_with_inbox() == 0
+            && self.unlisted(run_queues) > 1
             && self.shared.starting.load(Relaxed) == 0
             && run_queues.any_queued()
     }
 
     /// Keeps what the provider counted, for metrics after the end.
-    pub(in crate::sched) fn keep_counters(&self, counters: Option<ServerCounters>) {
+    pub(in crate::sched) fn save_counters(&self, counters: Option<ServerCounters>) {
         *self
             .last_counters
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
-    pub(in crate::sched) fn kept_counters(&self) -> Option<ServerCounters> {
+    pub(in crate::sched) fn saved_counters(&self) -> Option<ServerCounters> {
         *self
             .last_counters
             .lock()

@@ -18,7 +18,7 @@ use crate::panic::AbortIfPanic;
 use crate::sched::{
     Shared,
     clock::now_ns,
-    idle::Waking,
+    idle::OwedAnswer,
     worker::{Worker, seat},
     worker_list::Lifo,
 };
@@ -37,7 +37,7 @@ const YIELDS_WITHOUT_PROGRESS: u32 = 64;
 
 /// Which list a pick came from, for putting it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
+enum PickedFrom {
     Ready,
     Yielded,
     Idle,
@@ -66,14 +66,14 @@ struct ServerThread<'a> {
     shared: &'a Shared,
     me: &'a Server,
     /// This server was claimed and has not yet answered.
-    waking: Option<Waking>,
+    owed: Option<OwedAnswer>,
     slice: Slice,
     window: Option<IdleWindow>,
     /// A task's turn, when yielders and tasks both wait.
-    fresh_turn: bool,
+    task_before_yielded: bool,
     /// Theirs, when an unblocked or preempted worker ran last. Without it a spinner that is
     /// preempted and ready again at once (device) would keep them out for ever.
-    yielded_turn: bool,
+    yielded_before_ready: bool,
     yields: u32,
     takes_seen: u64,
 }
@@ -101,18 +101,18 @@ pub(in crate::sched) fn main(
             Arc::new(move || run_queues.has_work(index))
         })
         .overdue({
-            let sleep = Arc::clone(&shared.sleep);
+            let idle_servers = Arc::clone(&shared.idle_servers);
             Arc::new(move || {
-                if run_queues.resumed_overdue(index) {
+                if run_queues.note_overdue_resumed(index) {
                     return Some(run_queues.tid(index));
                 }
-                if !run_queues.open_overdue(index) {
+                if !run_queues.open_overdue_lifo(index) {
                     return None;
                 }
-                // The slot is open, then who sleeps: see `Sleep::claim`.
+                // The slot is open, then who sleeps: see `IdleServers::claim`.
                 fence(SeqCst);
-                let idle =
-                    sleep.claim(|| run_queues.any_queued() || run_queues.is_overdue(index))?;
+                let idle = idle_servers
+                    .claim(|| run_queues.any_queued() || run_queues.has_open_lifo(index))?;
                 Some(run_queues.tid(idle))
             })
         });
@@ -124,16 +124,16 @@ pub(in crate::sched) fn main(
         ServerThread {
             shared: &shared,
             me,
-            waking: None,
+            owed: None,
             slice: Slice::default(),
             window: None,
-            fresh_turn: true,
-            yielded_turn: false,
+            task_before_yielded: true,
+            yielded_before_ready: false,
             yields: 0,
             takes_seen: 0,
         }
         .run();
-        me.keep_counters(shared.provider.counters(me.tid()));
+        me.save_counters(shared.provider.counters(me.tid()));
         if let Err(error) = shared.provider.unregister(me.task_ptr()) {
             unreachable!("a server could not unregister: {error}");
         }
@@ -221,15 +221,15 @@ impl ServerThread<'_> {
                 }
             }
         }
-        shared.run_queues.servers[me.index()].take_in_resumed(resumed.len());
+        shared.run_queues.servers[me.index()].count_resumed_out_of_inbox(resumed.len());
         lists.ready.append(&shared.arena, resumed);
         lists.yielded.append(&shared.arena, yielded);
-        me.take_in_idle(idle.len());
+        me.count_idle_out_of_inbox(idle.len());
         while let Some(index) = idle.pop(&shared.arena) {
             lists.idle.push(&shared.arena, index);
         }
         self.watch_idle(&lists);
-        me.publish(&lists, &shared.run_queues);
+        me.store_lengths(&lists, &shared.run_queues);
     }
 
     /// Takes the worker back that is armed in `worker`, one of this server's, if one is.
@@ -247,11 +247,11 @@ impl ServerThread<'_> {
             && self
                 .shared
                 .run_queues
-                .reachable(self.me.index(), &self.shared.sleep)
+                .has_task_for(self.me.index(), &self.shared.idle_servers)
     }
 
     /// Who runs next; the slot is the server's. The caller owns the pick.
-    fn pick(&mut self) -> Option<(u32, From)> {
+    fn pick(&mut self) -> Option<(u32, PickedFrom)> {
         let stopping = self.shared.life.phase.is_stopping();
         let tasks = self.has_tasks();
         {
@@ -259,7 +259,7 @@ impl ServerThread<'_> {
             self.retire(&mut lists);
             let pick = self.pick_own(&mut lists, tasks, stopping);
             self.watch_idle(&lists);
-            self.me.publish(&lists, &self.shared.run_queues);
+            self.me.store_lengths(&lists, &self.shared.run_queues);
             if pick.is_some() {
                 return pick;
             }
@@ -268,45 +268,50 @@ impl ServerThread<'_> {
             return None;
         }
         if let Some(worker) = self.steal_waiting() {
-            return Some((worker, From::Ready));
+            return Some((worker, PickedFrom::Ready));
         }
         if tasks {
-            return self.steal_idle().map(|worker| (worker, From::Idle));
+            return self.steal_idle().map(|worker| (worker, PickedFrom::Idle));
         }
         None
     }
 
-    fn pick_own(&mut self, lists: &mut Lists, tasks: bool, stopping: bool) -> Option<(u32, From)> {
+    fn pick_own(
+        &mut self,
+        lists: &mut Lists,
+        tasks: bool,
+        stopping: bool,
+    ) -> Option<(u32, PickedFrom)> {
         let links = &self.shared.arena;
         let waiting = &self.shared.run_queues.servers[self.me.index()];
-        if tasks && waiting.is_tasks_turn() {
+        if tasks && waiting.is_task_due() {
             // Workers that wake each other are always ready: they would keep the tasks out.
             if let Some(worker) = lists.idle.pop(links) {
-                return Some((worker, From::Idle));
+                return Some((worker, PickedFrom::Idle));
             }
-            self.shared.spawner.want(self.me);
-            waiting.forget_handovers();
+            self.shared.spawner.request(self.me);
+            waiting.reset_handoffs();
         }
-        if !self.yielded_turn || lists.yielded.len() == 0 {
+        if !self.yielded_before_ready || lists.yielded.len() == 0 {
             if let Some(worker) = lists.ready.pop(links) {
-                self.yielded_turn = true;
-                return Some((worker, From::Ready));
+                self.yielded_before_ready = true;
+                return Some((worker, PickedFrom::Ready));
             }
         }
-        let fresh = tasks && (self.fresh_turn || lists.yielded.len() == 0);
+        let fresh = tasks && (self.task_before_yielded || lists.yielded.len() == 0);
         if fresh || (stopping && lists.yielded.len() == 0) {
             if let Some(worker) = lists.idle.pop(links) {
-                self.fresh_turn = false;
-                return Some((worker, From::Idle));
+                self.task_before_yielded = false;
+                return Some((worker, PickedFrom::Idle));
             }
         }
         let worker = lists.yielded.pop(links)?;
-        self.fresh_turn = true;
-        self.yielded_turn = false;
+        self.task_before_yielded = true;
+        self.yielded_before_ready = false;
         if tasks && lists.idle.len() == 0 {
             self.watch_yields();
         }
-        Some((worker, From::Yielded))
+        Some((worker, PickedFrom::Yielded))
     }
 
     /// Yielders go round and round while tasks wait and there is no worker to run them.
@@ -319,7 +324,7 @@ impl ServerThread<'_> {
         self.yields += 1;
         if self.yields > YIELDS_WITHOUT_PROGRESS {
             self.yields = 0;
-            self.shared.spawner.want(self.me);
+            self.shared.spawner.request(self.me);
         }
     }
 
@@ -334,7 +339,7 @@ impl ServerThread<'_> {
                     .ready
                     .pop(links)
                     .or_else(|| lists.yielded.pop(links))?;
-                other.publish(&lists, &self.shared.run_queues);
+                other.store_lengths(&lists, &self.shared.run_queues);
                 self.adopt(other, worker);
                 self.me.counters.count_worker_steal();
                 Some(worker)
@@ -352,11 +357,11 @@ impl ServerThread<'_> {
     /// An idle worker of another server, rather than a new one.
     fn steal_idle(&self) -> Option<u32> {
         self.others()
-            .filter(|other| other.idle() > 0)
+            .filter(|other| other.idle_listed() > 0)
             .find_map(|other| {
                 let mut lists = other.lists();
                 let worker = lists.idle.pop(&self.shared.arena)?;
-                other.publish(&lists, &self.shared.run_queues);
+                other.store_lengths(&lists, &self.shared.run_queues);
                 self.adopt(other, worker);
                 Some(worker)
             })
@@ -377,10 +382,10 @@ impl ServerThread<'_> {
     }
 
     /// Gives the slot to `worker`, and sleeps until there is something to do.
-    fn dispatch(&mut self, worker: &Worker, from: From) {
+    fn dispatch(&mut self, worker: &Worker, from: PickedFrom) {
         let shared = self.shared;
         // The task that an idle worker is dispatched for does not count as more.
-        let more = self.answer(usize::from(from == From::Idle));
+        let more = self.answer(usize::from(from == PickedFrom::Idle));
         if more {
             self.arm(worker);
             // The tasks were queued by others, who told; `answer` has passed a fence.
@@ -405,11 +410,11 @@ impl ServerThread<'_> {
         match (outcome, from) {
             // Its thread is no worker any more. It knows, and does its own accounts.
             (Err(error), _) if error.is_gone() => {}
-            (_, From::Ready) => lists.ready.push_front(&shared.arena, worker.index()),
-            (_, From::Yielded) => lists.yielded.push_front(&shared.arena, worker.index()),
-            (_, From::Idle) => lists.idle.push(&shared.arena, worker.index()),
+            (_, PickedFrom::Ready) => lists.ready.push_front(&shared.arena, worker.index()),
+            (_, PickedFrom::Yielded) => lists.yielded.push_front(&shared.arena, worker.index()),
+            (_, PickedFrom::Idle) => lists.idle.push(&shared.arena, worker.index()),
         }
-        self.me.publish(&lists, &shared.run_queues);
+        self.me.store_lengths(&lists, &shared.run_queues);
     }
 
     /// Arms an idle worker in the one that is about to be dispatched: if that one blocks, the
@@ -418,7 +423,7 @@ impl ServerThread<'_> {
     fn arm(&self, worker: &Worker) {
         let mut lists = self.me.lists();
         if let Some(spare) = lists.idle.pop(&self.shared.arena) {
-            self.me.publish(&lists, &self.shared.run_queues);
+            self.me.store_lengths(&lists, &self.shared.run_queues);
             drop(lists);
             worker.set_armed(self.shared.arena.get(spare));
         }
@@ -483,7 +488,7 @@ impl ServerThread<'_> {
                     .choice
                     .while_armed(|| self.take_back(worker, &mut lists.idle));
             }
-            self.me.publish(&lists, &shared.run_queues);
+            self.me.store_lengths(&lists, &shared.run_queues);
         }
         self.slice = Slice::default();
         // ESRCH: it ended meanwhile.
@@ -500,7 +505,7 @@ impl ServerThread<'_> {
             .workers
             .load(Relaxed)
             > 0
-            || self.me.out(&self.shared.run_queues) > 1
+            || self.me.unlisted(&self.shared.run_queues) > 1
         {
             deadline = slice_end;
         }
@@ -515,41 +520,41 @@ impl ServerThread<'_> {
     /// Nothing to run: sleeps until told of something.
     fn idle(&mut self) {
         let (shared, me) = (self.shared, self.me.index());
-        shared.sleep.idle(me, self.waking.take());
+        shared.idle_servers.enter_idle(me, self.owed.take());
         // The last look; `idle` ends with the fence that it needs.
         if !self.has_tasks() && !self.others().any(|other| self.may_steal_waiting(other)) {
             let deadline = self.window.as_ref().map_or(0, |w| self.window_end(w));
             let _ = self.wait(deadline);
         }
-        self.waking = shared.sleep.rise(me);
+        self.owed = shared.idle_servers.wake_up(me);
     }
 
     /// Tasks are queued and there is no worker to run them: sleeps until there is one.
     fn starve(&mut self) {
         let (shared, me) = (self.shared, self.me.index());
-        let woken = self.waking.is_some();
-        shared.sleep.starve(me, self.waking.take());
+        let woken = self.owed.is_some();
+        shared.idle_servers.enter_starved(me, self.owed.take());
         if woken {
             shared.wake_one();
         }
         // The last look: a worker that came to rest elsewhere meanwhile.
-        if self.has_tasks() && !self.others().any(|other| other.idle() > 0) {
-            shared.spawner.want(self.me);
+        if self.has_tasks() && !self.others().any(|other| other.idle_listed() > 0) {
+            shared.spawner.request(self.me);
             let _ = self.wait(0);
         }
-        self.waking = shared.sleep.rise(me);
+        self.owed = shared.idle_servers.wake_up(me);
     }
 
     /// The slot is about to be in use: answers whoever woke this server, and wakes another one
     /// if more than `spoken_for` tasks are queued. True: they are.
     fn answer(&mut self, spoken_for: usize) -> bool {
         // The answer first, then the look: a pusher that trusted us is seen by it.
-        self.shared.sleep.found(self.waking.take());
+        self.shared.idle_servers.answer(self.owed.take());
         let run_queues = &self.shared.run_queues;
         if run_queues.has_more_for_others(self.me.index(), spoken_for) {
             self.shared.wake_one();
         }
-        run_queues.exceeds(spoken_for)
+        run_queues.len_exceeds(spoken_for)
     }
 
     fn wait(&self, deadline: u64) -> Result<(), Error> {

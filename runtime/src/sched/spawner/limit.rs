@@ -11,7 +11,7 @@ use crate::sync::{
 /// So many workers may be added beyond `max_workers` while others wait in the runtime's own
 /// waits (trace A12). Not infinite, so that a runaway recursion of joins ends in an event and a
 /// wait instead of in the machine's last thread.
-const BEYOND: usize = 32_768;
+const MAX_BEYOND: usize = 32_768;
 
 /// The workers that there are, against those that there may be.
 pub(in crate::sched) struct WorkerLimit {
@@ -20,7 +20,7 @@ pub(in crate::sched) struct WorkerLimit {
     /// Workers that exist or are being made.
     total: AtomicUsize,
     /// Those that sleep in the runtime's own waits: they do not count.
-    own_waits: AtomicUsize,
+    in_managed_blocking: AtomicUsize,
     /// Somebody was refused; whoever makes room takes this, and says so.
     refused: AtomicBool,
 }
@@ -30,8 +30,8 @@ pub(in crate::sched) struct WorkerLimit {
 pub(in crate::sched) enum Place {
     /// It was had; with it there are so many workers.
     Taken(usize),
-    /// There is none. `news`: the first refusal since room was made last.
-    Refused { news: bool },
+    /// There is none. `first`: the first refusal since room was made last.
+    Refused { first: bool },
 }
 
 impl WorkerLimit {
@@ -39,7 +39,7 @@ impl WorkerLimit {
         Self {
             max,
             total: AtomicUsize::new(0),
-            own_waits: AtomicUsize::new(0),
+            in_managed_blocking: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
         }
     }
@@ -60,8 +60,8 @@ impl WorkerLimit {
     }
 
     fn room_beside(&self, total: usize) -> bool {
-        total.saturating_sub(self.own_waits.load(SeqCst)) < self.max
-            && total < self.max.saturating_add(BEYOND)
+        total.saturating_sub(self.in_managed_blocking.load(SeqCst)) < self.max
+            && total < self.max.saturating_add(MAX_BEYOND)
     }
 
     /// Takes a place for a worker. Who is refused is told of room as soon as there is some.
@@ -69,13 +69,13 @@ impl WorkerLimit {
         if let Some(total) = self.try_reserve() {
             return Place::Taken(total);
         }
-        let news = !self.refused.swap(true, SeqCst);
+        let first = !self.refused.swap(true, SeqCst);
         // The flag, then the look; pairs with the fence in `made_room`: either we see the room,
         // or the flag is seen.
         fence(SeqCst);
         match self.try_reserve() {
             Some(total) => Place::Taken(total),
-            None => Place::Refused { news },
+            None => Place::Refused { first },
         }
     }
 
@@ -103,12 +103,12 @@ impl WorkerLimit {
     /// A worker begins one of the runtime's own waits. True: as in [`release`](Self::release).
     #[must_use]
     pub(in crate::sched) fn begin_managed_blocking(&self) -> bool {
-        self.own_waits.fetch_add(1, SeqCst);
+        self.in_managed_blocking.fetch_add(1, SeqCst);
         self.made_room()
     }
 
     pub(in crate::sched) fn end_managed_blocking(&self) {
-        self.own_waits.fetch_sub(1, SeqCst);
+        self.in_managed_blocking.fetch_sub(1, SeqCst);
     }
 
     fn made_room(&self) -> bool {
@@ -123,7 +123,10 @@ impl fmt::Debug for WorkerLimit {
         f.debug_struct("WorkerLimit")
             .field("max", &self.max)
             .field("total", &self.total.load(Relaxed))
-            .field("own_waits", &self.own_waits.load(Relaxed))
+            .field(
+                "in_managed_blocking",
+                &self.in_managed_blocking.load(Relaxed),
+            )
             .finish_non_exhaustive()
     }
 }
@@ -133,12 +136,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_waits_make_room_and_their_end_leaves_a_surplus() {
+    fn managed_blocking_makes_room_and_its_end_leaves_a_surplus() {
         let limit = WorkerLimit::new(2);
         assert_eq!(limit.reserve(), Place::Taken(1));
         assert_eq!(limit.reserve(), Place::Taken(2));
-        assert_eq!(limit.reserve(), Place::Refused { news: true });
-        assert_eq!(limit.reserve(), Place::Refused { news: false });
+        assert_eq!(limit.reserve(), Place::Refused { first: true });
+        assert_eq!(limit.reserve(), Place::Refused { first: false });
         assert!(limit.begin_managed_blocking(), "somebody was refused");
         assert!(limit.has_room());
         assert_eq!(limit.reserve(), Place::Taken(3));
@@ -149,9 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn own_waits_do_not_go_on_for_ever() {
+    fn managed_blocking_makes_room_up_to_a_bound() {
         let limit = WorkerLimit::new(1);
-        for _ in 0..=BEYOND {
+        for _ in 0..=MAX_BEYOND {
             assert!(matches!(limit.reserve(), Place::Taken(_)));
             let _ = limit.begin_managed_blocking();
         }

@@ -34,57 +34,57 @@ const LAST_RETRY: Duration = Duration::from_millis(100);
 pub(in crate::sched) struct Spawner {
     pub(in crate::sched) limit: WorkerLimit,
     /// Of the thread that makes workers.
-    maker: Parker,
+    parker: Parker,
     /// A worker that was made could not register.
-    stillborn: AtomicBool,
+    register_failed: AtomicBool,
     /// The most workers that there were.
     peak: AtomicUsize,
     /// Threads that could not be made, or could not register.
     failures: AtomicU64,
     /// Workers that were added although there were `max_workers` already.
-    beyond_cap: AtomicU64,
+    beyond_limit: AtomicU64,
     /// Times that a server went without because of the limit.
-    at_cap: AtomicU64,
+    at_limit: AtomicU64,
 }
 
 /// A snapshot for metrics.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sched) struct GrowCounts {
+pub(in crate::sched) struct SpawnerCounts {
     pub(in crate::sched) peak: usize,
     pub(in crate::sched) failures: u64,
-    pub(in crate::sched) beyond_cap: u64,
-    pub(in crate::sched) at_cap: u64,
+    pub(in crate::sched) beyond_limit: u64,
+    pub(in crate::sched) at_limit: u64,
 }
 
 impl Spawner {
     pub(in crate::sched) fn new(max_workers: usize) -> Self {
         Self {
             limit: WorkerLimit::new(max_workers),
-            maker: Parker::new(),
-            stillborn: AtomicBool::new(false),
+            parker: Parker::new(),
+            register_failed: AtomicBool::new(false),
             peak: AtomicUsize::new(0),
             failures: AtomicU64::new(0),
-            beyond_cap: AtomicU64::new(0),
-            at_cap: AtomicU64::new(0),
+            beyond_limit: AtomicU64::new(0),
+            at_limit: AtomicU64::new(0),
         }
     }
 
     /// Asks for a worker for this server. Never blocks. The wish is checked again before it is
     /// granted.
-    pub(in crate::sched) fn want(&self, server: &Server) {
-        if server.want() {
-            self.rouse();
+    pub(in crate::sched) fn request(&self, server: &Server) {
+        if server.request_worker() {
+            self.wake();
         }
     }
 
     /// Has the maker look at all the servers again.
-    pub(in crate::sched) fn rouse(&self) {
-        self.maker.unpark();
+    pub(in crate::sched) fn wake(&self) {
+        self.parker.unpark();
     }
 
     pub(in crate::sched) fn begin_managed_blocking(&self) {
         if self.limit.begin_managed_blocking() {
-            self.rouse();
+            self.wake();
         }
     }
 
@@ -95,7 +95,7 @@ impl Spawner {
     /// A worker is gone, or was not made.
     pub(in crate::sched) fn release(&self) {
         if self.limit.release() {
-            self.rouse();
+            self.wake();
         }
     }
 
@@ -106,14 +106,14 @@ impl Spawner {
                 // Relaxed, here and below: numbers for people.
                 self.peak.fetch_max(total, Relaxed);
                 if total > self.limit.max() {
-                    self.beyond_cap.fetch_add(1, Relaxed);
+                    self.beyond_limit.fetch_add(1, Relaxed);
                     events::beyond_cap(self.limit.max(), total);
                 }
                 Some(total)
             }
-            Place::Refused { news } => {
-                if news {
-                    self.at_cap.fetch_add(1, Relaxed);
+            Place::Refused { first } => {
+                if first {
+                    self.at_limit.fetch_add(1, Relaxed);
                     events::at_cap(self.limit.max());
                 }
                 None
@@ -122,17 +122,17 @@ impl Spawner {
     }
 
     /// A worker came to life and could not register: not to be tried again at once.
-    pub(in crate::sched) fn note_stillborn(&self) {
+    pub(in crate::sched) fn note_register_failed(&self) {
         self.failures.fetch_add(1, Relaxed);
-        self.stillborn.store(true, SeqCst);
+        self.register_failed.store(true, SeqCst);
     }
 
-    pub(in crate::sched) fn counts(&self) -> GrowCounts {
-        GrowCounts {
+    pub(in crate::sched) fn counts(&self) -> SpawnerCounts {
+        SpawnerCounts {
             peak: self.peak.load(Relaxed),
             failures: self.failures.load(Relaxed),
-            beyond_cap: self.beyond_cap.load(Relaxed),
-            at_cap: self.at_cap.load(Relaxed),
+            beyond_limit: self.beyond_limit.load(Relaxed),
+            at_limit: self.at_limit.load(Relaxed),
         }
     }
 }
@@ -165,7 +165,7 @@ impl Shared {
         let total = self.spawner.reserve().ok_or(NoWorker::Limit)?;
         let record = self.arena.take();
         record.prepare(server);
-        server.expect_worker();
+        server.worker_starting();
         self.life.thread_comes();
         let index = record.index();
         let shared = Arc::clone(self);
@@ -179,7 +179,7 @@ impl Shared {
                 Ok(())
             }
             Err(error) => {
-                server.started();
+                server.worker_started();
                 self.lose_worker(server);
                 record.set_seat(worker::seat::FREE);
                 self.arena.put(index);
@@ -192,22 +192,23 @@ impl Shared {
     }
 
     /// The thread that makes workers.
-    pub(in crate::sched) fn make_workers(self: &Arc<Self>) {
+    pub(in crate::sched) fn run_spawner(self: &Arc<Self>) {
         let guard = AbortIfPanic("the thread that makes workers");
         self.begin_thread();
         let mut retry = FIRST_RETRY;
         while !self.life.phase.is_stopping() {
-            let failed = self.spawner.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);
+            let failed =
+                self.spawner.register_failed.swap(false, SeqCst) || !self.serve_requests(retry);
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.life.phase.is_stopping() && self.spawner.maker.park_timeout(left(until))
-                {
-                }
+                while !self.life.phase.is_stopping()
+                    && self.spawner.parker.park_timeout(left(until))
+                {}
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                self.spawner.maker.park();
+                self.spawner.parker.park();
             }
         }
         guard.disarm();
@@ -216,18 +217,20 @@ impl Shared {
 
     /// One worker for each server that wants one and still needs it. False: no thread could be
     /// had.
-    fn grant_wishes(self: &Arc<Self>, retry: Duration) -> bool {
+    fn serve_requests(self: &Arc<Self>, retry: Duration) -> bool {
         for server in &self.servers {
             let index = server.index();
-            let (wanted, starved) = server.unwant(|| self.sleep.is_starved(index));
+            let (wanted, starved) = server.take_request(|| self.idle_servers.is_starved(index));
             if !wanted && !starved {
                 continue;
             }
-            if server.is_starting() {
+            if server.has_starting_worker() {
                 // It comes, and wakes its server.
                 continue;
             }
-            if server.idle_soon() > 0 || !self.run_queues.reachable(index, &self.sleep) {
+            if server.idle_with_inbox() > 0
+                || !self.run_queues.has_task_for(index, &self.idle_servers)
+            {
                 // The tasks went elsewhere. A server that starves is told of no new ones: it
                 // has to look for itself.
                 if starved {

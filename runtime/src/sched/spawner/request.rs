@@ -30,13 +30,13 @@ impl WorkerRequest {
     /// seen to starve, or it finds that an earlier wish has been taken, and its own is news.
     pub(in crate::sched) fn take(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
         let made = self.0.swap(false, SeqCst);
-        // The wish, then the seat; pairs with the fence in `Sleep::starve`.
+        // The wish, then the seat; pairs with the fence in `IdleServers::enter_starved`.
         fence(SeqCst);
         (made, starves())
     }
 
     /// Made, and not yet taken.
-    pub(in crate::sched) fn is_made(&self) -> bool {
+    pub(in crate::sched) fn is_pending(&self) -> bool {
         self.0.load(SeqCst)
     }
 }
@@ -54,19 +54,19 @@ mod model {
     use loom::{sync::Arc, thread};
 
     use super::*;
-    use crate::sched::idle::Sleep;
+    use crate::sched::idle::IdleServers;
 
     /// A worker has wished for a spare when its server begins to starve: the maker, which is at
     /// that wish, sees that the server starves, or is roused once more.
     #[test]
     fn a_server_that_starves_is_seen_or_its_wish_is_news() {
         loom::model(|| {
-            let shared = Arc::new((WorkerRequest::new(), Sleep::new(1)));
+            let shared = Arc::new((WorkerRequest::new(), IdleServers::new(1)));
             assert!(shared.0.make(), "of the worker");
             let server = {
                 let shared = Arc::clone(&shared);
                 thread::spawn(move || {
-                    shared.1.starve(0, None);
+                    shared.1.enter_starved(0, None);
                     shared.0.make()
                 })
             };

@@ -26,7 +26,7 @@ use super::{
     Shared,
     clock::now_ns,
     counters::WorkerCounts,
-    run_queue::{Source, Turn},
+    run_queue::{Source, TakeHistory},
     server::Server,
     stock::Stock,
 };
@@ -293,7 +293,7 @@ pub(in crate::sched) struct WorkerThread {
     record: NonNull<Worker>,
     /// Its server went away: an ordinary thread, which leaves as soon as its task is done.
     orphan: Cell<bool>,
-    turn: RefCell<Turn>,
+    take_history: RefCell<TakeHistory>,
     /// References for the tasks that it makes.
     pub(in crate::sched) stock: Stock,
 }
@@ -308,7 +308,7 @@ pub(in crate::sched) fn main(shared: Arc<Shared>, index: u32) {
         stock: Stock::new(&shared),
         shared,
         orphan: Cell::new(false),
-        turn: RefCell::default(),
+        take_history: RefCell::default(),
     };
     if this.run() {
         let WorkerThread { shared, record, .. } = this;
@@ -352,7 +352,7 @@ impl WorkerThread {
                 .provider
                 .register(self.record.cast(), &Register::worker())
         };
-        home.started();
+        home.worker_started();
         match registered {
             Ok(()) => {
                 if !self.work() {
@@ -435,7 +435,7 @@ impl WorkerThread {
                 return;
             }
             let server = self.server();
-            if server.is_awaited(&shared.run_queues) {
+            if server.is_slot_wanted(&shared.run_queues) {
                 let (since, ran) = turn.get_or_insert_with(|| (now_ns(), 0));
                 if *ran >= TASKS_A_TURN || now_ns() - *since >= TURN.as_nanos() as u64 {
                     turn = None;
@@ -467,8 +467,8 @@ impl WorkerThread {
     fn take(&self, server: &Server) -> Option<Runnable> {
         let (task, source) = self.shared.run_queues.take(
             server.index(),
-            &self.shared.sleep,
-            &mut self.turn.borrow_mut(),
+            &self.shared.idle_servers,
+            &mut self.take_history.borrow_mut(),
         )?;
         if source != Source::Own {
             // Tasks that came along were in no queue for a moment, and a sweep may have passed by.
@@ -492,11 +492,11 @@ impl WorkerThread {
     /// Has a spare worker made off the block path: tasks wait, a sibling is blocked, and if
     /// this worker blocks as well nobody could take over.
     fn spare(&self, server: &Server) {
-        if server.lacks_spare(&self.shared.run_queues)
+        if server.block_would_strand_tasks(&self.shared.run_queues)
             && self.shared.config.min_idle > 0
             && self.shared.spawner.limit.has_room()
         {
-            self.shared.spawner.want(server);
+            self.shared.spawner.request(server);
         }
     }
 
@@ -505,7 +505,9 @@ impl WorkerThread {
     /// unblocks behind this worker. Woken, it sleeps on with one.
     fn rouse_server(&self) {
         let server = self.server();
-        if self.shared.sleep.is_asleep(server.index()) && server.out(&self.shared.run_queues) > 1 {
+        if self.shared.idle_servers.is_asleep(server.index())
+            && server.unlisted(&self.shared.run_queues) > 1
+        {
             // ESRCH: it has left; then this is an ordinary thread.
             let _ = self.shared.provider.wake(server.tid());
         }
@@ -536,7 +538,7 @@ impl WorkerThread {
         let wanted = || {
             shared
                 .run_queues
-                .reachable(self.record().server(), &shared.sleep)
+                .has_task_for(self.record().server(), &shared.idle_servers)
         };
         match shared.provider.try_checkpoint(&wanted) {
             Ok(true) => Pass::Runs,
@@ -610,7 +612,7 @@ impl WorkerThread {
         record.counts.tell(&server.counters);
         record.set_seat(seat);
         if seat == seat::IDLE {
-            server.expect_idle();
+            server.count_idle_into_inbox();
         }
         server.inbox().push(&self.shared.arena, record.index);
         let outcome = self.wait();
@@ -663,9 +665,9 @@ impl WorkerThread {
     pub(in crate::sched) fn give_back(&self, worker: &Worker) {
         let server = &self.shared.servers[worker.server()];
         if worker.seat() == seat::RESUMED {
-            self.shared.run_queues.servers[server.index()].expect_resumed();
+            self.shared.run_queues.servers[server.index()].count_resumed_into_inbox();
         } else {
-            server.expect_idle();
+            server.count_idle_into_inbox();
         }
         server.inbox().push(&self.shared.arena, worker.index);
         if worker.server() != self.record().server() {
@@ -694,11 +696,11 @@ impl WorkerHook for WorkerThread {
     fn yield_now(&self) {
         let others = || {
             let server = self.server();
-            server.is_awaited(&self.shared.run_queues)
+            server.is_slot_wanted(&self.shared.run_queues)
                 || self
                     .shared
                     .run_queues
-                    .reachable(server.index(), &self.shared.sleep)
+                    .has_task_for(server.index(), &self.shared.idle_servers)
         };
         if self.check() && others() {
             self.part(seat::YIELDED);

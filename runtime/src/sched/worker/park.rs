@@ -64,7 +64,7 @@ impl WorkerThread {
         let server = self.server();
         let waiting = &self.shared.run_queues.servers[server.index()];
         if !waiting.has_resumed()
-            || server.needs_server(&self.shared.run_queues)
+            || server.server_must_pick(&self.shared.run_queues)
             || !self.record().choice.choose()
         {
             return None;
@@ -103,8 +103,10 @@ impl WorkerThread {
             return None;
         }
         match seat {
-            seat::RESUMED => self.shared.run_queues.servers[server.index()].take_in_resumed(1),
-            _ => server.take_in_idle(1),
+            seat::RESUMED => {
+                self.shared.run_queues.servers[server.index()].count_resumed_out_of_inbox(1)
+            }
+            _ => server.count_idle_out_of_inbox(1),
         }
         Some(worker)
     }
@@ -116,12 +118,16 @@ impl WorkerThread {
         let server = self.server();
         let run_queues = &self.shared.run_queues;
         let waiting = &run_queues.servers[server.index()];
-        let tasks = run_queues.reachable(server.index(), &self.shared.sleep);
-        let resumed = waiting.has_resumed() && !(tasks && waiting.is_tasks_turn());
-        if resumed || !tasks || server.needs_server(run_queues) || !self.record().choice.choose() {
+        let tasks = run_queues.has_task_for(server.index(), &self.shared.idle_servers);
+        let resumed = waiting.has_resumed() && !(tasks && waiting.is_task_due());
+        if resumed
+            || !tasks
+            || server.server_must_pick(run_queues)
+            || !self.record().choice.choose()
+        {
             let next = self.resumed();
             if next.is_some() {
-                waiting.count_handover();
+                waiting.count_handoff();
             }
             self.disarm();
             return next;
@@ -191,7 +197,7 @@ impl WorkerThread {
             }
         } else {
             let server = &self.shared.servers[worker.server()];
-            server.expect_idle();
+            server.count_idle_into_inbox();
             server.inbox().push(&self.shared.arena, worker.index());
             self.shared.look_at_inbox(server);
         }
@@ -202,7 +208,7 @@ impl WorkerThread {
     fn push_resumed(&self, server: &Server) {
         let record = self.record();
         record.set_seat(seat::RESUMED);
-        self.shared.run_queues.servers[server.index()].expect_resumed();
+        self.shared.run_queues.servers[server.index()].count_resumed_into_inbox();
         server.inbox().push(&self.shared.arena, record.index());
     }
 }
@@ -234,7 +240,7 @@ impl Resume for Shared {
         // It sleeps, and is the caller's: nobody moves it.
         let server = &self.servers[worker.server()];
         worker.set_seat(seat::RESUMED);
-        self.run_queues.servers[server.index()].expect_resumed();
+        self.run_queues.servers[server.index()].count_resumed_into_inbox();
         server.inbox().push(&self.arena, index);
         self.look_at_inbox(server);
     }
