@@ -10,6 +10,7 @@ mod idle;
 mod inbox;
 mod life;
 mod phase;
+mod policy;
 mod refs;
 mod run_queue;
 mod server;
@@ -37,9 +38,9 @@ use umcg_sys::Provider;
 
 use self::at_stop::AtStop;
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::IdleServers, life::Life, refs::Refs,
-    run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner, stock::TaskRef,
-    worker::Worker,
+    arena::Arena, counters::OutsideCounts, idle::IdleServers, life::Life, policy::PlaceTask,
+    refs::Refs, run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner,
+    stock::TaskRef, worker::Worker,
 };
 pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
 use crate::{
@@ -193,26 +194,21 @@ impl Shared {
                 worker.record().counts().count_spawn();
             }
             let own = &self.run_queues.servers[server.index()];
-            // The first task that a worker spawns is treated as one that it wakes: it is run
-            // here as soon as the worker waits for it, mostly, and to wake another CPU for it
-            // costs this one 15 us. The second is for another CPU. Only where the provider
-            // watches: nobody else would see that its spawner goes on computing.
-            let next = match origin {
-                Origin::Wake => true,
-                Origin::Spawn => self.watched && own.lifo.is_empty() && own.queue.is_empty(),
-                Origin::Fork | Origin::Yield => false,
-            };
-            if next {
-                if let Some(previous) = own.lifo.put(task) {
-                    own.queue.push(previous);
-                    return Announce::ToAll(server.index());
+            let nothing_queued = || own.lifo.is_empty() && own.queue.is_empty();
+            let left_to_own = match policy::place_task(origin, self.watched, nothing_queued) {
+                PlaceTask::LifoSlot => match own.lifo.put(task) {
+                    Some(previous) => {
+                        own.queue.push(previous);
+                        false
+                    }
+                    None => true,
+                },
+                PlaceTask::Queue { left_to_own } => {
+                    own.queue.push(task);
+                    left_to_own
                 }
-                return Announce::ToOwn(server.index());
-            }
-            // The worker that polls a task which yields comes back for it at once.
-            let alone = origin == Origin::Yield && own.lifo.is_empty() && own.queue.is_empty();
-            own.queue.push(task);
-            if alone {
+            };
+            if left_to_own {
                 Announce::ToOwn(server.index())
             } else {
                 Announce::ToAll(server.index())

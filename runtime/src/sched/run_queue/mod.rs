@@ -14,7 +14,11 @@ use self::{
     lifo_slot::LifoSlot,
     queue::{Batch, InjectorQueue, ServerQueue},
 };
-use super::{clock::now_ns, idle::IdleServers};
+use super::{
+    clock::now_ns,
+    idle::IdleServers,
+    policy::{self, BATCH, TakeFrom},
+};
 use crate::{
     sync::{
         AtomicU32,
@@ -22,33 +26,6 @@ use crate::{
     },
     task::Runnable,
 };
-
-/// Each so many takes the injector comes first, so that a server that always finds its own
-/// queue filled does not starve the outside. A prime, as in Go and tokio, so that it does not
-/// fall into step with a periodic workload.
-const INJECTOR_INTERVAL: u32 = 61;
-
-/// It comes first, too, when it has waited for so long at this server: 61 takes of tasks that
-/// compute for 100 ms each would be 6 s.
-const INJECTOR_PATIENCE_NS: u64 = 1_000_000;
-
-/// When its turn comes, so many of the injector's tasks move to the server's own queue, or its
-/// share of them if that is less. One at a time would let a few tasks that keep yielding hold up
-/// the outside for 61 of their turns each.
-const INJECTOR_BATCH: usize = 128;
-
-/// Who fetches a task from the injector or from another server brings so many along, or a share of
-/// those that are there: one at a time each would cost a transfer of the queue's cache lines from
-/// another CPU (tokio and Go steal half).
-const BATCH: usize = 32;
-
-/// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
-/// each other must not starve the queue.
-const MAX_LIFO_IN_A_ROW: u32 = 3;
-
-/// Workers that wake each other hand the slot on directly, past the queues, at most so many times
-/// in a row.
-const MAX_HANDOFFS_IN_A_ROW: u32 = 8;
 
 /// What a server has to run.
 #[derive(Debug)]
@@ -97,7 +74,7 @@ impl ServerQueues {
     /// Workers that wake each other have kept the slot to themselves for long enough: a task is
     /// next, if there is one.
     pub(in crate::sched) fn is_task_due(&self) -> bool {
-        self.handoffs.load(Relaxed) >= MAX_HANDOFFS_IN_A_ROW
+        policy::task_is_due(self.handoffs.load(Relaxed))
     }
 
     /// A worker that was resumed is about to come into the inbox.
@@ -250,61 +227,82 @@ impl RunQueues {
         if own.handoffs.load(Relaxed) != 0 {
             own.handoffs.store(0, Relaxed);
         }
-        if !self.injector.is_empty() && self.is_injector_due(own, history) {
-            if let Some(task) = self.injector.pop() {
-                self.move_injector_share(own);
-                return Some((task, Source::Injector));
-            }
-        }
-        if history.lifo_in_a_row < MAX_LIFO_IN_A_ROW {
-            if let Some(task) = own.take_lifo() {
-                history.lifo_in_a_row += 1;
-                return Some((task, Source::Own));
-            }
-        }
-        history.lifo_in_a_row = 0;
-        if let Some(task) = own.queue.pop().or_else(|| own.take_lifo()) {
-            return Some((task, Source::Own));
-        }
-        let count = self.servers.len();
-        let (own, batch) = (&own.queue, &history.batch);
-        if let Some(task) = self.injector.pop_share(own, count, BATCH, batch) {
-            return Some((task, Source::Injector));
-        }
-        (1..count)
-            .map(|step| (server + step) % count)
-            .find_map(|other| {
-                let theirs = &self.servers[other].queue;
-                theirs.pop_share(own, 2, BATCH, batch).or_else(|| {
-                    self.lifo_is_open(other, server, idle_servers)
-                        .then(|| self.servers[other].take_lifo())
-                        .flatten()
-                })
-            })
-            .map(|task| (task, Source::Stolen))
+        let injector_is_due = !self.injector.is_empty() && self.is_injector_due(own, history);
+        let order = policy::take_order(injector_is_due, policy::lifo_is_due(history.lifo_in_a_row));
+        order
+            .iter()
+            .find_map(|from| self.take_from(*from, server, idle_servers, history))
     }
 
-    /// Whether the injector comes before the server's own tasks. Reads the clock, so only to be
-    /// asked when something is there.
+    /// A task from one place, if there is one.
+    #[inline(always)]
+    fn take_from(
+        &self,
+        from: TakeFrom,
+        server: usize,
+        idle_servers: &IdleServers,
+        history: &mut TakeHistory,
+    ) -> Option<(Runnable, Source)> {
+        let own = &self.servers[server];
+        let servers = self.servers.len();
+        match from {
+            TakeFrom::InjectorTurn => {
+                let task = self.injector.pop()?;
+                self.move_injector_share(own);
+                Some((task, Source::Injector))
+            }
+            TakeFrom::LifoTurn => {
+                let task = own.take_lifo()?;
+                history.lifo_in_a_row += 1;
+                Some((task, Source::Own))
+            }
+            TakeFrom::Queue => {
+                history.lifo_in_a_row = 0;
+                Some((own.queue.pop()?, Source::Own))
+            }
+            TakeFrom::LifoLeft => Some((own.take_lifo()?, Source::Own)),
+            TakeFrom::InjectorShare => {
+                let task = self
+                    .injector
+                    .pop_share(&own.queue, servers, BATCH, &history.batch)?;
+                Some((task, Source::Injector))
+            }
+            TakeFrom::Others => (1..servers)
+                .map(|step| (server + step) % servers)
+                .find_map(|other| {
+                    let theirs = &self.servers[other].queue;
+                    theirs
+                        .pop_share(&own.queue, 2, BATCH, &history.batch)
+                        .or_else(|| {
+                            self.lifo_is_open(other, server, idle_servers)
+                                .then(|| self.servers[other].take_lifo())
+                                .flatten()
+                        })
+                })
+                .map(|task| (task, Source::Stolen)),
+        }
+    }
+
+    /// Whether the injector comes before the server's own tasks. It reads the clock, so it is only
+    /// called while the injector has a task.
     fn is_injector_due(&self, own: &ServerQueues, history: &TakeHistory) -> bool {
         let now = now_ns();
-        let due = history.takes % INJECTOR_INTERVAL == 0
-            || now.saturating_sub(own.injector_served.load(Relaxed)) >= INJECTOR_PATIENCE_NS;
+        let waited_ns = now.saturating_sub(own.injector_served.load(Relaxed));
+        let due = policy::injector_is_due(history.takes, waited_ns);
         if due {
             own.injector_served.store(now, Relaxed);
         }
         due
     }
 
-    /// Moves a server's share of the injector's tasks to the back of its own queue, where they
-    /// take turns with those that are there, and other servers find them as well.
+    /// Moves a server's share of the injector's tasks to the back of its run queue. There they take
+    /// turns with the tasks of that queue, and other servers find them as well.
     fn move_injector_share(&self, own: &ServerQueues) {
         if own.queue.is_empty() {
-            // They will be taken one by one, by whoever is first.
+            // Nothing would take turns with them: whichever server is first takes each of them.
             return;
         }
-        let share = (self.injector.len() / self.servers.len()).min(INJECTOR_BATCH);
-        for _ in 0..share {
+        for _ in 0..policy::injector_share(self.injector.len(), self.servers.len()) {
             let Some(task) = self.injector.pop() else {
                 return;
             };
@@ -312,14 +310,13 @@ impl RunQueues {
         }
     }
 
-    /// Another server's LIFO slot is left to that server while it is awake or has a worker in its
-    /// slot: its worker wants the task next, and stealing it cost tokio's users more than it gained
-    /// (tokio#8065). A server that sleeps without running anything does not come for it; one
-    /// whose worker goes on computing comes too late.
+    /// Whether a worker of `server` may take the task in the LIFO slot of `owner`.
     fn lifo_is_open(&self, owner: usize, server: usize, idle_servers: &IdleServers) -> bool {
-        owner == server
-            || !idle_servers.is_awake(owner)
-            || self.servers[owner].lifo_overdue.load(SeqCst)
+        policy::lifo_is_open(
+            owner == server,
+            || idle_servers.is_awake(owner),
+            || self.servers[owner].lifo_overdue.load(SeqCst),
+        )
     }
 
     /// The provider says that this server's work has not moved on since it last said so, as far

@@ -1,6 +1,8 @@
 //! A server's record: what others may see and do of it. Its loop is in `serve`.
 
+mod pick;
 pub(in crate::sched) mod run;
+mod surplus;
 
 use std::{
     fmt,

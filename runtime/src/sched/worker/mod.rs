@@ -16,7 +16,6 @@ use std::{
         },
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
 use umcg_sys::{Error, Register, UmcgTask, state};
@@ -26,6 +25,7 @@ use super::{
     Shared,
     clock::now_ns,
     counters::WorkerCounts,
+    policy,
     run_queue::{Source, TakeHistory},
     server::Server,
     stock::Stock,
@@ -38,11 +38,6 @@ use crate::{
     task::Runnable,
     wait::Parker,
 };
-
-/// With somebody waiting, a worker hands over after so many tasks (B1) ...
-const TASKS_A_TURN: u32 = 8;
-/// ... or after so long.
-const TURN: Duration = Duration::from_micros(100);
 
 /// Where a worker is, as far as the runtime put it there. What its thread does is in the state
 /// of its task.
@@ -437,7 +432,7 @@ impl WorkerThread {
             let server = self.server();
             if server.is_slot_wanted(&shared.run_queues) {
                 let (since, ran) = turn.get_or_insert_with(|| (now_ns(), 0));
-                if *ran >= TASKS_A_TURN || now_ns() - *since >= TURN.as_nanos() as u64 {
+                if policy::turn_is_over(*ran, || now_ns() - *since) {
                     turn = None;
                     if !self.rest() {
                         return;
