@@ -17,7 +17,7 @@ use self::{
 use super::{
     clock::now_ns,
     idle::IdleServers,
-    policy::{self, BATCH, TakeFrom},
+    policy::{self, BATCH},
 };
 use crate::{
     sync::{
@@ -228,59 +228,14 @@ impl RunQueues {
             own.handoffs.store(0, Relaxed);
         }
         let injector_is_due = !self.injector.is_empty() && self.is_injector_due(own, history);
-        let order = policy::take_order(injector_is_due, policy::lifo_is_due(history.lifo_in_a_row));
-        order
-            .iter()
-            .find_map(|from| self.take_from(*from, server, idle_servers, history))
-    }
-
-    /// A task from one place, if there is one.
-    #[inline(always)]
-    fn take_from(
-        &self,
-        from: TakeFrom,
-        server: usize,
-        idle_servers: &IdleServers,
-        history: &mut TakeHistory,
-    ) -> Option<(Runnable, Source)> {
-        let own = &self.servers[server];
-        let servers = self.servers.len();
-        match from {
-            TakeFrom::InjectorTurn => {
-                let task = self.injector.pop()?;
-                self.move_injector_share(own);
-                Some((task, Source::Injector))
-            }
-            TakeFrom::LifoTurn => {
-                let task = own.take_lifo()?;
-                history.lifo_in_a_row += 1;
-                Some((task, Source::Own))
-            }
-            TakeFrom::Queue => {
-                history.lifo_in_a_row = 0;
-                Some((own.queue.pop()?, Source::Own))
-            }
-            TakeFrom::LifoLeft => Some((own.take_lifo()?, Source::Own)),
-            TakeFrom::InjectorShare => {
-                let task = self
-                    .injector
-                    .pop_share(&own.queue, servers, BATCH, &history.batch)?;
-                Some((task, Source::Injector))
-            }
-            TakeFrom::Others => (1..servers)
-                .map(|step| (server + step) % servers)
-                .find_map(|other| {
-                    let theirs = &self.servers[other].queue;
-                    theirs
-                        .pop_share(&own.queue, 2, BATCH, &history.batch)
-                        .or_else(|| {
-                            self.lifo_is_open(other, server, idle_servers)
-                                .then(|| self.servers[other].take_lifo())
-                                .flatten()
-                        })
-                })
-                .map(|task| (task, Source::Stolen)),
-        }
+        let lifo_is_due = policy::lifo_is_due(history.lifo_in_a_row);
+        let mut places = PlacesOf {
+            queues: self,
+            server,
+            idle_servers,
+            history,
+        };
+        policy::take(&mut places, injector_is_due, lifo_is_due)
     }
 
     /// Whether the injector comes before the server's own tasks. It reads the clock, so it is only
@@ -380,5 +335,80 @@ impl RunQueues {
             own.queue.len() + usize::from(!own.lifo.is_empty()),
             own.workers.load(Relaxed) as usize,
         )
+    }
+}
+
+/// Where a worker of one server finds tasks.
+struct PlacesOf<'a> {
+    queues: &'a RunQueues,
+    /// The worker's server.
+    server: usize,
+    idle_servers: &'a IdleServers,
+    /// The worker's.
+    history: &'a mut TakeHistory,
+}
+
+impl PlacesOf<'_> {
+    fn own(&self) -> &ServerQueues {
+        &self.queues.servers[self.server]
+    }
+}
+
+impl policy::Places for PlacesOf<'_> {
+    type Task = (Runnable, Source);
+
+    #[inline]
+    fn injector_in_turn(&mut self) -> Option<Self::Task> {
+        let task = self.queues.injector.pop()?;
+        self.queues.move_injector_share(self.own());
+        Some((task, Source::Injector))
+    }
+
+    #[inline]
+    fn lifo_in_turn(&mut self) -> Option<Self::Task> {
+        let task = self.own().take_lifo()?;
+        self.history.lifo_in_a_row += 1;
+        Some((task, Source::Own))
+    }
+
+    #[inline]
+    fn queue(&mut self) -> Option<Self::Task> {
+        self.history.lifo_in_a_row = 0;
+        Some((self.own().queue.pop()?, Source::Own))
+    }
+
+    #[inline]
+    fn lifo(&mut self) -> Option<Self::Task> {
+        Some((self.own().take_lifo()?, Source::Own))
+    }
+
+    #[inline]
+    fn injector(&mut self) -> Option<Self::Task> {
+        let (own, servers) = (&self.own().queue, self.queues.servers.len());
+        let task = self
+            .queues
+            .injector
+            .pop_share(own, servers, BATCH, &self.history.batch)?;
+        Some((task, Source::Injector))
+    }
+
+    #[inline]
+    fn others(&mut self) -> Option<Self::Task> {
+        let count = self.queues.servers.len();
+        (1..count)
+            .map(|step| (self.server + step) % count)
+            .find_map(|other| {
+                let theirs = &self.queues.servers[other];
+                theirs
+                    .queue
+                    .pop_share(&self.own().queue, 2, BATCH, &self.history.batch)
+                    .or_else(|| {
+                        self.queues
+                            .lifo_is_open(other, self.server, self.idle_servers)
+                            .then(|| theirs.take_lifo())
+                            .flatten()
+                    })
+            })
+            .map(|task| (task, Source::Stolen))
     }
 }
