@@ -7,8 +7,7 @@ mod config;
 mod counters;
 mod idle;
 mod inbox;
-mod life;
-mod phase;
+mod lifecycle;
 mod policy;
 mod refs;
 mod run_queue;
@@ -33,9 +32,9 @@ use std::{
 use umcg_sys::Provider;
 
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::IdleServers, life::Life, policy::PlaceTask, refs::Refs,
-    run_queue::RunQueues, server::Server, shutdown::JobQueues, signals::SignalMask,
-    spawner::Spawner, stock::TaskRef, worker::Worker,
+    arena::Arena, counters::OutsideCounts, idle::IdleServers, lifecycle::Lifecycle,
+    policy::PlaceTask, refs::Refs, run_queue::RunQueues, server::Server, shutdown::JobQueues,
+    signals::SignalMask, spawner::Spawner, stock::TaskRef, worker::Worker,
 };
 pub(crate) use self::{
     config::Config, shutdown::JobQueue, start::Threads, worker::with_own_handle,
@@ -64,7 +63,7 @@ pub(crate) struct Shared {
     idle_servers: Arc<IdleServers>,
     arena: Arena,
     spawner: Spawner,
-    life: Life,
+    lifecycle: Lifecycle,
     owned: OwnedTasks,
     /// Those that tasks hold to this.
     refs: Refs,
@@ -88,7 +87,7 @@ impl Shared {
             idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
             spawner: Spawner::new(config.max_workers),
-            life: Life::new(),
+            lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
             refs: Refs::new(),
             job_queues: JobQueues::new(),
@@ -100,7 +99,7 @@ impl Shared {
 
     /// Whether the runtime takes no more tasks.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.life.phase.is_stopping()
+        self.lifecycle.is_stopping()
     }
 
     /// Why this runtime takes no task just now, for `try_spawn`.
@@ -260,7 +259,7 @@ impl Schedule for Shared {
 
     fn schedule(&self, task: Runnable, origin: Origin) {
         let new = matches!(origin, Origin::Spawn | Origin::Fork);
-        if new && self.life.phase.is_stopping() {
+        if new && self.lifecycle.is_stopping() {
             self.tasks.count_spawn();
             self.cancel(task);
             return;
@@ -270,7 +269,7 @@ impl Schedule for Shared {
         // the task, or we see the phase. And with the fences of whoever is about to sleep: servers
         // (`IdleServers::enter_idle`) and the provider's watcher.
         fence(SeqCst);
-        if self.life.phase.is_stopping() {
+        if self.lifecycle.is_stopping() {
             self.cancel_late_push(origin);
         } else {
             self.announce(what);

@@ -7,9 +7,9 @@
 
 mod idle;
 mod inbox;
+mod lifecycle;
 #[cfg(test)]
 mod models;
-mod phase;
 mod refs;
 mod run_queue {
     pub(super) mod lifo_slot;

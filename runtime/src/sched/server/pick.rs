@@ -12,7 +12,7 @@ impl ServerThread<'_> {
     /// The worker that runs next, by index, and where it came from. The slot is the server's, and
     /// the caller owns the worker.
     pub(super) fn pick(&mut self) -> Option<(u32, PickFrom)> {
-        let stopping = self.shared.life.phase.is_stopping();
+        let stopping = self.shared.lifecycle.is_stopping();
         let tasks = self.has_tasks();
         {
             let mut lists = self.me.lists();

@@ -90,7 +90,7 @@ pub(in crate::sched) fn main(
         }
     }
     guard.disarm();
-    shared.life.thread_goes();
+    shared.lifecycle.remove_thread();
 }
 
 /// The provider's watcher has seen that work of server `index` is overdue: it has waited for a
@@ -121,14 +121,14 @@ impl ServerThread<'_> {
         loop {
             self.drain();
             // Not before the drain: a wake-up is lost on a server that has not begun to drain.
-            if self.shared.life.phase.is_abandoned() {
+            if self.shared.lifecycle.is_abandoned() {
                 break;
             }
             if let Some(holder) = self.shared.provider.current(self.me.tid()) {
                 self.sleep_behind(holder);
             } else if let Some((worker, from)) = self.pick() {
                 self.dispatch(self.shared.arena.get(worker), from);
-            } else if self.shared.life.phase.is_stopping() && self.me.population() == 0 {
+            } else if self.shared.lifecycle.is_stopping() && self.me.population() == 0 {
                 break;
             } else if self.has_tasks() {
                 self.starve();
@@ -154,7 +154,7 @@ impl ServerThread<'_> {
         let blocked = me.task().take(List::Blocked);
         // The state RUNNABLE comes before the look at the inbox; pairs with the fence in
         // `look_at_inbox`. It also comes before the looks at the phase and the number of workers;
-        // pairs with the fences in `Phase::stop` and `lose_worker`.
+        // pairs with the fences in `Lifecycle::stop` and `lose_worker`.
         fence(SeqCst);
 
         let mut lists = me.lists();
@@ -221,7 +221,7 @@ impl ServerThread<'_> {
 
     /// Whether a worker of this server would find a task.
     pub(super) fn has_tasks(&self) -> bool {
-        !self.shared.life.phase.is_stopping()
+        !self.shared.lifecycle.is_stopping()
             && self
                 .shared
                 .run_queues
