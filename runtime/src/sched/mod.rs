@@ -9,7 +9,6 @@ mod idle;
 mod inbox;
 mod lifecycle;
 mod policy;
-mod refs;
 mod run_queue;
 mod server;
 mod shutdown;
@@ -17,7 +16,7 @@ mod signals;
 mod snapshot;
 mod spawner;
 mod start;
-mod stock;
+mod task_ref;
 mod worker;
 mod worker_list;
 
@@ -32,12 +31,21 @@ use std::{
 use umcg_sys::Provider;
 
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::IdleServers, lifecycle::Lifecycle,
-    policy::PlaceTask, refs::Refs, run_queue::RunQueues, server::Server, shutdown::JobQueues,
-    signals::SignalMask, spawner::Spawner, stock::TaskRef, worker::Worker,
+    arena::Arena,
+    counters::OutsideCounts,
+    idle::IdleServers,
+    lifecycle::Lifecycle,
+    policy::PlaceTask,
+    run_queue::RunQueues,
+    server::Server,
+    shutdown::JobQueues,
+    signals::SignalMask,
+    spawner::Spawner,
+    task_ref::{TaskRef, count::RefCount},
+    worker::{Worker, WorkerState},
 };
 pub(crate) use self::{
-    config::Config, shutdown::JobQueue, start::Threads, worker::with_own_handle,
+    config::Config, shutdown::JobQueue, start::Threads, worker::current::with_own_handle,
 };
 use crate::{
     context,
@@ -65,8 +73,8 @@ pub(crate) struct Shared {
     spawner: Spawner,
     lifecycle: Lifecycle,
     owned: OwnedTasks,
-    /// Those that tasks hold to this.
-    refs: Refs,
+    /// Counts the references of tasks to this.
+    task_refs: RefCount,
     job_queues: JobQueues,
     tasks: OutsideCounts,
     /// This, for those that have it by a task's reference.
@@ -89,7 +97,7 @@ impl Shared {
             spawner: Spawner::new(config.max_workers),
             lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
-            refs: Refs::new(),
+            task_refs: RefCount::new(),
             job_queues: JobQueues::new(),
             tasks: OutsideCounts::default(),
             this,
@@ -119,7 +127,7 @@ impl Shared {
 
     /// Whether the calling thread is a worker's of this runtime, hooks included.
     pub(crate) fn is_current(&self) -> bool {
-        worker::is_thread_of(self)
+        worker::current::is_thread_of(self)
     }
 
     /// The first step of a thread that runs no code of the user's: no signal is handled on it,
@@ -171,13 +179,13 @@ impl Shared {
     fn worker_by_tid(&self, tid: u32) -> Option<&Worker> {
         self.arena
             .iter()
-            .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
+            .find(|worker| worker.task().tid() == tid && worker.state() != WorkerState::Free)
     }
 
     /// Puts a task where it belongs.
     fn enqueue(&self, task: Runnable, origin: Origin) -> Announce {
         let mut task = Some(task);
-        let on_worker = worker::with_current(self, |worker| {
+        let on_worker = worker::current::with_worker(self, |worker| {
             let task = task.take().expect("called once");
             let server = worker.server();
             if matches!(origin, Origin::Spawn | Origin::Fork) {
@@ -277,7 +285,9 @@ impl Schedule for Shared {
     }
 
     fn finished(&self) {
-        if worker::with_current(self, |worker| worker.record().counts().count_finish()).is_none() {
+        let on_worker =
+            worker::current::with_worker(self, |worker| worker.record().counts().count_finish());
+        if on_worker.is_none() {
             self.tasks.count_finish();
         }
     }

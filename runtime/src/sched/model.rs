@@ -10,7 +10,6 @@ mod inbox;
 mod lifecycle;
 #[cfg(test)]
 mod models;
-mod refs;
 mod run_queue {
     pub(super) mod lifo_slot;
 }
@@ -18,7 +17,10 @@ mod spawner {
     pub(super) mod limit;
     pub(super) mod request;
 }
+mod task_ref {
+    pub(super) mod count;
+}
 mod worker {
-    mod handoff;
+    pub(super) mod handoff;
 }
 mod worker_list;

@@ -3,11 +3,14 @@
 //!
 //! `ci/model.sh` runs them. The README of the directory above, section 8, says what they do not notice.
 
+mod handoff;
 mod idle;
 mod inbox;
+mod lifecycle;
 mod lifo_slot;
 mod limit;
 mod request;
+mod task_ref;
 
 use loom::{sync::Arc, thread::JoinHandle};
 

@@ -21,7 +21,7 @@ use crate::sched::{
     idle::{IdleServers, OwedAnswer},
     policy::{self, PickFrom, PickTurns, Slice, SliceStep, YieldRounds},
     run_queue::RunQueues,
-    worker::{Worker, seat},
+    worker::{Worker, WorkerState},
     worker_list::Lifo,
 };
 
@@ -153,7 +153,7 @@ impl ServerThread<'_> {
         let runnable = me.task().take(List::Runnable);
         let blocked = me.task().take(List::Blocked);
         // The state RUNNABLE comes before the look at the inbox; pairs with the fence in
-        // `look_at_inbox`. It also comes before the looks at the phase and the number of workers;
+        // `notify_inbox`. It also comes before the looks at the phase and the number of workers;
         // pairs with the fences in `Lifecycle::stop` and `lose_worker`.
         fence(SeqCst);
 
@@ -168,8 +168,8 @@ impl ServerThread<'_> {
             // worker to another server.
             if worker.server() == me.index() {
                 worker
-                    .choice
-                    .while_armed(|| self.take_back(worker, &mut lists.idle));
+                    .next_tid_owner
+                    .while_server_owns(|| self.take_back(worker, &mut lists.idle));
             }
         }
         let mut unblocked = Lifo::new();
@@ -185,13 +185,13 @@ impl ServerThread<'_> {
         let (mut resumed, mut yielded, mut idle) = (Lifo::new(), Lifo::new(), Lifo::new());
         let mut inbox = me.inbox().take();
         while let Some(index) = inbox.pop(&shared.arena) {
-            match shared.arena.get(index).seat() {
-                seat::RESUMED => resumed.push(&shared.arena, index),
-                seat::YIELDED => yielded.push(&shared.arena, index),
-                seat => {
+            match shared.arena.get(index).state() {
+                WorkerState::Resumed => resumed.push(&shared.arena, index),
+                WorkerState::Yielded => yielded.push(&shared.arena, index),
+                state => {
                     debug_assert_eq!(
-                        seat,
-                        seat::IDLE,
+                        state,
+                        WorkerState::Idle,
                         "in the inbox: {:?}",
                         shared.arena.get(index)
                     );
@@ -311,8 +311,8 @@ impl ServerThread<'_> {
             let mut lists = self.me.lists();
             if worker.server() == self.me.index() {
                 worker
-                    .choice
-                    .while_armed(|| self.take_back(worker, &mut lists.idle));
+                    .next_tid_owner
+                    .while_server_owns(|| self.take_back(worker, &mut lists.idle));
             }
             self.me.store_lengths(&lists, &shared.run_queues);
         }

@@ -22,7 +22,7 @@ use std::{
 
 use self::limit::{Place, WorkerLimit};
 pub(in crate::sched) use self::request::WorkerRequest;
-use super::{Shared, server::Server, worker};
+use super::{Shared, server::Server, worker, worker::WorkerState};
 use crate::{events, panic::AbortIfPanic, wait::Parker};
 
 /// A thread that could not be made is tried again after this, doubling ...
@@ -172,7 +172,7 @@ impl Shared {
         let builder = std::thread::Builder::new()
             .name(format!("{}-w{index}", self.config.thread_name))
             .stack_size(self.config.stack_size);
-        match builder.spawn(move || worker::main(shared, index)) {
+        match builder.spawn(move || worker::run::main(shared, index)) {
             Ok(thread) => {
                 record.set_thread(thread);
                 events::worker_started(index, server.index(), total);
@@ -181,7 +181,7 @@ impl Shared {
             Err(error) => {
                 server.worker_started();
                 self.lose_worker(server);
-                record.set_seat(worker::seat::FREE);
+                record.set_state(WorkerState::Free);
                 self.arena.put(index);
                 self.spawner.release();
                 self.lifecycle.remove_thread();
@@ -197,7 +197,7 @@ impl Shared {
         self.begin_thread();
         // A destructor that this thread calls in the end may drop the `Runtime`, which does not
         // wait for its own threads.
-        worker::become_thread_of(self);
+        worker::current::join_runtime(self);
         let mut retry = FIRST_RETRY;
         while !self.lifecycle.is_stopping() {
             let failed =
