@@ -5,14 +5,17 @@
 //! decision has to remember from one call to the next is in a small struct that its caller keeps.
 //! So each decision is tested in this file by a table.
 //!
-//! | decision | here | carried out by |
-//! |---|---|---|
-//! | which worker gets a free slot | [`PickTurns`], [`YieldRounds`], [`steal_order`], [`may_steal_waiting`] | `server/pick.rs` |
-//! | which task a worker runs next | [`take`], [`injector_is_due`], [`lifo_is_due`], [`lifo_is_open`], [`injector_share`] | `run_queue/mod.rs` |
-//! | into which queue a task goes | [`place_task`] | `enqueue` in `mod.rs` |
-//! | when a worker gives way between two tasks | [`turn_is_over`] | `serve` in `worker/mod.rs` |
-//! | when a worker gives way to queued tasks as it hands its slot off | [`task_is_due`] | `worker/park.rs`, `server/pick.rs` |
-//! | when a server takes the slot from its worker | [`Slice`], [`needs_slice_deadline`], [`may_take_over`] | `server/run.rs` |
+//! - Which worker gets a free slot: [`PickTurns`], [`YieldRounds`], [`steal_order`] and
+//!   [`may_steal_waiting`], carried out by `server/pick.rs`.
+//! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
+//!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
+//! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
+//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by `serve` in
+//!   `worker/mod.rs`.
+//! - When a queued task comes before workers that hand the slot off to each other:
+//!   [`task_is_due`], carried out by `worker/park.rs` and `server/pick.rs`.
+//! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and
+//!   [`may_take_over`], carried out by `server/run.rs`.
 //!
 //! # Another policy
 //!

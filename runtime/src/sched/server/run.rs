@@ -1,7 +1,7 @@
 //! The loop of a server's thread: drain, pick, `wait`. It never runs user code.
 //!
-//! The steps and their order are those of the mail, as corrected by traces A2, A7, A9 and A13. This
-//! directory's README, sections 2 to 5, says why each step is where it is.
+//! The steps and their order are those of the mail, as corrected by traces A2, A7, A9 and A13. The
+//! README of the directory above, sections 2 to 5, says why each step is where it is.
 
 use std::sync::{
     Arc,
