@@ -285,19 +285,15 @@ pub(super) const fn lifo_is_due(in_a_row: u32) -> bool {
     in_a_row < MAX_LIFO_IN_A_ROW
 }
 
-/// Whether a worker may take the task in a LIFO slot. `own`: the slot is its own server's.
+/// Whether a worker may take the task in the LIFO slot of another server.
 ///
-/// The slot of another server is left to that server while it is awake or has a worker in its
-/// slot: that worker wants the task next, and stealing it cost tokio's users more than it gained
-/// (tokio#8065). A server that sleeps without running anything (not `owner_is_awake`) does not
-/// come for the task, and one whose worker goes on computing (`overdue`) comes too late.
+/// The slot is left to its own server while that server is awake or has a worker in its slot: that
+/// worker wants the task next, and stealing it cost tokio's users more than it gained (tokio#8065).
+/// A server that sleeps without running anything (not `owner_is_awake`) does not come for the task,
+/// and one whose worker goes on computing (`overdue`) comes too late.
 #[inline]
-pub(super) fn lifo_is_open(
-    own: bool,
-    owner_is_awake: impl FnOnce() -> bool,
-    overdue: impl FnOnce() -> bool,
-) -> bool {
-    own || !owner_is_awake() || overdue()
+pub(super) const fn lifo_is_open(owner_is_awake: bool, overdue: bool) -> bool {
+    !owner_is_awake || overdue
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -622,13 +618,13 @@ mod tests {
             assert_eq!(injector_share(len, servers), share);
         }
         assert_eq!([0, 2, 3, 4].map(lifo_is_due), [true, true, false, false]);
-        for (own, awake, overdue, open) in [
-            (true, true, false, true),
-            (false, true, false, false),
-            (false, false, false, true),
-            (false, true, true, true),
+        for (owner_is_awake, overdue, open) in [
+            (true, false, false),
+            (true, true, true),
+            (false, false, true),
+            (false, true, true),
         ] {
-            assert_eq!(lifo_is_open(own, || awake, || overdue), open);
+            assert_eq!(lifo_is_open(owner_is_awake, overdue), open);
         }
     }
 

@@ -96,6 +96,11 @@ impl ServerQueues {
         self.resumed.load(SeqCst) > 0
     }
 
+    /// Whether workers of other servers may take the task in the LIFO slot.
+    fn lifo_is_open(&self, owner_is_awake: bool) -> bool {
+        policy::lifo_is_open(owner_is_awake, self.lifo_overdue.load(SeqCst))
+    }
+
     /// Takes the task in the LIFO slot.
     fn take_lifo(&self) -> Option<Runnable> {
         let task = self.lifo.take()?;
@@ -182,7 +187,8 @@ impl RunQueues {
     pub(in crate::sched) fn has_task_for(&self, server: usize, idle_servers: &IdleServers) -> bool {
         self.any_queued()
             || self.servers.iter().enumerate().any(|(index, other)| {
-                !other.lifo.is_empty() && self.lifo_is_open(index, server, idle_servers)
+                !other.lifo.is_empty()
+                    && (index == server || other.lifo_is_open(idle_servers.is_awake(index)))
             })
     }
 
@@ -271,15 +277,6 @@ impl RunQueues {
             };
             own.queue.push(task);
         }
-    }
-
-    /// Whether a worker of `server` may take the task in the LIFO slot of `owner`.
-    fn lifo_is_open(&self, owner: usize, server: usize, idle_servers: &IdleServers) -> bool {
-        policy::lifo_is_open(
-            owner == server,
-            || idle_servers.is_awake(owner),
-            || self.servers[owner].lifo_overdue.load(SeqCst),
-        )
     }
 
     /// The provider says that work of this server is overdue. If the same task is in the LIFO slot
@@ -414,8 +411,8 @@ impl policy::Places for PlacesOf<'_> {
                     .queue
                     .pop_share(&self.own().queue, 2, BATCH, &self.history.batch)
                     .or_else(|| {
-                        self.queues
-                            .lifo_is_open(other, self.server, self.idle_servers)
+                        theirs
+                            .lifo_is_open(self.idle_servers.is_awake(other))
                             .then(|| theirs.take_lifo())
                             .flatten()
                     })
