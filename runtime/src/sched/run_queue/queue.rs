@@ -26,6 +26,7 @@ const KEPT: usize = 4096;
 /// It has no lock. That is safe here, because no server stops a thread outside the runtime in the
 /// middle of a push: see [`ServerQueue`].
 pub(in crate::sched) struct InjectorQueue<T> {
+    /// The queue itself.
     tasks: Injector<T>,
 }
 
@@ -104,12 +105,15 @@ impl<T> InjectorQueue<T> {
 /// ring. So tasks come out in the order in which they were pushed, except for a task whose pusher
 /// was stopped between its look at the list and its push into the ring.
 pub(in crate::sched) struct ServerQueue<T> {
+    /// The front of the queue, in fixed memory.
     ring: ArrayQueue<T>,
+    /// What did not fit into the ring.
     overflow: CachePadded<Overflow<T>>,
 }
 
 /// The list behind the ring of a [`ServerQueue`].
 struct Overflow<T> {
+    /// The list itself, the oldest task first.
     tasks: Mutex<VecDeque<T>>,
     /// The length of `tasks`, for those that do not hold the lock. Written under it.
     len: AtomicUsize,

@@ -52,8 +52,11 @@ pub(in crate::sched) struct Server {
     index: usize,
     /// Workers that gave the slot up, or were resumed, until the server takes them in.
     inbox: Inbox,
+    /// The workers that it owns.
     lists: Mutex<Lists>,
+    /// What its workers read with every task.
     words: CachePadded<Words>,
+    /// What this server and its workers count.
     pub(in crate::sched) counters: ServerCounts,
     /// What the provider had counted when the server unregistered; `None` before that.
     last_counters: Mutex<Option<ServerCounters>>,

@@ -27,7 +27,9 @@ use crate::sched::{
 
 /// A server's thread, from inside.
 pub(super) struct ServerThread<'a> {
+    /// What all threads of the runtime share.
     pub(super) shared: &'a Shared,
+    /// What other threads see of this server.
     pub(super) me: &'a Server,
     /// `Some`: this server was claimed and has not answered yet (README, section 3).
     owed: Option<OwedAnswer>,
