@@ -1,9 +1,10 @@
 //! Every decision that a scheduling policy takes, as functions of plain data.
 //!
 //! The policy decides; the rest of the scheduler carries the decision out. No function here
-//! touches a queue, a list or a thread, reads a clock, allocates or calls user code. What a
-//! decision has to remember from one call to the next is in a small struct that its caller keeps.
-//! So each decision is tested in this file by a table.
+//! touches a queue, a list or a thread, reads a clock, allocates or calls user code. ([`take`] only
+//! says in which order its caller's functions are tried.) What a decision has to remember from one
+//! call to the next is in a small struct that its caller keeps. So each decision is tested in this
+//! file by a table.
 //!
 //! - Which worker gets a free slot: [`PickTurns`], [`YieldRounds`], [`steal_order`] and
 //!   [`may_steal_waiting`], carried out by `server/pick.rs`.
@@ -20,8 +21,9 @@
 //! # Another policy
 //!
 //! A later `Policy` trait would replace this file. Such a policy gives each queued item, a task
-//! or a worker in the middle of one, a *rank*: an integer, smaller first. Whoever queues the item
-//! asks for its rank; servers only compare ranks. Its four functions would stand for these:
+//! or a worker in the middle of one, a *rank*: an integer, smaller first. The thread that queues
+//! the item asks for its rank, and servers only compare ranks. The four functions of the trait would
+//! replace these:
 //!
 //! | function | replaces |
 //! |---|---|
