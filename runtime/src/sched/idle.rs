@@ -2,8 +2,8 @@
 //!
 //! Whoever queues a task must know whether a server has to be woken for it, and must not pay for
 //! that when none has to be. The protocol has three parts, *idle*, *push* and *answer*. This
-//! directory's README, section 3, describes them and argues that no wake-up is lost; the names there
-//! are the names here. `models/idle.rs` checks them.
+//! directory's README, section 3, describes them and argues that no wake-up is lost; the names
+//! there are the names here. `models/idle.rs` checks them.
 
 use std::fmt;
 

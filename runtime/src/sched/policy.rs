@@ -1,24 +1,29 @@
 //! Every decision that a scheduling policy takes, as functions of plain data.
 //!
 //! The policy decides; the rest of the scheduler carries the decision out. No function here
-//! touches a queue, a list or a thread, reads a clock, allocates or calls user code. What a
-//! decision has to remember from one call to the next is in a small struct that its caller keeps.
-//! So each decision is tested in this file by a table.
+//! touches a queue, a list or a thread, reads a clock, allocates or calls user code. ([`take`] only
+//! says in which order its caller's functions are tried.) What a decision has to remember from one
+//! call to the next is in a small struct that its caller keeps. So each decision is tested in this
+//! file by a table.
 //!
-//! | decision | here | carried out by |
-//! |---|---|---|
-//! | which worker gets a free slot | [`PickTurns`], [`YieldRounds`], [`steal_order`], [`may_steal_waiting`] | `server/pick.rs` |
-//! | which task a worker runs next | [`take`], [`injector_is_due`], [`lifo_is_due`], [`lifo_is_open`], [`injector_share`] | `run_queue/mod.rs` |
-//! | into which queue a task goes | [`place_task`] | `enqueue` in `mod.rs` |
-//! | when a worker gives way between two tasks | [`turn_is_over`] | `serve` in `worker/mod.rs` |
-//! | when a worker gives way to queued tasks as it hands its slot off | [`task_is_due`] | `worker/park.rs`, `server/pick.rs` |
-//! | when a server takes the slot from its worker | [`Slice`], [`needs_slice_deadline`], [`may_take_over`] | `server/run.rs` |
+//! - Which worker gets a free slot: [`PickTurns`], [`YieldRounds`], [`steal_order`] and
+//!   [`may_steal_waiting`], carried out by `server/pick.rs`.
+//! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
+//!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
+//! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
+//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by `serve` in
+//!   `worker/mod.rs`.
+//! - When a queued task comes before workers that hand the slot off to each other:
+//!   [`task_is_due`], carried out by `worker/park.rs` and `server/pick.rs`.
+//! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and
+//!   [`may_take_over`], carried out by `server/run.rs`.
 //!
 //! # Another policy
 //!
 //! A later `Policy` trait would replace this file. Such a policy gives each queued item, a task
-//! or a worker in the middle of one, a *rank*: an integer, smaller first. Whoever queues the item
-//! asks for its rank; servers only compare ranks. Its four functions would stand for these:
+//! or a worker in the middle of one, a *rank*: an integer, smaller first. The thread that queues
+//! the item asks for its rank, and servers only compare ranks. The four functions of the trait would
+//! replace these:
 //!
 //! | function | replaces |
 //! |---|---|
@@ -282,19 +287,15 @@ pub(super) const fn lifo_is_due(in_a_row: u32) -> bool {
     in_a_row < MAX_LIFO_IN_A_ROW
 }
 
-/// Whether a worker may take the task in a LIFO slot. `own`: the slot is its own server's.
+/// Whether a worker may take the task in the LIFO slot of another server.
 ///
-/// The slot of another server is left to that server while it is awake or has a worker in its
-/// slot: that worker wants the task next, and stealing it cost tokio's users more than it gained
-/// (tokio#8065). A server that sleeps without running anything (not `owner_is_awake`) does not
-/// come for the task, and one whose worker goes on computing (`overdue`) comes too late.
+/// The slot is left to its own server while that server is awake or has a worker in its slot: that
+/// worker wants the task next, and stealing it cost tokio's users more than it gained (tokio#8065).
+/// A server that sleeps without running anything (not `owner_is_awake`) does not come for the task,
+/// and one whose worker goes on computing (`overdue`) comes too late.
 #[inline]
-pub(super) fn lifo_is_open(
-    own: bool,
-    owner_is_awake: impl FnOnce() -> bool,
-    overdue: impl FnOnce() -> bool,
-) -> bool {
-    own || !owner_is_awake() || overdue()
+pub(super) const fn lifo_is_open(owner_is_awake: bool, overdue: bool) -> bool {
+    !owner_is_awake || overdue
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -619,13 +620,13 @@ mod tests {
             assert_eq!(injector_share(len, servers), share);
         }
         assert_eq!([0, 2, 3, 4].map(lifo_is_due), [true, true, false, false]);
-        for (own, awake, overdue, open) in [
-            (true, true, false, true),
-            (false, true, false, false),
-            (false, false, false, true),
-            (false, true, true, true),
+        for (owner_is_awake, overdue, open) in [
+            (true, false, false),
+            (true, true, true),
+            (false, false, true),
+            (false, true, true),
         ] {
-            assert_eq!(lifo_is_open(own, || awake, || overdue), open);
+            assert_eq!(lifo_is_open(owner_is_awake, overdue), open);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Which worker gets a free slot: from the server's own lists, else from another server's.
 //!
-//! `policy.rs` decides; this file knows the lists. The caller owns the worker that is picked: it has
-//! been taken off its list under that list's lock (this directory's README, section 2).
+//! `policy.rs` decides; this file knows the lists. The server owns the worker that it has picked,
+//! because it took the worker off its list under that list's lock (the README of the directory
+//! above, section 2).
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,7 +1,7 @@
 //! The loop of a server's thread: drain, pick, `wait`. It never runs user code.
 //!
-//! The steps and their order are those of the mail, as corrected by traces A2, A7, A9 and A13. This
-//! directory's README, sections 2 to 5, says why each step is where it is.
+//! The steps and their order are those of the mail, as corrected by traces A2, A7, A9 and A13. The
+//! README of the directory above, sections 2 to 5, says why each step is where it is.
 
 use std::sync::{
     Arc,
@@ -27,7 +27,9 @@ use crate::sched::{
 
 /// A server's thread, from inside.
 pub(super) struct ServerThread<'a> {
+    /// What all threads of the runtime share.
     pub(super) shared: &'a Shared,
+    /// What other threads see of this server.
     pub(super) me: &'a Server,
     /// `Some`: this server was claimed and has not answered yet (README, section 3).
     owed: Option<OwedAnswer>,
