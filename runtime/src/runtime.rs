@@ -12,20 +12,34 @@ use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics,
 ///
 /// # Shutting down
 ///
-/// Three ways, all of which begin alike: no task is taken any more, and those that are queued
-/// or suspended are cancelled; their futures are dropped on the calling thread, on a worker, or, when
-/// a destructor waits meanwhile, on a thread that is made for the others.
-/// Tasks that run go on: a future to its next suspension point, where it is dropped, a closure
-/// to its end. The ways differ in what happens then.
+/// There are three ways to shut a runtime down. All of them begin alike: the runtime accepts no
+/// more tasks, and the tasks that are queued or suspended are cancelled. Their futures and closures
+/// are dropped on threads of the runtime, inside its context. Tasks that are running continue: a
+/// future until its next suspension point, where it is dropped, a closure until its end. The ways
+/// differ in what happens then.
 ///
-/// | | waits for running tasks | a task that is blocked for ever |
+/// | | waits for running tasks and for destructors | a task or a destructor that blocks forever |
 /// |---|---|---|
 /// | dropping the `Runtime` | until they are done | hangs the drop |
-/// | [`shutdown_timeout`](Self::shutdown_timeout) | so long at most | is left behind |
+/// | [`shutdown_timeout`](Self::shutdown_timeout) | until the timeout | is left behind |
 /// | [`shutdown_background`](Self::shutdown_background) | not at all | is left behind |
 ///
 /// A task that is left behind runs on in an ordinary thread, which ends with it. No thread is
-/// ever killed. Dropped on one of its own workers, a runtime does not wait for itself.
+/// ever killed. A runtime that is dropped on one of its own threads does not wait for itself.
+///
+/// # What a destructor may do
+///
+/// The destructor of a cancelled task, of a job of a [`ThreadPool`](crate::ThreadPool), or of a
+/// value that one of them captured, may use the runtime's context, spawn (the new task is cancelled
+/// at once), sleep, and join a task that has ended or been dropped already.
+///
+/// It must not wait for another task of the same runtime that has not ended: that task may be
+/// queued behind it, to be dropped after it on the same thread. Then the destructor waits forever,
+/// as does everything that joins a task behind it. Dropping the `Runtime` waits forever with it,
+/// and [`shutdown_timeout`](Self::shutdown_timeout) waits until its deadline;
+/// [`shutdown_background`](Self::shutdown_background) returns at once. Nothing else is affected:
+/// other runtimes go on, nothing is dropped twice, and no lock of the runtime is held while a
+/// destructor runs.
 ///
 /// # Fork
 ///
@@ -111,8 +125,10 @@ impl Runtime {
         self.handle.metrics()
     }
 
-    /// Shuts down, and waits at most `timeout` for running tasks. What is left then is left
-    /// behind, see [above](Self#shutting-down). On one of its own workers: does not wait.
+    /// Shuts down, and waits at most `timeout` for running tasks and for the destructors of
+    /// cancelled ones. What has not ended by then is left behind, see [above](Self#shutting-down);
+    /// see also [what a destructor may do](Self#what-a-destructor-may-do). Does not wait if it is
+    /// called on one of the runtime's own threads.
     ///
     /// # Examples
     ///
@@ -145,7 +161,8 @@ impl Runtime {
         });
     }
 
-    /// Shuts down and waits for nothing, see [above](Self#shutting-down).
+    /// Shuts down and waits for nothing, see [above](Self#shutting-down). Cancelled tasks may be
+    /// dropped after this returns.
     ///
     /// # Examples
     ///
@@ -181,8 +198,9 @@ impl Runtime {
 }
 
 impl Drop for Runtime {
-    /// Shuts down and waits for running tasks, for ever if one is blocked for ever; see
-    /// [above](Self#shutting-down).
+    /// Shuts down, and waits for running tasks and for the destructors of cancelled ones: forever
+    /// if one of them is blocked forever. See [shutting down](Self#shutting-down) and [what a
+    /// destructor may do](Self#what-a-destructor-may-do).
     fn drop(&mut self) {
         self.shut_down(|runtime| {
             let shared = runtime.handle.shared();

@@ -235,6 +235,56 @@ fn destructors_may_spawn_while_the_runtime_ends() {
     });
 }
 
+/// Notes, when it is dropped, which runtime and which task it finds itself in.
+struct ContextNote(mpsc::Sender<(Option<String>, Option<umcg::task::Id>)>);
+
+impl Drop for ContextNote {
+    fn drop(&mut self) {
+        let runtime = umcg::Handle::try_current().map(|handle| format!("{handle:?}"));
+        let _ = self.0.send((runtime, umcg::task::try_id()));
+    }
+}
+
+/// Whatever thread cancels a task: its destructors run inside of the runtime and of the task.
+#[test]
+fn destructors_of_cancelled_tasks_are_in_the_context_of_their_task() {
+    within(LIMIT, "the context of destructors", || {
+        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let handle = runtime.handle().clone();
+        let this = format!("{handle:?}");
+        let (notes, noted) = mpsc::channel();
+        let (future, closure, late) = (
+            ContextNote(notes.clone()),
+            ContextNote(notes.clone()),
+            ContextNote(notes),
+        );
+        let suspended = runtime.spawn(async move {
+            let _note = future;
+            pending::<()>().await;
+        });
+        eventually("it is suspended", || handle.metrics().suspended == 1);
+        let blocked = blocked_for_ever(&runtime);
+        let queued = runtime.spawn_blocking(move || drop(closure));
+        let mut expected = vec![suspended.id(), queued.id()];
+        let ending = std::thread::spawn(move || drop(runtime));
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let (runtime, task) = noted.recv().unwrap();
+            assert_eq!(runtime.as_ref(), Some(&this), "the context of a sweep");
+            seen.push(task.expect("a destructor is inside of its task"));
+        }
+        expected.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, expected);
+        drop(blocked);
+        ending.join().unwrap();
+        // One that comes too late is dropped here, where no runtime is entered.
+        let late = handle.spawn(async move { drop(late) });
+        assert_eq!(noted.recv().unwrap(), (Some(this), Some(late.id())));
+        assert!(umcg::Handle::try_current().is_none());
+    });
+}
+
 #[test]
 fn joins_of_cancelled_tasks_return_on_workers_too() {
     within(LIMIT, "join at the end", || {

@@ -36,12 +36,6 @@ pub(crate) trait WorkerHook {
     fn checkpoint(&self);
 }
 
-/// Whoever drops tasks on this thread.
-pub(crate) trait Helper {
-    /// One of their destructors is about to wait: has somebody else go on with the others.
-    fn help(&self);
-}
-
 struct Context {
     /// The runtime entered last. `None`: outside.
     handle: RefCell<Option<Handle>>,
@@ -51,8 +45,6 @@ struct Context {
     worker: Cell<Option<NonNull<dyn WorkerHook>>>,
     /// Inside a wait of the runtime's own: the hook was told already.
     waiting: Cell<bool>,
-    /// Who drops tasks further up this stack; null: nobody.
-    helping: Cell<*const Helping>,
     /// The task whose future is being polled or dropped on this thread; null: none.
     task: Cell<*const Meta>,
 }
@@ -64,7 +56,6 @@ thread_local! {
             depth: Cell::new(0),
             worker: Cell::new(None),
             waiting: Cell::new(false),
-            helping: Cell::new(ptr::null()),
             task: Cell::new(ptr::null()),
         }
     };
@@ -112,19 +103,23 @@ pub(crate) fn with_handle<R>(call: &str, f: impl FnOnce(&Handle) -> R) -> R {
     }
 }
 
-/// Makes `handle` the current runtime of this thread until the guard goes.
+/// Makes `handle` the current runtime of this thread until the guard is dropped. Does nothing while
+/// the thread's locals are being destroyed: a runtime may be dropped by one of their destructors.
 pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
-    CONTEXT.with(|context| {
-        let previous = context.handle.replace(Some(handle.clone()));
-        let depth = context.depth.get() + 1;
-        context.depth.set(depth);
-        EnterGuard {
-            previous,
-            depth,
-            lifetime: PhantomData,
-            not_send: PhantomData,
-        }
-    })
+    let (previous, depth) = CONTEXT
+        .try_with(|context| {
+            let previous = context.handle.replace(Some(handle.clone()));
+            let depth = context.depth.get() + 1;
+            context.depth.set(depth);
+            (previous, depth)
+        })
+        .unwrap_or_default();
+    EnterGuard {
+        previous,
+        depth,
+        lifetime: PhantomData,
+        not_send: PhantomData,
+    }
 }
 
 /// Leaves the runtime that [`Handle::enter`] entered, when dropped.
@@ -183,62 +178,11 @@ pub(crate) fn with_worker<R>(f: impl FnOnce(&dyn WorkerHook) -> R) -> Option<R> 
     Some(f(unsafe { hook.as_ref() }))
 }
 
-/// Helpers inside of helpers, at most: where no thread can be had each is a piece of the stack, some
-/// KiB with a destructor of the user's, and a worker's has 2 MiB.
-const MOST_HELPERS: u32 = 100;
-
-/// One [`with_helper`] on the stack.
-struct Helping {
-    helper: NonNull<dyn Helper>,
-    /// The one around it; null: none.
-    outer: *const Self,
-    depth: u32,
-}
-
-/// Runs `f`, in which tasks are dropped. A wait of the runtime's own that one of them makes calls
-/// `helper` first, and those around it: it may be for a task whose turn would come after it on this
-/// very stack.
-pub(crate) fn with_helper(helper: &(dyn Helper + 'static), f: impl FnOnce()) {
-    struct Restore(*const Helping);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let _ = CONTEXT.try_with(|context| context.helping.set(self.0));
-        }
-    }
-    let outer = CONTEXT
-        .try_with(|context| context.helping.get())
-        .unwrap_or(ptr::null());
-    let helping = Helping {
-        helper: NonNull::from(helper),
-        outer,
-        // SAFETY: null, or further up this stack.
-        depth: unsafe { outer.as_ref() }.map_or(0, |outer| outer.depth + 1),
-    };
-    let _ = CONTEXT.try_with(|context| context.helping.set(&raw const helping));
-    let _restore = Restore(outer);
-    f();
-}
-
-fn help() {
-    let mut next = CONTEXT
-        .try_with(|context| context.helping.get())
-        .unwrap_or(ptr::null());
-    // SAFETY: null, or further up this stack, as whoever it borrows is.
-    while let Some(helping) = unsafe { next.as_ref() } {
-        if helping.depth < MOST_HELPERS {
-            // SAFETY: see above.
-            unsafe { helping.helper.as_ref() }.help();
-        }
-        next = helping.outer;
-    }
-}
-
 /// Marks a wait of the runtime's own (join, scope, park, nested `block_on`, a pool's join) from here to
 /// the guard's end. To be held around every blocking wait of ours; nothing but the wait itself
 /// may happen under it. Off-worker, and inside another one, it does nothing.
 #[must_use = "the wait is over when the guard is dropped"]
 pub(crate) fn managed_blocking() -> ManagedBlocking {
-    help();
     let begun = CONTEXT
         .try_with(|context| context.worker.get().is_some() && !context.waiting.replace(true))
         .unwrap_or(false);

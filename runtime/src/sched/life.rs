@@ -12,8 +12,8 @@ use super::phase::Phase;
 pub(super) struct Life {
     pub(super) phase: Phase,
     /// Threads of the runtime that have not come to their end. Locked by threads that no server
-    /// schedules (any more), so that nobody is switched away with it; and at the end of a runtime by
-    /// whoever makes a thread for a sweep, which no server waits for.
+    /// schedules (any more), so that nobody is switched away with it; and at the end of a runtime
+    /// by a late push (`Shared::cancel_late_push`), for which no server waits.
     threads: Mutex<usize>,
     /// `threads` went down.
     gone: Condvar,

@@ -2,7 +2,6 @@
 #![doc = include_str!("README.md")]
 
 mod arena;
-mod at_stop;
 mod clock;
 mod config;
 mod counters;
@@ -26,22 +25,20 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst, fence},
+        atomic::{Ordering::SeqCst, fence},
     },
-    thread::JoinHandle,
 };
-
-use parking_lot::Mutex;
 
 use umcg_sys::Provider;
 
-use self::at_stop::AtStop;
 use self::{
     arena::Arena, counters::OutsideCounts, idle::IdleServers, life::Life, refs::Refs,
-    run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner, stock::TaskRef,
-    worker::Worker,
+    run_queue::RunQueues, server::Server, shutdown::JobQueues, signals::SignalMask,
+    spawner::Spawner, stock::TaskRef, worker::Worker,
 };
-pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
+pub(crate) use self::{
+    config::Config, shutdown::JobQueue, start::Threads, worker::with_own_handle,
+};
 use crate::{
     context,
     spawn::Refusal,
@@ -70,14 +67,10 @@ pub(crate) struct Shared {
     owned: OwnedTasks,
     /// Those that tasks hold to this.
     refs: Refs,
-    at_stop: AtStop,
+    job_queues: JobQueues,
     tasks: OutsideCounts,
-    /// This.
+    /// This, for those that have it by a task's reference.
     this: Weak<Self>,
-    /// Threads that drop tasks in the end, to be joined.
-    sweepers: Mutex<Vec<JoinHandle<()>>>,
-    /// One was made and has not looked yet.
-    sweeper_comes: AtomicBool,
 }
 
 impl Shared {
@@ -97,11 +90,9 @@ impl Shared {
             life: Life::new(),
             owned: OwnedTasks::new(servers),
             refs: Refs::new(),
-            at_stop: AtStop::new(),
+            job_queues: JobQueues::new(),
             tasks: OutsideCounts::default(),
             this,
-            sweepers: Mutex::new(Vec::new()),
-            sweeper_comes: AtomicBool::new(false),
             config,
         }
     }
@@ -275,7 +266,7 @@ impl Schedule for Shared {
         let new = matches!(origin, Origin::Spawn | Origin::Fork);
         if new && self.life.phase.is_stopping() {
             self.tasks.count_spawn();
-            drop(task);
+            self.cancel(task);
             return;
         }
         let what = self.enqueue(task, origin);
@@ -284,7 +275,7 @@ impl Schedule for Shared {
         // (`IdleServers::enter_idle`) and the provider's watcher.
         fence(SeqCst);
         if self.life.phase.is_stopping() {
-            self.leave_to_a_sweep(origin);
+            self.cancel_late_push(origin);
         } else {
             self.announce(what);
         }

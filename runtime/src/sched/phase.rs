@@ -12,12 +12,12 @@ use crate::sync::{
 const RUNNING: u32 = 0;
 /// No task is taken any more; workers leave when they have nothing on their stack.
 const STOPPING: u32 = 1;
-/// The same, and whoever stopped it has woken all suspended tasks, and drops what is queued.
-const SWEPT: u32 = 2;
+/// The same, and all suspended tasks have been woken: what is queued is being dropped, or has been.
+const SWEEPING: u32 = 2;
 /// Servers leave at once, whatever their workers do.
 const ABANDONED: u32 = 3;
 
-/// [`RUNNING`], [`STOPPING`], [`SWEPT`] or [`ABANDONED`]; only ever raised.
+/// [`RUNNING`], [`STOPPING`], [`SWEEPING`] or [`ABANDONED`]; only ever raised.
 ///
 /// Whoever raises it wakes all servers after that. A wake-up is lost on a server that is awake:
 /// so it looks here between `begin_drain` and `wait`. Whoever makes a server's number of workers
@@ -34,10 +34,10 @@ impl Phase {
         self.0.load(SeqCst) != RUNNING
     }
 
-    /// Whether the sweep of whoever stops the runtime may be over.
+    /// Whether the first sweep has begun, and so may be over.
     #[cfg_attr(loom, expect(dead_code, reason = "no model sweeps"))]
-    pub(super) fn is_swept(&self) -> bool {
-        self.0.load(SeqCst) >= SWEPT
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.0.load(SeqCst) >= SWEEPING
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
@@ -53,7 +53,7 @@ impl Phase {
     /// To be followed by a sweep.
     #[cfg_attr(loom, expect(dead_code, reason = "no model sweeps"))]
     pub(super) fn begin_sweep(&self) {
-        self.0.fetch_max(SWEPT, SeqCst);
+        self.0.fetch_max(SWEEPING, SeqCst);
         // Then the queues; pairs with the fence between push and look in `schedule`.
         fence(SeqCst);
     }
@@ -69,7 +69,7 @@ impl fmt::Debug for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.load(Relaxed) {
             RUNNING => "Running",
-            STOPPING | SWEPT => "Stopping",
+            STOPPING | SWEEPING => "Stopping",
             _ => "Abandoned",
         })
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle},
 };
 
 use umcg_sys::Provider;
@@ -54,7 +54,8 @@ impl Shared {
         for index in 0..self.servers.len() {
             let (tell, told) = mpsc::sync_channel(1);
             let shared = Arc::clone(self);
-            let handle = self.start_thread(format!("{name}-s{index}"), move || {
+            let name = format!("{name}-s{index}");
+            let handle = self.start_thread(Builder::new().name(name), move || {
                 server::run::main(shared, index, |outcome| {
                     // The other end waits for it.
                     let _ = tell.send(outcome);
@@ -73,7 +74,11 @@ impl Shared {
             }
         }
         let shared = Arc::clone(self);
-        let spawner = self.start_thread(format!("{name}-spawner"), move || shared.run_spawner())?;
+        // It runs destructors of the application in the end, as workers do.
+        let spawner = Builder::new()
+            .name(format!("{name}-spawner"))
+            .stack_size(self.config.stack_size);
+        let spawner = self.start_thread(spawner, move || shared.run_spawner())?;
         threads.handles.push(spawner);
         for server in &self.servers {
             match self.add_worker(server) {
@@ -88,16 +93,13 @@ impl Shared {
 
     fn start_thread(
         &self,
-        name: String,
+        thread: Builder,
         main: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, BuildError> {
         self.life.thread_comes();
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(main)
-            .map_err(|error: io::Error| {
-                self.life.thread_goes();
-                BuildError::Thread(error)
-            })
+        thread.spawn(main).map_err(|error: io::Error| {
+            self.life.thread_goes();
+            BuildError::Thread(error)
+        })
     }
 }

@@ -8,9 +8,8 @@
 //! # How a task ends
 //!
 //! A task that is queued or suspended when it is aborted, or when its runtime shuts down, is
-//! cancelled: dropped without another poll, on a worker or on the thread that shuts down. A
-//! future that runs is cancelled at its next suspension point; a closure that has begun runs
-//! to its end. Joining a cancelled task says so: [`JoinError::is_cancelled`].
+//! cancelled: dropped without another poll, on a thread of the runtime. A future that runs is
+//! cancelled at its next suspension point; a closure that has begun runs to its end. Joining a cancelled task says so: [`JoinError::is_cancelled`].
 
 // This module is the seam to the scheduler. What it hands over is a `Runnable`; what it asks
 // for is `Schedule`. A scheduler runs a task with `Runnable::run`, which never unwinds: a panic

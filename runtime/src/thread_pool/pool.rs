@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use super::home::Home;
 use crate::{
     context,
-    sched::Stops,
+    sched::JobQueue,
     task::{Name, discard, spawn_closure},
     wait::{futex_wait, futex_wake},
 };
@@ -84,8 +84,8 @@ impl Pool {
             panics: AtomicUsize::new(0),
             emptied: AtomicU32::new(0),
         });
-        let stops: Arc<dyn Stops> = Arc::clone(&pool) as _;
-        pool.home.handle().shared().call_at_stop(&stops);
+        let queue: Arc<dyn JobQueue> = Arc::clone(&pool) as _;
+        pool.home.handle().shared().add_job_queue(&queue);
         pool
     }
 
@@ -123,7 +123,7 @@ impl Pool {
             drop(state);
             self.start(job);
         } else if self.home.handle().shared().is_stopping() {
-            // Under the lock: `runtime_stops` comes after it, or has been.
+            // Looked at under the lock: `cancel_jobs` comes after this, or has been here.
             drop(state);
             discard(job);
         } else {
@@ -214,7 +214,7 @@ impl Pool {
     /// have gone as well.
     fn drop_queued(&self, places: usize) {
         self.state.lock().admitted -= places;
-        // One by one: the destructor of one may wait for another, which somebody else drops then.
+        // One by one, so that the lock is not held while a job is dropped.
         while let Some(job) = self.next_queued() {
             discard(job);
         }
@@ -258,13 +258,9 @@ impl State {
     }
 }
 
-impl Stops for Pool {
-    fn runtime_stops(&self) {
+impl JobQueue for Pool {
+    fn cancel_jobs(&self) {
         self.drop_queued(0);
-    }
-
-    fn is_left(&self) -> bool {
-        !self.state.lock().queue.is_empty()
     }
 }
 

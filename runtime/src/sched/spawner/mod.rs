@@ -195,6 +195,9 @@ impl Shared {
     pub(in crate::sched) fn run_spawner(self: &Arc<Self>) {
         let guard = AbortIfPanic("the thread that makes workers");
         self.begin_thread();
+        // A destructor that this thread calls in the end may drop the `Runtime`, which does not
+        // wait for its own threads.
+        worker::become_thread_of(self);
         let mut retry = FIRST_RETRY;
         while !self.life.phase.is_stopping() {
             let failed =
@@ -211,6 +214,10 @@ impl Shared {
                 self.spawner.parker.park();
             }
         }
+        while !self.life.phase.is_sweeping() {
+            self.spawner.parker.park();
+        }
+        self.sweep_on_spawner();
         guard.disarm();
         self.life.thread_goes();
     }

@@ -378,11 +378,11 @@ impl WorkerThread {
         unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
         CURRENT.set(self);
         self.serve();
-        // Whatever made it leave, tasks may be left that it had queued. Then the look; pairs with the
-        // fence in `Phase::begin_sweep`. Before that the sweep of whoever stops the runtime is to
-        // come, and not all that is to be cancelled is queued.
+        // This worker may have queued tasks after the first sweep had passed, whatever makes it leave.
+        // Those pushes, then the look; pairs with the fence in `Phase::begin_sweep`. Before SWEEPING
+        // the first sweep is still to come, and finds them.
         fence(SeqCst);
-        if self.shared.life.phase.is_swept() {
+        if self.shared.life.phase.is_sweeping() {
             self.shared.sweep();
         }
         record.counts.tell(&self.server().counters);
