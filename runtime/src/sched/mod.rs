@@ -7,8 +7,7 @@ mod config;
 mod counters;
 mod idle;
 mod inbox;
-mod life;
-mod phase;
+mod lifecycle;
 mod refs;
 mod run_queue;
 mod server;
@@ -32,7 +31,7 @@ use std::{
 use umcg_sys::Provider;
 
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::IdleServers, life::Life, refs::Refs,
+    arena::Arena, counters::OutsideCounts, idle::IdleServers, lifecycle::Lifecycle, refs::Refs,
     run_queue::RunQueues, server::Server, shutdown::JobQueues, signals::SignalMask,
     spawner::Spawner, stock::TaskRef, worker::Worker,
 };
@@ -63,7 +62,7 @@ pub(crate) struct Shared {
     idle_servers: Arc<IdleServers>,
     arena: Arena,
     spawner: Spawner,
-    life: Life,
+    lifecycle: Lifecycle,
     owned: OwnedTasks,
     /// Those that tasks hold to this.
     refs: Refs,
@@ -87,7 +86,7 @@ impl Shared {
             idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
             spawner: Spawner::new(config.max_workers),
-            life: Life::new(),
+            lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
             refs: Refs::new(),
             job_queues: JobQueues::new(),
@@ -99,7 +98,7 @@ impl Shared {
 
     /// Whether the runtime takes no more tasks.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.life.phase.is_stopping()
+        self.lifecycle.is_stopping()
     }
 
     /// Why this runtime takes no task just now, for `try_spawn`.
@@ -264,7 +263,7 @@ impl Schedule for Shared {
 
     fn schedule(&self, task: Runnable, origin: Origin) {
         let new = matches!(origin, Origin::Spawn | Origin::Fork);
-        if new && self.life.phase.is_stopping() {
+        if new && self.lifecycle.is_stopping() {
             self.tasks.count_spawn();
             self.cancel(task);
             return;
@@ -274,7 +273,7 @@ impl Schedule for Shared {
         // the task, or we see the phase. And with the fences of whoever is about to sleep: servers
         // (`IdleServers::enter_idle`) and the provider's watcher.
         fence(SeqCst);
-        if self.life.phase.is_stopping() {
+        if self.lifecycle.is_stopping() {
             self.cancel_late_push(origin);
         } else {
             self.announce(what);

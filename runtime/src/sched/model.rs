@@ -3,7 +3,7 @@
 
 mod idle;
 mod inbox;
-mod phase;
+mod lifecycle;
 mod refs;
 mod run_queue {
     mod lifo_slot;

@@ -104,9 +104,9 @@ impl Shared {
 
     /// Steps 1 to 4. May be called more than once.
     pub(crate) fn stop(&self) {
-        self.life.phase.stop();
+        self.lifecycle.stop();
         self.owned.close();
-        self.life.phase.begin_sweep();
+        self.lifecycle.begin_sweep();
         self.spawner.wake();
         self.wake_servers();
     }
@@ -152,7 +152,7 @@ impl Shared {
     /// not wait for a destructor; and it may be called by a task of this runtime that then joins
     /// the task which it woke.
     pub(super) fn cancel_late_push(&self, origin: Origin) {
-        if !self.life.phase.is_sweeping() {
+        if !self.lifecycle.is_sweeping() {
             // Step 5 is still to come.
             return;
         }
@@ -163,7 +163,7 @@ impl Shared {
         }
         let shared = self.to_arc();
         // Counted, so that `wait_for_all` waits for the destructors, too.
-        self.life.thread_comes();
+        self.lifecycle.add_thread();
         let made = std::thread::Builder::new()
             .name(format!("{}-cancel", self.config.thread_name))
             .stack_size(self.config.stack_size)
@@ -174,12 +174,12 @@ impl Shared {
                 worker::become_thread_of(&shared);
                 shared.sweep();
                 guard.disarm();
-                shared.life.thread_goes();
+                shared.lifecycle.remove_thread();
             });
         if made.is_err() {
             // The process is at its limit of threads. A destructor that needs what the caller
             // holds is less likely than a thread that waits for this task.
-            self.life.thread_goes();
+            self.lifecycle.remove_thread();
             self.to_arc().sweep();
         }
     }
@@ -187,7 +187,7 @@ impl Shared {
     /// Has the servers leave at once, whatever their workers do: those become ordinary threads
     /// and leave when their task is done.
     pub(crate) fn abandon(&self) {
-        self.life.phase.abandon();
+        self.lifecycle.abandon();
         self.wake_servers();
     }
 
@@ -198,17 +198,35 @@ impl Shared {
         }
     }
 
-    /// Waits until the last thread of the runtime is about to end. False: the deadline came
-    /// first.
+    /// Step 9: waits until the last thread of the runtime is about to end. False: the deadline came
+    /// first. For the one thread that shuts the runtime down, which may be a worker of another
+    /// runtime, and hands its slot over.
     pub(crate) fn wait_for_all(&self, deadline: Option<Instant>) -> bool {
-        // Of a worker of another runtime, which may have to run what is waited for.
-        let _wait = context::managed_blocking();
-        let all = self.life.wait_for_all(deadline);
+        let all = self.wait_for_threads(deadline);
         events::stopped(
             if all { "all threads ended" } else { "timeout" },
-            self.life.threads(),
+            self.lifecycle.threads(),
         );
         all
+    }
+
+    /// As [`wait_for_all`](Self::wait_for_all), without an event.
+    pub(super) fn wait_for_threads(&self, deadline: Option<Instant>) -> bool {
+        let _wait = context::managed_blocking();
+        let waiter = self.lifecycle.waiter();
+        while self.lifecycle.threads() > 0 {
+            match deadline {
+                None => waiter.park(),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return false;
+                    }
+                    waiter.park_timeout(left);
+                }
+            }
+        }
+        true
     }
 
     /// Waits for the threads to be gone, destructors of thread-locals included. After
@@ -225,7 +243,7 @@ impl Shared {
 
     /// A new worker could not register.
     pub(super) fn worker_refused(&self, home: &Server, error: Error) {
-        if !self.life.phase.is_stopping() {
+        if !self.lifecycle.is_stopping() {
             events::register_failed(&error);
             self.spawner.note_register_failed();
             self.spawner.request(home);
@@ -235,10 +253,10 @@ impl Shared {
     /// A worker of this server ended, or could not be made.
     pub(super) fn lose_worker(&self, server: &Server) {
         server.lose_worker();
-        // Then the look; pairs with the fence in `Phase::stop`. The server may wait for this one
+        // Then the look; pairs with the fence in `Lifecycle::stop`. The server may wait for this one
         // alone.
         fence(SeqCst);
-        if self.life.phase.is_stopping() {
+        if self.lifecycle.is_stopping() {
             let _ = self.provider.wake(server.tid());
         }
     }
@@ -250,19 +268,19 @@ impl Shared {
         worker.set_seat(seat::FREE);
         self.lose_worker(server);
         self.spawner.release();
-        if !self.life.phase.is_stopping() && server.has_request() {
+        if !self.lifecycle.is_stopping() && server.has_request() {
             self.spawner.wake();
         }
     }
 
     /// The last thing a worker's thread does.
     pub(super) fn worker_gone(&self, worker: &Worker) {
-        if !self.life.phase.is_stopping() {
+        if !self.lifecycle.is_stopping() {
             // Nobody is going to join it; unjoined, its stack would stay.
             drop(worker.take_thread());
         }
         self.arena.put(worker.index());
-        self.life.thread_goes();
+        self.lifecycle.remove_thread();
     }
 }
 

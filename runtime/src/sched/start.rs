@@ -35,7 +35,7 @@ impl Shared {
         if let Err(error) = shared.start_threads(&mut threads) {
             shared.stop();
             shared.abandon();
-            shared.life.wait_for_all(None);
+            shared.wait_for_threads(None);
             shared.join(threads);
             return Err(error);
         }
@@ -96,9 +96,9 @@ impl Shared {
         thread: Builder,
         main: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, BuildError> {
-        self.life.thread_comes();
+        self.lifecycle.add_thread();
         thread.spawn(main).map_err(|error: io::Error| {
-            self.life.thread_goes();
+            self.lifecycle.remove_thread();
             BuildError::Thread(error)
         })
     }

@@ -139,22 +139,22 @@ pub(in crate::sched) fn main(
         }
     }
     guard.disarm();
-    shared.life.thread_goes();
+    shared.lifecycle.remove_thread();
 }
 
 impl ServerThread<'_> {
     fn run(mut self) {
         loop {
             self.drain();
-            // Not before it: see `Phase`.
-            if self.shared.life.phase.is_abandoned() {
+            // Not before it: see `Lifecycle`.
+            if self.shared.lifecycle.is_abandoned() {
                 break;
             }
             if let Some(holder) = self.shared.provider.current(self.me.tid()) {
                 self.sleep_behind(holder);
             } else if let Some((worker, from)) = self.pick() {
                 self.dispatch(self.shared.arena.get(worker), from);
-            } else if self.shared.life.phase.is_stopping() && self.me.population() == 0 {
+            } else if self.shared.lifecycle.is_stopping() && self.me.population() == 0 {
                 break;
             } else if self.has_tasks() {
                 self.starve();
@@ -179,7 +179,7 @@ impl ServerThread<'_> {
         let runnable = me.task().take(List::Runnable);
         let blocked = me.task().take(List::Blocked);
         // RUNNABLE, then the inbox; pairs with the fence in `look_at_inbox`. Then the phase and the
-        // number of workers, too; pairs with those in `Phase::stop` and `lose_worker`.
+        // number of workers, too; pairs with those in `Lifecycle::stop` and `lose_worker`.
         fence(SeqCst);
 
         let mut lists = me.lists();
@@ -243,7 +243,7 @@ impl ServerThread<'_> {
 
     /// Whether a worker of this server would find a task.
     fn has_tasks(&self) -> bool {
-        !self.shared.life.phase.is_stopping()
+        !self.shared.lifecycle.is_stopping()
             && self
                 .shared
                 .run_queues
@@ -252,7 +252,7 @@ impl ServerThread<'_> {
 
     /// Who runs next; the slot is the server's. The caller owns the pick.
     fn pick(&mut self) -> Option<(u32, PickedFrom)> {
-        let stopping = self.shared.life.phase.is_stopping();
+        let stopping = self.shared.lifecycle.is_stopping();
         let tasks = self.has_tasks();
         {
             let mut lists = self.me.lists();

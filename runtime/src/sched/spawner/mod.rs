@@ -166,7 +166,7 @@ impl Shared {
         let record = self.arena.take();
         record.prepare(server);
         server.worker_starting();
-        self.life.thread_comes();
+        self.lifecycle.add_thread();
         let index = record.index();
         let shared = Arc::clone(self);
         let builder = std::thread::Builder::new()
@@ -184,7 +184,7 @@ impl Shared {
                 record.set_seat(worker::seat::FREE);
                 self.arena.put(index);
                 self.spawner.release();
-                self.life.thread_goes();
+                self.lifecycle.remove_thread();
                 self.spawner.failures.fetch_add(1, Relaxed);
                 Err(NoWorker::Thread(error))
             }
@@ -199,27 +199,27 @@ impl Shared {
         // wait for its own threads.
         worker::become_thread_of(self);
         let mut retry = FIRST_RETRY;
-        while !self.life.phase.is_stopping() {
+        while !self.lifecycle.is_stopping() {
             let failed =
                 self.spawner.register_failed.swap(false, SeqCst) || !self.serve_requests(retry);
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.life.phase.is_stopping()
-                    && self.spawner.parker.park_timeout(left(until))
-                {}
+                while !self.lifecycle.is_stopping() && self.spawner.parker.park_timeout(left(until))
+                {
+                }
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
                 self.spawner.parker.park();
             }
         }
-        while !self.life.phase.is_sweeping() {
+        while !self.lifecycle.is_sweeping() {
             self.spawner.parker.park();
         }
         self.sweep_on_spawner();
         guard.disarm();
-        self.life.thread_goes();
+        self.lifecycle.remove_thread();
     }
 
     /// One worker for each server that wants one and still needs it. False: no thread could be

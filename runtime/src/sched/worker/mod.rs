@@ -379,10 +379,10 @@ impl WorkerThread {
         CURRENT.set(self);
         self.serve();
         // This worker may have queued tasks after the first sweep had passed, whatever makes it leave.
-        // Those pushes, then the look; pairs with the fence in `Phase::begin_sweep`. Before SWEEPING
+        // Those pushes, then the look; pairs with the fence in `Lifecycle::begin_sweep`. Before SWEEPING
         // the first sweep is still to come, and finds them.
         fence(SeqCst);
-        if self.shared.life.phase.is_sweeping() {
+        if self.shared.lifecycle.is_sweeping() {
             self.shared.sweep();
         }
         record.counts.tell(&self.server().counters);
@@ -427,7 +427,7 @@ impl WorkerThread {
                 }
                 Pass::Gone => return,
             }
-            if shared.life.phase.is_stopping() {
+            if shared.lifecycle.is_stopping() {
                 // To the sweep in `work`.
                 return;
             }
@@ -452,7 +452,7 @@ impl WorkerThread {
                 self.spare(server);
                 self.rouse_server();
                 task.run();
-            } else if shared.life.phase.is_stopping() {
+            } else if shared.lifecycle.is_stopping() {
                 turn = None;
             } else {
                 turn = None;
@@ -472,9 +472,9 @@ impl WorkerThread {
         )?;
         if source != Source::Own {
             // Tasks that came along were in no queue for a moment, and a sweep may have passed by.
-            // They are there again, and then the look; pairs with the fences in `Phase`.
+            // They are there again, and then the look; pairs with the fences in `Lifecycle`.
             fence(SeqCst);
-            if self.shared.life.phase.is_stopping() {
+            if self.shared.lifecycle.is_stopping() {
                 // Nothing begins any more: for a sweep, of this worker if no other.
                 self.shared.run_queues.servers[server.index()]
                     .queue
