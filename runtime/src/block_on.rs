@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{context, wait::Parker};
+use crate::{context, task::coop::enter_budget, wait::Parker};
 
 /// A parker and its waker, made together once and used over and over.
 struct Seat {
@@ -66,7 +66,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         .unwrap_or_else(Seat::new);
     let output = loop {
         let mut cx = Context::from_waker(&seat.waker);
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+        let polled = {
+            let _budget = enter_budget();
+            future.as_mut().poll(&mut cx)
+        };
+        if let Poll::Ready(output) = polled {
             break output;
         }
         let _wait = context::managed_blocking();

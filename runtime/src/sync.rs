@@ -28,3 +28,21 @@ impl<T> UnsafeCell<T> {
         f(self.0.get())
     }
 }
+
+/// A thread-local that has no destructor, so that it can be used until the thread's end.
+#[cfg(not(loom))]
+macro_rules! thread_local_cell {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $value:expr) => {
+        std::thread_local! { $(#[$meta])* static $name: $type = const { $value } }
+    };
+}
+
+/// The threads of a model share the locals of the real thread that runs them, but not loom's.
+#[cfg(loom)]
+macro_rules! thread_local_cell {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $value:expr) => {
+        loom::thread_local! { $(#[$meta])* static $name: $type = $value }
+    };
+}
+
+pub(crate) use thread_local_cell;

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{JoinError, Meta, Schedule};
+use super::{JoinError, Meta, Schedule, coop};
 use crate::context::enter_task;
 
 /// What comes out of a task.
@@ -98,6 +98,7 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
             return Poll::Ready(self.cancel());
         }
         let polled = {
+            let _budget = coop::enter_budget();
             let mut future = self.as_mut().future();
             catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
         };
@@ -181,6 +182,8 @@ impl<R, F: FnOnce() -> R> Future for ClosureFuture<F> {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<R> {
         let f = self.0.take().expect("a closure is ready at its first poll");
+        // An executor that the closure runs has its own turns, and no task waits for this poll.
+        let _budget = coop::enter_unconstrained();
         Poll::Ready(f())
     }
 }

@@ -26,6 +26,7 @@
 mod abort;
 #[cfg(not(loom))]
 mod builder;
+pub mod coop;
 mod error;
 mod future;
 mod id;
@@ -49,7 +50,13 @@ use std::{
 
 use async_task::{ScheduleInfo, WithInfo};
 
-pub use self::{abort::AbortHandle, error::JoinError, id::Id, join_handle::JoinHandle};
+pub use self::{
+    abort::AbortHandle,
+    coop::{Unconstrained, consume_budget, unconstrained},
+    error::JoinError,
+    id::Id,
+    join_handle::JoinHandle,
+};
 #[cfg(not(loom))]
 pub use self::{
     builder::Builder,
