@@ -1,6 +1,10 @@
 //! A reference to a runtime.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+};
 
 use crate::{context, context::EnterGuard, metrics::RuntimeMetrics, sched::Shared};
 
@@ -87,6 +91,11 @@ impl Handle {
         self.shared.metrics()
     }
 }
+
+// A panic in a call of a handle leaves the runtime as it was: those of user code are contained, and
+// one of the scheduler ends the process.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

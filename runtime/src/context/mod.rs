@@ -75,13 +75,15 @@ pub(crate) fn current_handle() -> Option<Handle> {
 /// Outside of a runtime, naming the call.
 #[track_caller]
 pub(crate) fn expect_handle(call: &str) -> Handle {
-    current_handle().unwrap_or_else(|| {
-        panic!(
+    // Not in a closure, which would not know the caller.
+    match current_handle() {
+        Some(handle) => handle,
+        None => panic!(
             "`{call}` was called outside of a runtime: call it from a task or from \
              `Runtime::block_on`, enter a runtime on this thread with `Handle::enter`, or \
              start the program with `#[umcg::main]`"
-        )
-    })
+        ),
+    }
 }
 
 /// Calls `f` with the runtime that this thread is in, for a call that cannot do without. On a
@@ -115,24 +117,34 @@ pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
         })
         .unwrap_or_default();
     EnterGuard {
-        previous,
-        depth,
+        leave: LeaveOnDrop {
+            previous,
+            depth,
+            not_send: PhantomData,
+        },
         lifetime: PhantomData,
-        not_send: PhantomData,
     }
 }
 
 /// Leaves the runtime that [`Handle::enter`] entered, when dropped.
 #[must_use = "the runtime is left when the guard is dropped"]
 pub struct EnterGuard<'a> {
+    /// Without the lifetime: a `Drop` impl of `EnterGuard` itself would count as a use of what
+    /// `'a` borrows, and a runtime could not be shut down by value before its guards are dropped.
+    leave: LeaveOnDrop,
+    lifetime: PhantomData<&'a Handle>,
+}
+
+/// The part of an [`EnterGuard`] that does the work.
+struct LeaveOnDrop {
+    /// What the thread was in before.
     previous: Option<Handle>,
     /// This guard's place in the stack of guards, from 1.
     depth: usize,
-    lifetime: PhantomData<&'a Handle>,
     not_send: PhantomData<*mut ()>,
 }
 
-impl Drop for EnterGuard<'_> {
+impl Drop for LeaveOnDrop {
     fn drop(&mut self) {
         // While the thread is torn down there is nothing left to restore.
         let _ = CONTEXT.try_with(|context| {
@@ -155,7 +167,9 @@ impl Drop for EnterGuard<'_> {
 
 impl fmt::Debug for EnterGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnterGuard").finish_non_exhaustive()
+        f.debug_struct("EnterGuard")
+            .field("depth", &self.leave.depth)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,11 @@
 //! Who am I.
 
-use std::{cell::RefCell, fmt, sync::Arc};
+use std::{
+    cell::RefCell,
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+};
 
 use crate::{
     context,
@@ -138,6 +143,10 @@ pub fn current() -> Thread {
         // While the thread is torn down: one that nobody can unpark, as std's would be.
         .unwrap_or_else(|_| Thread::new(None))
 }
+
+// As std's. A token does not stop half-way.
+impl UnwindSafe for Thread {}
+impl RefUnwindSafe for Thread {}
 
 impl fmt::Debug for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

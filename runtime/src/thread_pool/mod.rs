@@ -22,7 +22,7 @@ mod scope;
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
 };
 
@@ -253,6 +253,10 @@ impl Default for ThreadPool {
         Builder::new().build()
     }
 }
+
+// A panic of a job is contained, and a pool's own steps do not stop half-way.
+impl UnwindSafe for ThreadPool {}
+impl RefUnwindSafe for ThreadPool {}
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
