@@ -43,6 +43,7 @@ use self::{
 pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
 use crate::{
     context,
+    driver::Driver,
     spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
 };
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     /// Shared with the provider's thread, as the run_queues is.
     sleep: Arc<Sleep>,
     arena: Arena,
+    /// Fires the timers of the futures that are polled in this runtime. Shut down by `stop`.
+    driver: Driver,
     spawner: Spawner,
     life: Life,
     owned: OwnedTasks,
@@ -92,6 +95,7 @@ impl Shared {
             servers: (0..servers).map(Server::new).collect(),
             sleep: Arc::new(Sleep::new(servers)),
             arena: Arena::new(),
+            driver: Driver::new(&config.thread_name),
             spawner: Spawner::new(config.max_workers),
             life: Life::new(),
             owned: OwnedTasks::new(servers),
@@ -123,6 +127,10 @@ impl Shared {
     /// The stack of a worker, in bytes.
     pub(crate) fn thread_stack_size(&self) -> usize {
         self.config.stack_size
+    }
+
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
     }
 
     /// Whether the calling thread is a worker's of this runtime, hooks included.

@@ -45,6 +45,8 @@ impl Shared {
         // Here the first destructor runs, at the earliest.
         self.life.phase.begin_sweep();
         self.sweep();
+        // The timers that are left belong to futures of other executors, or of a `block_on`.
+        self.driver.shut_down();
     }
 
     /// Drops what is queued, here and in pools, on this thread. If a destructor waits, by a wait of the runtime's own,
@@ -155,6 +157,7 @@ impl Shared {
             // user's, and printed.
             let _ = thread.join();
         }
+        self.driver.join();
     }
 
     /// A new worker could not register.
