@@ -69,6 +69,14 @@ pub(crate) fn current_handle() -> Option<Handle> {
         .flatten()
 }
 
+/// Calls `f` with the runtime that this thread is in, without counting another reference to it.
+/// `None` outside, and while the thread is torn down. `f` must neither enter nor leave a runtime.
+pub(crate) fn with_current_handle<R>(f: impl Fn(Option<&Handle>) -> R) -> R {
+    CONTEXT
+        .try_with(|context| f(context.handle.borrow().as_ref()))
+        .unwrap_or_else(|_| f(None))
+}
+
 /// The runtime that this thread is in, for a call that cannot do without.
 ///
 /// # Panics

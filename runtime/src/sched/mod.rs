@@ -40,6 +40,7 @@ pub(crate) use self::{
 };
 use crate::{
     context,
+    driver::Driver,
     spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
 };
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     /// Shared with the provider's thread, as the run_queues is.
     idle_servers: Arc<IdleServers>,
     arena: Arena,
+    /// Fires the timers of the futures that are polled in this runtime. Shut down by `stop`.
+    driver: Driver,
     spawner: Spawner,
     lifecycle: Lifecycle,
     owned: OwnedTasks,
@@ -85,6 +88,7 @@ impl Shared {
             servers: (0..servers).map(Server::new).collect(),
             idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
+            driver: Driver::new(&config.thread_name),
             spawner: Spawner::new(config.max_workers),
             lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
@@ -114,6 +118,10 @@ impl Shared {
     /// The stack of a worker, in bytes.
     pub(crate) fn thread_stack_size(&self) -> usize {
         self.config.stack_size
+    }
+
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
     }
 
     /// Whether the calling thread is a worker's of this runtime, hooks included.

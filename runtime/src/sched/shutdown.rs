@@ -116,6 +116,8 @@ impl Shared {
         // As on a worker: destructors may rely on the signals that the application handles.
         self.signals.apply();
         self.sweep();
+        // The timers that are left belong to futures of other executors, or of a `block_on`.
+        self.driver.shut_down();
     }
 
     /// Drops what is queued, in pools and in the run queues, on this thread.
@@ -239,6 +241,7 @@ impl Shared {
             // user's, and printed.
             let _ = thread.join();
         }
+        self.driver.join();
     }
 
     /// A new worker could not register.
