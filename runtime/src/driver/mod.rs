@@ -118,21 +118,10 @@ enum Thread {
 /// The driver's thread could not be made, now or shortly before. Nothing was inserted, and
 /// nothing will call the waker.
 pub(crate) fn arm(deadline: Instant, waker: &Waker) -> Result<ArmedTimer, NoThread> {
-    let mut waker = waker.clone();
-    let current = context::with_current_handle(|handle| {
-        handle.map(|handle| Arc::clone(&handle.shared().driver().inner))
-    });
-    if let Some(inner) = current {
-        match inner.insert(deadline, waker) {
-            Ok(key) => return Ok(ArmedTimer { driver: inner, key }),
-            Err(Refused::NoThread) => return Err(NoThread),
-            Err(Refused::Closed(back)) => waker = back,
-        }
-    }
-    let inner = Arc::clone(&process().inner);
-    match inner.insert(deadline, waker) {
-        Ok(key) => Ok(ArmedTimer { driver: inner, key }),
-        Err(_) => Err(NoThread),
+    let waker = waker.clone();
+    match context::current_handle() {
+        Some(handle) => handle.shared().driver().arm(deadline, waker),
+        None => process().arm(deadline, waker),
     }
 }
 
@@ -143,6 +132,28 @@ pub(crate) fn process() -> &'static Driver {
 }
 
 impl Driver {
+    /// Arms a timer here, or in the driver of the process if this one was shut down.
+    ///
+    /// # Errors
+    ///
+    /// As [`arm`].
+    pub(crate) fn arm(&self, deadline: Instant, waker: Waker) -> Result<ArmedTimer, NoThread> {
+        match self.inner.insert(deadline, waker) {
+            Ok(key) => Ok(ArmedTimer {
+                driver: Arc::clone(&self.inner),
+                key,
+            }),
+            Err(Refused::NoThread) => Err(NoThread),
+            Err(Refused::Closed(waker)) => {
+                let inner = Arc::clone(&process().inner);
+                match inner.insert(deadline, waker) {
+                    Ok(key) => Ok(ArmedTimer { driver: inner, key }),
+                    Err(_) => Err(NoThread),
+                }
+            }
+        }
+    }
+
     /// A driver without a thread. The names of a runtime's threads begin with `thread_name`.
     pub(crate) fn new(thread_name: &str) -> Self {
         Self {

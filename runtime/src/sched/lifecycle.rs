@@ -138,6 +138,7 @@ mod model {
     use loom::{sync::Arc, thread};
 
     use super::*;
+    use crate::wait::ManagedWait;
 
     /// A server's state word: awake.
     const AWAKE: u32 = 0;
@@ -284,7 +285,7 @@ mod model {
                 })
                 .collect();
             while lifecycle.threads() > 0 {
-                lifecycle.waiter().park();
+                ManagedWait::begin().park(lifecycle.waiter());
             }
             for thread in threads {
                 thread.join().unwrap();

@@ -39,10 +39,10 @@ pub(crate) use self::{
     config::Config, shutdown::JobQueue, start::Threads, worker::with_own_handle,
 };
 use crate::{
-    context,
     driver::Driver,
     spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
+    wait,
 };
 
 /// All that the threads of one runtime share.
@@ -81,7 +81,7 @@ impl Shared {
         Self {
             watched: provider.facts().watches,
             signals: SignalMask::current(),
-            built_on_worker: context::with_worker(|_| ()).is_some(),
+            built_on_worker: wait::with_worker(|_| ()).is_some(),
             provider,
             why,
             run_queues: Arc::new(RunQueues::new(servers)),

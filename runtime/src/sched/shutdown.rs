@@ -53,6 +53,7 @@ use crate::{
     Handle, context, events,
     panic::AbortIfPanic,
     task::{Origin, Runnable},
+    wait::ManagedWait,
 };
 
 /// Keeps jobs for a runtime outside of its run queues, and hands them over as tasks one by one. A
@@ -214,18 +215,10 @@ impl Shared {
 
     /// As [`wait_for_all`](Self::wait_for_all), without an event.
     pub(super) fn wait_for_threads(&self, deadline: Option<Instant>) -> bool {
-        let _wait = context::managed_blocking();
         let waiter = self.lifecycle.waiter();
         while self.lifecycle.threads() > 0 {
-            match deadline {
-                None => waiter.park(),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    waiter.park_timeout(left);
-                }
+            if !ManagedWait::begin().park_until(waiter, deadline) {
+                return self.lifecycle.threads() == 0;
             }
         }
         true
@@ -234,12 +227,12 @@ impl Shared {
     /// Waits for the threads to be gone, destructors of thread-locals included. After
     /// [`wait_for_all`](Self::wait_for_all) said that they are about to end.
     pub(crate) fn join(&self, threads: Threads) {
-        let _wait = context::managed_blocking();
+        let wait = ManagedWait::begin();
         let workers = self.arena.iter().filter_map(Worker::take_thread);
         for thread in threads.handles.into_iter().chain(workers) {
             // They abort rather than panic; a panic in a thread-local's destructor is the
             // user's, and printed.
-            let _ = thread.join();
+            let _ = wait.in_system(|| thread.join());
         }
         self.driver.join();
     }

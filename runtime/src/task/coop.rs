@@ -292,7 +292,7 @@ impl<F: Future> Future for Unconstrained<F> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::{
         pin::pin,

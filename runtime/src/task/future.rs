@@ -11,8 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{JoinError, Meta, Schedule, coop};
-use crate::context::enter_task;
+use super::{JoinError, Meta, Schedule, coop, current::enter_task};
 
 /// What comes out of a task.
 pub(super) type Output<T> = TaskOutput<Result<T, JoinError>>;
@@ -161,9 +160,6 @@ impl<S: Schedule, F> TaskFuture<'_, S, F> {
 impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
     fn drop(&mut self) {
         if self.meta.has_future.get() {
-            // The only place where a task is entered inside of another one's code.
-            #[cfg(not(loom))]
-            let _outer = crate::thread::keep_current();
             let _task = enter_task(self.meta);
             // The panic of a destructor has nobody left to go to: its message is out, its
             // payload goes.

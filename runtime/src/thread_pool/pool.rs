@@ -18,10 +18,7 @@ use std::{
     ptr,
     sync::{
         Arc,
-        atomic::{
-            AtomicU32, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -29,10 +26,9 @@ use parking_lot::Mutex;
 
 use super::pool_runtime::PoolRuntime;
 use crate::{
-    context,
     sched::JobQueue,
     task::{Name, discard, spawn_closure},
-    wait::{futex_wait, futex_wake},
+    wait::{ManagedWait, Parker},
 };
 
 pub(super) type Job = Box<dyn FnOnce() + Send + 'static>;
@@ -79,8 +75,6 @@ pub(super) struct Pool {
     active: AtomicUsize,
     /// Jobs that panicked. Relaxed everywhere, like `active`.
     panics: AtomicUsize,
-    /// How often the pool became empty. A futex word: [`Pool::join`] sleeps on it.
-    emptied: AtomicU32,
 }
 
 struct State {
@@ -96,6 +90,8 @@ struct State {
     /// Tickets in the queue, and in tasks that have not begun, whose job has been taken by the
     /// thread that waits for it.
     stale: usize,
+    /// Threads in [`Pool::join`]. Unparked and removed when the pool becomes empty.
+    joiners: Vec<Arc<Parker>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,10 +129,10 @@ impl Pool {
                 paused: 0,
                 max,
                 stale: 0,
+                joiners: Vec::new(),
             }),
             active: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
-            emptied: AtomicU32::new(0),
         });
         let queue: Arc<dyn JobQueue> = Arc::clone(&pool) as _;
         pool.runtime.handle().shared().add_job_queue(&queue);
@@ -283,28 +279,22 @@ impl Pool {
 
     /// Blocks until the pool has become empty.
     pub(super) fn join(&self) {
-        let seen = {
-            let state = self.state.lock();
+        let parker = Arc::new(Parker::new());
+        {
+            let mut state = self.state.lock();
             if state.is_empty() {
                 return;
             }
-            // Under the lock, which orders it before or after the end of the last job.
-            self.emptied.load(Relaxed)
-        };
-        let _wait = context::managed_blocking();
-        // Acquire: pairs with the Release in `check_empty`, so that the effects of the jobs are
-        // visible to the caller.
-        while self.emptied.load(Acquire) == seen {
-            futex_wait(&self.emptied, seen, None);
+            state.joiners.push(Arc::clone(&parker));
         }
+        ManagedWait::begin().park(&parker);
     }
 
     /// Drops the jobs that are not admitted, because the runtime stops. `places` of the admitted
     /// ones have been dropped as well.
     fn drop_queued(&self, places: usize) {
         self.state.lock().admitted -= places;
-        // One by one: the destructor of one job may wait for the end of another, which another
-        // thread drops meanwhile.
+        // One by one, so that the lock is not held while a job is dropped.
         loop {
             let entry = self.state.lock().queue.pop_front();
             match entry {
@@ -314,16 +304,17 @@ impl Pool {
         }
         let mut state = self.state.lock();
         state.stale = 0;
-        self.check_empty(&state);
+        self.check_empty(&mut state);
     }
 
     /// To be called under the lock when a job has ended or was dropped.
-    fn check_empty(&self, state: &State) {
+    fn check_empty(&self, state: &mut State) {
         if state.is_empty() {
-            // Release: pairs with the Acquire in `join`. The lock orders the other jobs before
-            // this.
-            self.emptied.fetch_add(1, Release);
-            futex_wake(&self.emptied, i32::MAX);
+            // The lock and the tokens order the effects of the jobs before the returns of the
+            // joiners.
+            for joiner in state.joiners.drain(..) {
+                joiner.unpark();
+            }
         }
     }
 }
@@ -502,7 +493,7 @@ impl Place {
             }
             None => {
                 state.admitted -= 1;
-                pool.check_empty(&state);
+                pool.check_empty(&mut state);
             }
         }
     }

@@ -23,7 +23,11 @@ use std::{
 use self::limit::{Place, WorkerLimit};
 pub(in crate::sched) use self::request::WorkerRequest;
 use super::{Shared, server::Server, worker};
-use crate::{events, panic::AbortIfPanic, wait::Parker};
+use crate::{
+    events,
+    panic::AbortIfPanic,
+    wait::{ManagedWait, Parker},
+};
 
 /// A thread that could not be made is tried again after this, doubling ...
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -155,10 +159,6 @@ pub(in crate::sched) enum NoWorker {
     Thread(std::io::Error),
 }
 
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
-}
-
 impl Shared {
     /// Makes a worker for `server`, on a thread that no server schedules.
     pub(in crate::sched) fn add_worker(self: &Arc<Self>, server: &Server) -> Result<(), NoWorker> {
@@ -205,17 +205,18 @@ impl Shared {
             if failed {
                 // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.lifecycle.is_stopping() && self.spawner.parker.park_timeout(left(until))
+                while !self.lifecycle.is_stopping()
+                    && ManagedWait::begin().park_until(&self.spawner.parker, Some(until))
                 {
                 }
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                self.spawner.parker.park();
+                ManagedWait::begin().park(&self.spawner.parker);
             }
         }
         while !self.lifecycle.is_sweeping() {
-            self.spawner.parker.park();
+            ManagedWait::begin().park(&self.spawner.parker);
         }
         self.sweep_on_spawner();
         guard.disarm();

@@ -235,7 +235,7 @@ mod model {
             runtime: Rc::clone(runtime) as Rc<dyn Resume>,
             worker: 0,
         };
-        if !parker.entrust(sleeper) {
+        if !parker.hold(sleeper) {
             // It was unparked before: at once.
             runtime.resume(0);
         }
@@ -248,7 +248,7 @@ mod model {
         loom::model(|| {
             let runtime = Rc::new(Runtime(AtomicUsize::new(0)));
             let shared = Arc::new((Publication::new(), Parker::new()));
-            assert!(!shared.1.announce(), "no token");
+            assert!(!shared.1.prepare_park(), "no token");
             shared.0.ask();
             let unparker = {
                 let shared = Arc::clone(&shared);
@@ -257,7 +257,7 @@ mod model {
             publish(&shared.0, &shared.1, &runtime);
             unparker.join().unwrap();
             assert_eq!(runtime.0.load(SeqCst), 1);
-            assert!(shared.1.is_notified());
+            assert!(shared.1.is_over());
         });
     }
 
@@ -268,7 +268,7 @@ mod model {
         loom::model(|| {
             let runtime = Rc::new(Runtime(AtomicUsize::new(0)));
             let shared = Arc::new((Publication::new(), Parker::new()));
-            assert!(!shared.1.announce(), "no token");
+            assert!(!shared.1.prepare_park(), "no token");
             shared.0.ask();
             let first = {
                 let (shared, runtime) = (Arc::clone(&shared), Rc::clone(&runtime));
@@ -278,8 +278,8 @@ mod model {
             while runtime.0.load(SeqCst) == 0 {
                 thread::yield_now();
             }
-            assert!(shared.1.announce(), "the token");
-            assert!(!shared.1.announce(), "no token");
+            assert!(shared.1.prepare_park(), "the token");
+            assert!(!shared.1.prepare_park(), "no token");
             shared.0.ask();
             first.join().unwrap();
             publish(&shared.0, &shared.1, &runtime);
@@ -299,7 +299,7 @@ mod model {
             // The cell stands for the parker's memory, which goes when its owner goes on.
             let memory = UnsafeCell::new(());
             let shared = Arc::new((Publication::new(), Parker::new(), memory));
-            assert!(!shared.1.announce(), "no token");
+            assert!(!shared.1.prepare_park(), "no token");
             shared.0.ask();
             let successor = {
                 let (shared, runtime) = (Arc::clone(&shared), Rc::clone(&runtime));
@@ -317,14 +317,14 @@ mod model {
             };
             shared.0.retract(thread::yield_now);
             shared.2.with_mut(|_| ());
-            let back = shared.1.take_back();
+            let back = shared.1.release();
             assert!(
                 shared.0.begin().is_none(),
                 "published after it was retracted"
             );
             unparker.join().unwrap();
             successor.join().unwrap();
-            assert!(shared.1.is_notified());
+            assert!(shared.1.is_over());
             assert!(!back || runtime.0.load(SeqCst) == 0, "back, and resumed");
         });
     }

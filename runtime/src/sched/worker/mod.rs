@@ -16,7 +16,7 @@ use std::{
         },
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use umcg_sys::{Error, Register, UmcgTask, state};
@@ -32,11 +32,10 @@ use super::{
 };
 use crate::{
     Handle, context,
-    context::WorkerHook,
     panic::{AbortIfPanic, contain},
     sync::AtomicU32,
     task::Runnable,
-    wait::Parker,
+    wait::{self, Parker, WorkerHook},
 };
 
 /// With somebody waiting, a worker hands over after so many tasks (B1) ...
@@ -375,7 +374,7 @@ impl WorkerThread {
         let record = self.record();
         record.set_seat(seat::BUSY);
         // SAFETY: `self` outlives the loop, and the hook is taken back below.
-        unsafe { context::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
+        unsafe { wait::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
         CURRENT.set(self);
         self.serve();
         // This worker may have queued tasks after the first sweep had passed, whatever makes it leave.
@@ -389,7 +388,7 @@ impl WorkerThread {
         self.disarm();
         CURRENT.set(ptr::null());
         // SAFETY: `None` needs nothing to stay valid.
-        unsafe { context::set_worker(None) };
+        unsafe { wait::set_worker(None) };
         // The provider waits until this worker is on no list and lets its server drain.
         while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
             if error.is_gone() {
@@ -678,8 +677,11 @@ impl WorkerThread {
 }
 
 impl WorkerHook for WorkerThread {
-    fn sleep(&self, parker: &Parker) {
-        self.sleep_in(parker);
+    fn sleep(&self, parker: &Parker, deadline: Option<Instant>) {
+        match deadline {
+            None => self.sleep_in(parker),
+            Some(deadline) => self.sleep_until(parker, deadline),
+        }
     }
 
     fn begin_managed_blocking(&self) {

@@ -10,11 +10,12 @@ use std::{
             fence,
         },
     },
+    time::Instant,
 };
 
 use super::{Worker, WorkerThread, seat, with_current};
 use crate::sched::{Shared, server::Server};
-use crate::wait::{Parker, Resume, Sleeper};
+use crate::wait::{Alarm, Parker, Resume, Sleeper};
 
 impl WorkerThread {
     /// Sleeps without a slot until `parker`, which is PARKED, has its token; or returns because
@@ -24,7 +25,7 @@ impl WorkerThread {
         record
             .parker
             .store(ptr::from_ref(parker).cast_mut(), Relaxed);
-        while self.check() && !parker.is_notified() {
+        while self.check() && !parker.is_over() {
             // What allocates, locks, or touches memory for the first time comes before `leave`.
             let runtime = Arc::clone(&self.shared) as Arc<dyn Resume>;
             let next = self.successor();
@@ -43,8 +44,8 @@ impl WorkerThread {
                 runtime,
                 worker: record.index(),
             };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile. It has left, and comes back by way of its server.
+            if !parker.hold(sleeper) {
+                // The wait is over. It has left, and comes back by way of its server.
                 self.push_resumed(self.server());
             }
             record.counts().tell(&self.server().counters);
@@ -54,8 +55,18 @@ impl WorkerThread {
                 self.is_gone(&error);
             }
         }
-        // Of one that lost its server; else the token is there.
-        parker.take_back();
+        // Of one that lost its server; else the wait is over.
+        parker.release();
+    }
+
+    /// [`sleep_in`](Self::sleep_in) until `deadline` at most. Returns at once if no timer can be
+    /// made for it.
+    pub(in crate::sched) fn sleep_until(&self, parker: &Parker, deadline: Instant) {
+        let alarm = Alarm::arm(parker);
+        if let Ok(timer) = self.shared.driver.arm(deadline, alarm.waker()) {
+            self.sleep_in(parker);
+            drop(timer);
+        }
     }
 
     /// A worker that was resumed, to hand the slot to directly. `None`: there is none, or
@@ -191,8 +202,8 @@ impl WorkerThread {
             // SAFETY: its owner sleeps in `park` on it until it is resumed, and one that lost
             // its server waits until the publication is over.
             let parker = unsafe { &*worker.parker.load(Relaxed) };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile, and ours.
+            if !parker.hold(sleeper) {
+                // The wait is over, and the worker is ours.
                 self.shared.resume(worker.index());
             }
         } else {
