@@ -64,7 +64,9 @@ fn drop_waits_for_what_runs_and_cancels_the_rest() {
                 })
                 .collect();
             let metrics = runtime.handle().clone();
-            eventually("all are suspended", || metrics.metrics().suspended == 20);
+            eventually("all are suspended", || {
+                metrics.metrics().num_suspended_tasks() == 20
+            });
             let done = Arc::new(AtomicUsize::new(0));
             let (tell, told) = mpsc::channel();
             let running: Vec<_> = (0..servers)
@@ -229,7 +231,9 @@ fn destructors_may_spawn_while_the_runtime_ends() {
             }));
         }
         let handle = runtime.handle().clone();
-        eventually("all are suspended", || handle.metrics().suspended == 10);
+        eventually("all are suspended", || {
+            handle.metrics().num_suspended_tasks() == 10
+        });
         drop(runtime);
         assert_eq!(cancelled.load(SeqCst), 10);
     });

@@ -358,7 +358,7 @@ fn a_handle_outlives_its_runtime_and_says_so() {
         assert!(handle.try_spawn(async { 1 }).unwrap_err().is_shut_down());
         // The caller's own thread polls this one.
         assert_eq!(handle.block_on(async { 2 }), 2);
-        assert_eq!(handle.metrics().workers.total, 0);
+        assert_eq!(handle.metrics().workers().total(), 0);
     });
 }
 
@@ -437,10 +437,12 @@ fn a_destructor_joins_a_task_that_is_cancelled_after_its_own() {
                     std::future::pending::<()>().await;
                 });
                 eventually("the parent is suspended", || {
-                    runtime.metrics().suspended == 1
+                    runtime.metrics().num_suspended_tasks() == 1
                 });
                 let handle = runtime.spawn(std::future::pending::<()>());
-                eventually("the child, too", || runtime.metrics().suspended == 2);
+                eventually("the child, too", || {
+                    runtime.metrics().num_suspended_tasks() == 2
+                });
                 *child.lock().unwrap() = Some(handle);
                 end(runtime);
                 assert!(parent.join().unwrap_err().is_cancelled());
@@ -598,7 +600,9 @@ fn a_job_of_a_pool_joins_a_suspended_task() {
     apart(60, || {
         let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
         let suspended = runtime.spawn(std::future::pending::<()>());
-        eventually("it is suspended", || runtime.metrics().suspended == 1);
+        eventually("it is suspended", || {
+            runtime.metrics().num_suspended_tasks() == 1
+        });
         let (pool, dam) = full_pool(&runtime);
         let mut suspended = Some(suspended);
         let on_drop = OnDrop(move || {
@@ -679,7 +683,9 @@ fn held_up_in_its_end(
     }
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
     drop(runtime.spawn(suspended));
-    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    eventually("it is suspended", || {
+        runtime.metrics().num_suspended_tasks() == 1
+    });
     let dam = Arc::new(Dam::new());
     drop(runtime.spawn_blocking({
         let dam = Arc::clone(&dam);
