@@ -83,8 +83,8 @@ impl Handle {
     /// ```
     /// let runtime = umcg::Runtime::new().unwrap();
     /// let metrics = runtime.handle().metrics();
-    /// println!("{} because {}", metrics.provider, metrics.provider_why);
-    /// assert!(metrics.workers_peak >= 1);
+    /// println!("{} because {}", metrics.provider_kind(), metrics.provider_why());
+    /// assert!(metrics.workers_peak() >= 1);
     /// ```
     #[must_use]
     pub fn metrics(&self) -> RuntimeMetrics {

@@ -121,7 +121,9 @@ cfg_if::cfg_if! {
         };
         #[cfg(feature = "macros")]
         pub use umcg_macros::{main, test};
-        pub use umcg_sys::{CommandUnmanaged, ProviderChoice, ProviderKind};
+        pub use umcg_sys::{
+            CommandUnmanaged, Provider, ProviderChoice, ProviderKind, ServerCounters,
+        };
 
         /// For a thread that a task made with [`std::thread`], or that a library made for it: such
         /// a thread inherits its worker's CPU and scheduling policy. A [`thread::spawn`] needs

@@ -64,7 +64,9 @@ fn drop_waits_for_what_runs_and_cancels_the_rest() {
                 })
                 .collect();
             let metrics = runtime.handle().clone();
-            eventually("all are suspended", || metrics.metrics().suspended == 20);
+            eventually("all are suspended", || {
+                metrics.metrics().num_suspended_tasks() == 20
+            });
             let done = Arc::new(AtomicUsize::new(0));
             let (tell, told) = mpsc::channel();
             let running: Vec<_> = (0..servers)
@@ -231,7 +233,9 @@ fn destructors_may_spawn_while_the_runtime_ends() {
             }));
         }
         let handle = runtime.handle().clone();
-        eventually("all are suspended", || handle.metrics().suspended == 10);
+        eventually("all are suspended", || {
+            handle.metrics().num_suspended_tasks() == 10
+        });
         drop(runtime);
         assert_eq!(cancelled.load(SeqCst), 10);
     });
@@ -264,7 +268,7 @@ fn destructors_of_cancelled_tasks_are_in_the_context_of_their_task() {
             let _note = future;
             pending::<()>().await;
         });
-        eventually("it is suspended", || handle.metrics().suspended == 1);
+        eventually("it is suspended", || handle.metrics().num_suspended_tasks() == 1);
         let blocked = blocked_for_ever(&runtime);
         let queued = runtime.spawn_blocking(move || drop(closure));
         let mut expected = vec![suspended.id(), queued.id()];

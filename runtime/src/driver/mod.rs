@@ -30,6 +30,7 @@
 mod timer;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
@@ -81,6 +82,11 @@ struct Inner {
     name: String,
     /// Held for a few instructions; never while a waker is called, cloned or dropped.
     state: Mutex<State>,
+    /// Wakers whose timer has fired and that are still to be called, in their order. Filled by the
+    /// driver's thread under the lock of `state`, and emptied without it, so that firing many
+    /// timers does not contend with those that insert others. Not a local of that thread: a waker
+    /// may end the runtime, and then wait for a task that waits for the timers behind it.
+    fired: Mutex<VecDeque<Waker>>,
     /// Only the driver's thread waits here: for an earlier first deadline, or for the end.
     changed: Condvar,
 }
@@ -170,6 +176,7 @@ impl Driver {
                     #[cfg(test)]
                     wakes: 0,
                 }),
+                fired: Mutex::new(VecDeque::new()),
                 changed: Condvar::new(),
             }),
         }
@@ -185,6 +192,7 @@ impl Driver {
         };
         self.inner.changed.notify_one();
         // Here, and not on the driver's thread: that may be the thread which ends the runtime.
+        self.inner.wake_fired();
         for waker in timers.into_wakers() {
             wake(waker);
         }
@@ -318,17 +326,11 @@ impl Inner {
         let mut state = self.state.lock();
         while !state.closed {
             let now = Instant::now();
-            let mut fired = false;
-            // One by one: a waker may end the runtime and wait for a task that waits for another
-            // timer of this batch.
-            while let Some(waker) = state.timers.pop_due(now) {
+            if state.timers.take_due(now, &mut self.fired.lock()) {
                 state.sleeps_until = None;
                 drop(state);
-                wake(waker);
-                fired = true;
+                self.wake_fired();
                 state = self.state.lock();
-            }
-            if fired {
                 // That took time: others may be due by now.
                 continue;
             }
@@ -343,6 +345,17 @@ impl Inner {
             #[cfg(test)]
             {
                 state.wakes += 1;
+            }
+        }
+    }
+
+    /// Calls the wakers of the timers that have fired.
+    fn wake_fired(&self) {
+        loop {
+            let waker = self.fired.lock().pop_front();
+            match waker {
+                Some(waker) => wake(waker),
+                None => return,
             }
         }
     }

@@ -1,6 +1,10 @@
 //! The queue of a driver's timers: wakers sorted by deadline.
 
-use std::{collections::BTreeMap, task::Waker, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    task::Waker,
+    time::Instant,
+};
 
 /// Armed timers, the earliest first. Timers with one deadline fire in the order of their
 /// insertion.
@@ -45,10 +49,16 @@ impl Timers {
         self.entries.remove(&key)
     }
 
-    /// Removes the first entry whose deadline has come.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Waker> {
-        let first = self.entries.first_entry()?;
-        (first.key().deadline <= now).then(|| first.remove())
+    /// Moves the entries whose deadline has come to the end of `due`. True: there were some.
+    pub(super) fn take_due(&mut self, now: Instant, due: &mut VecDeque<Waker>) -> bool {
+        let before = due.len();
+        while let Some(first) = self.entries.first_entry() {
+            if first.key().deadline > now {
+                break;
+            }
+            due.push_back(first.remove());
+        }
+        due.len() > before
     }
 
     /// The earliest deadline.
@@ -94,10 +104,11 @@ mod tests {
         assert!(!timers.insert(at(3), waker()).1);
         assert!(timers.insert(at(1), waker()).1);
         assert_eq!(timers.first_deadline(), Some(at(1)));
-        assert!(timers.pop_due(at(0)).is_none());
-        assert!(timers.pop_due(at(2)).is_some());
-        assert!(timers.pop_due(at(2)).is_some());
-        assert!(timers.pop_due(at(2)).is_none());
+        let mut due = VecDeque::new();
+        assert!(!timers.take_due(at(0), &mut due));
+        assert!(timers.take_due(at(2), &mut due));
+        assert_eq!(due.len(), 2);
+        assert!(!timers.take_due(at(2), &mut due));
         assert_eq!(timers.first_deadline(), Some(at(3)));
     }
 
