@@ -268,7 +268,9 @@ fn destructors_of_cancelled_tasks_are_in_the_context_of_their_task() {
             let _note = future;
             pending::<()>().await;
         });
-        eventually("it is suspended", || handle.metrics().num_suspended_tasks() == 1);
+        eventually("it is suspended", || {
+            handle.metrics().num_suspended_tasks() == 1
+        });
         let blocked = blocked_for_ever(&runtime);
         let queued = runtime.spawn_blocking(move || drop(closure));
         let mut expected = vec![suspended.id(), queued.id()];

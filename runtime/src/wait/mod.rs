@@ -34,3 +34,5 @@ pub(crate) use self::{
 
 #[cfg(all(test, loom))]
 mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;
