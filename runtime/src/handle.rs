@@ -1,6 +1,10 @@
 //! A reference to a runtime.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+};
 
 use crate::{context, context::EnterGuard, metrics::RuntimeMetrics, sched::Shared};
 
@@ -79,14 +83,19 @@ impl Handle {
     /// ```
     /// let runtime = umcg::Runtime::new().unwrap();
     /// let metrics = runtime.handle().metrics();
-    /// println!("{} because {}", metrics.provider, metrics.provider_why);
-    /// assert!(metrics.workers_peak >= 1);
+    /// println!("{} because {}", metrics.provider_kind(), metrics.provider_why());
+    /// assert!(metrics.workers_peak() >= 1);
     /// ```
     #[must_use]
     pub fn metrics(&self) -> RuntimeMetrics {
         self.shared.metrics()
     }
 }
+
+// A panic in a call of a handle leaves the runtime as it was: those of user code are contained, and
+// one of the scheduler ends the process.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ use crate::{
     Handle, context,
     task::{Origin, discard, spawn_closure_unchecked},
     thread,
-    wait::Parker,
+    wait::{ManagedWait, Parker},
 };
 
 /// Runs two closures, at the same time if a CPU is free, and gives both results.
@@ -157,11 +157,9 @@ where
     /// The caller's side: waits for the worker that claimed the job.
     fn wait(&self) -> thread::Result<RB> {
         // Acquire: pairs with the Release in `run`.
-        if self.state.load(Acquire) != DONE {
-            let _wait = context::managed_blocking();
-            while self.state.load(Acquire) != DONE {
-                self.caller.park();
-            }
+        let waits = || self.state.load(Acquire) != DONE;
+        if waits() {
+            ManagedWait::begin().park_while(&self.caller, waits);
         }
         // SAFETY: DONE, so the result is the caller's.
         let result = unsafe { (*self.result.get()).take() };

@@ -59,14 +59,20 @@
 //! * Children of a worker, and threads of [`std::thread`] that it makes, inherit its CPU pin and
 //!   policy; [`CommandUnmanaged`] and [`unmanage_current_thread`] undo that.
 //! * A runtime is not for a forked child, and none of its calls is for a signal handler.
+#![cfg_attr(
+    loom,
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "under `--cfg loom` only the model checks are compiled, which do not use everything"
+    )
+)]
 
 // Under `--cfg loom` this crate consists of its model checks only: the parts of the scheduler that
 // use no lock, the parker, and the way of a task from spawn to join.
 cfg_if::cfg_if! {
     if #[cfg(loom)] {
         mod block_on;
-        #[path = "context/model.rs"]
-        mod context;
         #[path = "sched/model.rs"]
         mod sched;
         mod sync;
@@ -115,7 +121,9 @@ cfg_if::cfg_if! {
         };
         #[cfg(feature = "macros")]
         pub use umcg_macros::{main, test};
-        pub use umcg_sys::{CommandUnmanaged, ProviderChoice, ProviderKind};
+        pub use umcg_sys::{
+            CommandUnmanaged, Provider, ProviderChoice, ProviderKind, ServerCounters,
+        };
 
         /// For a thread that a task made with [`std::thread`], or that a library made for it: such
         /// a thread inherits its worker's CPU and scheduling policy. A [`thread::spawn`] needs

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    panic::{RefUnwindSafe, UnwindSafe},
     time::{Duration, Instant},
 };
 
@@ -208,6 +209,10 @@ impl Drop for Runtime {
         });
     }
 }
+
+// As for `Handle`.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

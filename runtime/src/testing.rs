@@ -111,3 +111,11 @@ impl Schedule for ManualSched {
         &self.owned
     }
 }
+
+/// The message of a panic.
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
+    match payload.downcast_ref::<String>() {
+        Some(message) => message,
+        None => payload.downcast_ref::<&str>().copied().unwrap_or_default(),
+    }
+}

@@ -151,7 +151,7 @@ fn try_spawn_stops_at_the_limit() {
         .unwrap();
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let first = runtime.spawn_blocking(move || gate.recv().unwrap());
-    common::eventually("it runs", || runtime.metrics().queued == 0);
+    common::eventually("it runs", || runtime.metrics().queue_depth() == 0);
     let queued: Vec<_> = (0..3)
         .map(|_| runtime.handle().try_spawn(async {}).unwrap())
         .collect();

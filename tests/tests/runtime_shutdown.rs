@@ -358,7 +358,7 @@ fn a_handle_outlives_its_runtime_and_says_so() {
         assert!(handle.try_spawn(async { 1 }).unwrap_err().is_shut_down());
         // The caller's own thread polls this one.
         assert_eq!(handle.block_on(async { 2 }), 2);
-        assert_eq!(handle.metrics().workers.total, 0);
+        assert_eq!(handle.metrics().workers().total(), 0);
     });
 }
 
@@ -536,7 +536,9 @@ fn held_up_in_its_end(
     }
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
     drop(runtime.spawn(suspended));
-    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    eventually("it is suspended", || {
+        runtime.metrics().num_suspended_tasks() == 1
+    });
     let dam = Arc::new(Dam::new());
     drop(runtime.spawn_blocking({
         let dam = Arc::clone(&dam);

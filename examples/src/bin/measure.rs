@@ -34,8 +34,12 @@ fn main() -> ExitCode {
     let wanted = |name: &str| args.names.is_empty() || args.names.iter().any(|n| n == name);
     let runtime = Runtime::new().expect("a runtime");
     let metrics = runtime.metrics();
-    println!("provider: {} ({})", metrics.provider, metrics.provider_why);
-    println!("servers: {}", metrics.servers.len());
+    println!(
+        "provider: {} ({})",
+        metrics.provider_kind(),
+        metrics.provider_why()
+    );
+    println!("servers: {}", metrics.servers().len());
     let rounds = args.rounds.max(1);
     if wanted("read") {
         read(&runtime, rounds);
@@ -191,11 +195,11 @@ fn block_1_ms(runtime: &Runtime, rounds: usize) {
             }
         }),
     );
-    let workers = runtime.metrics().workers;
+    let workers = runtime.metrics().workers();
     println!(
         "  workers: {} now, {} at most",
-        workers.total,
-        runtime.metrics().workers_peak
+        workers.total(),
+        runtime.metrics().workers_peak()
     );
 }
 
@@ -243,15 +247,18 @@ fn sleep_100_us(runtime: &Runtime, rounds: usize) {
     );
     let after = runtime.metrics();
     let sum = |metrics: &umcg::RuntimeMetrics, f: fn(&umcg::ServerMetrics) -> u64| -> u64 {
-        metrics.servers.iter().map(f).sum()
+        metrics.servers().iter().map(f).sum()
     };
     println!(
         "  workers: {} now, {} at most; blocks seen by sentinels {}, siblings {}, the monitor {}",
-        after.workers.total,
-        after.workers_peak,
-        sum(&after, |s| s.blocks_sentinel) - sum(&before, |s| s.blocks_sentinel),
-        sum(&after, |s| s.blocks_sibling) - sum(&before, |s| s.blocks_sibling),
-        sum(&after, |s| s.blocks_monitor) - sum(&before, |s| s.blocks_monitor),
+        after.workers().total(),
+        after.workers_peak(),
+        sum(&after, |s| s.provider().blocks_sentinel)
+            - sum(&before, |s| s.provider().blocks_sentinel),
+        sum(&after, |s| s.provider().blocks_sibling)
+            - sum(&before, |s| s.provider().blocks_sibling),
+        sum(&after, |s| s.provider().blocks_monitor)
+            - sum(&before, |s| s.provider().blocks_monitor),
     );
 }
 
@@ -377,7 +384,7 @@ fn idle(runtime: &Runtime) {
         "idle for 10 s: {:?} of CPU, {} voluntary switches (this thread's sleep is one), {} workers",
         cpu_time() - cpu,
         self::switches() - switches,
-        runtime.metrics().workers.total
+        runtime.metrics().workers().total()
     );
 }
 

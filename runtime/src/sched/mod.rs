@@ -48,9 +48,10 @@ pub(crate) use self::{
     config::Config, shutdown::JobQueue, start::Threads, worker::current::with_own_handle,
 };
 use crate::{
-    context,
+    driver::Driver,
     spawn::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
+    wait,
 };
 
 /// All that the threads of one runtime share.
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     /// Shared with the provider's thread, as the run_queues is.
     idle_servers: Arc<IdleServers>,
     arena: Arena,
+    /// Fires the timers of the futures that are polled in this runtime.
+    driver: Driver,
     spawner: Spawner,
     lifecycle: Lifecycle,
     owned: OwnedTasks,
@@ -87,13 +90,14 @@ impl Shared {
         Self {
             watched: provider.facts().watches,
             signals: SignalMask::current(),
-            built_on_worker: context::with_worker(|_| ()).is_some(),
+            built_on_worker: wait::with_worker(|_| ()).is_some(),
             provider,
             why,
             run_queues: Arc::new(RunQueues::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
             idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
+            driver: Driver::new(&config.thread_name),
             spawner: Spawner::new(config.max_workers),
             lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
@@ -123,6 +127,10 @@ impl Shared {
     /// The stack of a worker, in bytes.
     pub(crate) fn thread_stack_size(&self) -> usize {
         self.config.stack_size
+    }
+
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
     }
 
     /// Whether the calling thread is a worker's of this runtime, hooks included.

@@ -48,6 +48,7 @@ use crate::{
     Handle, context, events,
     panic::AbortIfPanic,
     task::{Origin, Runnable},
+    wait::ManagedWait,
 };
 
 /// Keeps jobs for a runtime outside of its run queues, and hands them over as tasks one by one. A
@@ -111,6 +112,8 @@ impl Shared {
         // As on a worker: destructors may rely on the signals that the application handles.
         self.signals.apply();
         self.sweep();
+        // The timers that are left belong to futures of other executors, or of a `block_on`.
+        self.driver.shut_down();
     }
 
     /// Drops what is queued, in pools and in the run queues, on this thread.
@@ -207,18 +210,10 @@ impl Shared {
 
     /// As [`wait_for_all`](Self::wait_for_all), without an event.
     pub(super) fn wait_for_threads(&self, deadline: Option<Instant>) -> bool {
-        let _wait = context::managed_blocking();
         let waiter = self.lifecycle.waiter();
         while self.lifecycle.threads() > 0 {
-            match deadline {
-                None => waiter.park(),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    waiter.park_timeout(left);
-                }
+            if !ManagedWait::begin().park_until(waiter, deadline) {
+                return self.lifecycle.threads() == 0;
             }
         }
         true
@@ -227,13 +222,14 @@ impl Shared {
     /// Waits for the threads to be gone, destructors of thread-locals included. After
     /// [`wait_for_all`](Self::wait_for_all) said that they are about to end.
     pub(crate) fn join(&self, threads: Threads) {
-        let _wait = context::managed_blocking();
+        let wait = ManagedWait::begin();
         let workers = self.arena.iter().filter_map(Worker::take_thread);
         for thread in threads.handles.into_iter().chain(workers) {
             // They abort rather than panic; a panic in a thread-local's destructor is the
             // user's, and printed.
-            let _ = thread.join();
+            let _ = wait.in_system(|| thread.join());
         }
+        self.driver.join();
     }
 }
 

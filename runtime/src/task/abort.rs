@@ -1,6 +1,11 @@
 //! Aborting a task from afar.
 
-use std::{fmt, ptr::NonNull, task::Waker};
+use std::{
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    ptr::NonNull,
+    task::Waker,
+};
 
 use super::{Id, Meta, Runnable};
 
@@ -32,6 +37,10 @@ pub struct AbortHandle {
 unsafe impl Send for AbortHandle {}
 // SAFETY: as above.
 unsafe impl Sync for AbortHandle {}
+
+// What can be done by a handle, to set a flag and to wake, does not stop half-way.
+impl UnwindSafe for AbortHandle {}
+impl RefUnwindSafe for AbortHandle {}
 
 impl AbortHandle {
     pub(super) fn new(runnable: &Runnable) -> Self {

@@ -10,7 +10,7 @@ use std::{
 
 use async_task::FallibleTask;
 
-use super::{AbortHandle, Id, JoinError, Meta, Runnable, future::Output};
+use super::{AbortHandle, Id, JoinError, Meta, Runnable, coop, future::Output};
 use crate::block_on::block_on;
 
 /// Owns the right to a task's output.
@@ -62,6 +62,19 @@ impl<T> JoinHandle<T> {
         block_on(self)
     }
 
+    /// [`poll`](Future::poll) without taking from the budget of the calling task.
+    pub(super) fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
+        assert!(!self.taken, "`JoinHandle` polled after completion");
+        let task = self.task.as_mut().expect("taken by `drop` only");
+        let output = ready!(Pin::new(task).poll(cx));
+        self.taken = true;
+        Poll::Ready(match output {
+            Some(output) => output.into_inner(),
+            // The scheduler dropped the task.
+            None => Err(JoinError::cancelled(self.id())),
+        })
+    }
+
     /// Asks the task to end; see [`AbortHandle::abort`].
     pub fn abort(&self) {
         self.abort.abort();
@@ -95,16 +108,10 @@ impl<T> Future for JoinHandle<T> {
     ///
     /// If it is polled again after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        assert!(!this.taken, "`JoinHandle` polled after completion");
-        let task = this.task.as_mut().expect("taken by `drop` only");
-        let output = ready!(Pin::new(task).poll(cx));
-        this.taken = true;
-        Poll::Ready(match output {
-            Some(output) => output.into_inner(),
-            // The scheduler dropped the task.
-            None => Err(JoinError::cancelled(this.id())),
-        })
+        let proceed = ready!(coop::poll_proceed(cx));
+        let output = ready!(self.get_mut().poll_output(cx));
+        proceed.made_progress();
+        Poll::Ready(output)
     }
 }
 

@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     panic::resume_unwind,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{
@@ -13,13 +12,13 @@ use std::{
             Ordering::{AcqRel, Relaxed},
         },
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{AbortHandle, Id, JoinError, JoinHandle, spawn_closure, spawn_future};
+use super::{AbortHandle, Id, JoinError, JoinHandle, coop, spawn_closure, spawn_future};
 use crate::{Handle, block_on::block_on, context};
 
 /// Tasks with the same type of output, joined in the order in which they finish.
@@ -272,11 +271,14 @@ impl<T: Send + 'static> JoinSet<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<(Id, T), JoinError>>> {
+        let proceed = ready!(coop::poll_proceed(cx));
         loop {
             if let Poll::Ready(result) = self.poll_woken() {
+                proceed.made_progress();
                 return Poll::Ready(Some(result));
             }
             if self.entries.is_empty() {
+                proceed.made_progress();
                 return Poll::Ready(None);
             }
             let replaced = {
@@ -316,7 +318,8 @@ impl<T: Send + 'static> JoinSet<T> {
         entry.notify.queued.swap(false, AcqRel);
         let id = entry.handle.id();
         let mut cx = Context::from_waker(&entry.waker);
-        Pin::new(&mut entry.handle).poll(&mut cx).map(|result| {
+        // The set takes from the budget of the task, once for each result.
+        entry.handle.poll_output(&mut cx).map(|result| {
             self.entries.remove(key);
             result.map(|output| (id, output))
         })
@@ -369,6 +372,7 @@ where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
 {
+    #[track_caller]
     fn from_iter<I: IntoIterator<Item = F>>(futures: I) -> Self {
         let mut set = Self::new();
         set.extend(futures);
@@ -382,6 +386,7 @@ where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
 {
+    #[track_caller]
     fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
         for future in futures {
             self.spawn(future);

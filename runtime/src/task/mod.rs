@@ -24,17 +24,24 @@
 // is told and cancels itself.
 
 mod abort;
-#[cfg(not(loom))]
-mod builder;
+pub mod coop;
+mod current;
 mod error;
 mod future;
 mod id;
 mod join_handle;
-#[cfg(not(loom))]
-mod join_set;
 mod owned;
-#[cfg(not(loom))]
 mod yield_now;
+
+// These name a runtime, which there is none of in a model.
+cfg_if::cfg_if! {
+    if #[cfg(not(loom))] {
+        mod builder;
+        mod join_set;
+
+        pub use self::{builder::Builder, join_set::JoinSet};
+    }
+}
 
 use std::{
     cell::Cell,
@@ -49,14 +56,19 @@ use std::{
 
 use async_task::{ScheduleInfo, WithInfo};
 
-pub use self::{abort::AbortHandle, error::JoinError, id::Id, join_handle::JoinHandle};
-#[cfg(not(loom))]
 pub use self::{
-    builder::Builder,
-    join_set::JoinSet,
+    abort::AbortHandle,
+    coop::{Unconstrained, consume_budget, unconstrained},
+    error::JoinError,
+    id::Id,
+    join_handle::JoinHandle,
     yield_now::{YieldNow, yield_now},
 };
-pub(crate) use self::{future::discard, owned::OwnedTasks};
+pub(crate) use self::{
+    current::{depth, with_task},
+    future::discard,
+    owned::OwnedTasks,
+};
 use self::{
     future::{ClosureFuture, TaskFuture},
     owned::OwnedKey,
@@ -266,7 +278,7 @@ where
 /// `None` outside of tasks. Inside a destructor of a task's future it is still that task.
 #[must_use]
 pub fn try_id() -> Option<Id> {
-    crate::context::with_task(Meta::id)
+    with_task(Meta::id)
 }
 
 /// The id of the task that runs on this thread.
@@ -293,7 +305,7 @@ pub fn id() -> Id {
 /// The name of the task that runs on this thread. `None`: it has none, or there is no task.
 #[must_use]
 pub fn name() -> Option<Arc<str>> {
-    crate::context::with_task(Meta::name).flatten()
+    with_task(Meta::name).flatten()
 }
 
 #[cfg(all(test, not(loom)))]

@@ -74,6 +74,7 @@ impl Builder {
             Some(runtime) => runtime.clone(),
             None => context::current_handle().ok_or_else(no_runtime)?,
         };
+        self.check_name();
         self.check_stack(&runtime)?;
         Ok(spawn_on(&runtime, self.name, f))
     }
@@ -92,8 +93,18 @@ impl Builder {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
+        self.check_name();
         self.check_stack(scope.runtime())?;
         Ok(scope.spawn_named(self.name, f))
+    }
+
+    #[track_caller]
+    fn check_name(&self) {
+        // The message of std.
+        assert!(
+            !self.name.as_ref().is_some_and(|name| name.contains('\0')),
+            "thread name may not contain interior null bytes"
+        );
     }
 
     fn check_stack(&self, runtime: &Handle) -> io::Result<()> {

@@ -26,7 +26,6 @@ use std::{fmt, io};
 
 pub use std::thread::{AccessError, LocalKey, Result, available_parallelism, panicking};
 
-pub(crate) use self::current::keep_current;
 pub use self::scope::{Scope, ScopedJoinHandle, scope};
 pub use self::{
     builder::Builder,

@@ -1,4 +1,5 @@
 use std::{
+    panic::catch_unwind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -151,6 +152,18 @@ fn too_large_a_stack_is_an_error() {
         .unwrap()
         .join()
         .unwrap();
+}
+
+#[test]
+fn name_with_a_nul_byte_panics_at_spawn_as_in_std() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let ours = catch_unwind(|| Builder::new().name("a\0b".into()).spawn(|| ()));
+    let theirs = catch_unwind(|| std::thread::Builder::new().name("a\0b".into()).spawn(|| ()));
+    for payload in [ours.unwrap_err(), theirs.unwrap_err()] {
+        let message = crate::testing::panic_message(&*payload);
+        assert!(message.contains("interior null bytes"), "{message}");
+    }
 }
 
 #[test]

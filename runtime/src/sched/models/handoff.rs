@@ -79,7 +79,7 @@ fn hold(parker: &Parker, resumed: &StdArc<Resumed>) {
         runtime: StdArc::clone(resumed) as StdArc<dyn Resume>,
         worker: 0,
     };
-    if !parker.entrust(sleeper) {
+    if !parker.hold(sleeper) {
         // It was unparked before: at once.
         resumed.resume(0);
     }
@@ -93,13 +93,13 @@ fn a_worker_that_parks_is_resumed_once() {
         let resumed = StdArc::new(Resumed(AtomicUsize::new(0)));
         let shared = Arc::new((Publication::new(), Parker::new()));
         let (publication, parker) = &*shared;
-        assert!(!parker.announce(), "no token");
+        assert!(!parker.prepare_park(), "no token");
         publication.request();
         let unparker = start(&shared, |(_, parker)| parker.unpark());
         publish(publication, parker, &resumed);
         unparker.join().unwrap();
         assert_eq!(resumed.0.load(SeqCst), 1);
-        assert!(parker.is_notified());
+        assert!(parker.is_over());
     });
 }
 
@@ -111,7 +111,7 @@ fn a_worker_that_parks_again_is_published_again() {
         let resumed = StdArc::new(Resumed(AtomicUsize::new(0)));
         let shared = Arc::new((Publication::new(), Parker::new()));
         let (publication, parker) = &*shared;
-        assert!(!parker.announce(), "no token");
+        assert!(!parker.prepare_park(), "no token");
         publication.request();
         let first = start(&shared, {
             let resumed = StdArc::clone(&resumed);
@@ -121,8 +121,8 @@ fn a_worker_that_parks_again_is_published_again() {
         while resumed.0.load(SeqCst) == 0 {
             thread::yield_now();
         }
-        assert!(parker.announce(), "the token");
-        assert!(!parker.announce(), "no token");
+        assert!(parker.prepare_park(), "the token");
+        assert!(!parker.prepare_park(), "no token");
         publication.request();
         first.join().unwrap();
         publish(publication, parker, &resumed);
@@ -141,7 +141,7 @@ fn a_worker_that_lost_its_server_is_nobodys() {
         let memory = UnsafeCell::new(());
         let shared = Arc::new((Publication::new(), Parker::new(), memory));
         let (publication, parker, memory) = &*shared;
-        assert!(!parker.announce(), "no token");
+        assert!(!parker.prepare_park(), "no token");
         publication.request();
         let successor = start(&shared, {
             let resumed = StdArc::clone(&resumed);
@@ -156,14 +156,14 @@ fn a_worker_that_lost_its_server_is_nobodys() {
         let unparker = start(&shared, |(_, parker, _)| parker.unpark());
         publication.retract(thread::yield_now);
         memory.with_mut(|_| ());
-        let back = parker.take_back();
+        let back = parker.release();
         assert!(
             publication.begin().is_none(),
             "published after it was retracted"
         );
         unparker.join().unwrap();
         successor.join().unwrap();
-        assert!(parker.is_notified());
+        assert!(parker.is_over());
         assert!(
             !back || resumed.0.load(SeqCst) == 0,
             "taken back, and resumed"

@@ -14,6 +14,7 @@ use crate::{
         Ordering::{Relaxed, SeqCst},
         fence,
     },
+    wait::ManagedWait,
 };
 
 /// A server's state word: awake.
@@ -143,7 +144,7 @@ fn the_last_thread_ends_the_wait() {
         lifecycle.add_thread();
         let threads = [(); 2].map(|()| start(&lifecycle, Lifecycle::remove_thread));
         while lifecycle.threads() > 0 {
-            lifecycle.waiter().park();
+            ManagedWait::begin().park(lifecycle.waiter());
         }
         for thread in threads {
             thread.join().unwrap();

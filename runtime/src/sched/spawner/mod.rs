@@ -26,7 +26,11 @@ use std::{
 use self::limit::{Place, WorkerLimit};
 pub(in crate::sched) use self::request::WorkerRequest;
 use super::{Shared, server::Server, worker, worker::WorkerState};
-use crate::{events, panic::AbortIfPanic, wait::Parker};
+use crate::{
+    events,
+    panic::AbortIfPanic,
+    wait::{ManagedWait, Parker},
+};
 
 /// After a thread could not be made, the spawner waits this long before it tries again. The wait
 /// doubles with each failure in a row ...
@@ -161,11 +165,6 @@ pub(in crate::sched) enum NoWorker {
     Thread(std::io::Error),
 }
 
-/// How long it is until then.
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
-}
-
 impl Shared {
     /// Makes a worker for `server`. To be called on a thread that no server schedules.
     pub(in crate::sched) fn add_worker(self: &Arc<Self>, server: &Server) -> Result<(), NoWorker> {
@@ -213,17 +212,18 @@ impl Shared {
                 // An unpark does not shorten the wait. Otherwise a queue that fills would make this
                 // thread spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.lifecycle.is_stopping() && self.spawner.parker.park_timeout(left(until))
+                while !self.lifecycle.is_stopping()
+                    && ManagedWait::begin().park_until(&self.spawner.parker, Some(until))
                 {
                 }
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                self.spawner.parker.park();
+                ManagedWait::begin().park(&self.spawner.parker);
             }
         }
         while !self.lifecycle.is_sweeping() {
-            self.spawner.parker.park();
+            ManagedWait::begin().park(&self.spawner.parker);
         }
         self.sweep_on_spawner();
         guard.disarm();

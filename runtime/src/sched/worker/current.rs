@@ -7,8 +7,8 @@ use std::{cell::Cell, ptr, ptr::NonNull, sync::Arc};
 use super::run::WorkerThread;
 use crate::{
     Handle,
-    context::{self, WorkerHook},
     sched::Shared,
+    wait::{self, WorkerHook},
 };
 
 struct Current {
@@ -46,12 +46,12 @@ pub(super) fn run_as(worker: &WorkerThread, f: impl FnOnce()) {
         fn drop(&mut self) {
             CURRENT.with(|current| current.worker.set(ptr::null()));
             // SAFETY: `None` needs nothing to stay valid.
-            unsafe { context::set_worker(None) };
+            unsafe { wait::set_worker(None) };
         }
     }
     CURRENT.with(|current| current.worker.set(worker));
     // SAFETY: `worker` outlives this call, and `Leave` takes the hook back before it returns.
-    unsafe { context::set_worker(Some(NonNull::from(worker as &dyn WorkerHook))) };
+    unsafe { wait::set_worker(Some(NonNull::from(worker as &dyn WorkerHook))) };
     let _leave = Leave;
     f();
 }

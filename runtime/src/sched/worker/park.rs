@@ -19,6 +19,7 @@ use std::{
             fence,
         },
     },
+    time::Instant,
 };
 
 use umcg_sys::{Error, state};
@@ -26,7 +27,7 @@ use umcg_sys::{Error, state};
 use super::{Worker, WorkerState, current, run::WorkerThread};
 use crate::{
     sched::{Shared, clock::now_ns, server::Server},
-    wait::{Parker, Resume, Sleeper},
+    wait::{Alarm, Parker, Resume, Sleeper},
 };
 
 /// To the server.
@@ -153,7 +154,7 @@ impl WorkerThread {
 
 /// To another worker.
 impl WorkerThread {
-    /// Sleeps without a slot until `parker`, which is PARKED, has its token. Also returns, with
+    /// Sleeps without a slot until the wait in `parker`, which is PARKED, is over. Also returns, with
     /// `parker` PARKED, when this is an ordinary thread from here on.
     pub(super) fn sleep_in(&self, parker: &Parker) {
         let record = self.record();
@@ -161,7 +162,7 @@ impl WorkerThread {
         record
             .parker
             .store(ptr::from_ref(parker).cast_mut(), Relaxed);
-        while self.checkpoint_in_task() && !parker.is_notified() {
+        while self.checkpoint_in_task() && !parker.is_over() {
             let sleeper = Sleeper {
                 runtime: Arc::clone(&self.shared) as Arc<dyn Resume>,
                 worker: record.index(),
@@ -179,9 +180,9 @@ impl WorkerThread {
             }
             self.disarm_after_leave();
             record.set_state(WorkerState::Parked);
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile. This worker has left RUNNING, so it comes back by way of its
-                // server.
+            if !parker.hold(sleeper) {
+                // The wait is over already. This worker has left RUNNING, so it comes back by way
+                // of its server.
                 record.set_state(WorkerState::Resumed);
                 let server = self.server();
                 self.shared.run_queues.servers[server.index()].count_resumed_into_inbox();
@@ -192,8 +193,18 @@ impl WorkerThread {
                 self.detach(&error);
             }
         }
-        // If this worker lost its server, the parker may hold it still. Else the token is there.
-        parker.take_back();
+        // If this worker lost its server, the parker may hold it still. Else the wait is over.
+        parker.release();
+    }
+
+    /// [`sleep_in`](Self::sleep_in) until `deadline` at most. Returns at once if no timer can be
+    /// made for it.
+    pub(super) fn sleep_until(&self, parker: &Parker, deadline: Instant) {
+        let alarm = Alarm::arm(parker);
+        if let Ok(timer) = self.shared.driver.arm(deadline, alarm.waker()) {
+            self.sleep_in(parker);
+            drop(timer);
+        }
     }
 
     /// Whom this worker, which is about to sleep in the middle of a task, hands its slot to: a
@@ -329,8 +340,8 @@ impl WorkerThread {
             // SAFETY: the predecessor stored the parker's address, and sleeps in the parker until it
             // is resumed. If it lost its server, it waits until the publication is over.
             let parker = unsafe { &*predecessor.parker.load(Relaxed) };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile, so the predecessor is ours.
+            if !parker.hold(sleeper) {
+                // The wait is over already, so the predecessor is ours.
                 self.shared.resume(predecessor.index());
             }
         } else {

@@ -7,15 +7,14 @@ use std::{
         Arc,
         atomic::{Ordering::SeqCst, fence},
     },
+    time::Instant,
 };
 
 use umcg_sys::{Error, Register};
 
 use super::{Worker, WorkerState, current};
 use crate::{
-    Handle, context,
-    context::WorkerHook,
-    events,
+    Handle, context, events,
     panic::{AbortIfPanic, contain},
     sched::{
         Shared,
@@ -26,7 +25,7 @@ use crate::{
         task_ref::Stock,
     },
     task::Runnable,
-    wait::Parker,
+    wait::{Parker, WorkerHook},
 };
 
 /// A worker's thread, as the thread itself sees it.
@@ -312,8 +311,11 @@ impl WorkerThread {
 }
 
 impl WorkerHook for WorkerThread {
-    fn sleep(&self, parker: &Parker) {
-        self.sleep_in(parker);
+    fn sleep(&self, parker: &Parker, deadline: Option<Instant>) {
+        match deadline {
+            None => self.sleep_in(parker),
+            Some(deadline) => self.sleep_until(parker, deadline),
+        }
     }
 
     fn begin_managed_blocking(&self) {
