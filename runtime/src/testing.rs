@@ -90,8 +90,14 @@ impl ManualSched {
 impl Schedule for ManualSched {
     type Ref = Arc<Self>;
 
-    fn reference(this: &Arc<Self>) -> Arc<Self> {
-        Arc::clone(this)
+    fn spawn<R>(
+        this: &Arc<Self>,
+        origin: Origin,
+        make: impl FnOnce(Arc<Self>) -> (Runnable, R),
+    ) -> R {
+        let (task, made) = make(Arc::clone(this));
+        this.schedule(task, origin);
+        made
     }
 
     fn schedule(&self, task: Runnable, origin: Origin) {

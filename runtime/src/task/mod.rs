@@ -101,8 +101,14 @@ pub(crate) trait Schedule: Send + Sync + 'static {
     /// A counted reference, one word.
     type Ref: Deref<Target = Self> + Send + Sync + 'static;
 
-    /// One for a task that is about to be made.
-    fn reference(this: &Arc<Self>) -> Self::Ref;
+    /// Calls `make` with a reference for the new task that it makes, and schedules that task; gives
+    /// what `make` returned beside it. One call, so that the scheduler finds out only once on which
+    /// worker the task is spawned.
+    fn spawn<R>(
+        this: &Arc<Self>,
+        origin: Origin,
+        make: impl FnOnce(Self::Ref) -> (Runnable, R),
+    ) -> R;
 
     /// Takes a task that is ready. Called by spawners and wakers on any thread, inside and
     /// outside of the runtime, with any lock of the user's held: it waits for nothing of the user's
@@ -245,32 +251,32 @@ where
     F: Future + Send,
     F::Output: Send,
 {
-    let reference = S::reference(sched);
-    let registry: *const S = &raw const *reference;
-    let schedule = move |task: Runnable, info: ScheduleInfo| {
-        reference.schedule(
-            task,
-            if info.woken_while_running {
-                Origin::Yield
-            } else {
-                Origin::Wake
-            },
-        );
-    };
-    // SAFETY: the future is Send and outlived by what it borrows, as the caller promises; the
-    // schedule function is Send, Sync and 'static. `registry` is what the reference in the
-    // schedule function refers to, and async-task drops the future before it.
-    let (runnable, task) = unsafe {
-        async_task::Builder::new()
-            .metadata(Meta::new(name))
-            .spawn_unchecked(
-                move |meta| TaskFuture::new(meta, registry, future),
-                WithInfo(schedule),
-            )
-    };
-    let handle = JoinHandle::new(task, &runnable);
-    sched.schedule(runnable, origin);
-    handle
+    S::spawn(sched, origin, |reference| {
+        let registry: *const S = &raw const *reference;
+        let schedule = move |task: Runnable, info: ScheduleInfo| {
+            reference.schedule(
+                task,
+                if info.woken_while_running {
+                    Origin::Yield
+                } else {
+                    Origin::Wake
+                },
+            );
+        };
+        // SAFETY: the future is Send and outlived by what it borrows, as the caller promises; the
+        // schedule function is Send, Sync and 'static. `registry` is what the reference in the
+        // schedule function refers to, and async-task drops the future before it.
+        let (runnable, task) = unsafe {
+            async_task::Builder::new()
+                .metadata(Meta::new(name))
+                .spawn_unchecked(
+                    move |meta| TaskFuture::new(meta, registry, future),
+                    WithInfo(schedule),
+                )
+        };
+        let handle = JoinHandle::new(task, &runnable);
+        (runnable, handle)
+    })
 }
 
 /// The id of the task that runs on this thread.

@@ -15,7 +15,10 @@ pub(in crate::sched) mod count;
 use std::{cell::Cell, fmt, ops::Deref, ptr::NonNull, sync::Arc};
 
 use self::count::{Counted, RefCount, add, address_of, sub};
-use super::{Shared, worker::current};
+use super::{
+    Shared,
+    worker::{current, run::WorkerThread},
+};
 
 /// How many references move between a worker's stock and the shared count at a time. A stock holds
 /// less than twice as many.
@@ -39,10 +42,12 @@ unsafe impl Send for TaskRef {}
 unsafe impl Sync for TaskRef {}
 
 impl TaskRef {
-    /// Taken from the stock if the calling thread is a worker of this runtime.
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        if current::with_worker(shared, |worker| worker.stock.take(shared)).is_none() {
-            add(shared, 1);
+    /// `worker`: the calling thread, if it is a worker of this runtime. The reference is taken from
+    /// its stock.
+    pub(super) fn new(shared: &Arc<Shared>, worker: Option<&WorkerThread>) -> Self {
+        match worker {
+            Some(worker) => worker.stock.take(shared),
+            None => add(shared, 1),
         }
         Self(address_of(shared))
     }
@@ -146,10 +151,10 @@ mod tests {
     fn a_reference_has_the_address_of_the_arc() {
         let runtime = crate::testing::runtime();
         let shared = runtime.shared();
-        let reference = TaskRef::new(shared);
+        let reference = TaskRef::new(shared, None);
         assert_eq!(reference.0.as_ptr().cast_const(), Arc::as_ptr(shared));
         let others = Arc::strong_count(shared);
-        let second = TaskRef::new(shared);
+        let second = TaskRef::new(shared, None);
         assert_eq!(Arc::strong_count(shared), others, "they hold one together");
         drop((reference, second));
     }

@@ -1,6 +1,7 @@
 //! Which runtime the calling thread belongs to, and which of its workers it is.
 //!
-//! One thread-local record answers both questions for the whole scheduler.
+//! Which worker the thread is, it knows from the hook that [`wait`] keeps: nothing but this file
+//! installs one, so a hook is a [`WorkerThread`].
 
 use std::{cell::Cell, ptr, ptr::NonNull, sync::Arc};
 
@@ -11,32 +12,20 @@ use crate::{
     wait::{self, WorkerHook},
 };
 
-struct Current {
-    /// The runtime that made this thread to run its workers' code or the application's; null: none.
-    /// Set from the thread's first line to its last, hooks included.
-    runtime: Cell<*const Shared>,
-    /// The worker that this thread is; null: none. Set while the thread is registered and runs
-    /// tasks.
-    worker: Cell<*const WorkerThread>,
-}
-
 thread_local! {
-    static CURRENT: Current = const {
-        Current {
-            runtime: Cell::new(ptr::null()),
-            worker: Cell::new(ptr::null()),
-        }
-    };
+    /// The runtime that made this thread, to run tasks or to cancel them; null: none. Set from the
+    /// thread's first line to its last, hooks included.
+    static RUNTIME: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
 /// Makes this thread one of that runtime, to the thread's end.
 pub(in crate::sched) fn join_runtime(shared: &Arc<Shared>) {
-    CURRENT.with(|current| current.runtime.set(Arc::as_ptr(shared)));
+    RUNTIME.set(Arc::as_ptr(shared));
 }
 
 /// Whether this thread is one of that runtime. Such a thread cannot wait for the runtime's end.
 pub(in crate::sched) fn is_thread_of(shared: &Shared) -> bool {
-    CURRENT.with(|current| ptr::eq(current.runtime.get(), shared))
+    ptr::eq(RUNTIME.get(), shared)
 }
 
 /// Runs `f`, in which this thread is that worker.
@@ -44,16 +33,26 @@ pub(super) fn run_as(worker: &WorkerThread, f: impl FnOnce()) {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
-            CURRENT.with(|current| current.worker.set(ptr::null()));
             // SAFETY: `None` needs nothing to stay valid.
             unsafe { wait::set_worker(None) };
         }
     }
-    CURRENT.with(|current| current.worker.set(worker));
     // SAFETY: `worker` outlives this call, and `Leave` takes the hook back before it returns.
     unsafe { wait::set_worker(Some(NonNull::from(worker as &dyn WorkerHook))) };
     let _leave = Leave;
     f();
+}
+
+/// Calls `f` with the worker that this thread is; `None`: it is no worker of that runtime.
+pub(in crate::sched) fn find_worker<R>(
+    shared: &Shared,
+    f: impl FnOnce(Option<&WorkerThread>) -> R,
+) -> R {
+    let worker = wait::with_worker(|hook| ptr::from_ref(hook).cast::<WorkerThread>());
+    // SAFETY: `run_as`, further up this very stack, installed the hook: it is a `WorkerThread`, and
+    // borrowed until the hook is taken back.
+    let worker = worker.map(|worker| unsafe { &*worker });
+    f(worker.filter(|worker| ptr::eq(&raw const *worker.shared, shared)))
 }
 
 /// Calls `f` with the worker that this thread is, if it is one of that runtime.
@@ -61,11 +60,7 @@ pub(in crate::sched) fn with_worker<R>(
     shared: &Shared,
     f: impl FnOnce(&WorkerThread) -> R,
 ) -> Option<R> {
-    let worker = CURRENT.with(|current| current.worker.get());
-    // SAFETY: null, or set by `run_as` further up this very stack, which borrows it until it has
-    // set null again.
-    let worker = unsafe { worker.as_ref() }?;
-    ptr::eq(&raw const *worker.shared, shared).then(|| f(worker))
+    find_worker(shared, |worker| worker.map(f))
 }
 
 /// Calls `f` with a handle of the runtime at that address, if this thread is one of its workers: the
@@ -74,8 +69,8 @@ pub(crate) fn with_own_handle<R>(
     runtime: *const Shared,
     f: impl FnOnce(&Handle) -> R,
 ) -> Option<R> {
-    let worker = CURRENT.with(|current| current.worker.get());
-    // SAFETY: as in `with_worker`.
-    let worker = unsafe { worker.as_ref() }?;
-    ptr::eq(Arc::as_ptr(worker.handle.shared()), runtime).then(|| f(&worker.handle))
+    let worker = wait::with_worker(|hook| ptr::from_ref(hook).cast::<WorkerThread>())?;
+    // SAFETY: as in `find_worker`.
+    let worker = unsafe { &*worker };
+    ptr::eq(worker.handle.address(), runtime).then(|| f(&worker.handle))
 }
