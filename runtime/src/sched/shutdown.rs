@@ -112,7 +112,7 @@ impl Shared {
         // As on a worker: destructors may rely on the signals that the application handles.
         self.signals.apply();
         self.sweep();
-        // The timers that are left belong to futures of other executors, or of a `block_on`.
+        // The timers that are left belong to futures that other executors poll, or a `block_on`.
         self.driver.shut_down();
     }
 
@@ -136,6 +136,7 @@ impl Shared {
         f();
     }
 
+    /// This value's `Arc`. For callers that have one, or a task's reference.
     fn to_arc(&self) -> Arc<Self> {
         self.this
             .upgrade()
@@ -175,23 +176,25 @@ impl Shared {
                 shared.lifecycle.remove_thread();
             });
         if made.is_err() {
-            // The process is at its limit of threads. A destructor that needs what the caller
-            // holds is less likely than a thread that waits for this task.
+            // The system refuses the thread. To sweep here is the lesser evil: it goes wrong only
+            // if a destructor needs what the caller holds, while a task that stays queued hangs
+            // whatever joins it.
             self.lifecycle.remove_thread();
             self.to_arc().sweep();
         }
     }
 
-    /// Has the servers leave at once, whatever their workers do: those become ordinary threads
-    /// and leave when their task is done.
+    /// Part of step 9: makes the servers leave at once, whatever their workers do. The workers become
+    /// ordinary threads, which leave when their tasks are done.
     pub(crate) fn abandon(&self) {
         self.lifecycle.abandon();
         self.wake_servers();
     }
 
+    /// Wakes all servers, after the phase was raised.
     fn wake_servers(&self) {
         for server in &self.servers {
-            // ESRCH: it has left already, or never registered.
+            // ESRCH: the server has left already, or never registered.
             let _ = self.provider.wake(server.tid());
         }
     }
@@ -219,14 +222,14 @@ impl Shared {
         true
     }
 
-    /// Waits for the threads to be gone, destructors of thread-locals included. After
+    /// Step 10: waits until the threads have ended, destructors of thread-locals included. After
     /// [`wait_for_all`](Self::wait_for_all) said that they are about to end.
     pub(crate) fn join(&self, threads: Threads) {
         let wait = ManagedWait::begin();
         let workers = self.arena.iter().filter_map(Worker::take_thread);
         for thread in threads.handles.into_iter().chain(workers) {
-            // They abort rather than panic; a panic in a thread-local's destructor is the
-            // user's, and printed.
+            // A thread of the runtime aborts the process rather than panics. What may panic is the
+            // destructor of an application's thread-local, and that has been printed.
             let _ = wait.in_system(|| thread.join());
         }
         self.driver.join();

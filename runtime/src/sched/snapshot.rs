@@ -8,7 +8,8 @@ use crate::metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts};
 impl Shared {
     pub(crate) fn metrics(&self) -> RuntimeMetrics {
         let spawner = self.spawner.counts();
-        // Before the end of those that are counted next.
+        // Completed tasks are counted before spawned ones: a task that ends in between would make
+        // more of them complete than were spawned.
         let completed = self.finished_tasks();
         let spawned = self.spawned_tasks();
         RuntimeMetrics {
@@ -51,7 +52,7 @@ impl Shared {
         }
     }
 
-    /// Tasks that the workers of a server took and have not told it of.
+    /// Tasks that the workers of a server took and have not yet added to the server's count.
     fn takes_under_way(&self, server: usize) -> u64 {
         self.arena
             .iter()
@@ -70,7 +71,8 @@ impl Shared {
         self.tasks.finished() + by_workers
     }
 
-    /// One pass over the records: a snapshot of things that change meanwhile.
+    /// One pass over the records. The workers change meanwhile, so the counts may not fit together
+    /// exactly.
     fn worker_counts(&self) -> WorkerCounts {
         let mut counts = WorkerCounts::default();
         for worker in self.arena.iter() {

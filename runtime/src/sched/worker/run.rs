@@ -30,14 +30,16 @@ use crate::{
 
 /// A worker's thread, as the thread itself sees it.
 pub(in crate::sched) struct WorkerThread {
+    /// The worker's runtime.
     pub(in crate::sched) shared: Arc<Shared>,
     /// The same runtime, for the application's code.
     pub(super) handle: Handle,
-    /// In the arena of `shared`.
+    /// This worker's record, in the arena of `shared`.
     record: NonNull<Worker>,
     /// The worker's server has gone: this is an ordinary thread, which leaves as soon as its task is
     /// done.
     pub(super) detached: Cell<bool>,
+    /// What this worker remembers from one take to the next, for fairness.
     take_history: RefCell<TakeHistory>,
     /// References for the tasks that this worker makes.
     pub(in crate::sched) stock: Stock,
