@@ -11,8 +11,8 @@
 //! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
 //!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
 //! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
-//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by `run_tasks` in
-//!   `worker/run.rs`.
+//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by `run_tasks`
+//!   in `worker/run.rs`.
 //! - When a queued task comes before workers that hand the slot off to each other:
 //!   [`task_is_due`], carried out by `worker/park.rs` and `server/pick.rs`.
 //! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and

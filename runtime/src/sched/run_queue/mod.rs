@@ -245,6 +245,7 @@ impl RunQueues {
         let lifo_is_due = policy::lifo_is_due(history.lifo_in_a_row);
         let mut places = PlacesOf {
             queues: self,
+            own,
             server,
             idle_servers,
             history,
@@ -349,17 +350,13 @@ impl RunQueues {
 /// Where a worker of one server finds tasks.
 struct PlacesOf<'a> {
     queues: &'a RunQueues,
+    /// Those of the worker's server. Looked up once: it is on the path of each task.
+    own: &'a ServerQueues,
     /// The worker's server.
     server: usize,
     idle_servers: &'a IdleServers,
     /// The worker's.
     history: &'a mut TakeHistory,
-}
-
-impl PlacesOf<'_> {
-    fn own(&self) -> &ServerQueues {
-        &self.queues.servers[self.server]
-    }
 }
 
 impl policy::Places for PlacesOf<'_> {
@@ -368,13 +365,13 @@ impl policy::Places for PlacesOf<'_> {
     #[inline]
     fn injector_in_turn(&mut self) -> Option<Self::Task> {
         let task = self.queues.injector.pop()?;
-        self.queues.move_injector_share(self.own());
+        self.queues.move_injector_share(self.own);
         Some((task, Source::Injector))
     }
 
     #[inline]
     fn lifo_in_turn(&mut self) -> Option<Self::Task> {
-        let task = self.own().take_lifo()?;
+        let task = self.own.take_lifo()?;
         self.history.lifo_in_a_row += 1;
         Some((task, Source::Own))
     }
@@ -382,17 +379,17 @@ impl policy::Places for PlacesOf<'_> {
     #[inline]
     fn queue(&mut self) -> Option<Self::Task> {
         self.history.lifo_in_a_row = 0;
-        Some((self.own().queue.pop()?, Source::Own))
+        Some((self.own.queue.pop()?, Source::Own))
     }
 
     #[inline]
     fn lifo(&mut self) -> Option<Self::Task> {
-        Some((self.own().take_lifo()?, Source::Own))
+        Some((self.own.take_lifo()?, Source::Own))
     }
 
     #[inline]
     fn injector(&mut self) -> Option<Self::Task> {
-        let (own, servers) = (&self.own().queue, self.queues.servers.len());
+        let (own, servers) = (&self.own.queue, self.queues.servers.len());
         let task = self
             .queues
             .injector
@@ -409,7 +406,7 @@ impl policy::Places for PlacesOf<'_> {
                 let theirs = &self.queues.servers[other];
                 theirs
                     .queue
-                    .pop_share(&self.own().queue, 2, BATCH, &self.history.batch)
+                    .pop_share(&self.own.queue, 2, BATCH, &self.history.batch)
                     .or_else(|| {
                         theirs
                             .lifo_is_open(self.idle_servers.is_awake(other))

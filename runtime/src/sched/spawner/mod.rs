@@ -6,6 +6,9 @@
 //! *worker request*), unpark the spawner, and go on. The spawner sleeps without a deadline while
 //! nothing is requested.
 //!
+//! When the runtime stops it needs no more workers, and this thread drops what is cancelled: see
+//! `shutdown.rs`.
+//!
 //! The README of the directory above, section 4, says when a server requests a worker.
 
 mod limit;
