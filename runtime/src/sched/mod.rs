@@ -4,6 +4,7 @@
 mod arena;
 mod clock;
 mod config;
+pub(crate) mod context;
 mod counters;
 mod idle;
 mod inbox;
@@ -35,12 +36,10 @@ use self::{
     run_queue::RunQueues, server::Server, shutdown::JobQueues, signals::SignalMask,
     spawner::Spawner, stock::TaskRef, worker::Worker,
 };
-pub(crate) use self::{
-    config::Config, shutdown::JobQueue, start::Threads, worker::with_own_handle,
-};
+pub(crate) use self::{config::Config, shutdown::JobQueue, start::Threads};
 use crate::{
     driver::Driver,
-    spawn::Refusal,
+    error::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
     wait,
 };

@@ -25,13 +25,13 @@ use self::handoff::{NextTidOwner, Publication};
 use super::{
     Shared,
     clock::now_ns,
+    context,
     counters::WorkerCounts,
     run_queue::{Source, TakeHistory},
     server::Server,
     stock::Stock,
 };
 use crate::{
-    Handle, context,
     panic::{AbortIfPanic, contain},
     sync::AtomicU32,
     task::Runnable,
@@ -261,17 +261,6 @@ pub(in crate::sched) fn with_current<R>(
     ptr::eq(&raw const *current.shared, shared).then(|| f(current))
 }
 
-/// Calls `f` with a handle of the runtime whose worker this thread is, if it is that one.
-pub(crate) fn with_own_handle<R>(
-    runtime: *const Shared,
-    f: impl FnOnce(&Handle) -> R,
-) -> Option<R> {
-    let current = CURRENT.try_with(Cell::get).ok()?;
-    // SAFETY: as in `with_current`.
-    let current = unsafe { current.as_ref() }?;
-    ptr::eq(Arc::as_ptr(current.handle.shared()), runtime).then(|| f(&current.handle))
-}
-
 /// How a worker comes past the place between two tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -286,8 +275,6 @@ enum Pass {
 /// A worker's thread, from inside.
 pub(in crate::sched) struct WorkerThread {
     pub(in crate::sched) shared: Arc<Shared>,
-    /// The same, for code of the user's.
-    handle: Handle,
     /// In the arena of `shared`.
     record: NonNull<Worker>,
     /// Its server went away: an ordinary thread, which leaves as soon as its task is done.
@@ -303,7 +290,6 @@ pub(in crate::sched) fn main(shared: Arc<Shared>, index: u32) {
     become_thread_of(&shared);
     let this = WorkerThread {
         record: NonNull::from(shared.arena.get(index)),
-        handle: Handle::new(Arc::clone(&shared)),
         stock: Stock::new(&shared),
         shared,
         orphan: Cell::new(false),
@@ -339,7 +325,7 @@ impl WorkerThread {
         let hooks = &self.shared.config.hooks;
         // The maker has all signals blocked.
         self.shared.signals.apply();
-        let entered = context::enter(&self.handle);
+        let entered = context::enter(&self.shared);
         if let Some(hook) = &hooks.on_worker_start {
             contain("on_worker_start", || hook(record.index as usize));
         }
@@ -375,6 +361,8 @@ impl WorkerThread {
         record.set_seat(seat::BUSY);
         // SAFETY: `self` outlives the loop, and the hook is taken back below.
         unsafe { wait::set_worker(Some(NonNull::from(self as &dyn WorkerHook))) };
+        // SAFETY: as above.
+        unsafe { context::set_own(Some(NonNull::from(&self.shared))) };
         CURRENT.set(self);
         self.serve();
         // This worker may have queued tasks after the first sweep had passed, whatever makes it leave.
@@ -389,6 +377,8 @@ impl WorkerThread {
         CURRENT.set(ptr::null());
         // SAFETY: `None` needs nothing to stay valid.
         unsafe { wait::set_worker(None) };
+        // SAFETY: as above.
+        unsafe { context::set_own(None) };
         // The provider waits until this worker is on no list and lets its server drain.
         while let Err(error) = self.shared.provider.unregister(self.record.cast()) {
             if error.is_gone() {
