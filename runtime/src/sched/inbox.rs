@@ -1,4 +1,17 @@
-//! The inbox of a server.
+//! The inbox of a server: where workers that have given up the slot queue themselves, or others
+//! queue them, until the server takes them all.
+//!
+//! A worker pushes itself between `leave` and `wait`, where it must neither lock nor allocate
+//! (trace B10). So an inbox is a stack without a lock, linked through the workers: anyone pushes
+//! one, anyone pops one, and the server takes all.
+//!
+//! A popper reads the head and then the link of the newest worker. In between, others may pop that
+//! worker, and it may come back with another worker below it (ABA). Therefore each step gives the
+//! head another tag, so that the popper's compare-and-swap fails; 2^32 steps would have to come in
+//! between to defeat that. The link that a popper reads may be old, but it is always memory of the
+//! arena, which is not freed while the runtime lives.
+//!
+//! `models/inbox.rs` checks all this.
 
 use std::fmt;
 
@@ -8,23 +21,21 @@ use crate::sync::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-/// Push-one and pop-one by anyone, take-all by a server: no lock, no allocation, so that a worker
-/// may push between `leave` and `wait` (B10). After each step the head has another tag, so that
-/// a popper that was stopped between its two looks fails (ABA); it would take 2^32 steps
-/// meanwhile to fool it. What it reads in between is a link in the arena, which is never freed.
+/// See the module page.
 pub(super) struct Inbox {
-    /// The newest, plus one, or [`END`]; above it the tag.
+    /// In the low half the newest worker, plus one, or [`END`]; in the high half the tag.
     head: AtomicU64,
 }
 
+/// One step of the tag.
 const TAG: u64 = 1 << 32;
 
-/// The newest of a head.
+/// The newest worker of a head, plus one, or [`END`].
 const fn newest(head: u64) -> u32 {
     head as u32
 }
 
-/// The head after `head` with that newest one.
+/// The head that follows `head`, with this newest worker.
 const fn after(head: u64, newest: u32) -> u64 {
     ((head & !(TAG - 1)).wrapping_add(TAG)) | newest as u64
 }
@@ -36,14 +47,14 @@ impl Inbox {
         }
     }
 
-    /// Gives the worker to whoever pops or takes it.
+    /// Puts a worker in. Whoever pops or takes it owns it then.
     pub(super) fn push(&self, links: &impl Links, index: u32) {
         let link = links.link(index);
         let mut head = self.head.load(Relaxed);
         loop {
             link.store(newest(head), Relaxed);
-            // AcqRel: publishes the link and all that the worker wrote; pairs with the steps in
-            // `take` and `pop`. Acquire keeps what older pushes published published.
+            // Release: publishes the link and all that the pusher wrote; pairs with the Acquire in
+            // `take` and `pop`. Acquire: what older pushes published stays published by this one.
             match self
                 .head
                 .compare_exchange(head, after(head, index + 1), AcqRel, Relaxed)
@@ -54,19 +65,19 @@ impl Inbox {
         }
     }
 
-    /// Which is the newest one, at some moment of the call.
+    /// The worker that was the newest one at some moment of the call.
     pub(super) fn peek(&self) -> Option<u32> {
         newest(self.head.load(Relaxed)).checked_sub(1)
     }
 
-    /// The newest one. The caller owns it.
+    /// Takes the newest worker out. The caller owns it.
     pub(super) fn pop(&self, links: &impl Links) -> Option<u32> {
-        // Acquire, here and below: pairs with the push, and makes the link readable.
+        // Acquire, here and below: pairs with the Release in `push`, so that the link can be read.
         let mut head = self.head.load(Acquire);
         loop {
             let index = newest(head).checked_sub(1)?;
-            // Of a worker that somebody else has popped meanwhile it may say anything; then the
-            // head is another.
+            // If somebody else has popped the worker meanwhile, its link may say anything. Then
+            // the head has another tag, and the exchange fails.
             let next = links.link(index).load(Relaxed);
             match self
                 .head
@@ -78,11 +89,11 @@ impl Inbox {
         }
     }
 
-    /// Takes all of them, newest first.
+    /// Takes all workers out, the newest first.
     pub(super) fn take(&self) -> Chain {
         let mut head = self.head.load(Relaxed);
         while newest(head) != END {
-            // Acquire: pairs with the push.
+            // Acquire: pairs with the Release in `push`.
             match self
                 .head
                 .compare_exchange(head, after(head, END), AcqRel, Relaxed)
@@ -101,15 +112,16 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// Workers that were taken from an inbox; the holder owns them.
+/// Workers that were taken out of an inbox. Its holder owns them.
 #[derive(Debug)]
 #[must_use = "the workers in it would never run again"]
 pub(super) struct Chain {
+    /// The next worker, plus one, or [`END`].
     next: u32,
 }
 
 impl Chain {
-    /// The next worker; its link is free from then on.
+    /// The next worker. The caller may use its link from then on.
     pub(super) fn pop(&mut self, links: &impl Links) -> Option<u32> {
         let index = self.next.checked_sub(1)?;
         self.next = links.link(index).load(Relaxed);
@@ -154,83 +166,5 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| inbox.pop(&words)).collect();
         assert_eq!(order, [2, 1, 0]);
         assert!(inbox.take().pop(&words).is_none());
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use loom::{sync::Arc, thread};
-
-    use super::*;
-    use crate::sched::worker_list::Words;
-
-    /// Two workers push themselves while the server takes: each comes out exactly once, with
-    /// what it wrote before.
-    #[test]
-    fn nobody_is_lost_or_doubled() {
-        loom::model(|| {
-            let shared = Arc::new((Inbox::new(), Words::new(2), Words::new(2)));
-            let threads: Vec<_> = (0..2)
-                .map(|index| {
-                    let shared = Arc::clone(&shared);
-                    thread::spawn(move || {
-                        shared.2.link(index).store(7, Relaxed);
-                        shared.0.push(&shared.1, index);
-                    })
-                })
-                .collect();
-            let mut seen = [0; 2];
-            let mut drain = || {
-                let mut chain = shared.0.take();
-                while let Some(index) = chain.pop(&shared.1) {
-                    assert_eq!(shared.2.link(index).load(Relaxed), 7);
-                    seen[index as usize] += 1;
-                }
-            };
-            for _ in 0..2 {
-                drain();
-                // Not joined yet: what was pushed is known from the inbox alone.
-                thread::yield_now();
-            }
-            for thread in threads {
-                thread.join().unwrap();
-            }
-            drain();
-            assert_eq!(seen, [1, 1]);
-        });
-    }
-
-    /// One worker pops the newest and pushes it back while another pops and the server takes:
-    /// without the tag the second popper would put a link in place that is old by then.
-    #[test]
-    fn a_worker_that_comes_back_meanwhile_fools_no_popper() {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound.get_or_insert(3);
-        builder.check(|| {
-            let shared = Arc::new((Inbox::new(), Words::new(2)));
-            shared.0.push(&shared.1, 0);
-            shared.0.push(&shared.1, 1);
-            let popper = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.0.pop(&shared.1))
-            };
-            let mut seen = [0; 2];
-            if let Some(first) = shared.0.pop(&shared.1) {
-                // Somebody takes what is below, and the first comes back.
-                let mut chain = shared.0.take();
-                while let Some(index) = chain.pop(&shared.1) {
-                    seen[index as usize] += 1;
-                }
-                shared.0.push(&shared.1, first);
-            }
-            if let Some(index) = popper.join().unwrap() {
-                seen[index as usize] += 1;
-            }
-            let mut chain = shared.0.take();
-            while let Some(index) = chain.pop(&shared.1) {
-                seen[index as usize] += 1;
-            }
-            assert_eq!(seen, [1, 1]);
-        });
     }
 }

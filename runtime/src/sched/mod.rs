@@ -9,7 +9,7 @@ mod counters;
 mod idle;
 mod inbox;
 mod lifecycle;
-mod refs;
+mod policy;
 mod run_queue;
 mod server;
 mod shutdown;
@@ -17,7 +17,7 @@ mod signals;
 mod snapshot;
 mod spawner;
 mod start;
-mod stock;
+mod task_ref;
 mod worker;
 mod worker_list;
 
@@ -32,9 +32,18 @@ use std::{
 use umcg_sys::Provider;
 
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::IdleServers, lifecycle::Lifecycle, refs::Refs,
-    run_queue::RunQueues, server::Server, shutdown::JobQueues, signals::SignalMask,
-    spawner::Spawner, stock::TaskRef, worker::Worker,
+    arena::Arena,
+    counters::OutsideCounts,
+    idle::IdleServers,
+    lifecycle::Lifecycle,
+    policy::PlaceTask,
+    run_queue::RunQueues,
+    server::Server,
+    shutdown::JobQueues,
+    signals::SignalMask,
+    spawner::Spawner,
+    task_ref::{TaskRef, count::RefCount},
+    worker::{Worker, WorkerState},
 };
 pub(crate) use self::{config::Config, shutdown::JobQueue, start::Threads};
 use crate::{
@@ -61,13 +70,13 @@ pub(crate) struct Shared {
     /// Shared with the provider's thread, as the run_queues is.
     idle_servers: Arc<IdleServers>,
     arena: Arena,
-    /// Fires the timers of the futures that are polled in this runtime. Shut down by `stop`.
+    /// Fires the timers of the futures that are polled in this runtime.
     driver: Driver,
     spawner: Spawner,
     lifecycle: Lifecycle,
     owned: OwnedTasks,
-    /// Those that tasks hold to this.
-    refs: Refs,
+    /// Counts the references of tasks to this.
+    task_refs: RefCount,
     job_queues: JobQueues,
     tasks: OutsideCounts,
     /// This, for those that have it by a task's reference.
@@ -91,7 +100,7 @@ impl Shared {
             spawner: Spawner::new(config.max_workers),
             lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
-            refs: Refs::new(),
+            task_refs: RefCount::new(),
             job_queues: JobQueues::new(),
             tasks: OutsideCounts::default(),
             this,
@@ -125,7 +134,7 @@ impl Shared {
 
     /// Whether the calling thread is a worker's of this runtime, hooks included.
     pub(crate) fn is_current(&self) -> bool {
-        worker::is_thread_of(self)
+        worker::current::is_thread_of(self)
     }
 
     /// The first step of a thread that runs no code of the user's: no signal is handled on it,
@@ -177,39 +186,34 @@ impl Shared {
     fn worker_by_tid(&self, tid: u32) -> Option<&Worker> {
         self.arena
             .iter()
-            .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
+            .find(|worker| worker.task().tid() == tid && worker.state() != WorkerState::Free)
     }
 
     /// Puts a task where it belongs.
     fn enqueue(&self, task: Runnable, origin: Origin) -> Announce {
         let mut task = Some(task);
-        let on_worker = worker::with_current(self, |worker| {
+        let on_worker = worker::current::with_worker(self, |worker| {
             let task = task.take().expect("called once");
             let server = worker.server();
             if matches!(origin, Origin::Spawn | Origin::Fork) {
                 worker.record().counts().count_spawn();
             }
             let own = &self.run_queues.servers[server.index()];
-            // The first task that a worker spawns is treated as one that it wakes: it is run
-            // here as soon as the worker waits for it, mostly, and to wake another CPU for it
-            // costs this one 15 us. The second is for another CPU. Only where the provider
-            // watches: nobody else would see that its spawner goes on computing.
-            let next = match origin {
-                Origin::Wake => true,
-                Origin::Spawn => self.watched && own.lifo.is_empty() && own.queue.is_empty(),
-                Origin::Fork | Origin::Yield => false,
-            };
-            if next {
-                if let Some(previous) = own.lifo.put(task) {
-                    own.queue.push(previous);
-                    return Announce::ToAll(server.index());
+            let nothing_queued = || own.lifo.is_empty() && own.queue.is_empty();
+            let left_to_own = match policy::place_task(origin, self.watched, nothing_queued) {
+                PlaceTask::LifoSlot => match own.lifo.put(task) {
+                    Some(previous) => {
+                        own.queue.push(previous);
+                        false
+                    }
+                    None => true,
+                },
+                PlaceTask::Queue { left_to_own } => {
+                    own.queue.push(task);
+                    left_to_own
                 }
-                return Announce::ToOwn(server.index());
-            }
-            // The worker that polls a task which yields comes back for it at once.
-            let alone = origin == Origin::Yield && own.lifo.is_empty() && own.queue.is_empty();
-            own.queue.push(task);
-            if alone {
+            };
+            if left_to_own {
                 Announce::ToOwn(server.index())
             } else {
                 Announce::ToAll(server.index())
@@ -288,7 +292,9 @@ impl Schedule for Shared {
     }
 
     fn finished(&self) {
-        if worker::with_current(self, |worker| worker.record().counts().count_finish()).is_none() {
+        let on_worker =
+            worker::current::with_worker(self, |worker| worker.record().counts().count_finish());
+        if on_worker.is_none() {
             self.tasks.count_finish();
         }
     }

@@ -34,20 +34,15 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Weak,
-        atomic::{Ordering::SeqCst, fence},
-    },
+    sync::{Arc, Weak},
     time::Instant,
 };
 
 use parking_lot::Mutex;
-use umcg_sys::Error;
 
 use super::{
     Shared, Threads, context,
-    server::Server,
-    worker::{self, Worker, seat},
+    worker::{Worker, current},
 };
 use crate::{
     events,
@@ -158,7 +153,7 @@ impl Shared {
             // Step 5 is still to come.
             return;
         }
-        if origin == Origin::Yield && worker::with_current(self, |_| ()).is_some() {
+        if origin == Origin::Yield && current::with_worker(self, |_| ()).is_some() {
             // This worker has just polled the task. Nothing else is on its stack, so it leaves and
             // sweeps next.
             return;
@@ -173,7 +168,7 @@ impl Shared {
                 let guard = AbortIfPanic("the thread that drops tasks at the end of a runtime");
                 shared.signals.apply();
                 umcg_sys::unmanage_current_thread();
-                worker::become_thread_of(&shared);
+                current::join_runtime(&shared);
                 shared.sweep();
                 guard.disarm();
                 shared.lifecycle.remove_thread();
@@ -234,48 +229,6 @@ impl Shared {
             let _ = wait.in_system(|| thread.join());
         }
         self.driver.join();
-    }
-
-    /// A new worker could not register.
-    pub(super) fn worker_refused(&self, home: &Server, error: Error) {
-        if !self.lifecycle.is_stopping() {
-            events::register_failed(&error);
-            self.spawner.note_register_failed();
-            self.spawner.request(home);
-        }
-    }
-
-    /// A worker of this server ended, or could not be made.
-    pub(super) fn lose_worker(&self, server: &Server) {
-        server.lose_worker();
-        // Then the look; pairs with the fence in `Lifecycle::stop`. The server may wait for this one
-        // alone.
-        fence(SeqCst);
-        if self.lifecycle.is_stopping() {
-            let _ = self.provider.wake(server.tid());
-        }
-    }
-
-    /// A worker is not registered any more: its place is free.
-    pub(super) fn worker_leaves(&self, worker: &Worker) {
-        let server = &self.servers[worker.server()];
-        events::worker_gone(worker.index());
-        worker.set_seat(seat::FREE);
-        self.lose_worker(server);
-        self.spawner.release();
-        if !self.lifecycle.is_stopping() && server.has_request() {
-            self.spawner.wake();
-        }
-    }
-
-    /// The last thing a worker's thread does.
-    pub(super) fn worker_gone(&self, worker: &Worker) {
-        if !self.lifecycle.is_stopping() {
-            // Nobody is going to join it; unjoined, its stack would stay.
-            drop(worker.take_thread());
-        }
-        self.arena.put(worker.index());
-        self.lifecycle.remove_thread();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use umcg_sys::state;
 
-use super::{Shared, worker::seat};
+use super::{Shared, worker::WorkerState};
 use crate::metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts};
 
 impl Shared {
@@ -74,18 +74,18 @@ impl Shared {
     fn worker_counts(&self) -> WorkerCounts {
         let mut counts = WorkerCounts::default();
         for worker in self.arena.iter() {
-            let seat = worker.seat();
-            if seat == seat::FREE {
+            let place = worker.state();
+            if place == WorkerState::Free {
                 continue;
             }
             counts.total += 1;
             if worker.in_managed_blocking() {
                 counts.managed_blocking += 1;
             }
-            match (seat, worker.task().state()) {
-                (seat::STARTING, _) => counts.starting += 1,
-                (seat::IDLE, state::RUNNABLE) => counts.idle += 1,
-                (seat::PARKED, _) | (_, state::BLOCKED) => counts.blocked += 1,
+            match (place, worker.task().state()) {
+                (WorkerState::Starting, _) => counts.starting += 1,
+                (WorkerState::Idle, state::RUNNABLE) => counts.idle += 1,
+                (WorkerState::Parked, _) | (_, state::BLOCKED) => counts.blocked += 1,
                 (_, state::RUNNABLE) => counts.waiting += 1,
                 _ => counts.running += 1,
             }

@@ -1,26 +1,29 @@
-//! Lists of workers, linked through the workers: no list of a server's ever allocates.
+//! The lists of a server's workers, linked through the workers: a server must not allocate.
 //!
-//! A worker is on at most one list at a time, since it has one owner (the contract in
-//! `umcg_sys::Provider`), so one link word is enough.
+//! A worker has one owner at a time (the contract in `umcg_sys::Provider`), so it is on at most one
+//! list, and one link word in its record is enough.
 
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
-/// "No worker": the end of a list. A link holds a worker's index plus one.
+/// The end of a list. Everywhere else, a link holds the index of a worker plus one.
 pub(super) const END: u32 = 0;
 
-/// Where the link word of a worker is.
+/// Finds the link word of a worker.
 pub(super) trait Links {
-    /// The link of the worker with this index.
+    /// The link word of the worker with this index. Written by the owner of the worker.
     fn link(&self, index: u32) -> &AtomicU32;
 }
 
-/// First in, first out. Under a lock.
+// Relaxed everywhere in this file: a list is used under a lock, or by one thread.
+
+/// A list of workers, first in, first out. Used under a lock.
 #[derive(Debug)]
 pub(super) struct Fifo {
-    /// The oldest, plus one; or [`END`].
+    /// The oldest worker, plus one; or [`END`].
     head: u32,
-    /// The newest, plus one; or [`END`].
+    /// The newest worker, plus one; or [`END`].
     tail: u32,
+    /// How many workers are in the list.
     len: u32,
 }
 
@@ -33,6 +36,7 @@ impl Fifo {
         }
     }
 
+    /// Puts a worker at the back.
     pub(super) fn push(&mut self, links: &impl Links, index: u32) {
         links.link(index).store(END, Relaxed);
         match self.tail.checked_sub(1) {
@@ -43,7 +47,7 @@ impl Fifo {
         self.len += 1;
     }
 
-    /// Back to where it was taken from.
+    /// Puts a worker back to the front, from where it was taken.
     pub(super) fn push_front(&mut self, links: &impl Links, index: u32) {
         links.link(index).store(self.head, Relaxed);
         if self.head == END {
@@ -53,6 +57,7 @@ impl Fifo {
         self.len += 1;
     }
 
+    /// Takes the oldest worker.
     pub(super) fn pop(&mut self, links: &impl Links) -> Option<u32> {
         let index = self.head.checked_sub(1)?;
         self.head = links.link(index).load(Relaxed);
@@ -67,7 +72,7 @@ impl Fifo {
         self.len
     }
 
-    /// Puts the workers of a stack at the back, its top first.
+    /// Puts the workers of a stack at the back, the top of the stack first.
     pub(super) fn append(&mut self, links: &impl Links, mut stack: Lifo) {
         while let Some(index) = stack.pop(links) {
             self.push(links, index);
@@ -75,11 +80,12 @@ impl Fifo {
     }
 }
 
-/// Last in, first out. Under a lock.
+/// A stack of workers, last in, first out. Used under a lock.
 #[derive(Debug)]
 pub(super) struct Lifo {
-    /// The newest, plus one; or [`END`].
+    /// The newest worker, plus one; or [`END`].
     head: u32,
+    /// How many workers are in the stack.
     len: u32,
 }
 
@@ -88,12 +94,14 @@ impl Lifo {
         Self { head: END, len: 0 }
     }
 
+    /// Puts a worker on top.
     pub(super) fn push(&mut self, links: &impl Links, index: u32) {
         links.link(index).store(self.head, Relaxed);
         self.head = index + 1;
         self.len += 1;
     }
 
+    /// Takes the worker on top.
     pub(super) fn pop(&mut self, links: &impl Links) -> Option<u32> {
         let index = self.head.checked_sub(1)?;
         self.head = links.link(index).load(Relaxed);
@@ -106,6 +114,7 @@ impl Lifo {
     }
 }
 
+/// Link words for tests, without workers.
 #[cfg(test)]
 pub(super) struct Words(Vec<AtomicU32>);
 
