@@ -377,6 +377,18 @@ impl Builder {
     }
 }
 
+// Here, so that `runtime.rs` does not know builders.
+impl Runtime {
+    /// A runtime with the defaults of [`Builder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self, BuildError> {
+        Builder::new().build()
+    }
+}
+
 fn checked(name: &'static str, number: Option<usize>) -> Result<Option<usize>, BuildError> {
     match number {
         Some(0) => Err(BuildError::Setting {

@@ -13,8 +13,9 @@ use std::{
 };
 
 use crate::{
-    Handle, context,
-    task::{Origin, discard, spawn_closure_unchecked},
+    panic::discard,
+    sched::{Shared, context},
+    task::{Origin, spawn_closure_unchecked},
     thread,
     wait::{ManagedWait, Parker},
 };
@@ -55,11 +56,11 @@ where
     RA: Send,
     RB: Send,
 {
-    join_on(&context::expect_handle("umcg::join"), a, b)
+    join_on(&context::expect_current("umcg::join"), a, b)
 }
 
 /// [`join`] on a given runtime.
-pub(crate) fn join_on<A, B, RA, RB>(runtime: &Handle, a: A, b: B) -> (RA, RB)
+pub(crate) fn join_on<A, B, RA, RB>(runtime: &Arc<Shared>, a: A, b: B) -> (RA, RB)
 where
     A: FnOnce() -> RA + Send,
     B: FnOnce() -> RB + Send,
@@ -76,9 +77,7 @@ where
     // SAFETY: the values that borrow are in the slot, `b` and then its result. This function
     // does not return before it took back the one or the other, so what a late worker, or the
     // queue, still holds is an empty slot. A panic of `a` is caught, and ends the same way.
-    drop(unsafe {
-        spawn_closure_unchecked(runtime.shared(), None, Origin::Fork, move || theirs.run())
-    });
+    drop(unsafe { spawn_closure_unchecked(runtime, None, Origin::Fork, move || theirs.run()) });
 
     let ours = catch_unwind(AssertUnwindSafe(a));
     let theirs = match slot.claim() {

@@ -73,6 +73,8 @@
 cfg_if::cfg_if! {
     if #[cfg(loom)] {
         mod block_on;
+        mod events;
+        mod panic;
         #[path = "sched/model.rs"]
         mod sched;
         mod sync;
@@ -83,7 +85,6 @@ cfg_if::cfg_if! {
     } else {
         mod block_on;
         mod builder;
-        mod context;
         mod driver;
         mod error;
         mod events;
@@ -108,13 +109,12 @@ cfg_if::cfg_if! {
         pub use crate::{
             block_on::block_on,
             builder::Builder,
-            context::EnterGuard,
-            error::BuildError,
-            handle::Handle,
+            error::{BuildError, TryCurrentError, TrySpawnError},
+            handle::{EnterGuard, Handle},
             join::join,
             metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts},
             runtime::Runtime,
-            spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
+            spawn::{block_in_place, spawn, spawn_blocking, try_spawn},
             task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
             thread::scope::{Scope, ScopedJoinHandle, scope},
             thread_pool::ThreadPool,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
+use crate::{EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
 
 /// Servers, workers, and the tasks on them.
 ///
@@ -71,15 +71,6 @@ impl Runtime {
             handle,
             threads: Some(threads),
         }
-    }
-
-    /// A runtime with the defaults of [`Builder`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Builder::build`].
-    pub fn new() -> Result<Self, BuildError> {
-        Builder::new().build()
     }
 
     /// The reference that other threads can have.

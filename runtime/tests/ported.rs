@@ -209,7 +209,7 @@ struct Found {
 impl Drop for Tells {
     fn drop(&mut self) {
         let _ = self.0.send(Found {
-            in_runtime: Handle::try_current().is_some(),
+            in_runtime: Handle::try_current().is_ok(),
             task: task::try_id(),
             panicking: std::thread::panicking(),
         });

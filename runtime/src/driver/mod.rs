@@ -14,7 +14,7 @@
 //! it: the thread then wakes at the deadline that it knew, finds nothing due, and sleeps again.
 //! It therefore wakes at most once for each entry.
 //!
-//! If the system refuses the thread, nothing is inserted and the caller of [`arm`] is told. Each
+//! If the system refuses the thread, nothing is inserted and the caller of [`Driver::arm`] is told. Each
 //! later call tries again, 1 ms after the first failure and up to 100 ms after later ones (the
 //! pauses of the worker spawner). A future that waits meanwhile polls itself; see
 //! [`time::sleep`](crate::time::sleep()). No future depends on the polls of another one.
@@ -42,7 +42,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use self::timer::{Key, Timers};
-use crate::{context, events, task::discard};
+use crate::{events, panic::discard};
 
 /// The pause after the first failure to make the thread. It doubles with each further failure ...
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -116,21 +116,6 @@ enum Thread {
     },
 }
 
-/// Arms a timer in the driver of the current runtime, or in the driver of the process if the
-/// calling thread is in no runtime, or in one whose driver was shut down.
-///
-/// # Errors
-///
-/// The driver's thread could not be made, now or shortly before. Nothing was inserted, and
-/// nothing will call the waker.
-pub(crate) fn arm(deadline: Instant, waker: &Waker) -> Result<ArmedTimer, NoThread> {
-    let waker = waker.clone();
-    match context::current_handle() {
-        Some(handle) => handle.shared().driver().arm(deadline, waker),
-        None => process().arm(deadline, waker),
-    }
-}
-
 /// The driver for futures that are polled outside of any runtime. It is never shut down.
 pub(crate) fn process() -> &'static Driver {
     static PROCESS: OnceLock<Driver> = OnceLock::new();
@@ -142,7 +127,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// As [`arm`].
+    /// The thread of the driver could not be made, now or shortly before. Nothing was inserted, and
+    /// nothing will call the waker.
     pub(crate) fn arm(&self, deadline: Instant, waker: Waker) -> Result<ArmedTimer, NoThread> {
         match self.inner.insert(deadline, waker) {
             Ok(key) => Ok(ArmedTimer {

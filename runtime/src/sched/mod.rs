@@ -4,6 +4,7 @@
 mod arena;
 mod clock;
 mod config;
+pub(crate) mod context;
 mod counters;
 mod idle;
 mod inbox;
@@ -44,12 +45,10 @@ use self::{
     task_ref::{TaskRef, count::RefCount},
     worker::{Worker, WorkerState, current, run::WorkerThread},
 };
-pub(crate) use self::{
-    config::Config, shutdown::JobQueue, start::Threads, worker::current::with_own_handle,
-};
+pub(crate) use self::{config::Config, shutdown::JobQueue, start::Threads};
 use crate::{
     driver::Driver,
-    spawn::Refusal,
+    error::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
     wait,
 };

@@ -7,7 +7,10 @@ use std::{
     task::Waker,
 };
 
-use super::{Id, Meta, Runnable};
+use super::{
+    header::{Meta, Runnable},
+    id::Id,
+};
 
 /// Aborts a task, without the right to join it.
 ///

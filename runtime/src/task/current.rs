@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, marker::PhantomData, ptr};
 
-use super::Meta;
+use super::header::Meta;
 use crate::sync::thread_local_cell;
 
 thread_local_cell! {

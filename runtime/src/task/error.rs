@@ -2,7 +2,7 @@
 
 use std::{any::Any, error::Error, fmt, io};
 
-use super::Id;
+use super::id::Id;
 
 /// A task ended without an output: it panicked, or it was cancelled.
 ///

@@ -11,7 +11,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{JoinError, Meta, Schedule, coop, current::enter_task};
+use super::{
+    coop,
+    current::enter_task,
+    error::JoinError,
+    header::{Meta, Schedule},
+};
+use crate::panic::discard;
 
 /// What comes out of a task.
 pub(super) type Output<T> = TaskOutput<Result<T, JoinError>>;
@@ -196,17 +202,6 @@ impl<R, F: FnOnce() -> R> Future for ClosureFuture<F> {
         // An executor that the closure runs has its own turns, and no task waits for this poll.
         let _budget = coop::enter_unconstrained();
         Poll::Ready(f())
-    }
-}
-
-/// Drops a value of the user's; a panic of its destructor ends here.
-pub(crate) fn discard<T>(value: T) {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
-        return;
-    };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // This could go on for ever.
-        std::mem::forget(payload);
     }
 }
 

@@ -10,7 +10,14 @@ use std::{
 
 use async_task::FallibleTask;
 
-use super::{AbortHandle, Id, JoinError, Meta, Runnable, coop, future::Output};
+use super::{
+    abort::AbortHandle,
+    coop,
+    error::JoinError,
+    future::Output,
+    header::{Meta, Runnable},
+    id::Id,
+};
 use crate::block_on::block_on;
 
 /// Owns the right to a task's output.

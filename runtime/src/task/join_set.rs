@@ -18,8 +18,15 @@ use std::{
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{AbortHandle, Id, JoinError, JoinHandle, coop, spawn_closure, spawn_future};
-use crate::{Handle, block_on::block_on, context};
+use super::{
+    abort::AbortHandle,
+    coop,
+    error::JoinError,
+    id::Id,
+    join_handle::JoinHandle,
+    spawn::{spawn_closure, spawn_future},
+};
+use crate::{Handle, block_on::block_on, sched::context};
 
 /// Tasks with the same type of output, joined in the order in which they finish.
 ///
@@ -153,7 +160,10 @@ impl<T: Send + 'static> JoinSet<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.spawn_on(future, &context::expect_handle("umcg::JoinSet::spawn"))
+        let task = context::with_current("umcg::JoinSet::spawn", |runtime| {
+            spawn_future(runtime, None, future)
+        });
+        self.insert(task)
     }
 
     /// Spawns a future on a given runtime into the set.
@@ -174,7 +184,10 @@ impl<T: Send + 'static> JoinSet<T> {
     where
         F: FnOnce() -> T + Send + 'static,
     {
-        self.spawn_blocking_on(f, &context::expect_handle("umcg::JoinSet::spawn_blocking"))
+        let task = context::with_current("umcg::JoinSet::spawn_blocking", |runtime| {
+            spawn_closure(runtime, None, f)
+        });
+        self.insert(task)
     }
 
     /// Spawns a closure on a given runtime into the set.

@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{Id, id::BLOCK};
+use super::id::{BLOCK, Id};
 
 /// Wakers of the futures that suspended at least once and are not done.
 pub(crate) struct OwnedTasks {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    Handle, context,
+    sched::{Shared, context},
     task::{JoinHandle, Name, Origin, spawn_closure_unchecked},
     thread::{self, Thread, into_payload},
     wait::CountLatch,
@@ -53,12 +53,12 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    scope_on(context::expect_handle("umcg::scope"), f)
+    scope_on(context::expect_current("umcg::scope"), f)
 }
 
 /// [`scope`] on a given runtime.
 #[track_caller]
-pub(crate) fn scope_on<'env, F, T>(runtime: Handle, f: F) -> T
+pub(crate) fn scope_on<'env, F, T>(runtime: Arc<Shared>, f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
@@ -88,7 +88,8 @@ where
 
 /// Where threads may be made that borrow; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
-    runtime: Handle,
+    /// The runtime that runs the threads.
+    runtime: Arc<Shared>,
     data: Arc<ScopeData>,
     /// Invariant, as in std: a closure must not be able to shrink the lifetime it spawns for.
     scope: PhantomData<&'scope mut &'scope ()>,
@@ -172,7 +173,7 @@ impl<T> Drop for Outcome<T> {
             // Relaxed: ordered by the latch, which falls after this.
             self.running.data.panicked.store(true, Relaxed);
         }
-        crate::task::discard(dropped);
+        crate::panic::discard(dropped);
     }
 }
 
@@ -204,9 +205,7 @@ impl<'scope> Scope<'scope, '_> {
         // with the closure, after `f`, if it is never called; else with the outcome, after the
         // result was dropped or moved out into a handle bounded by 'scope.
         let task = unsafe {
-            spawn_closure_unchecked(self.runtime.shared(), name, Origin::Spawn, move || {
-                job.call::<T>()
-            })
+            spawn_closure_unchecked(&self.runtime, name, Origin::Spawn, move || job.call::<T>())
         };
         ScopedJoinHandle {
             task,
@@ -215,7 +214,7 @@ impl<'scope> Scope<'scope, '_> {
         }
     }
 
-    pub(crate) fn runtime(&self) -> &Handle {
+    pub(crate) fn runtime(&self) -> &Arc<Shared> {
         &self.runtime
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    io,
     panic::catch_unwind,
     sync::{
         Arc,
@@ -30,9 +31,13 @@ fn panic_reaches_the_joiner_as_its_payload() {
 fn cancelled_thread_is_an_error_of_join() {
     let runtime = runtime();
     runtime.shared().stop();
-    let thread = Builder::new().runtime(&runtime).spawn(|| 7).unwrap();
-    let payload = thread.join().unwrap_err();
+    let _entered = runtime.enter();
+    let payload = spawn(|| 7).join().unwrap_err();
     assert!(payload.downcast::<JoinError>().unwrap().is_cancelled());
+    // A builder says so at once.
+    let error = Builder::new().spawn(|| 7).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Other);
+    assert!(error.to_string().contains("shut down"), "{error}");
 }
 
 #[test]

@@ -26,8 +26,9 @@ use parking_lot::Mutex;
 
 use super::pool_runtime::PoolRuntime;
 use crate::{
+    panic::discard,
     sched::JobQueue,
-    task::{Name, discard, spawn_closure},
+    task::{Name, spawn_closure},
     wait::{ManagedWait, Parker},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{env, io, sync::OnceLock};
 
-use crate::{Builder, Handle, Runtime, builder::MAX_WORKERS_ENV, context};
+use crate::{Builder, Handle, Runtime, builder::MAX_WORKERS_ENV};
 
 /// The worker limit of the runtime that pools share, unless the environment sets one. Each pool
 /// has a limit of its own, and by default a process does not get more threads than this.
@@ -23,7 +23,7 @@ impl PoolRuntime {
         let fits = |handle: &Handle| {
             stack_size.is_none_or(|least| handle.shared().thread_stack_size() >= least)
         };
-        if let Some(handle) = context::current_handle().filter(fits) {
+        if let Some(handle) = Handle::try_current().ok().filter(fits) {
             return Ok(Self::of(handle));
         }
         let shared = shared()?;

@@ -20,7 +20,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::pool::{Group, Job, Pool, erase_lifetime};
-use crate::{task::discard, wait::CountLatch};
+use crate::{panic::discard, wait::CountLatch};
 
 /// Makes jobs that borrow what outlives `'scope`; see
 /// [`ThreadPool::scope`](super::ThreadPool::scope).

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::saturating_add;
-use crate::driver::{self, ArmedTimer};
+use crate::{
+    driver::{self, ArmedTimer},
+    sched::context,
+};
 
 /// How long a poll blocks while there is no thread that would fire the timer.
 const NAP: Duration = Duration::from_millis(1);
@@ -106,7 +109,12 @@ impl Future for Sleep {
         }
         // There is no entry yet; or it fired between the look at the clock and the update, and
         // then the new entry fires at once; or its driver was shut down.
-        match driver::arm(self.deadline, cx.waker()) {
+        let waker = cx.waker().clone();
+        let armed = match context::current() {
+            Ok(runtime) => runtime.driver().arm(self.deadline, waker),
+            Err(_) => driver::process().arm(self.deadline, waker),
+        };
+        match armed {
             Ok(timer) => {
                 self.timer = Some(timer);
                 Poll::Pending

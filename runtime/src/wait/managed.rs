@@ -44,26 +44,47 @@ impl ManagedWait {
     /// Sleeps until `parker` has its token, and takes it. One thread at a time, the owner of the
     /// parker, may call this.
     pub(crate) fn park(&self, parker: &Parker) {
-        parker.park();
+        if parker.prepare_park() {
+            return;
+        }
+        with_worker(|worker| worker.sleep(parker, None));
+        while !parker.take_token() {
+            parker.sleep_on_futex(None);
+        }
     }
 
     /// Sleeps until `parker` has its token, but not beyond `deadline` (`None`: no limit). True: the
     /// token was there, and was taken. For the owner of the parker.
     pub(crate) fn park_until(&self, parker: &Parker, deadline: Option<Instant>) -> bool {
-        match deadline {
-            None => {
-                parker.park();
-                true
-            }
-            Some(deadline) => parker.park_until(deadline),
+        let Some(deadline) = deadline else {
+            self.park(parker);
+            return true;
+        };
+        let left = || {
+            Some(deadline.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+        };
+        if parker.prepare_park() {
+            return true;
         }
+        while left().is_some() {
+            with_worker(|worker| worker.sleep(parker, Some(deadline)));
+            if parker.take_token() {
+                return true;
+            }
+            // A driver that is shut down calls all of its wakers, before their time.
+            if let Some(left) = left() {
+                parker.undo_expire();
+                parker.sleep_on_futex(Some(left));
+            }
+        }
+        parker.leave()
     }
 
-    /// Sleeps until `waits` is false. Whoever makes it so unparks `parker` afterwards. For the owner of
-    /// the parker.
+    /// Sleeps until `waits` is false. Whoever makes it so unparks `parker` afterwards. For the owner
+    /// of the parker.
     pub(crate) fn park_while(&self, parker: &Parker, waits: impl Fn() -> bool) {
         while waits() {
-            parker.park();
+            self.park(parker);
         }
     }
 

@@ -26,9 +26,8 @@
 //!
 //! The models in `task/model.rs` and `sched/worker/handoff.rs` check this.
 
-use std::{fmt, sync::Arc, task::Wake, time::Instant};
+use std::{fmt, sync::Arc, task::Wake, time::Duration};
 
-use super::with_worker;
 use crate::sync::{
     Futex,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -90,7 +89,7 @@ impl Parker {
     /// The caller keeps the parker alive until this returns. The owner may go on before that.
     pub(crate) fn unpark(&self) {
         // Release: the owner sees what was done before; pairs with the Acquire in `prepare_park`,
-        // `take_token` and `park_until`. Acquire: pairs with the Release in `hold`.
+        // `take_token` and `leave`. Acquire: pairs with the Release in `hold`.
         match self.state.word().swap(NOTIFIED, AcqRel) {
             PARKED => self.state.wake_one(),
             HOLDS_WORKER => {
@@ -179,40 +178,19 @@ impl Parker {
         self.state.word().fetch_sub(1, Acquire) == NOTIFIED
     }
 
-    /// See [`ManagedWait::park`](super::ManagedWait::park).
-    pub(super) fn park(&self) {
-        if self.prepare_park() {
-            return;
-        }
-        with_worker(|worker| worker.sleep(self, None));
-        while !self.take_token() {
-            self.state.wait(PARKED, None);
-        }
+    /// Sleeps on the futex while the parker is PARKED, at most for `timeout`. May return early
+    /// without a reason. For the owner.
+    pub(super) fn sleep_on_futex(&self, timeout: Option<Duration>) {
+        self.state.wait(PARKED, timeout);
     }
 
-    /// See [`ManagedWait::park_until`](super::ManagedWait::park_until).
-    pub(super) fn park_until(&self, deadline: Instant) -> bool {
-        if self.prepare_park() {
-            return true;
-        }
-        let word = self.state.word();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return self.leave();
-            }
-            with_worker(|worker| worker.sleep(self, Some(deadline)));
-            if self.take_token() {
-                return true;
-            }
-            // A driver that is shut down calls all of its wakers, before their time. Relaxed:
-            // nothing is passed on by it.
-            let _ = word.compare_exchange(EXPIRED, PARKED, Relaxed, Relaxed);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                self.state.wait(PARKED, Some(left));
-            }
-        }
+    /// Goes on with a wait that was ended before its deadline. For the owner.
+    pub(super) fn undo_expire(&self) {
+        // Relaxed: nothing is passed on by it.
+        let _ = self
+            .state
+            .word()
+            .compare_exchange(EXPIRED, PARKED, Relaxed, Relaxed);
     }
 
     /// Ends a wait whose deadline has passed. True: the token came in meanwhile, and was taken. For
@@ -223,7 +201,7 @@ impl Parker {
     }
 
     /// Takes the token if it is there. For the owner.
-    fn take_token(&self) -> bool {
+    pub(super) fn take_token(&self) -> bool {
         // Acquire: pairs with the Release in `unpark`.
         self.state
             .word()
@@ -250,19 +228,20 @@ impl fmt::Debug for Parker {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
+    use crate::wait::ManagedWait;
 
     fn park_timeout(parker: &Parker, timeout: Duration) -> bool {
-        parker.park_until(Instant::now() + timeout)
+        ManagedWait::begin().park_until(parker, Some(Instant::now() + timeout))
     }
 
     #[test]
     fn token_before_park_returns_at_once() {
         let parker = Parker::new();
         parker.unpark();
-        parker.park();
+        ManagedWait::begin().park(&parker);
     }
 
     #[test]
@@ -270,7 +249,7 @@ mod tests {
         let parker = Parker::new();
         parker.unpark();
         parker.unpark();
-        parker.park();
+        ManagedWait::begin().park(&parker);
         assert!(!park_timeout(&parker, Duration::ZERO));
     }
 
@@ -290,13 +269,13 @@ mod tests {
         let (to_here, wait) = (Arc::clone(&here), Arc::clone(&there));
         let other = std::thread::spawn(move || {
             for _ in 0..2_000 {
-                wait.park();
+                ManagedWait::begin().park(&wait);
                 to_here.unpark();
             }
         });
         for _ in 0..2_000 {
             there.unpark();
-            here.park();
+            ManagedWait::begin().park(&here);
         }
         other.join().unwrap();
     }

@@ -1,14 +1,13 @@
 //! Which runtime the calling thread belongs to, and which of its workers it is.
 //!
-//! Which worker the thread is, it knows from the hook that [`wait`] keeps: nothing but this file
-//! installs one, so a hook is a [`WorkerThread`].
+//! The hook that [`wait`] keeps says which worker a thread is. Only this file installs a hook, so each
+//! hook is a [`WorkerThread`].
 
 use std::{cell::Cell, ptr, ptr::NonNull, sync::Arc};
 
 use super::run::WorkerThread;
 use crate::{
-    Handle,
-    sched::Shared,
+    sched::{Shared, context},
     wait::{self, WorkerHook},
 };
 
@@ -34,11 +33,17 @@ pub(super) fn run_as(worker: &WorkerThread, f: impl FnOnce()) {
     impl Drop for Leave {
         fn drop(&mut self) {
             // SAFETY: `None` needs nothing to stay valid.
-            unsafe { wait::set_worker(None) };
+            unsafe {
+                wait::set_worker(None);
+                context::set_own(None);
+            }
         }
     }
-    // SAFETY: `worker` outlives this call, and `Leave` takes the hook back before it returns.
-    unsafe { wait::set_worker(Some(NonNull::from(worker as &dyn WorkerHook))) };
+    // SAFETY: `worker` outlives this call, and `Leave` takes both back before it returns.
+    unsafe {
+        wait::set_worker(Some(NonNull::from(worker as &dyn WorkerHook)));
+        context::set_own(Some(NonNull::from(&worker.shared)));
+    }
     let _leave = Leave;
     f();
 }
@@ -61,16 +66,4 @@ pub(in crate::sched) fn with_worker<R>(
     f: impl FnOnce(&WorkerThread) -> R,
 ) -> Option<R> {
     find_worker(shared, |worker| worker.map(f))
-}
-
-/// Calls `f` with a handle of the runtime at that address, if this thread is one of its workers: the
-/// worker's own handle, so that no count of references is touched.
-pub(crate) fn with_own_handle<R>(
-    runtime: *const Shared,
-    f: impl FnOnce(&Handle) -> R,
-) -> Option<R> {
-    let worker = wait::with_worker(|hook| ptr::from_ref(hook).cast::<WorkerThread>())?;
-    // SAFETY: as in `find_worker`.
-    let worker = unsafe { &*worker };
-    ptr::eq(worker.handle.address(), runtime).then(|| f(&worker.handle))
 }

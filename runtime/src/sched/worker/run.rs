@@ -14,12 +14,12 @@ use umcg_sys::{Error, Register};
 
 use super::{Worker, WorkerState, current};
 use crate::{
-    Handle, context, events,
+    events,
     panic::{AbortIfPanic, contain},
     sched::{
         Shared,
         clock::now_ns,
-        policy,
+        context, policy,
         run_queue::{Source, TakeHistory},
         server::Server,
         task_ref::Stock,
@@ -32,8 +32,6 @@ use crate::{
 pub(in crate::sched) struct WorkerThread {
     /// The worker's runtime.
     pub(in crate::sched) shared: Arc<Shared>,
-    /// The same runtime, for the application's code.
-    pub(super) handle: Handle,
     /// This worker's record, in the arena of `shared`.
     record: NonNull<Worker>,
     /// The worker's server has gone: this is an ordinary thread, which leaves as soon as its task is
@@ -62,7 +60,6 @@ pub(in crate::sched) fn main(shared: Arc<Shared>, index: u32) {
     current::join_runtime(&shared);
     let this = WorkerThread {
         record: NonNull::from(shared.arena.get(index)),
-        handle: Handle::new(Arc::clone(&shared)),
         stock: Stock::new(&shared),
         shared,
         detached: Cell::new(false),
@@ -97,7 +94,7 @@ impl WorkerThread {
         let hooks = &self.shared.config.hooks;
         // The worker spawner, from which this thread inherits its mask, has all signals blocked.
         self.shared.signals.apply();
-        let entered = context::enter(&self.handle);
+        let entered = context::enter(&self.shared);
         if let Some(hook) = &hooks.on_worker_start {
             contain("on_worker_start", || hook(record.index() as usize));
         }
