@@ -51,18 +51,19 @@ thread_local_cell! {
     static CACHE: RefCell<Option<CachedParker>> = RefCell::new(None)
 }
 
-/// Polls `future` on this thread until it is ready, sleeping in between.
+/// Polls `future` on this thread until it is ready, and sleeps in between.
 ///
-/// Works everywhere: outside of any runtime, and on a worker inside a task, nested as deep as
-/// the stack goes. On a worker the sleep is an ordinary block: the server runs other tasks
-/// meanwhile, and the wait does not count against `max_workers`.
+/// Works on any thread: outside of any runtime, and on a worker inside a task, nested as deep as the
+/// stack permits. While a worker sleeps here its server runs other tasks, and the worker does not
+/// count against `max_workers`.
 ///
-/// Does not enter a runtime: [`spawn`](crate::spawn) inside of it needs one that was entered,
-/// see [`Handle::enter`](crate::Handle::enter) or [`Runtime::block_on`](crate::Runtime::block_on).
+/// Does not enter a runtime. For [`spawn`](crate::spawn()) inside of `future` a runtime must have
+/// been entered: see [`Handle::enter`](crate::Handle::enter) and
+/// [`Runtime::block_on`](crate::Runtime::block_on).
 ///
 /// # Panics
 ///
-/// With the future's own panic.
+/// With the panic of the future.
 ///
 /// # Examples
 ///

@@ -102,10 +102,10 @@ impl Handle {
 
     /// Makes a task of a future on this runtime. Never blocks.
     ///
-    /// The future may call whatever blocks: its server runs other tasks meanwhile. What does
-    /// wait are its own siblings, the other branches of a `join!` or `select!` around it.
+    /// The future may call anything that blocks: its server runs other tasks meanwhile. What does
+    /// wait is what is polled with it: the other branches of a `join!` or `select!` around it.
     ///
-    /// After the runtime's shutdown the task is cancelled at once.
+    /// After the shutdown of the runtime the task is cancelled at once.
     ///
     /// # Examples
     ///
@@ -122,13 +122,13 @@ impl Handle {
         spawn_future(&self.shared, None, future)
     }
 
-    /// Makes a task of a closure on this runtime, on the same workers as futures. Never
+    /// Makes a task of a closure on this runtime. It runs on the same workers as futures do. Never
     /// blocks.
     ///
-    /// The name is that of other runtimes, so that code moves over as it is. There is no
-    /// second pool, and nothing is special about a closure that blocks.
+    /// The name is the one that other runtimes use, so that code can be ported without a change.
+    /// There is no second pool, and nothing is special about a closure that blocks.
     ///
-    /// After the runtime's shutdown the task is cancelled at once.
+    /// After the shutdown of the runtime the task is cancelled at once.
     ///
     /// # Examples
     ///
@@ -145,11 +145,11 @@ impl Handle {
         spawn_closure(&self.shared, None, f)
     }
 
-    /// [`spawn`](Self::spawn), unless the runtime's queues are at the limit that its builder
-    /// set, or it was shut down.
+    /// [`spawn`](Self::spawn), unless the run queues of the runtime are at the limit that
+    /// [`Builder::queue_limit`](crate::Builder::queue_limit) set, or the runtime was shut down.
     ///
-    /// The limit is looked at before the task is queued, so that threads that spawn at the same
-    /// moment may exceed it by their number.
+    /// The limit is checked before the task is queued. Threads that spawn at the same moment may
+    /// exceed it by their number.
     ///
     /// # Errors
     ///
@@ -176,8 +176,8 @@ impl Handle {
         }
     }
 
-    /// [`spawn_blocking`](Self::spawn_blocking), unless the runtime's queues are at the limit
-    /// that its builder set, or it was shut down. As [`try_spawn`](Self::try_spawn).
+    /// [`spawn_blocking`](Self::spawn_blocking), under the conditions of
+    /// [`try_spawn`](Self::try_spawn).
     ///
     /// # Errors
     ///
@@ -208,9 +208,9 @@ impl Handle {
     /// Runs `future` on the calling thread, in the context of this runtime, and blocks until
     /// it is ready.
     ///
-    /// May be called anywhere, also on a worker inside a task, nested as deep as the stack
-    /// goes. A wait on a worker lets its server run other tasks, and does not count against
-    /// `max_workers`.
+    /// May be called on any thread, also on a worker inside a task, nested as deep as the stack
+    /// permits. While a worker waits here its server runs other tasks, and the worker does not count
+    /// against `max_workers`.
     ///
     /// # Panics
     ///
@@ -248,8 +248,7 @@ impl Handle {
         join_on(&self.shared, a, b)
     }
 
-    /// The runtime's numbers as they are now. Never blocks for long: one pass over the records
-    /// of all workers.
+    /// The numbers of the runtime as they are now. Takes one pass over the records of all workers.
     ///
     /// # Examples
     ///

@@ -44,15 +44,15 @@ use crate::{EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
 ///
 /// # Fork
 ///
-/// A forked child has no runtime: of all threads only the one that forked is there. Nothing of
-/// a runtime may be used in it; `exec`, as in [`std::process::Command`], is fine.
+/// A forked child has only the thread that forked, so a runtime does not work in it. The child must
+/// not use anything of the runtime. `exec`, as in [`std::process::Command`], is fine.
 ///
 /// # Examples
 ///
 /// ```
 /// let runtime = umcg::Runtime::new()?;
 /// let words = runtime.block_on(async {
-///     // Blocks, and needs no special call: the server runs other tasks meanwhile.
+///     // This blocks, and needs no special call: the server runs other tasks meanwhile.
 ///     let file = umcg::spawn(async { std::fs::read_to_string("/proc/self/status") });
 ///     file.await.unwrap().unwrap().split_whitespace().count()
 /// });
@@ -61,7 +61,7 @@ use crate::{EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
 /// ```
 pub struct Runtime {
     handle: Handle,
-    /// `None`: shut down.
+    /// The threads to be joined at the end. `None`: the runtime was shut down.
     threads: Option<Threads>,
 }
 
@@ -73,7 +73,7 @@ impl Runtime {
         }
     }
 
-    /// The reference that other threads can have.
+    /// A reference to the runtime, which other threads can have as well.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -137,7 +137,7 @@ impl Runtime {
     /// let begun = Instant::now();
     /// runtime.shutdown_timeout(Duration::from_millis(50));
     /// assert!(begun.elapsed() < Duration::from_secs(20));
-    /// // It is left behind, not killed: it ends when it can.
+    /// // The task is left behind, not killed: it ends when it can.
     /// drop(send);
     /// ```
     pub fn shutdown_timeout(mut self, timeout: Duration) {
@@ -148,7 +148,7 @@ impl Runtime {
             if !all {
                 shared.abandon();
             }
-            // The destructors of its threads' locals may take any time: not waited for.
+            // The destructors of the threads' locals may take any time; they are not waited for.
             false
         });
     }
@@ -167,7 +167,7 @@ impl Runtime {
     /// drop(runtime.spawn_blocking(move || receive.recv()));
     /// runtime.shutdown_background();
     /// assert!(suspended.join().unwrap_err().is_cancelled());
-    /// // The other one is left behind, as above.
+    /// // The other task is left behind.
     /// drop(send);
     /// ```
     pub fn shutdown_background(mut self) {
@@ -177,7 +177,8 @@ impl Runtime {
         });
     }
 
-    /// `wait`: what to wait for; true: join the threads.
+    /// Shuts down unless that has been done. `wait` waits for what this way of shutting down waits
+    /// for; it returns true if the threads are to be joined.
     fn shut_down(&mut self, wait: impl FnOnce(&Self) -> bool) {
         if let Some(threads) = self.threads.take() {
             let shared = self.handle.shared();
@@ -201,7 +202,7 @@ impl Drop for Runtime {
     }
 }
 
-// As for `Handle`.
+// As `Handle`: a panic in one of its calls leaves it as it was.
 impl UnwindSafe for Runtime {}
 impl RefUnwindSafe for Runtime {}
 

@@ -8,7 +8,7 @@ use crate::{
     task::{JoinHandle, spawn_closure, spawn_future},
 };
 
-/// Makes a task of a future on the current runtime. See [`Handle::spawn`].
+/// Makes a task of a future on the current runtime. See [`Handle::spawn`](crate::Handle::spawn).
 ///
 /// # Panics
 ///
@@ -31,7 +31,7 @@ where
     context::with_current("umcg::spawn", |runtime| spawn_future(runtime, None, future))
 }
 
-/// Makes a task of a closure on the current runtime. See [`Handle::spawn_blocking`].
+/// Makes a task of a closure on the current runtime. See [`Handle::spawn_blocking`](crate::Handle::spawn_blocking).
 ///
 /// # Panics
 ///
@@ -56,10 +56,10 @@ where
     })
 }
 
-/// Calls `f`. It is here so that code written for other runtimes moves over as it is: any code
-/// may block anywhere in a task, and nothing needs to be said beforehand.
+/// Calls `f`. For code that was written for other runtimes: here any code may block anywhere in a
+/// task, and needs no announcement.
 ///
-/// May be called anywhere, outside of a runtime as well.
+/// May be called on any thread, also outside of a runtime.
 ///
 /// # Examples
 ///
@@ -73,8 +73,8 @@ where
     f()
 }
 
-/// Makes a task of a future on the current runtime, if there is one with room. See
-/// [`Handle::try_spawn`].
+/// Makes a task of a future on the current runtime, if there is a runtime and its run queues are
+/// not at their limit. See [`Handle::try_spawn`](crate::Handle::try_spawn).
 ///
 /// # Errors
 ///

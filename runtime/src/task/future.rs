@@ -1,4 +1,4 @@
-//! The future that async-task polls: the user's, with everything that can go wrong in it caught.
+//! The future that async-task polls: that of the application, with its panics caught.
 
 use std::{
     any::Any,
@@ -25,17 +25,18 @@ pub(super) type Output<T> = TaskOutput<Result<T, JoinError>>;
 /// The payload of a panic.
 type Payload = Box<dyn Any + Send>;
 
-/// The user's future inside its task.
+/// The future of the application, inside its task.
 ///
-/// Neither `poll` nor `drop` unwinds: async-task aborts the process when a future's destructor
-/// does, and a worker has no use for the panics of its tasks.
+/// Neither `poll` nor `drop` unwinds. async-task aborts the process when the destructor of a future
+/// unwinds, and the loop of a worker must not see the panics of its tasks.
 pub(super) struct TaskFuture<'a, S: Schedule, F> {
     meta: &'a Meta,
-    /// The scheduler that owns this task. It is kept alive by the task's schedule function,
-    /// which lives in the same allocation and is dropped after this future.
+    /// The scheduler that owns this task. The schedule function of the task keeps it alive; that
+    /// function is in the same allocation, and is dropped after this future.
     sched: *const S,
-    /// The user's future, structurally pinned. It is there while `meta.has_future` says so, until
-    /// it completed, panicked or was cancelled. (An `Option` would be a word more in most tasks.)
+    /// The future of the application, structurally pinned. It is there while `meta.has_future` is
+    /// set: until it has completed, panicked or been cancelled. (An `Option` would be a word more in
+    /// most tasks.)
     future: ManuallyDrop<F>,
 }
 
@@ -53,26 +54,26 @@ impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
         }
     }
 
-    /// The user's future.
+    /// The future of the application.
     fn future(self: Pin<&mut Self>) -> Pin<&mut F> {
         assert!(
             self.meta.has_future.get(),
             "a task is not polled after it completed"
         );
-        // SAFETY: structural pinning of this field: it is never moved out of, `drop` leaves it in
-        // place as well, and there is no `Unpin` impl beside the automatic one. It has not been
-        // dropped, by the assertion.
+        // SAFETY: this field is structurally pinned: it is never moved out of, `drop` leaves it in
+        // place as well, and there is no `Unpin` impl beside the automatic one. By the assertion it
+        // has not been dropped.
         unsafe { self.map_unchecked_mut(|this| &mut *this.future) }
     }
 
-    /// Drops the user's future. Err: its destructor panicked.
+    /// Drops the future of the application. Err: its destructor panicked.
     fn drop_future(self: Pin<&mut Self>) -> Result<(), Payload> {
-        // SAFETY: it is dropped in place and not moved.
+        // SAFETY: it is dropped in place, and not moved.
         unsafe { self.get_unchecked_mut() }.discard_future()
     }
 
-    /// Drops the user's future and says that the task was cancelled, or that the destructor
-    /// panicked.
+    /// Drops the future of the application. The output says that the task was cancelled, or that the
+    /// destructor panicked.
     fn cancel<T>(self: Pin<&mut Self>) -> Output<T> {
         let meta = self.meta;
         let error = match self.drop_future() {
@@ -82,8 +83,8 @@ impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
         TaskOutput::new(meta, Err(error))
     }
 
-    /// Enters the waker of a task that is about to suspend, if it is the first time. False: the
-    /// runtime is shutting down.
+    /// Enters the waker of a task that is about to suspend for the first time. False: the runtime is
+    /// shutting down.
     fn register(&self, cx: &Context<'_>) -> bool {
         // SAFETY: see the field.
         let owned = unsafe { &*self.sched }.owned();
@@ -136,7 +137,7 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
     }
 }
 
-/// Drops the user's future if its poll unwinds.
+/// Drops the future of the application if its poll unwinds.
 struct DropOnUnwind<'p, 'a, S: Schedule, F: Future>(Pin<&'p mut TaskFuture<'a, S, F>>);
 
 impl<S: Schedule, F: Future> Drop for DropOnUnwind<'_, '_, S, F> {
@@ -150,13 +151,14 @@ impl<S: Schedule, F: Future> Drop for DropOnUnwind<'_, '_, S, F> {
 }
 
 impl<S: Schedule, F> TaskFuture<'_, S, F> {
-    /// Drops the user's future in place, if it is still there. Err: its destructor panicked.
+    /// Drops the future of the application in place, if it is still there. Err: its destructor
+    /// panicked.
     fn discard_future(&mut self) -> Result<(), Payload> {
-        // Before the destructor: one that panics is not called again.
+        // Before the destructor, so that one that panics is not called again.
         if !self.meta.has_future.replace(false) {
             return Ok(());
         }
-        // SAFETY: it was there until now, and nobody looks at it without asking the flag.
+        // SAFETY: it was there until now, and all other code looks at the flag first.
         catch_unwind(AssertUnwindSafe(|| unsafe {
             ManuallyDrop::drop(&mut self.future);
         }))
@@ -167,8 +169,7 @@ impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
     fn drop(&mut self) {
         if self.meta.has_future.get() {
             let _task = enter_task(self.meta);
-            // The panic of a destructor has nobody left to go to: its message is out, its
-            // payload goes.
+            // There is no join handle that this panic could go to. The panic hook has printed it.
             if let Err(payload) = self.discard_future() {
                 discard(payload);
             }

@@ -1,4 +1,4 @@
-//! Waiting for a task.
+//! Waiting for the end of a task.
 
 use std::{
     fmt,
@@ -20,12 +20,12 @@ use super::{
 };
 use crate::block_on::block_on;
 
-/// Owns the right to a task's output.
+/// Owns the right to the output of a task.
 ///
-/// Await it, or call [`join`](Self::join) where blocking is wanted. Dropping it detaches the
-/// task, which runs on; its output is then dropped when it is done.
+/// Await it, or call [`join`](Self::join) to block. If the handle is dropped, the task is detached:
+/// it continues to run, and its output is dropped when it is done.
 ///
-/// A join that says cancelled or done means that the task's future has been dropped.
+/// When a join returns, with the output or with an error, the future of the task has been dropped.
 ///
 /// # Examples
 ///
@@ -40,8 +40,9 @@ use crate::block_on::block_on;
 /// });
 /// ```
 pub struct JoinHandle<T> {
-    /// `None`: detached, in `drop`.
+    /// `None`: detached; only in `drop`.
     task: Option<FallibleTask<Output<T>, Meta>>,
+    /// Keeps the allocation of the task, which its output refers to.
     abort: AbortHandle,
     /// The output was handed out.
     taken: bool,
@@ -56,11 +57,13 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Blocks until the task is done, and gives its output.
+    /// Blocks the calling thread until the task is done, and returns its output.
     ///
-    /// May be called on any thread: outside of a runtime, and on a worker, whose server
-    /// meanwhile runs other tasks. Inside a future prefer to await the handle: a future that
-    /// blocks holds up its own siblings (`join!`, `select!`).
+    /// (To run two closures in parallel is [`umcg::join`](crate::join()).)
+    ///
+    /// May be called on any thread: outside of a runtime, and on a worker, whose server runs other
+    /// tasks meanwhile. Inside a future, prefer to await the handle: a future that blocks also blocks
+    /// the other branches of a `join!` or `select!` around it.
     ///
     /// # Errors
     ///
@@ -77,7 +80,7 @@ impl<T> JoinHandle<T> {
         self.taken = true;
         Poll::Ready(match output {
             Some(output) => output.into_inner(),
-            // The scheduler dropped the task.
+            // The scheduler has dropped the task.
             None => Err(JoinError::cancelled(self.id())),
         })
     }
@@ -87,21 +90,21 @@ impl<T> JoinHandle<T> {
         self.abort.abort();
     }
 
-    /// A handle that aborts the task and may be cloned and sent away.
+    /// A handle that aborts the task, and can be cloned and sent to other threads.
     #[must_use]
     pub fn abort_handle(&self) -> AbortHandle {
         self.abort.clone()
     }
 
-    /// Whether the task is done: finished, panicked or cancelled.
+    /// Whether the task is done: it finished, panicked, or was cancelled.
     ///
-    /// Its output may still be on its way, so a `join` after this may block for a moment.
+    /// The thread that ran it may still be at its last steps, so a `join` may block for a moment.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(FallibleTask::is_finished)
     }
 
-    /// The task's id.
+    /// The id of the task.
     #[must_use]
     pub fn id(&self) -> Id {
         self.abort.id()
@@ -130,7 +133,7 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
-// The output is handed out by value, once; nothing of it can be seen through the handle.
+// The output is handed out once, by value. Nothing of it can be seen through the handle.
 impl<T> Unpin for JoinHandle<T> {}
 impl<T> UnwindSafe for JoinHandle<T> {}
 impl<T> RefUnwindSafe for JoinHandle<T> {}

@@ -32,14 +32,14 @@ where
     unsafe { spawn_closure_unchecked(sched, name, Origin::Spawn, f) }
 }
 
-/// [`spawn_closure`] for a closure that borrows; `origin` is Spawn or Fork.
+/// [`spawn_closure`] for a closure that borrows. `origin` is Spawn or Fork.
 ///
 /// # Safety
 ///
 /// Whatever `F` or `R` borrows outlives every *value* of these types inside the task: the caller
-/// waits until the closure was called or dropped, and its result taken or dropped. A closure
-/// that is cancelled is dropped uncalled, on any thread, so a drop guard inside it is what to
-/// wait for. What may remain is the task's allocation, without such a value in it.
+/// waits until the closure was called or dropped, and its result taken or dropped. A closure that is
+/// cancelled is dropped without being called, on any thread. So the caller waits for a drop guard
+/// inside the closure. The allocation of the task may remain, without such a value in it.
 pub(crate) unsafe fn spawn_closure_unchecked<S, F, R>(
     sched: &Arc<S>,
     name: Name,
