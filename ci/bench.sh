@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The benches: their lints and tests, ratios to peers in one run with generous bounds (20 s), and
-# the instructions of hot paths beside those that are stored (30 s). A workspace of its own, and
-# the peers take some minutes to compile the first time.
+# The benches: their lints and tests, ratios to peers with generous bounds (20 s), and a comparison
+# of the instructions of hot paths with the stored counts (30 s). The benches are a workspace of
+# their own, and their peers take some minutes to compile the first time.
 #
-# After a change that is meant to cost or save instructions:
+# A change that is meant to cost or save instructions renews the stored counts:
 #     cargo run --release --manifest-path benches/Cargo.toml -- --instructions --store
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
@@ -15,13 +15,13 @@ benches() {
 say "benches: lints and tests"
 cargo fmt --manifest-path benches/Cargo.toml --check
 benches clippy --locked --all-targets -- -D warnings
-benches test --release --locked --lib --bin scaling
+benches test --release --locked --lib
 
 say "benches: ratios to peers"
 benches build --release --locked
-# The way that README.md names.
+# With the command that README.md names.
 benches run --release --locked -- --list >/dev/null
-# A set, in its process.
+# One set, which runs in a process of its own.
 timeout 60 "$CARGO_TARGET_DIR/release/umcg-benches" threads --only futex --quick --rounds 1 --dry |
     grep 'bare threads'
 timeout 300 "$CARGO_TARGET_DIR/release/umcg-benches" --check

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The examples run, with the commands that README.md names.
+# Runs the examples, with the commands that README.md names.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "examples"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The kernel module on kernels with lockdep, KASAN, and the other checks of
-# kernel/qemu/debug.config, built from Debian's linux-source and cached outside the repository:
-# 6.1 with PREEMPT, 6.12 with PREEMPT_RT. On demand: about 10 minutes of two CPUs for each kernel
-# the first time.
-#     SERIES=6.12 ci/kernel-debug.sh     one of them
+# Tests the kernel module on kernels with lockdep, KASAN and the other checks of
+# kernel/qemu/debug.config: 6.1 with PREEMPT and 6.12 with PREEMPT_RT. They are built from Debian's
+# linux-source and cached outside the repository. Run on demand: the first run takes about 10
+# minutes of two CPUs for each kernel.
+#     SERIES=6.12 ci/kernel-debug.sh     only one of them
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 need qemu-system-x86_64 qemu-system-x86
@@ -29,7 +29,8 @@ for series in ${SERIES:-6.1 6.12}; do
     export UMCG_QEMU_ACCEL
 
     say "checkpatch of $series"
-    # compat.h is about versions; umcg_uapi.h is for user space, which has no __aligned().
+    # Two exceptions: compat.h compares kernel versions, and umcg_uapi.h is for user space, which
+    # does not have __aligned().
     perl "$folder/source/scripts/checkpatch.pl" --no-tree --strict --quiet \
         --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON,PREFER_DEFINED_ATTRIBUTE_MACRO \
         -f kernel/*.c kernel/*.h
@@ -45,10 +46,10 @@ for series in ${SERIES:-6.1 6.12}; do
     say "lockdep and KASAN, $(cat "$folder/version")"
     "${boot[@]}" --script "$qemu/guest/module.sh" --time 1500 --log "$out/debug-$series.log"
 
-    say "lockdep notices a wake-up under a lock"
+    say "lockdep reports a wake-up under a lock"
     if "${boot[@]}" --arguments break_lock=N --script "$qemu/guest/broken.sh" --time 300 \
         > "$out/debug-$series-broken.log" 2>&1; then
-        echo "it did not"
+        echo "lockdep reported nothing"
         exit 1
     fi
     grep -m1 'circular locking' "$out/debug-$series-broken.log"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The Debian package of the kernel module: built, and in a guest that runs a stock kernel with a
-# Debian around it that has the headers of two kernels, installed, compiled there by DKMS for
-# both, loaded, used, and purged. On demand, as root: the Debian is made with debootstrap, in the
-# cache of the kernels.
+# Tests the Debian package of the kernel module. Builds it, and boots a guest with a stock kernel
+# and a Debian that has the headers of two kernels. There the package is installed, DKMS compiles
+# the module for both kernels, the module is loaded and used, and the package is purged. Run on
+# demand, as root: debootstrap makes the Debian, in the cache of the kernels.
 #     SERIES=6.12 ci/kernel-package.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
@@ -24,7 +24,7 @@ headers=()
 for series in 6.1 6.12; do
     headers+=("linux-headers-$(<"$("$qemu/packages.sh" "$series")/version")")
 done
-# One Debian for the newest pair of kernels, whichever of the two is booted.
+# The Debian depends on the newest pair of kernels, not on which of the two is booted.
 tree=$(dirname "$folder")/debian-$(sha256sum <<< "${headers[*]}" | cut -c1-8)/debian
 if [[ ! -e $tree.complete ]]; then
     say "kernel package: a Debian with dkms, ${headers[*]}"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The kernel module and the device provider, in QEMU on Debian's stock kernels 6.1 and 6.12: the
-# module's own tests, the test suite of the workspace, the cost of the calls, and that the tests
-# notice a module that is broken on purpose. Packages are downloaded and unpacked in a cache
-# (kernel/qemu/packages.sh); without them this fails.
-#     KERNELS="6.12" ci/kernel.sh        one of them; 6.1-rt and 6.12-rt are those with PREEMPT_RT
+# Tests the kernel module and the device provider in QEMU, on Debian's stock kernels 6.1 and 6.12:
+# the module's own tests, the test suite of the workspace on the device, the cost of the calls, and
+# whether the tests notice a module that is broken on purpose. kernel/qemu/packages.sh downloads the
+# kernels and unpacks them in a cache; without the packages this script fails.
+#     KERNELS="6.12" ci/kernel.sh        only this kernel; 6.1-rt and 6.12-rt have PREEMPT_RT
 #     KERNEL_TESTS="errors traps" ...    only these test binaries of the workspace
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
@@ -13,7 +13,7 @@ need cpio cpio
 need gcc gcc
 need make make
 need perl perl
-# The kernel headers bring tools that are linked against it.
+# A tool in the kernel headers is linked against this library.
 ldconfig -p | grep -q libelf.so.1 || need libelf-library libelf1
 
 out=$target/kernel
@@ -24,14 +24,14 @@ mkdir -p "$out"/{t,e}
 
 say "kernel: test programs for the guest"
 gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o "$out/umcg-test" kernel/tests/*.c
-# Optimized, though nothing else needs them so: QEMU makes up for it many times over.
+# Optimized: under QEMU's emulation the tests run so much faster that the build time pays off.
 rm -f "$out"/t/* "$out"/e/*
 cargo test --release -p umcg-tests -p umcg --test '*' --no-run 2>&1 | tee "$out/cargo.log"
 sed -n 's/.*Executable tests.*(\(.*\))$/\1/p' "$out/cargo.log" | while read -r binary; do
     name=$(basename "$binary")
     name=${name%-*}
     [[ -z ${KERNEL_TESTS:-} || " $KERNEL_TESTS " == *" $name "* ]] || continue
-    [[ ! -e $out/t/$name ]] || name=$name-2 # both packages have one of this name
+    [[ ! -e $out/t/$name ]] || name=$name-2 # two packages have a test of this name
     strip -o "$out/t/$name" "$binary"
 done
 [[ -n $(ls "$out/t") ]] || { echo "no test binaries were built"; exit 1; }
@@ -44,7 +44,8 @@ for file in "$out"/t/* "$out"/e/*; do
     adds+=(--add "$file:/$(basename "$(dirname "$file")")/$(basename "$file")")
 done
 
-# module FOLDER SUFFIX [MAKE ARGUMENT...]: builds it, without any warning, and says where.
+# module FOLDER SUFFIX [MAKE ARGUMENT...]: builds the module and prints where it is. Any warning of
+# the compiler or of kernel-doc is an error.
 module() {
     local build=$out/module-$2
     rm -rf "$build"
@@ -69,11 +70,11 @@ for series in ${KERNELS:-6.1 6.12}; do
     export UMCG_QEMU_ACCEL
     say "kernel $(cat "$folder/version"): the module's tests"
     ko=$(module "$folder" "$series")
-    # A registration that is freed is filled with a pattern, which the hostile scenario looks for.
+    # SLUB fills a freed registration with a pattern, which the hostile scenario looks for.
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/module.sh" \
         --append slub_debug=FPZ,kmalloc-cg-256,kmalloc-cg-512,kmalloc-cg-1k \
         --add "$out/umcg-test" --time 600 --log "$out/$series-module.log"
-    # The memory is for a test with 10,000 blocked threads.
+    # One test has 10,000 blocked threads and needs this much memory.
     say "kernel $(cat "$folder/version"): the workspace's tests on the device"
     "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" --script "$qemu/guest/rust.sh" \
         "${adds[@]}" --memory 3072 --time 900 --log "$out/$series-rust.log"
@@ -82,8 +83,8 @@ for series in ${KERNELS:-6.1 6.12}; do
         --add "$out/umcg-test" --icount --time 200
 done
 
-say "kernel: a broken module is noticed"
+say "kernel: the tests notice a broken module"
 ko=$(module "$folder" debug UMCG_DEBUG=1)
 "$qemu/boot.sh" --kernel "$folder/vmlinuz" --module "$ko" \
-    --arguments "break_gate=N break_regate=N break_wake=N" \
+    --arguments "break_gate=N break_requeue_gate=N break_wake=N" \
     --script "$qemu/guest/broken.sh" --add "$out/umcg-test" --time 300

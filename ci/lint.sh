@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting and lints, of the scripts too.
+# Formatting and lints of the code and of the scripts.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "rustfmt"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The task layer under miri, where a toolchain has it.
+# The unit tests of the task layer under miri, if a toolchain with miri is installed.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "miri"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The libraries build with the oldest Rust that they promise (rust-version in Cargo.toml).
+# Builds the libraries with the oldest Rust that they support (rust-version in Cargo.toml).
 #
-# The toolchain comes from rustup if it has that version, else from Debian 12, whose packages
-# rustc-web are of it. Those are unpacked below target/ and not installed: they would conflict
-# with another Rust on the machine. Only the compiler is the old one, cargo is today's.
+# The compiler comes from rustup if it has that version. Otherwise it comes from the packages
+# rustc-web of Debian 12, which are of that version. They are unpacked below target/ and not
+# installed, because they would conflict with another Rust on the machine. cargo is the one that is
+# installed.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -21,7 +22,7 @@ from_debian() {
     local unpacked=$target/rust-$version package
     compiler=$unpacked/rustc
     [[ -x $compiler ]] && return
-    # Newer versions of the same packages may be there too; the one that we want has the number.
+    # The archive may have several versions of the package.
     package=$(apt-cache madison rustc-web | awk -v v="$version." 'index($3, v) == 1 { print $3; exit }')
     if [[ -z $package && $EUID == 0 ]]; then
         apt-get -qq update
@@ -33,7 +34,7 @@ from_debian() {
     mkdir -p "$unpacked"
     (
         cd "$unpacked"
-        # A folder that only root may enter: apt says so and downloads all the same.
+        # apt warns that its own user cannot enter this folder, and downloads as root then.
         apt-get -qq download "rustc-web=$package" "libstd-rust-web-dev=$package" \
             "libstd-rust-web-$version=$package" libllvm19 2>/dev/null || exit 1
         for archive in *.deb; do
@@ -56,7 +57,7 @@ if ! from_rustup && ! from_debian; then
     exit 0
 fi
 "$compiler" --version
-# The clippy driver and wrappers of a newer Rust have no place around the old compiler.
+# Wrappers, such as the driver of clippy, are of a newer Rust and do not work with this compiler.
 env -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER RUSTC="$compiler" \
     CARGO_TARGET_DIR="$target/msrv" \
     cargo check --quiet -p umcg -p umcg-sys -p umcg-macros --all-features

@@ -1,28 +1,29 @@
 # shellcheck shell=bash
-# What the scripts beside this one share. Each of them runs by hand from anywhere:
+# Functions and settings that the scripts beside this one share. Each script runs by hand from any
+# folder:
 #     ci/lint.sh
-# Builds go to target/ or to CARGO_TARGET_DIR, and to folders of their own below it where other
-# flags would throw away what is built there.
+# Builds go to target/ or to CARGO_TARGET_DIR. Builds with other flags go to folders of their own
+# below it, so that they do not replace each other.
 
 set -euo pipefail
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 root=$PWD
-target=${CARGO_TARGET_DIR:-$root/target}
+target=$(realpath -m -- "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
-# say TEXT: a headline in the log.
+# say TEXT: prints a headline in the log.
 say() {
     printf '\n==== %s\n' "$*"
 }
 
-# not_checked TEXT: something that this machine cannot check, so that nobody overlooks it.
+# not_checked TEXT: says loudly that this machine cannot check something.
 not_checked() {
     printf '\n!!!! NOT CHECKED HERE: %s\n' "$*"
 }
 
-# need COMMAND PACKAGE: installs Debian's package if the command is missing.
+# need COMMAND PACKAGE: installs the Debian package if the command is missing.
 need() {
     command -v "$1" >/dev/null && return
     if [[ $EUID != 0 ]] || ! command -v apt-get >/dev/null; then
@@ -33,9 +34,9 @@ need() {
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$2" >/dev/null
 }
 
-# counted COMMAND...: runs tests. What they skipped is listed after them, before the last summary
-# of the test runner, which stays the end of the log. Fails with them, and also if one was
-# skipped that ci/allowed-skips does not name.
+# counted COMMAND...: runs tests, and then lists the tests that were skipped. The last summary of
+# the test runner comes after that list, so that it ends the log. Fails if the tests fail, or if a
+# test was skipped that ci/allowed-skips does not name.
 counted() {
     local folder status=0
     folder=$(mktemp -d)
@@ -48,16 +49,16 @@ counted() {
     return "$status"
 }
 
-# skip_log FOLDER: makes the file "skipped" there for what tests skip. They run as other users too,
-# who may not make a file in a folder that is everybody's.
+# skip_log FOLDER: creates the file "skipped" there, to which tests append when they are skipped. It
+# is writable for all, because some tests run as other users.
 skip_log() {
     chmod 755 "$1"
     touch "$1/skipped"
     chmod 666 "$1/skipped"
 }
 
-# hold_back FILE: passes a test run on, line by line, but for its last summary and what belongs
-# to it, which goes to the file.
+# hold_back FILE: copies the output of a test run from stdin to stdout, but for its last summary,
+# which goes to the file.
 hold_back() {
     local line held=
     while IFS= read -r line || [[ -n $line ]]; do
@@ -78,8 +79,8 @@ hold_back() {
     printf '%s' "$held" > "$1"
 }
 
-# skips LOG [all]: what the tests wrote there, each test once. Fails if one is not allowed; with
-# "all" each one is.
+# skips LOG [all]: lists the tests that the log names, each once. Fails if one of them may not be
+# skipped. With "all", each may be.
 skips() {
     local allowed
     allowed=$(grep -v -e '^#' -e '^$' "$root/ci/allowed-skips")

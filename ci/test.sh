@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tests, with the command that README.md names.
+# Runs the tests, with the command that README.md names.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "tests"
 with_events() {
-    # First: the summary of the workspace's ends the log.
+    # The tests of the workspace come last, because their summary must end the log.
     timeout 300 cargo test -p umcg --features tracing --test events &&
         timeout 900 cargo test --workspace
 }

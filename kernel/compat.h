@@ -2,7 +2,7 @@
 #ifndef UMCG_COMPAT_H
 #define UMCG_COMPAT_H
 
-/* What differs between kernels. Tried: 6.1 and 6.12. */
+/* Everything that differs between kernels. Tested with 6.1 and 6.12. */
 
 #include <linux/sched.h>
 #include <linux/version.h>
@@ -24,9 +24,9 @@
 #endif
 
 /*
- * Is current, in a sched_out notifier, still runnable (preempted) or has it
- * gone to sleep? Since 6.12 a sleeper may stay on the run queue for a while
- * (delayed dequeue), so that on_rq no longer tells.
+ * For a sched_out notifier: is current still runnable (it was preempted), or does it go to
+ * sleep? Since 6.12 a sleeping task may stay on the run queue for a while (delayed dequeue),
+ * so on_rq does not tell.
  */
 static inline bool umcg_was_preempted(void)
 {
@@ -37,7 +37,7 @@ static inline bool umcg_was_preempted(void)
 #endif
 }
 
-/* The gate is queued with preemption off, too. */
+/* The gate is also queued with preemption off, where nothing may be allocated. */
 #ifdef UMCG_TWAF_NO_ALLOC
 #define UMCG_TWA	(TWA_RESUME | TWAF_NO_ALLOC)
 #else
@@ -50,8 +50,8 @@ static inline bool umcg_was_preempted(void)
 #define UMCG_SLEEP	(TASK_INTERRUPTIBLE | TASK_FREEZABLE)
 
 /*
- * kernel/sched/sched.h is private; default_wake_function() takes these two and
- * says so when it is given others.
+ * Two wake flags of kernel/sched/sched.h, which is private. default_wake_function() takes
+ * these two and warns about others.
  */
 #define UMCG_WF_SYNC	0x10
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
@@ -61,8 +61,8 @@ static inline bool umcg_was_preempted(void)
 #endif
 
 /*
- * Probes are registered as void pointers, so that a changed signature would
- * compile silently. These calls exist to be type-checked; Kbuild looks up which
+ * Probes are registered as void pointers, so a signature that changed would compile without
+ * a warning. The calls below only make the compiler check the types. Kbuild finds out which
  * signature sched_process_exit has.
  */
 #ifdef UMCG_EXIT_GROUP_DEAD

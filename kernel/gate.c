@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Blocks, and the gate before user mode.
+ * The report of a block, and the gate before user mode.
  *
- * A worker that goes to sleep while it holds a slot is reported from the
- * preempt notifier sched_out. When it is back on a CPU, sched_in queues the
- * gate as task_work: on its way to user mode it queues up at its server and
- * sleeps until it is picked.
+ * The preempt notifier's sched_out hook runs when a worker leaves the CPU. If the worker
+ * goes to sleep while it holds a slot, the hook reports the block to the server. When the
+ * worker is back on a CPU, the sched_in hook queues the gate as task_work. On its way to
+ * user mode the worker therefore runs the gate: it enqueues itself at its server and sleeps
+ * until a server picks it.
  *
- * Nothing of the worker may run in user mode before that, not even a signal
- * handler, and yet stops, ptrace, the freezer and SIGKILL must work at once. So
- * a signal interrupts the gate, which lets get_signal() do its work and is
- * queued again, by whichever comes first: the signal_deliver tracepoint (the
- * handler's frame is built, then the gate), sched_in (after a stop), or, when
- * another thread took the signal, the user-return notifier. It must not queue
- * itself: task_work_run() loops until its list is empty.
+ * Nothing of the worker may run in user mode before that, not even a signal handler. Stops,
+ * ptrace, the freezer and SIGKILL must nevertheless work at once. A signal therefore
+ * interrupts the gate: the gate returns, so that get_signal() can do its work, and must be
+ * queued again before the worker reaches user mode. Whichever of these comes first does so:
+ *
+ *   - the signal_deliver tracepoint: the kernel builds the handler's frame and then runs
+ *     the gate, before the first instruction of the handler;
+ *   - sched_in, when the worker continues after a stop;
+ *   - the user-return notifier, when another thread took the signal (hooks.c).
+ *
+ * The gate cannot queue itself in this case, because task_work_run() loops until its list
+ * is empty, and the worker would never get to get_signal().
  */
 #include <linux/errno.h>
 #include <linux/sched/signal.h>
@@ -22,11 +28,14 @@
 #include "umcg.h"
 
 /*
- * Claims @n, which @w is armed with, for the slot of @host. The armed tid is
- * taken first: user space disarms by the same cmpxchg, and one of us gets it.
+ * Claims the spare @n, which @w is armed with, for the slot of @host. The armed tid in
+ * next_tid is taken first, by the same cmpxchg that user space disarms with, so exactly one
+ * of the two gets the spare.
+ *
+ * Return: true if @n was claimed.
  */
-static bool umcg_consume(struct umcg_thread *w, struct umcg_thread *n,
-			 struct umcg_thread *host)
+static bool umcg_claim_spare(struct umcg_thread *w, struct umcg_thread *n,
+			     struct umcg_thread *host)
 {
 	if (READ_ONCE(host->u->runnable_ptr) ||
 	    cmpxchg(&w->u->next_tid, n->tid, 0) != n->tid)
@@ -37,23 +46,26 @@ static bool umcg_consume(struct umcg_thread *w, struct umcg_thread *n,
 	return false;
 }
 
-/* The slot of @host, which @w leaves, to @n if that can be had, else to @host. */
-static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
-					struct umcg_thread *host,
-					struct umcg_thread *n)
+/*
+ * @w leaves the slot of @host. The slot goes to the spare @n if there is one and it can be
+ * claimed, else to @host itself. Return: the thread that the caller must wake, or NULL.
+ */
+static struct umcg_thread *umcg_pass_slot(struct umcg_thread *w,
+					  struct umcg_thread *host,
+					  struct umcg_thread *n)
 {
 	struct umcg_thread *wake = NULL;
 
 	raw_spin_lock_nested(&host->lock, UMCG_LOCK_SERVER);
 	if (host->curr == w) {
 		host->blocks++;
-		if (n && !umcg_gone(host) && umcg_consume(w, n, host)) {
+		if (n && !umcg_gone(host) && umcg_claim_spare(w, n, host)) {
 			host->curr = n;
 			host->dispatches++;
 			wake = n;
 		} else {
 			host->curr = NULL;
-			if (umcg_poke(host))
+			if (umcg_prepare_wake(host))
 				wake = host;
 		}
 	}
@@ -61,7 +73,7 @@ static struct umcg_thread *umcg_pass_on(struct umcg_thread *w,
 	return wake;
 }
 
-static void umcg_post_blocked(struct umcg_thread *w, struct umcg_thread *s)
+static void umcg_report_block(struct umcg_thread *w, struct umcg_thread *s)
 {
 	int ret = -EAGAIN;
 
@@ -71,12 +83,16 @@ static void umcg_post_blocked(struct umcg_thread *w, struct umcg_thread *s)
 			ret = umcg_push(s, w, UMCG_L_BLOCKED);
 		raw_spin_unlock(&s->lock);
 	}
-	/* Information may come late: the gate tries again. */
+	/* The event is information and may come late: the gate tries again. */
 	if (ret)
-		set_bit(UMCG_F_OWES_EVENT, &w->flags);
+		set_bit(UMCG_F_EVENT_PENDING, &w->flags);
 }
 
-/* Both locked. RUNNING -> BLOCKED, event, slot. */
+/*
+ * Reports that @w blocks, in three steps: its state becomes BLOCKED, the event is pushed on
+ * its server's list, its slot is passed on. @w is locked, and so is its spare @n unless it
+ * is NULL.
+ */
 static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 {
 	struct umcg_thread *host = w->host, *wake, *old = NULL;
@@ -86,11 +102,12 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 	state = cmpxchg(umcg_state(w), UMCG_RUNNING, UMCG_BLOCKED);
 	if (state == UMCG_RUNNABLE) {
 		/*
-		 * Between its step to RUNNABLE and WAIT: somebody else owns it
-		 * already. The slot goes on, and that is all.
+		 * The worker blocked between its step to RUNNABLE and its WAIT. A server may have
+		 * found it in a queue and owns it then, so its state and its events are not
+		 * touched. Only its slot is released.
 		 */
 		w->phase = UMCG_PH_OUT;
-		wake = umcg_vacate(w);
+		wake = umcg_release_slot(w);
 		if (wake)
 			irq_work_queue(&wake->waker);
 		return;
@@ -99,21 +116,21 @@ static void umcg_block_locked(struct umcg_thread *w, struct umcg_thread *n)
 		WRITE_ONCE(*umcg_state(w), UMCG_BLOCKED);
 	w->phase = UMCG_PH_BLOCKED;
 	w->blocked_at = ktime_get_mono_fast_ns();
-	set_bit(UMCG_F_OWED, &w->flags);
+	set_bit(UMCG_F_MUST_GATE, &w->flags);
 
-	umcg_post_blocked(w, server_tid == host->tid ? host :
+	umcg_report_block(w, server_tid == host->tid ? host :
 			  umcg_find_server(w->group, server_tid));
 	w->host = NULL;
-	wake = umcg_pass_on(w, host, n);
+	wake = umcg_pass_slot(w, host, n);
 	if (wake && wake == n)
-		old = umcg_settle(n, host);
+		old = umcg_finish_claim(n, host);
 	if (wake)
 		irq_work_queue(&wake->waker);
 	if (old)
 		irq_work_queue(&old->waker);
 }
 
-/* rq->lock held, interrupts off. */
+/* Context: rq->lock held, interrupts off. */
 static void umcg_sched_out(struct preempt_notifier *notifier,
 			   struct task_struct *next)
 {
@@ -146,13 +163,13 @@ static void umcg_sched_out(struct preempt_notifier *notifier,
 	rcu_read_unlock();
 }
 
-/* Preemption off, interrupts on, no lock. */
+/* Context: preemption off, interrupts on, no lock held. */
 static void umcg_sched_in(struct preempt_notifier *notifier, int cpu)
 {
 	struct umcg_thread *w = container_of(notifier, struct umcg_thread, notifier);
 
-	if ((test_bit(UMCG_F_OWED, &w->flags) ||
-	     test_bit(UMCG_F_REGATE, &w->flags)) &&
+	if ((test_bit(UMCG_F_MUST_GATE, &w->flags) ||
+	     test_bit(UMCG_F_REQUEUE_GATE, &w->flags)) &&
 	    !(current->flags & PF_EXITING))
 		umcg_queue_gate(w);
 }
@@ -166,32 +183,38 @@ struct preempt_ops umcg_preempt_ops = {
  * umcg_queue_gate() - stop current on its way to user mode
  * @w: current's registration
  *
- * Any context but under a thread lock. Nobody else queues it: who finds it
- * QUEUED relies on its being on the list before user mode is reached, and
- * another thread could be held up for long between the two steps.
+ * Only current queues its own gate. Whoever finds UMCG_F_GATE_QUEUED set relies on the gate
+ * being on the list before current reaches user mode. If another thread queued it, that
+ * thread could be held up for a long time between setting the flag and adding the work.
+ *
+ * Context: any, but not under a thread lock.
  */
 void umcg_queue_gate(struct umcg_thread *w)
 {
-	if (test_and_set_bit(UMCG_F_QUEUED, &w->flags))
+	if (test_and_set_bit(UMCG_F_GATE_QUEUED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
-		if (!task_work_add(w->task, &w->gate, UMCG_TWA))
+		if (!task_work_add(w->task, &w->gate_work, UMCG_TWA))
 			return;
-		umcg_put(w);	/* it is exiting */
+		umcg_put(w);	/* current is exiting */
 	}
-	clear_bit(UMCG_F_QUEUED, &w->flags);
+	clear_bit(UMCG_F_GATE_QUEUED, &w->flags);
 }
 
 /**
- * umcg_on_kick() - a preemption has arrived
- * @head: the other task_work of current's registration
+ * umcg_on_preempt() - the task_work of a preemption
+ * @head: the preempt_work of current's registration
  */
-void umcg_on_kick(struct callback_head *head)
+void umcg_on_preempt(struct callback_head *head)
 {
-	struct umcg_thread *w = container_of(head, struct umcg_thread, kick);
+	struct umcg_thread *w = container_of(head, struct umcg_thread, preempt_work);
 
-	clear_bit(UMCG_F_KICKED, &w->flags);
-	/* Then look; pairs with the test_and_set_bit() in umcg_kick(). */
+	clear_bit(UMCG_F_PREEMPT_QUEUED, &w->flags);
+	/*
+	 * Read UMCG_F_PREEMPT only after the flag is clear. Pairs with the
+	 * test_and_set_bit() in umcg_queue_preempt(), so that a preemption that found the
+	 * work still queued is not missed.
+	 */
 	smp_mb__after_atomic();
 	if (test_bit(UMCG_F_PREEMPT, &w->flags))
 		umcg_queue_gate(w);
@@ -199,28 +222,31 @@ void umcg_on_kick(struct callback_head *head)
 }
 
 /**
- * umcg_kick() - send a worker that has UMCG_F_PREEMPT set through the gate
- * @w: found under rcu_read_lock()
+ * umcg_queue_preempt() - send a worker that has UMCG_F_PREEMPT set through the gate
+ * @w: the worker, found under rcu_read_lock()
  */
-void umcg_kick(struct umcg_thread *w)
+void umcg_queue_preempt(struct umcg_thread *w)
 {
-	if (test_and_set_bit(UMCG_F_KICKED, &w->flags))
+	if (test_and_set_bit(UMCG_F_PREEMPT_QUEUED, &w->flags))
 		return;
 	if (refcount_inc_not_zero(&w->ref)) {
-		if (!task_work_add(w->task, &w->kick, UMCG_TWA))
+		if (!task_work_add(w->task, &w->preempt_work, UMCG_TWA))
 			return;
-		umcg_put(w);	/* it is exiting */
+		umcg_put(w);	/* the worker is exiting */
 	}
-	clear_bit(UMCG_F_KICKED, &w->flags);
+	clear_bit(UMCG_F_PREEMPT_QUEUED, &w->flags);
 }
 
 /**
  * umcg_dying() - will current never see user mode again?
  *
- * get_signal() takes the SIGKILL off its list, hence not fatal_signal_pending()
- * alone: in a dump of core, in a debugger's stop at its end, and while io_uring
- * cancels its requests a thread sleeps and runs task_work before PF_EXITING, and
- * somebody waits for its end: exec, or who killed it.
+ * fatal_signal_pending() alone does not tell, because get_signal() takes the SIGKILL off
+ * its list before the thread is gone. A thread sleeps and runs task_work after that, and
+ * before PF_EXITING is set, in three cases: while it dumps core, in a debugger's stop at
+ * its exit, and while io_uring cancels its requests. Somebody waits for the thread to end
+ * (exec, or the process that sent the signal), so it must not sleep in the gate.
+ *
+ * Return: true if current is on its way out.
  */
 bool umcg_dying(void)
 {
@@ -232,7 +258,7 @@ bool umcg_dying(void)
 	       (exec && exec != current);
 }
 
-static int umcg_queue_up_once(struct umcg_thread *w)
+static int umcg_try_enqueue_self(struct umcg_thread *w)
 {
 	struct umcg_group *g = w->group;
 	struct umcg_thread *s, *wake = NULL, *left = NULL;
@@ -242,27 +268,30 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 
 	rcu_read_lock();
 	raw_spin_lock_irqsave(&w->lock, irq);
-	if (w->phase == UMCG_PH_HOLD) {		/* picked between two tries */
+	if (w->phase == UMCG_PH_HOLD) {		/* a server picked it between two tries */
 		ret = 0;
 		goto unlock;
 	}
-	if (w->phase == UMCG_PH_PLAIN)
+	if (w->phase == UMCG_PH_DETACHED)
 		goto unlock;
 	s = umcg_find_server(g, READ_ONCE(w->u->server_tid));
 	if (!s || READ_ONCE(g->dead)) {
-		umcg_orphan(w, &left);
+		umcg_detach_locked(w, &left);
 		goto unlock;
 	}
 	WRITE_ONCE(*umcg_state(w), UMCG_RUNNABLE);
 	w->phase = UMCG_PH_OUT;
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	if (!umcg_gone(s)) {
-		/* Who is on the runnable list was on the blocked list before. */
-		if (test_bit(UMCG_F_OWES_EVENT, &w->flags) &&
+		/*
+		 * The blocked event comes first: a server may rely on each worker of the
+		 * runnable list having been on the blocked list before.
+		 */
+		if (test_bit(UMCG_F_EVENT_PENDING, &w->flags) &&
 		    !umcg_push(s, w, UMCG_L_BLOCKED))
-			clear_bit(UMCG_F_OWES_EVENT, &w->flags);
+			clear_bit(UMCG_F_EVENT_PENDING, &w->flags);
 		ret = umcg_push(s, w, UMCG_L_RUNNABLE);
-		if (!ret && umcg_poke(s))
+		if (!ret && umcg_prepare_wake(s))
 			wake = s;
 		if (!ret && w->blocked_at) {
 			length = ktime_get_mono_fast_ns() - w->blocked_at;
@@ -271,34 +300,34 @@ static int umcg_queue_up_once(struct umcg_thread *w)
 		}
 	}
 	raw_spin_unlock(&s->lock);
-	/* A preempted worker still holds its slot; the event comes first. */
+	/* A preempted worker still holds its slot and releases it only after the event. */
 	if (ret == -ESRCH) {
-		umcg_orphan(w, &left);
+		umcg_detach_locked(w, &left);
 	} else if (!ret && w->host) {
 		w->host->preempted++;
-		left = umcg_vacate(w);
+		left = umcg_release_slot(w);
 	}
 unlock:
 	raw_spin_unlock_irqrestore(&w->lock, irq);
 	if (wake)
 		umcg_wake(wake, UMCG_WF_SYNC | UMCG_WF_HERE);
-	if (left)	/* != wake: a server is poked once, and then RUNNING */
+	if (left)	/* never equal to wake: umcg_prepare_wake() returns true once */
 		umcg_wake(left, UMCG_WF_SYNC | UMCG_WF_HERE);
 	rcu_read_unlock();
 	return ret;
 }
 
 /**
- * umcg_queue_up() - RUNNABLE, and a runnable event on the server's list
+ * umcg_enqueue_self() - become RUNNABLE and push a runnable event on the server's list
  * @w: current's registration
  *
- * Return: 0, or -ESRCH: the server is gone, an ordinary thread.
+ * Return: 0, or -ESRCH if the server is gone. @w is detached then.
  */
-int umcg_queue_up(struct umcg_thread *w)
+int umcg_enqueue_self(struct umcg_thread *w)
 {
 	int ret;
 
-	while ((ret = umcg_queue_up_once(w)) == -EAGAIN) {
+	while ((ret = umcg_try_enqueue_self(w)) == -EAGAIN) {
 		if (umcg_dying())
 			return 0;
 		cond_resched();
@@ -306,76 +335,80 @@ int umcg_queue_up(struct umcg_thread *w)
 	return ret;
 }
 
-/* Is current, on its way to user mode, to stop? */
+/* Must current, on its way to user mode, sleep in the gate? */
 static bool umcg_must_stop(struct umcg_thread *w)
 {
-	bool queue_up = test_and_clear_bit(UMCG_F_OWED, &w->flags);
+	bool enqueue = test_and_clear_bit(UMCG_F_MUST_GATE, &w->flags);
 
-	if (!queue_up && test_and_clear_bit(UMCG_F_PREEMPT, &w->flags)) {
+	if (!enqueue && test_and_clear_bit(UMCG_F_PREEMPT, &w->flags)) {
 		raw_spin_lock_irq(&w->lock);
 		if (w->phase == UMCG_PH_HOLD &&
 		    umcg_move(w, UMCG_RUNNING, UMCG_RUNNABLE)) {
-			/* Nobody owns it yet: no claim before it queued up. */
+			/*
+			 * No server owns the worker yet, so none may claim it before it has
+			 * enqueued itself.
+			 */
 			w->phase = UMCG_PH_BLOCKED;
-			queue_up = true;
+			enqueue = true;
 		}
 		raw_spin_unlock_irq(&w->lock);
 	}
-	if (queue_up) {
-		set_bit(UMCG_F_INSIDE, &w->flags);
+	if (enqueue) {
+		set_bit(UMCG_F_IN_GATE, &w->flags);
 		atomic64_inc(&w->group->gates);
-		umcg_queue_up(w);
+		umcg_enqueue_self(w);
 		umcg_step_aside();
 	}
-	return test_bit(UMCG_F_INSIDE, &w->flags) && !umcg_broken(gate);
+	return test_bit(UMCG_F_IN_GATE, &w->flags) && !umcg_broken(gate);
 }
 
 /**
- * umcg_gate() - the gate
- * @head: the task_work of current's registration
+ * umcg_gate() - the gate: sleep until a server picks current
+ * @head: the gate_work of current's registration
  */
 void umcg_gate(struct callback_head *head)
 {
-	struct umcg_thread *w = container_of(head, struct umcg_thread, gate);
+	struct umcg_thread *w = container_of(head, struct umcg_thread, gate_work);
 
-	/* After exec or on the way out nothing is left to stop, or to preempt. */
+	/* After exec or on the way out there is nothing left to stop or to preempt. */
 	if (umcg_dying() || current->mm != w->group->mm) {
-		clear_bit(UMCG_F_SECOND, &w->flags);
-		umcg_put(w);	/* stays QUEUED: never again */
+		clear_bit(UMCG_F_SECOND_PASS, &w->flags);
+		umcg_put(w);	/* UMCG_F_GATE_QUEUED stays set: never again */
 		return;
 	}
 	/*
-	 * Let every other task_work of this batch run first (a delayed fput):
-	 * what is added now runs in the next round of task_work_run().
+	 * Let every other task_work of this batch run first, for example a delayed fput():
+	 * work that is added now runs in the next round of task_work_run().
 	 */
-	if (!test_and_set_bit(UMCG_F_SECOND, &w->flags) &&
-	    !task_work_add(current, &w->gate, UMCG_TWA))
+	if (!test_and_set_bit(UMCG_F_SECOND_PASS, &w->flags) &&
+	    !task_work_add(current, &w->gate_work, UMCG_TWA))
 		return;
 
-	clear_bit(UMCG_F_REGATE, &w->flags);
+	clear_bit(UMCG_F_REQUEUE_GATE, &w->flags);
 	if (!umcg_must_stop(w))
 		goto through;
 	if (umcg_sleep_worker(w, -EINTR) != -EINTR)
 		goto through;
 	if (!task_sigpending(current) && test_thread_flag(TIF_NOTIFY_SIGNAL)) {
 		/*
-		 * Not a signal, but a task_work of io_uring's: let it run. The
-		 * list is last in, first out: in the first round we come before it.
+		 * The interruption was not a signal but task_work of io_uring: let it run.
+		 * task_work_run() takes the list last in, first out, so the gate comes before that
+		 * work in the first round and must be added once more.
 		 */
 		clear_notify_signal();
-		clear_bit(UMCG_F_SECOND, &w->flags);
-		if (!task_work_add(current, &w->gate, UMCG_TWA))
+		clear_bit(UMCG_F_SECOND_PASS, &w->flags);
+		if (!task_work_add(current, &w->gate_work, UMCG_TWA))
 			return;
 	} else if (!umcg_dying()) {
-		clear_bit(UMCG_F_SECOND, &w->flags);
-		clear_bit(UMCG_F_QUEUED, &w->flags);
-		umcg_arm_regate(w);
+		clear_bit(UMCG_F_SECOND_PASS, &w->flags);
+		clear_bit(UMCG_F_GATE_QUEUED, &w->flags);
+		umcg_requeue_gate(w);
 		umcg_put(w);
 		return;
 	}
 through:
-	clear_bit(UMCG_F_INSIDE, &w->flags);
-	clear_bit(UMCG_F_SECOND, &w->flags);
-	clear_bit(UMCG_F_QUEUED, &w->flags);
+	clear_bit(UMCG_F_IN_GATE, &w->flags);
+	clear_bit(UMCG_F_SECOND_PASS, &w->flags);
+	clear_bit(UMCG_F_GATE_QUEUED, &w->flags);
 	umcg_put(w);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tracepoints, and the user-return notifier that is the gate's last resort.
+ * The tracepoints, and the user-return notifier, which is the gate's last resort.
  */
 #define pr_fmt(fmt) "umcg: " fmt
 
@@ -15,14 +15,16 @@
 #include "umcg.h"
 
 /*
- * After an interrupted gate nothing may come that queues it again: another
- * thread took the signal. Then this fires as the CPU goes to user mode, queues
- * the gate, and has the CPU interrupt itself so that the task_work runs.
+ * The last resort of an interrupted gate. When another thread takes the signal that
+ * interrupted the gate, neither signal_deliver nor sched_in need follow, and nothing would
+ * queue the gate again. The user-return notifier then runs as the CPU goes to user mode. It
+ * queues the gate and makes the CPU interrupt itself, and the task_work runs on the way
+ * back from that interrupt.
  */
 struct umcg_return {
 	struct user_return_notifier notifier;
-	struct irq_work		kick;
-	bool			armed;	/* interrupts off */
+	struct irq_work		self_interrupt;
+	bool			registered;	/* read and written with interrupts off */
 };
 
 static DEFINE_PER_CPU(struct umcg_return, umcg_return);
@@ -32,11 +34,11 @@ static void umcg_interrupt(struct irq_work *work)
 {
 }
 
-/* Interrupts off. */
-static void umcg_disarm(struct umcg_return *r)
+/* Context: interrupts off. */
+static void umcg_unregister_return(struct umcg_return *r)
 {
-	if (r->armed) {
-		r->armed = false;
+	if (r->registered) {
+		r->registered = false;
 		user_return_notifier_unregister(&r->notifier);
 	}
 }
@@ -48,60 +50,63 @@ static void umcg_on_user_return(struct user_return_notifier *notifier)
 	unsigned long irq;
 
 	local_irq_save(irq);
-	umcg_disarm(r);
+	umcg_unregister_return(r);
 	w = umcg_current();
-	if (w && test_bit(UMCG_F_REGATE, &w->flags) &&
-	    !test_bit(UMCG_F_QUEUED, &w->flags)) {
+	if (w && test_bit(UMCG_F_REQUEUE_GATE, &w->flags) &&
+	    !test_bit(UMCG_F_GATE_QUEUED, &w->flags)) {
 		atomic64_inc(&w->group->user_returns);
 		umcg_queue_gate(w);
-		irq_work_queue(&r->kick);
+		irq_work_queue(&r->self_interrupt);
 	}
 	local_irq_restore(irq);
 }
 
 /**
- * umcg_arm_regate() - make sure that an interrupted gate is entered again
+ * umcg_requeue_gate() - make sure that an interrupted gate is entered again
  * @w: current's registration
+ *
+ * Sets the flag that the tracepoint, sched_in and the user-return notifier look at, and
+ * registers the notifier on this CPU.
  */
-void umcg_arm_regate(struct umcg_thread *w)
+void umcg_requeue_gate(struct umcg_thread *w)
 {
 	struct umcg_return *r;
 	unsigned long irq;
 
-	atomic64_inc(&w->group->regates);
-	if (umcg_broken(regate)) {
-		clear_bit(UMCG_F_INSIDE, &w->flags);
+	atomic64_inc(&w->group->requeues);
+	if (umcg_broken(requeue_gate)) {
+		clear_bit(UMCG_F_IN_GATE, &w->flags);
 		return;
 	}
-	set_bit(UMCG_F_REGATE, &w->flags);
+	set_bit(UMCG_F_REQUEUE_GATE, &w->flags);
 	local_irq_save(irq);
 	r = this_cpu_ptr(&umcg_return);
-	if (!r->armed) {
-		r->armed = true;
+	if (!r->registered) {
+		r->registered = true;
 		r->notifier.on_user_return = umcg_on_user_return;
 		user_return_notifier_register(&r->notifier);
 	}
 	local_irq_restore(irq);
 }
 
-/* On the CPU that goes away, or, at module exit, on each that is there. */
+/* Runs on the CPU that goes offline, and at module exit on each CPU that is online. */
 static int umcg_cpu_offline(unsigned int cpu)
 {
 	unsigned long irq;
 
 	local_irq_save(irq);
-	umcg_disarm(this_cpu_ptr(&umcg_return));
+	umcg_unregister_return(this_cpu_ptr(&umcg_return));
 	local_irq_restore(irq);
 	return 0;
 }
 
-/* After exit_mm(): the user memory may be somebody else's by now. */
+/* Runs after exit_mm(): the user memory may have another user by now. */
 static UMCG_EXIT_PROBE(umcg_on_exit)
 {
 	struct umcg_thread *t = p == current ? umcg_current() : NULL;
 
 	if (t)
-		umcg_detach(t, false);
+		umcg_end_registration(t, false);
 }
 
 static UMCG_EXEC_PROBE(umcg_on_exec)
@@ -109,15 +114,15 @@ static UMCG_EXEC_PROBE(umcg_on_exec)
 	struct umcg_thread *t = umcg_current();
 
 	if (t)
-		umcg_detach(t, false);
+		umcg_end_registration(t, false);
 }
 
-/* siglock held, interrupts off. */
+/* Context: siglock held, interrupts off. */
 static UMCG_SIGNAL_PROBE(umcg_on_signal)
 {
 	struct umcg_thread *w = umcg_current();
 
-	if (w && test_bit(UMCG_F_REGATE, &w->flags))
+	if (w && test_bit(UMCG_F_REQUEUE_GATE, &w->flags))
 		umcg_queue_gate(w);
 }
 
@@ -169,7 +174,7 @@ static int umcg_add_probes(void)
 }
 
 /**
- * umcg_hooks_init() - tracepoints, CPU hotplug, preempt notifiers
+ * umcg_hooks_init() - install tracepoint probes, CPU hotplug state and preempt notifiers
  *
  * Return: 0 or an error.
  */
@@ -178,7 +183,7 @@ int umcg_hooks_init(void)
 	int cpu, ret;
 
 	for_each_possible_cpu(cpu)
-		per_cpu(umcg_return, cpu).kick = IRQ_WORK_INIT_HARD(umcg_interrupt);
+		per_cpu(umcg_return, cpu).self_interrupt = IRQ_WORK_INIT_HARD(umcg_interrupt);
 	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "umcg:online", NULL,
 					umcg_cpu_offline);
 	if (ret < 0)
@@ -196,7 +201,7 @@ int umcg_hooks_init(void)
 /**
  * umcg_hooks_exit() - undo umcg_hooks_init()
  *
- * No task is registered any more.
+ * Context: no task is registered any more.
  */
 void umcg_hooks_exit(void)
 {
@@ -204,7 +209,7 @@ void umcg_hooks_exit(void)
 
 	preempt_notifier_dec();
 	umcg_remove_probes(ARRAY_SIZE(umcg_points));
-	cpuhp_remove_state(umcg_cpuhp_state);	/* disarms each CPU */
+	cpuhp_remove_state(umcg_cpuhp_state);	/* runs umcg_cpu_offline() on each CPU */
 	for_each_possible_cpu(cpu)
-		irq_work_sync(&per_cpu(umcg_return, cpu).kick);
+		irq_work_sync(&per_cpu(umcg_return, cpu).self_interrupt);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * UMCG, User Managed Concurrency Groups, as a module for unpatched kernels:
- * the device /dev/umcg. See umcg_uapi.h for the interface, umcg.h for the
- * locking, README.md for what an administrator wants to know.
+ * UMCG, User Managed Concurrency Groups, as a module for unpatched kernels: the device
+ * /dev/umcg. umcg_uapi.h describes the interface, umcg.h the locking, and README.md what an
+ * administrator needs to know.
  */
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
@@ -15,15 +15,15 @@
 #include "umcg.h"
 
 #ifdef UMCG_DEBUG
-bool umcg_break_gate, umcg_break_regate, umcg_break_wake, umcg_break_lock;
+bool umcg_break_gate, umcg_break_requeue_gate, umcg_break_wake, umcg_break_lock;
 module_param_named(break_gate, umcg_break_gate, bool, 0644);
-MODULE_PARM_DESC(break_gate, "let unblocked workers pass unpicked");
-module_param_named(break_regate, umcg_break_regate, bool, 0644);
-MODULE_PARM_DESC(break_regate, "let a signal free a worker from the gate");
+MODULE_PARM_DESC(break_gate, "let an unblocked worker run before a server picks it");
+module_param_named(break_requeue_gate, umcg_break_requeue_gate, bool, 0644);
+MODULE_PARM_DESC(break_requeue_gate, "do not queue the gate again after a signal");
 module_param_named(break_wake, umcg_break_wake, bool, 0644);
-MODULE_PARM_DESC(break_wake, "tell no server of events");
+MODULE_PARM_DESC(break_wake, "do not wake the server for an event");
 module_param_named(break_lock, umcg_break_lock, bool, 0644);
-MODULE_PARM_DESC(break_lock, "wake under a lock, against the lock order");
+MODULE_PARM_DESC(break_lock, "wake a thread under a lock, against the lock order");
 #endif
 
 static int umcg_open(struct inode *inode, struct file *file)
@@ -124,7 +124,7 @@ static long umcg_ioctl_stat(struct umcg_group *g, void __user *arg)
 	stat.tid = tid;
 	stat.live = atomic_read(&g->live);
 	stat.gates = atomic64_read(&g->gates);
-	stat.regates = atomic64_read(&g->regates);
+	stat.requeues = atomic64_read(&g->requeues);
 	stat.user_returns = atomic64_read(&g->user_returns);
 	stat.deferred = atomic64_read(&g->deferred);
 	return copy_to_user(arg, &stat, sizeof(stat)) ? -EFAULT : 0;
@@ -163,7 +163,7 @@ static long umcg_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return umcg_ioctl_wait(t, p);
 	if (cmd == UMCG_IOC_UNREGISTER)
 		return umcg_ioctl_unregister(t, p);
-	return t->worker && READ_ONCE(t->phase) == UMCG_PH_PLAIN ? -ESRCH : 0;
+	return t->worker && READ_ONCE(t->phase) == UMCG_PH_DETACHED ? -ESRCH : 0;
 }
 
 static const struct file_operations umcg_fops = {
@@ -175,7 +175,7 @@ static const struct file_operations umcg_fops = {
 	.llseek		= noop_llseek,
 };
 
-/* 0600: whom else to let in is the udev rule's decision. */
+/* Mode 0600: the udev rule decides which other users may open the device. */
 static struct miscdevice umcg_device = {
 	.minor	= MISC_DYNAMIC_MINOR,
 	.name	= "umcg",
@@ -206,12 +206,12 @@ registry:
 static void __exit umcg_exit(void)
 {
 	misc_deregister(&umcg_device);
-	umcg_registry_exit();	/* the last registrations are freed */
+	umcg_registry_exit();	/* waits until the last registrations are freed */
 	umcg_hooks_exit();
 	/*
-	 * Whose task_work dropped the last reference may, with full preemption,
-	 * not have returned from our text yet: until each task has slept, or was
-	 * in user mode, it stays.
+	 * A task_work of this module may drop the last reference to a registration. With full
+	 * preemption that task may be preempted before it has returned from the module's text.
+	 * Keep the text until every such task has slept or was in user mode.
 	 */
 	synchronize_rcu_tasks();
 }

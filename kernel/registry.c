@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who is registered: look-up, pinned pages, life times.
+ * Registrations: look-up by tid, pinned pages, life times.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
@@ -18,16 +18,19 @@
 #include "umcg.h"
 
 static struct workqueue_struct *umcg_wq;
-static void umcg_free_orphans(struct work_struct *work);
+static void umcg_detach_work(struct work_struct *work);
 
 int umcg_registry_init(void)
 {
-	/* Unbound: a server's workers are not to wait for one CPU's real-time tasks. */
+	/* Unbound: real-time tasks on one CPU must not hold up the workers of a dead server. */
 	umcg_wq = alloc_workqueue("umcg", WQ_UNBOUND, 0);
 	return umcg_wq ? 0 : -ENOMEM;
 }
 
-/* The module is not in use: what is left are threads on their way to be freed. */
+/*
+ * No file is open and no thread is registered any more. Waits for the registrations that
+ * are still on their way to be freed.
+ */
 void umcg_registry_exit(void)
 {
 	rcu_barrier();
@@ -37,7 +40,7 @@ void umcg_registry_exit(void)
 /**
  * umcg_group_new() - a group for the calling process
  *
- * Return: the group, or NULL without memory.
+ * Return: the group, or NULL if there is no memory.
  */
 struct umcg_group *umcg_group_new(void)
 {
@@ -49,7 +52,7 @@ struct umcg_group *umcg_group_new(void)
 	raw_spin_lock_init(&g->hash_lock);
 	mutex_init(&g->pages_lock);
 	INIT_LIST_HEAD(&g->pages);
-	INIT_WORK(&g->orphans, umcg_free_orphans);
+	INIT_WORK(&g->detach_work, umcg_detach_work);
 	g->salt = get_random_u32();
 	g->mm = current->mm;
 	mmgrab(g->mm);
@@ -76,8 +79,11 @@ static struct hlist_head *umcg_bucket(struct umcg_group *g, u32 tid)
  * @g: the group
  * @tid: the tid, as the group's process sees it
  *
- * Under rcu_read_lock(). The task may be unregistered meanwhile: see
- * umcg_thread.dead, under its lock.
+ * The task may be unregistered meanwhile: check umcg_gone() under its lock.
+ *
+ * Context: under rcu_read_lock().
+ *
+ * Return: the task, or NULL.
  */
 struct umcg_thread *umcg_find(struct umcg_group *g, u32 tid)
 {
@@ -94,7 +100,9 @@ struct umcg_thread *umcg_find(struct umcg_group *g, u32 tid)
  * @g: the group
  * @tid: the tid
  *
- * As umcg_find().
+ * Context: as for umcg_find().
+ *
+ * Return: the server, or NULL if there is none or the task is a worker.
  */
 struct umcg_thread *umcg_find_server(struct umcg_group *g, u32 tid)
 {
@@ -104,9 +112,11 @@ struct umcg_thread *umcg_find_server(struct umcg_group *g, u32 tid)
 }
 
 /**
- * umcg_current() - current's registration, or NULL
+ * umcg_current() - the registration of current
  *
- * No lock: only current itself changes its list of notifiers.
+ * No lock is needed: only current itself changes its list of preempt notifiers.
+ *
+ * Return: the registration, or NULL.
  */
 struct umcg_thread *umcg_current(void)
 {
@@ -118,7 +128,7 @@ struct umcg_thread *umcg_current(void)
 	return NULL;
 }
 
-/* Tasks that share a page pin and account it once. */
+/* Several tasks may share a page. It is pinned and accounted once for all of them. */
 static struct umcg_page *umcg_page_get(struct umcg_group *g, u64 uaddr)
 {
 	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
@@ -189,14 +199,14 @@ static void umcg_free_thread(struct work_struct *work)
 	put_task_struct(t->task);
 	umcg_group_put(t->group);
 	kfree(t);
-	module_put(THIS_MODULE);	/* exit waits for this work */
+	module_put(THIS_MODULE);	/* module exit waits for this work */
 }
 
 /**
  * umcg_put() - drop a reference; the last one frees after a grace period
- * @t: whose
+ * @t: the registration
  *
- * Any context, also with preemption off on PREEMPT_RT: nothing is freed here.
+ * Context: any, also with preemption off on PREEMPT_RT: nothing is freed here.
  */
 void umcg_put(struct umcg_thread *t)
 {
@@ -240,8 +250,8 @@ static struct umcg_thread *umcg_new(struct umcg_group *g,
 		return ERR_PTR(-ENOMEM);
 	raw_spin_lock_init(&t->lock);
 	refcount_set(&t->ref, 1);
-	init_task_work(&t->gate, umcg_gate);
-	init_task_work(&t->kick, umcg_on_kick);
+	init_task_work(&t->gate_work, umcg_gate);
+	init_task_work(&t->preempt_work, umcg_on_preempt);
 	t->waker = IRQ_WORK_INIT_HARD(umcg_waker);
 	preempt_notifier_init(&t->notifier, &umcg_preempt_ops);
 	t->worker = how->flags & UMCG_REG_WORKER;
@@ -258,7 +268,7 @@ static struct umcg_thread *umcg_new(struct umcg_group *g,
 	ret = umcg_check_words(t);
 	if (ret)
 		goto put_page;
-	/* From here on it goes by umcg_put(). */
+	/* From here on the registration ends by umcg_put(). */
 	t->task = get_task_struct(current);
 	refcount_inc(&g->ref);
 	__module_get(THIS_MODULE);
@@ -275,8 +285,8 @@ free:
  * @g: the caller's group
  * @how: the argument
  *
- * For a worker this is admission and counts as an unblock: the gate stops it on
- * its way back to user mode until it is picked, signal handlers included.
+ * A worker is admitted as if it had just unblocked: on its way back to user mode it sleeps
+ * in the gate until a server picks it. No signal handler runs before that.
  *
  * Return: 0 or an error, see umcg_uapi.h.
  */
@@ -290,17 +300,18 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	    how->self & (__alignof__(struct umcg_task) - 1))
 		return -EINVAL;
 	if (t && READ_ONCE(t->group->dead)) {
-		umcg_detach(t, true);	/* of a file that is closed */
+		umcg_end_registration(t, true);	/* it belongs to a file that is closed */
 		t = NULL;
 	}
 	if (t)
 		return -EINVAL;
 	/*
-	 * The thread id of a server that exited may be ours by now. Its workers must
-	 * not find us in its place.
+	 * The caller may have the thread id of a server that exited. The workers of that server
+	 * must be detached before the caller is registered, or they would find it in place of
+	 * their own server.
 	 */
 	if (!(how->flags & UMCG_REG_WORKER))
-		flush_work(&g->orphans);
+		flush_work(&g->detach_work);
 	t = umcg_new(g, how);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
@@ -310,29 +321,35 @@ int umcg_register(struct umcg_group *g, const struct umcg_register *how)
 	hlist_add_head_rcu(&t->node, umcg_bucket(g, t->tid));
 	raw_spin_unlock_irq(&g->hash_lock);
 	if (!t->worker) {
-		/* Who sees that may name it. */
+		/*
+		 * A thread that reads RUNNING may name this server in a call. Release: it then
+		 * finds the server in the hash. Pairs with user space's acquire of the state.
+		 */
 		smp_store_release(umcg_state(t), UMCG_RUNNING);
 		return 0;
 	}
-	set_bit(UMCG_F_INSIDE, &t->flags);
-	if (umcg_queue_up(t))	/* its server went away: RUNNING when it is through */
+	set_bit(UMCG_F_IN_GATE, &t->flags);
+	if (umcg_enqueue_self(t))	/* the server is gone: the gate makes it RUNNING */
 		umcg_move(t, UMCG_NONE, UMCG_RUNNABLE);
 	umcg_queue_gate(t);
 	return 0;
 }
 
-/* Frees @w if its server is gone, or if it is in the slot of @host; @all: in any case. */
-static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *host, bool all)
+/*
+ * Detaches @w if its server is gone, or if it holds the slot of @host (which may be NULL),
+ * or with @all in any case.
+ */
+static void umcg_detach_worker(struct umcg_thread *w, struct umcg_thread *host, bool all)
 {
 	struct umcg_thread *left = NULL;
 	unsigned long irq;
 	bool wake = false;
 
 	raw_spin_lock_irqsave(&w->lock, irq);
-	if (!w->dead && w->phase != UMCG_PH_PLAIN &&
+	if (!w->dead && w->phase != UMCG_PH_DETACHED &&
 	    (all || (host && w->host == host) ||
-	     (w->phase != UMCG_PH_HOLD && umcg_is_homeless(w))))
-		wake = umcg_orphan(w, &left);
+	     (w->phase != UMCG_PH_HOLD && umcg_server_gone(w))))
+		wake = umcg_detach_locked(w, &left);
 	raw_spin_unlock_irqrestore(&w->lock, irq);
 	if (wake)
 		umcg_wake(w, 0);
@@ -340,8 +357,8 @@ static void umcg_free_worker(struct umcg_thread *w, struct umcg_thread *host, bo
 		umcg_wake(left, 0);
 }
 
-/* May take long, and sleep. */
-static void umcg_free_workers(struct umcg_group *g, bool all)
+/* May take long, and may sleep. */
+static void umcg_detach_workers(struct umcg_group *g, bool all)
 {
 	struct umcg_thread *w;
 	unsigned int i;
@@ -350,42 +367,42 @@ static void umcg_free_workers(struct umcg_group *g, bool all)
 		rcu_read_lock();
 		hlist_for_each_entry_rcu(w, &g->threads[i], node)
 			if (w->worker)
-				umcg_free_worker(w, NULL, all);
+				umcg_detach_worker(w, NULL, all);
 		rcu_read_unlock();
 		cond_resched();
 	}
 }
 
-static void umcg_free_orphans(struct work_struct *work)
+static void umcg_detach_work(struct work_struct *work)
 {
-	struct umcg_group *g = container_of(work, struct umcg_group, orphans);
+	struct umcg_group *g = container_of(work, struct umcg_group, detach_work);
 
-	umcg_free_workers(g, false);
+	umcg_detach_workers(g, false);
 	umcg_group_put(g);
 }
 
-/* The same later. Before it is done no server registers: umcg_register(). */
-static void umcg_free_workers_later(struct umcg_group *g)
+/* The same in a work item. umcg_register() waits for it before it registers a server. */
+static void umcg_detach_workers_later(struct umcg_group *g)
 {
-	/* All of its threads are on their way out. */
+	/* All threads of the process are on their way out. */
 	if (READ_ONCE(current->signal->flags) & SIGNAL_GROUP_EXIT)
 		return;
 	refcount_inc(&g->ref);
-	if (!queue_work(umcg_wq, &g->orphans))
-		umcg_group_put(g);	/* never the last: the caller has one */
+	if (!queue_work(umcg_wq, &g->detach_work))
+		umcg_group_put(g);	/* never the last reference: the caller has one */
 }
 
 /**
- * umcg_detach() - current is no task any more
+ * umcg_end_registration() - make current an ordinary thread
  * @t: current's registration
  * @may_sleep: false in a tracepoint, where preemption is off
  *
- * The user memory is not touched: at exit it may be somebody else's by now.
+ * The user memory is not touched, because at exit it may have another user by now.
  *
- * Whom a dead server leaves must be looked for among all tasks of the process, so
- * in a tracepoint a work item does that, one for each group.
+ * The workers of a dead server are found by a walk over all tasks of the group. A
+ * tracepoint cannot do that walk, so a work item does, one for each group.
  */
-void umcg_detach(struct umcg_thread *t, bool may_sleep)
+void umcg_end_registration(struct umcg_thread *t, bool may_sleep)
 {
 	struct umcg_thread *wake = NULL, *holder = NULL;
 	struct umcg_group *g = t->group;
@@ -396,8 +413,8 @@ void umcg_detach(struct umcg_thread *t, bool may_sleep)
 	raw_spin_lock_nested(&t->lock, t->worker ? UMCG_LOCK_WORKER : UMCG_LOCK_SERVER);
 	t->dead = true;
 	if (t->worker) {
-		wake = umcg_vacate(t);
-		t->phase = UMCG_PH_PLAIN;
+		wake = umcg_release_slot(t);
+		t->phase = UMCG_PH_DETACHED;
 	} else {
 		holder = t->curr;
 		t->curr = NULL;
@@ -409,15 +426,15 @@ void umcg_detach(struct umcg_thread *t, bool may_sleep)
 	local_irq_restore(irq);
 	if (wake)
 		umcg_wake(wake, 0);
-	if (holder)	/* which may be in user mode: at once */
-		umcg_free_worker(holder, t, false);
+	if (holder)	/* at once: it may be in user mode */
+		umcg_detach_worker(holder, t, false);
 	rcu_read_unlock();
 
 	preempt_notifier_unregister(&t->notifier);
 	if (!t->worker && may_sleep)
-		umcg_free_workers(g, false);
+		umcg_detach_workers(g, false);
 	else if (!t->worker)
-		umcg_free_workers_later(g);
+		umcg_detach_workers_later(g);
 	atomic_dec(&g->live);
 	umcg_put(t);
 }
@@ -432,22 +449,26 @@ int umcg_unregister(struct umcg_thread *t)
 {
 	if (!umcg_move(t, UMCG_RUNNING, UMCG_NONE))
 		return -EBUSY;
-	umcg_detach(t, true);
+	umcg_end_registration(t, true);
 	return 0;
 }
 
 /**
- * umcg_group_close() - the last descriptor of the group's file is gone
+ * umcg_group_close() - the last descriptor of the group's file is closed
  * @g: the group
  *
- * Nobody can call any more, so nobody may be left asleep: all workers become
- * ordinary threads. Registrations end with their threads.
+ * Nobody can make a call on the group any more, so no worker may be left asleep: all
+ * workers are detached. The registrations end with their threads.
  */
 void umcg_group_close(struct umcg_group *g)
 {
 	WRITE_ONCE(g->dead, true);
-	/* Dead, then look for sleepers; pairs with umcg_queue_up_once(), by lock. */
+	/*
+	 * Set dead, then look for sleeping workers. Pairs with umcg_try_enqueue_self(), which
+	 * reads dead under the worker's lock: either it sees dead, or this walk sees the
+	 * worker.
+	 */
 	smp_mb();
-	umcg_free_workers(g, true);
+	umcg_detach_workers(g, true);
 	umcg_group_put(g);
 }

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who holds which slot: claims, pushes, wake-ups. All but umcg_wake() run under
- * the locks that they name; see umcg.h for the order.
+ * Which worker holds which server's slot: claims, pushes, wake-ups. All functions but
+ * umcg_wake() run under the locks that their comments name; umcg.h has the lock order.
  */
 #include <linux/irq_work.h>
 
 #include "umcg.h"
 
 /**
- * umcg_wake() - wake a task out of a wait of ours
- * @t: whom; alive by RCU or a reference
- * @wake_flags: UMCG_WF_SYNC when the caller is about to sleep, UMCG_WF_HERE to
- *	prefer this CPU
+ * umcg_wake() - wake a thread that sleeps in one of the module's waits
+ * @t: the thread, kept alive by RCU or by a reference
+ * @wake_flags: UMCG_WF_SYNC when the caller is about to sleep, UMCG_WF_HERE to prefer the
+ *	current CPU
  *
- * Not under any thread lock. Only TASK_INTERRUPTIBLE: a late wake must never
- * disturb an uninterruptible sleep in somebody else's code.
+ * The wake-up is for TASK_INTERRUPTIBLE sleeps only: when it comes late, it must not
+ * disturb an uninterruptible sleep in other code of the kernel.
+ *
+ * Context: not under any thread lock.
  */
 void umcg_wake(struct umcg_thread *t, int wake_flags)
 {
@@ -32,13 +34,12 @@ static u64 *umcg_list_word(struct umcg_task *u, enum umcg_list list)
  * umcg_push() - put a worker on a list of a server
  * @s: the server; locked, not gone
  * @w: the worker; locked, not gone
- * @list: which list
+ * @list: the list
  *
- * The link is claimed before anything else. Found in use, the event is pending
- * and there is no second push: a list never becomes a loop.
+ * The link is claimed before anything else. If it is in use already, the event is pending
+ * and is not pushed a second time. A list therefore never becomes a loop (trace A3).
  *
- * Return: 0, or -EAGAIN when user space kept changing the head. Then nothing
- * was pushed.
+ * Return: 0, or -EAGAIN if user space kept changing the head. Nothing was pushed then.
  */
 int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
 {
@@ -48,9 +49,9 @@ int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
 	int tries;
 
 	/*
-	 * Claims the link, and leaves that of a pending event alone: an xchg would
-	 * cut the rest of the list off. Full barrier (on x86 also when it fails);
-	 * pairs with the server's store of 0.
+	 * Claims the link if it is 0, and leaves the link of a pending event alone: an xchg
+	 * would cut off the rest of the list. Full barrier, on x86 also when it fails; pairs
+	 * with the server's store of 0 to the link.
 	 */
 	if (cmpxchg(link, 0, UMCG_LINKED))
 		return 0;
@@ -69,26 +70,27 @@ int umcg_push(struct umcg_thread *s, struct umcg_thread *w, enum umcg_list list)
 }
 
 /**
- * umcg_poke() - make a server RUNNING if nobody runs in its slot
+ * umcg_prepare_wake() - make a waiting server RUNNING, unless a worker is in its slot
  * @s: the server; locked
  *
- * With a worker in the slot it is left alone: that worker's leaving pokes.
+ * A server with a worker in its slot is left alone: the same call is made when that worker
+ * leaves.
  *
- * Return: true if the caller must wake it once the locks are dropped.
+ * Return: true if the caller must wake the server after it has dropped the locks.
  */
-bool umcg_poke(struct umcg_thread *s)
+bool umcg_prepare_wake(struct umcg_thread *s)
 {
 	return !s->curr && !umcg_gone(s) &&
 	       umcg_move(s, UMCG_RUNNABLE, UMCG_RUNNING) && !umcg_broken(wake);
 }
 
 /**
- * umcg_vacate() - take a worker out of the slot that it holds
+ * umcg_release_slot() - take a worker out of the slot that it holds
  * @w: the worker; locked
  *
- * Return: the server to be woken, or NULL.
+ * Return: the server that the caller must wake, or NULL.
  */
-struct umcg_thread *umcg_vacate(struct umcg_thread *w)
+struct umcg_thread *umcg_release_slot(struct umcg_thread *w)
 {
 	struct umcg_thread *s = w->host;
 	bool wake = false;
@@ -99,7 +101,7 @@ struct umcg_thread *umcg_vacate(struct umcg_thread *w)
 	raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
 	if (s->curr == w) {
 		s->curr = NULL;
-		wake = umcg_poke(s);
+		wake = umcg_prepare_wake(s);
 	}
 	raw_spin_unlock(&s->lock);
 	return wake ? s : NULL;
@@ -110,14 +112,14 @@ struct umcg_thread *umcg_vacate(struct umcg_thread *w)
  * @n: the worker; locked
  * @s: the server whose slot it is for; locked
  *
- * One cmpxchg decides between servers that pick the same worker. On success
- * the caller makes @n the server's curr and calls umcg_settle().
+ * Several servers may pick the same worker; one cmpxchg of its state decides which of them
+ * gets it. On success the caller makes @n the server's curr and calls umcg_finish_claim().
  *
  * Return: 0, -ESRCH or -EBUSY.
  */
 int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
 {
-	if (umcg_gone(n) || umcg_gone(s) || n->phase == UMCG_PH_PLAIN)
+	if (umcg_gone(n) || umcg_gone(s) || n->phase == UMCG_PH_DETACHED)
 		return -ESRCH;
 	if (n->phase == UMCG_PH_BLOCKED ||
 	    READ_ONCE(n->u->server_tid) != s->tid)
@@ -128,34 +130,43 @@ int umcg_claim(struct umcg_thread *n, struct umcg_thread *s)
 }
 
 /**
- * umcg_settle() - finish giving a slot to a claimed worker
- * @n: the worker; locked, and its new server's curr already
+ * umcg_finish_claim() - finish giving a slot to a claimed worker
+ * @n: the worker; locked, and already the curr of its new server
  * @s: its new server; not locked
  *
- * A worker that left RUNNING, was published, and has not come to its WAIT yet
- * still holds another slot. That one becomes its server's again.
+ * A worker that left RUNNING in user space, was put in a queue there, and has not come to
+ * its WAIT yet still holds its old slot. That slot goes back to its server (trace A6).
  *
- * Return: the old server, if it must be woken. @n must be woken in any case.
+ * Return: the old server if the caller must wake it, or NULL. The caller must wake @n in
+ * any case.
  */
-struct umcg_thread *umcg_settle(struct umcg_thread *n, struct umcg_thread *s)
+struct umcg_thread *umcg_finish_claim(struct umcg_thread *n, struct umcg_thread *s)
 {
-	struct umcg_thread *old = umcg_vacate(n);
+	struct umcg_thread *old = umcg_release_slot(n);
 
 	n->host = s;
 	clear_bit(UMCG_F_PREEMPT, &n->flags);
-	/* After the state in umcg_claim(); pairs with umcg_sleep_worker(). */
+	/*
+	 * Stored after umcg_claim() has made the state RUNNING. Pairs with the acquire in
+	 * umcg_sleep_worker().
+	 */
 	smp_store_release(&n->phase, UMCG_PH_HOLD);
 	return old;
 }
 
 /**
- * umcg_is_homeless() - is the server that a worker belongs to gone?
- * @w: the worker; locked, and no server is. Under rcu_read_lock().
+ * umcg_server_gone() - is the server that a worker belongs to gone?
+ * @w: the worker; locked, and no server is locked
  *
- * Whoever goes to sleep, or is found asleep by a walk, must have a server that
- * lives after that moment, for the walk at its end frees those asleep.
+ * A worker may go to sleep, or be left asleep by a walk over the workers, only if its
+ * server is alive after that moment: the walk at the end of that server then finds the
+ * sleeping worker and detaches it.
+ *
+ * Context: under rcu_read_lock().
+ *
+ * Return: true if the server is unregistered or exiting.
  */
-bool umcg_is_homeless(struct umcg_thread *w)
+bool umcg_server_gone(struct umcg_thread *w)
 {
 	struct umcg_thread *s = umcg_find_server(w->group, READ_ONCE(w->u->server_tid));
 	bool gone;
@@ -169,21 +180,22 @@ bool umcg_is_homeless(struct umcg_thread *w)
 }
 
 /**
- * umcg_orphan() - make a worker an ordinary thread, because its server is gone
- * @w: the worker; locked, and no server is
- * @left: the server to be woken, or NULL
+ * umcg_detach_locked() - make a worker an ordinary thread, because its server is gone
+ * @w: the worker; locked, and no server is locked
+ * @left: set to the server that the caller must wake, or NULL
  *
- * User space may have changed server_tid since: it may hold the slot of a server
- * that lives, which must not keep a pointer to it.
+ * User space may have changed server_tid meanwhile, so the worker may hold the slot of a
+ * server that is alive. That server must not keep a pointer to the worker, so the slot is
+ * released.
  *
- * Return: true if it may be asleep in a wait of ours.
+ * Return: true if the worker may be asleep in one of the module's waits.
  */
-bool umcg_orphan(struct umcg_thread *w, struct umcg_thread **left)
+bool umcg_detach_locked(struct umcg_thread *w, struct umcg_thread **left)
 {
 	bool asleep = w->phase == UMCG_PH_OUT;
 
-	*left = umcg_vacate(w);
-	/* Pairs with umcg_sleep_worker(). */
-	smp_store_release(&w->phase, UMCG_PH_PLAIN);
+	*left = umcg_release_slot(w);
+	/* Pairs with the acquire in umcg_sleep_worker(). */
+	smp_store_release(&w->phase, UMCG_PH_DETACHED);
 	return asleep;
 }

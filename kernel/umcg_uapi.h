@@ -8,49 +8,51 @@
 /**
  * DOC: User Managed Concurrency Groups, the interface of /dev/umcg
  *
- * One open file is one group of tasks: threads of the process that opened it.
- * A call from another process (a forked child, somebody who was sent the
- * descriptor) is answered with ESRCH. When the file is closed all workers
- * become ordinary threads; a call in progress holds it open, a worker that is
- * stopped on its way back to user mode does not.
+ * One open file is one group of tasks. The tasks of a group are threads of the process that
+ * opened the file. A call from another process (a forked child, or a process that received
+ * the descriptor) fails with ESRCH. When the file is closed, all workers become ordinary
+ * threads. A call in progress holds the file open; a worker that sleeps in the gate, on its
+ * way back to user mode, does not.
  *
- * All shared state is in &struct umcg_task, in user memory. What the kernel
- * keeps beside it is who holds the slot of which server.
+ * All shared state is in &struct umcg_task, in user memory. Beside it the kernel keeps only
+ * which worker holds the slot of which server.
  */
 
 /* Bits 0 to 7 of umcg_task.state */
 #define UMCG_NONE		0	/* not registered */
 #define UMCG_RUNNING		1	/* may use its CPU */
-#define UMCG_RUNNABLE		2	/* waits to be picked; server: waits for events */
+#define UMCG_RUNNABLE		2	/* worker: waits to be picked; server: waits for events */
 #define UMCG_BLOCKED		3	/* worker: sleeps in the kernel, its server was told */
 
 #define UMCG_STATE_MASK		0x000000ffU
 #define UMCG_FLAG_MASK		0x0000ff00U	/* reserved, 0 */
-#define UMCG_USER_MASK		0xffff0000U	/* the application's; never touched */
+#define UMCG_USER_MASK		0xffff0000U	/* the application's; the kernel keeps them */
 
 /*
- * Bit 0 of a worker's blocked_ptr and runnable_ptr: it is on that list. Set by
- * the kernel before it pushes. The server that unlinks the worker stores 0 in
- * the whole link, before it reads the worker's state. While a link is not 0
- * there is no second push: the event is pending. List heads never carry it.
+ * Bit 0 of a worker's blocked_ptr and runnable_ptr: the worker is on that list. The kernel
+ * sets it before it pushes the worker. The server that unlinks the worker stores 0 to the
+ * whole link before it reads the worker's state. While a link is not 0 the event is pending,
+ * and the kernel does not push the worker a second time. List heads never carry this bit.
  */
 #define UMCG_LINKED		1ULL
 
 /**
- * struct umcg_task - what a task shares with the kernel
+ * struct umcg_task - the memory that a task shares with the kernel
  * @state: see above. Every transition keeps the bits of the others.
  * @server_tid: the server whose lists get this worker; a server's own tid
- * @next_tid: whom to switch to when leaving RUNNING, 0 = my server. Cleared by
- *	the kernel when, and only when, that switch is made, or none is needed: a
- *	server named the worker that runs in its slot.
- * @tid: the own thread id
- * @blocked_ptr: server: head of the list of workers that blocked; worker: link
+ * @next_tid: the target to switch to when the task leaves RUNNING, 0 for the task's server.
+ *	The kernel clears it when that switch is made. It also clears it when no switch is
+ *	needed, because a server named the worker that runs in its slot already, and when a
+ *	worker lost its slot before it came to WAIT: the target is then a runnable event of
+ *	its own server. In all other cases next_tid stays.
+ * @tid: the task's own thread id
+ * @blocked_ptr: of a server: head of the list of workers that blocked; of a worker: link
  * @runnable_ptr: the same for workers that became runnable
  *
- * In private (anonymous) memory: the page is pinned while the task is
- * registered, and for a page of a file or of shared memory that would stop
- * write-back, truncation and its other users. 64-byte alignment, so that it
- * never straddles a page.
+ * The structure must be in private (anonymous) memory. Its page is pinned while the task is
+ * registered; a pinned page of a file or of shared memory would hold up write-back,
+ * truncation and the other users of that memory. The alignment of 64 bytes keeps the
+ * structure within one page.
  */
 struct umcg_task {
 	__u32 state;
@@ -94,17 +96,19 @@ struct umcg_wait {
 
 /**
  * struct umcg_stat - argument of %UMCG_IOC_STAT
- * @tid: in: a server, or 0 for the group's counters alone
+ * @tid: in: a server, or 0 for the counters of the group alone
  * @live: registered tasks of the group
  * @dispatches: workers that were given the server's slot
  * @blocks: workers that blocked in the slot
  * @preempted: preemptions that took effect
- * @longest_block_ns: the longest time from a block to the end of it
- * @gates: group: times that a worker was stopped on its way to user mode
- * @regates: group: of these, times that a signal interrupted the stop
- * @user_returns: group: of these, times that the last resort was needed
- * @deferred: group: list pushes given up because user space kept changing the
- *	head, and done later
+ * @longest_block_ns: the longest time from a block to its end
+ * @gates: of the group: times that a worker was stopped on its way to user mode
+ * @requeues: of the group: times that a signal interrupted such a stop, so that it had to
+ *	be entered again
+ * @user_returns: of the group: how many of @requeues needed the last resort, the
+ *	user-return notifier
+ * @deferred: of the group: list pushes that the kernel gave up, because user space kept
+ *	changing the head, and did later
  */
 struct umcg_stat {
 	__u32 tid;
@@ -114,42 +118,40 @@ struct umcg_stat {
 	__u64 preempted;
 	__u64 longest_block_ns;
 	__u64 gates;
-	__u64 regates;
+	__u64 requeues;
 	__u64 user_returns;
 	__u64 deferred;
 };
 
 /*
- * REGISTER	the caller becomes a task. A server is RUNNING and the call
- *		returns at once. A worker is pushed on its server's
- *		runnable_ptr, RUNNABLE; nothing of it runs, not even a signal
- *		handler, before it is picked. If its server goes away first it is an ordinary thread
- *		then, the call says 0 and CHECK says ESRCH.
- *		EINVAL: flags, version, alignment, not anonymous memory,
- *		registered already, tid not the caller's, state not NONE,
- *		next_tid not 0, a server whose server_tid is not its own, a
+ * REGISTER	The caller becomes a task. A server is RUNNING, and the call returns at once.
+ *		A worker becomes RUNNABLE and is pushed on its server's runnable_ptr. Nothing
+ *		of it runs before a server picks it, not even a signal handler. If its server
+ *		goes away first, the worker is an ordinary thread: the call returns 0, and
+ *		CHECK fails with ESRCH.
+ *		EINVAL: flags, version, alignment, or memory that is not anonymous; the
+ *		caller is registered already; tid is not the caller's, the state is not
+ *		NONE, or next_tid is not 0; a server whose server_tid is not its own; a
  *		worker whose links are not 0.
- *		ESRCH: no such server. EFAULT,
- *		ENOMEM (also RLIMIT_MEMLOCK).
- * UNREGISTER	takes the address of a __u64 that holds the address of the
- *		registered task. EINVAL: not that one. EBUSY: not RUNNING; also a
- *		worker that slept for a page of the argument: it was picked since,
- *		is RUNNING, and calls again.
- *		The worker may still be on a list: its memory must stay until
- *		UMCG_LINKED is clear in both links.
- * WAIT		see Documentation in README.md. EINVAL, ESRCH, EBUSY,
- *		ETIMEDOUT, EFAULT; after each the caller is RUNNING and next_tid
- *		untouched. Never EINTR: a handler runs and the wait goes on.
- * PREEMPT	takes the address of a tid. A RUNNING worker becomes RUNNABLE,
- *		goes on its server's runnable_ptr, and the server is woken; a
- *		server that waits becomes RUNNING. Anything else: nothing
- *		happens. ESRCH.
- * CURRENT	replaces the tid of a server by that of the worker in its slot,
- *		0 = none. ESRCH.
- * STAT		ESRCH: no such server.
- * VERSION	stores UMCG_ABI_VERSION of the module.
- * CHECK	0: the caller is registered. ESRCH: it is a worker whose server
- *		is gone. EINVAL: not registered.
+ *		ESRCH: no such server. EFAULT. ENOMEM, also for RLIMIT_MEMLOCK.
+ * UNREGISTER	Takes the address of a __u64 that holds the address of the registered task.
+ *		EINVAL: that is not the caller's task. EBUSY: the state is not RUNNING. A
+ *		worker also gets EBUSY if it slept for a page of the argument: a server has
+ *		picked it since, it is RUNNING, and it calls again.
+ *		The worker may still be on a list. Its memory must stay until UMCG_LINKED is
+ *		clear in both links.
+ * WAIT		README.md describes it step by step. EINVAL, ESRCH, EBUSY, ETIMEDOUT, EFAULT;
+ *		after each of them the caller is RUNNING and next_tid is unchanged. Never
+ *		EINTR: a signal handler runs, and the wait goes on.
+ * PREEMPT	Takes the address of a tid. A RUNNING worker becomes RUNNABLE and is pushed on
+ *		its server's runnable_ptr, and the server is woken. A server that waits
+ *		becomes RUNNING. For any other task nothing happens. ESRCH: no such task.
+ * CURRENT	Replaces the tid of a server by the tid of the worker in its slot, or by 0.
+ *		ESRCH: no such server.
+ * STAT		Fills in &struct umcg_stat. ESRCH: no such server.
+ * VERSION	Stores the module's UMCG_ABI_VERSION.
+ * CHECK	0: the caller is registered. ESRCH: it is a worker whose server is gone.
+ *		EINVAL: it is not registered.
  */
 #define UMCG_IOC_REGISTER	_IOW('U', 1, struct umcg_register)
 #define UMCG_IOC_UNREGISTER	_IOW('U', 2, __u64)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * WAIT and PREEMPT.
+ * The calls WAIT and PREEMPT.
  *
- * A signal ends neither wait: with ERESTARTNOINTR the handler runs and the call
- * starts again, which is harmless, because a switch that was made has cleared
- * next_tid and because the slot is not the caller's any more.
+ * A signal ends neither a server's nor a worker's wait. The sleep returns ERESTARTNOINTR,
+ * the handler runs, and the call starts again. Starting again is harmless: a switch that
+ * was made has cleared next_tid, and the caller does not hold the slot any more.
  */
 #include <linux/errno.h>
 #include <linux/hrtimer.h>
@@ -13,11 +13,11 @@
 
 #include "umcg.h"
 
-#define UMCG_WF_HANDOVER	(UMCG_WF_SYNC | UMCG_WF_HERE)
+#define UMCG_WF_HANDOFF	(UMCG_WF_SYNC | UMCG_WF_HERE)
 
 /*
- * A pending signal for us, or only the trace of one that another thread took?
- * Called with a sleep state set, and may be so again.
+ * Is a signal pending for current, or has another thread taken the signal and left only
+ * TIF_SIGPENDING behind? Called with a sleep state set; the caller sets it again.
  */
 static bool umcg_interrupted(void)
 {
@@ -31,27 +31,28 @@ static bool umcg_interrupted(void)
 }
 
 /**
- * umcg_sleep_worker() - sleep until somebody gives us a slot
- * @w: current's registration, in no slot or about to be
- * @interrupted: what to return for a signal
+ * umcg_sleep_worker() - sleep until a server gives current a slot
+ * @w: current's registration; it holds no slot, or is about to lose the one it holds
+ * @interrupted: the value to return for a signal
  *
- * Return: 0 with a slot; -ESRCH as an ordinary thread, RUNNING; or @interrupted.
+ * Return: 0 with a slot; -ESRCH if the worker is detached, with the state RUNNING; or
+ * @interrupted.
  */
 int umcg_sleep_worker(struct umcg_thread *w, int interrupted)
 {
 	int ret = 0;
 
-	/* Until this is cleared a sleep is no block, whatever the phase says. */
+	/* Until this is cleared, a sleep is not a block, whatever the phase says. */
 	set_bit(UMCG_F_ASLEEP, &w->flags);
 	for (;;) {
 		enum umcg_phase phase;
 
 		set_current_state(UMCG_SLEEP);
-		/* Pairs with umcg_settle(): the state is RUNNING by then. */
+		/* Pairs with the release in umcg_finish_claim(): the state is RUNNING by then. */
 		phase = smp_load_acquire(&w->phase);
 		if (phase == UMCG_PH_HOLD)
 			break;
-		if (phase == UMCG_PH_PLAIN) {
+		if (phase == UMCG_PH_DETACHED) {
 			ret = -ESRCH;
 			break;
 		}
@@ -106,18 +107,21 @@ static void umcg_clear_next(struct umcg_thread *t, u32 tid)
 }
 
 /**
- * umcg_step_aside() - let whom we woke on this CPU have it before we sleep
+ * umcg_step_aside() - let the thread that was just woken on this CPU run first
  *
- * If the slot comes back soon, as in a short task, we never sleep, which saves
- * a dequeue and an enqueue (a futex waiter that is preempted by whom it woke
- * gains the same).
+ * Called between the wake-up and the caller's own sleep. If the slot comes back soon, as it
+ * does from a short task, the caller never sleeps, which saves a dequeue and an enqueue. A
+ * futex waiter that is preempted by the thread it woke gains the same.
  */
 void umcg_step_aside(void)
 {
 	cond_resched();
 }
 
-/* From the server's own slot to @tid. 1: an event came first, nothing was done. */
+/*
+ * Gives the server's slot, which the server holds itself, to the worker @tid.
+ * Return: 0; an error; or 1 if an event came first and nothing was done.
+ */
 static int umcg_dispatch(struct umcg_thread *s, u32 tid)
 {
 	struct umcg_thread *n, *old = NULL;
@@ -144,21 +148,22 @@ static int umcg_dispatch(struct umcg_thread *s, u32 tid)
 	}
 	raw_spin_unlock(&s->lock);
 	if (!ret)
-		old = umcg_settle(n, s);
+		old = umcg_finish_claim(n, s);
 	raw_spin_unlock_irqrestore(&n->lock, irq);
 	if (old)
 		umcg_wake(old, 0);
 	if (!ret)
-		umcg_wake(n, UMCG_WF_HANDOVER);
+		umcg_wake(n, UMCG_WF_HANDOFF);
 out:
 	rcu_read_unlock();
 	return ret;
 }
 
 /*
- * The server names whom it saw in its slot. If that one runs, it is where it was
- * wanted. If it has stepped to RUNNABLE it is on its way out, and the server's,
- * who found it published: the pick stays, and the worker's WAIT wakes us.
+ * The server picks the worker that it saw in its slot. If that worker is RUNNING, it is
+ * where the server wants it. If the worker has stepped to RUNNABLE, it is on its way out,
+ * and it belongs to the server, which found it in a queue of user space. The pick stays in
+ * next_tid then, and the worker's WAIT wakes the server.
  */
 static void umcg_pick_holder(struct umcg_thread *s, u32 tid)
 {
@@ -190,7 +195,7 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 	if (s->curr)
 		held = s->curr->tid;
 	raw_spin_unlock_irq(&s->lock);
-	/* A worker in the slot: never a second one. */
+	/* A worker holds the slot: the server never dispatches a second one (trace A7). */
 	if (held && next == held)
 		umcg_pick_holder(s, next);
 	else if (held && next)
@@ -209,11 +214,10 @@ static long umcg_wait_server(struct umcg_thread *s, u64 deadline)
 }
 
 /*
- * A worker that lost its slot before it came to WAIT switches to nobody; whom
- * it chose becomes a runnable event of that one's server, so that the choice is
- * not lost.
+ * A worker that lost its slot before it came to WAIT does not switch to its target @tid. The
+ * target becomes a runnable event of the target's own server, so that it is not lost.
  */
-static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
+static void umcg_queue_target(struct umcg_thread *w, u32 tid)
 {
 	struct umcg_group *g = w->group;
 	struct umcg_thread *n, *s;
@@ -234,10 +238,10 @@ static void umcg_hand_to_server(struct umcg_thread *w, u32 tid)
 		s = umcg_gone(n) ? NULL : umcg_find_server(g, READ_ONCE(n->u->server_tid));
 		if (s) {
 			raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-			if (!umcg_gone(s) && n->phase != UMCG_PH_PLAIN &&
+			if (!umcg_gone(s) && n->phase != UMCG_PH_DETACHED &&
 			    READ_ONCE(*umcg_state(n)) == UMCG_RUNNABLE) {
 				ret = umcg_push(s, n, UMCG_L_RUNNABLE);
-				wake = !ret && umcg_poke(s);
+				wake = !ret && umcg_prepare_wake(s);
 			}
 			raw_spin_unlock(&s->lock);
 		}
@@ -251,11 +255,12 @@ next:
 }
 
 /*
- * A worker that lost its slot before it offered itself: its server was woken
- * when the slot came back, found no offer, and may idle by now. It looks again.
- * With a worker in the slot it is left alone: that one's leaving wakes it.
+ * A worker lost its slot before it offered itself in user space. Its server was woken when
+ * the slot came back, did not find the worker, and may have gone idle. The server must look
+ * again. If a worker is in its slot, the server is left alone: it is woken when that worker
+ * leaves.
  */
-static void umcg_announce(struct umcg_thread *w)
+static void umcg_notify_server(struct umcg_thread *w)
 {
 	struct umcg_thread *s;
 	unsigned long irq;
@@ -266,7 +271,7 @@ static void umcg_announce(struct umcg_thread *w)
 	if (s) {
 		local_irq_save(irq);
 		raw_spin_lock_nested(&s->lock, UMCG_LOCK_SERVER);
-		wake = umcg_poke(s);
+		wake = umcg_prepare_wake(s);
 		raw_spin_unlock(&s->lock);
 		local_irq_restore(irq);
 	}
@@ -292,8 +297,8 @@ static void umcg_unlock_workers(struct umcg_thread *a, struct umcg_thread *b)
 }
 
 /*
- * From the holder @w of a slot straight to @n, both locked. Return: 0 or the
- * error; *old: a server to be woken.
+ * Switches from @w, which holds a slot, directly to @n. Both are locked.
+ * Return: 0 or the error; *old: a server that the caller must wake, or NULL.
  */
 static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 		       struct umcg_thread **old)
@@ -313,15 +318,18 @@ static int umcg_switch(struct umcg_thread *w, struct umcg_thread *n, u32 next,
 	umcg_clear_next(w, next);
 	w->host = NULL;
 	w->phase = UMCG_PH_OUT;
-	*old = umcg_settle(n, s);
+	*old = umcg_finish_claim(n, s);
 	return 0;
 }
 
-/* Sleeps on, see umcg_sleep_worker(); > 0: picked already. */
+/*
+ * The first half of a worker's WAIT: @w gives its slot away. Return: 0 if the worker must
+ * sleep now; 1 if a server has picked it already; or an error.
+ */
 static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 {
 	struct umcg_thread *n, *target, *wake = NULL, *old = NULL;
-	bool hand = false, moved = false;
+	bool lost_slot = false, moved = false;
 	unsigned long irq;
 	int ret = 0;
 
@@ -330,26 +338,27 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	target = n && n->worker && n != w ? n : NULL;
 	local_irq_save(irq);
 	umcg_lock_workers(w, target);
-	if (w->phase == UMCG_PH_PLAIN) {
+	if (w->phase == UMCG_PH_DETACHED) {
 		ret = -ESRCH;
 	} else if (READ_ONCE(*umcg_state(w)) != UMCG_RUNNABLE) {
 		ret = 1;
 	} else if (w->phase == UMCG_PH_OUT) {
-		hand = true;
+		lost_slot = true;
 	} else if (w->phase != UMCG_PH_HOLD) {
 		ret = -EINVAL;
 	} else if (!next || next == w->host->tid ||
 		   READ_ONCE(w->u->server_tid) != w->host->tid) {
 		/*
-		 * Published, and re-homed by a server that picked it since:
-		 * next_tid is what that one arms it with, and no choice of its
-		 * own.
+		 * No target, or the server itself: the slot goes back to the server. If user space
+		 * has changed server_tid, a server took the worker from a queue after it stepped
+		 * to RUNNABLE. next_tid is then the spare that this server arms it with, not a
+		 * target that the worker chose, and must stay.
 		 */
 		moved = READ_ONCE(w->u->server_tid) != w->host->tid;
 		if (!moved)
 			umcg_clear_next(w, next);
 		w->phase = UMCG_PH_OUT;
-		wake = umcg_vacate(w);
+		wake = umcg_release_slot(w);
 	} else if (!target) {
 		ret = n ? -EBUSY : -ESRCH;
 	} else {
@@ -357,9 +366,12 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 		if (!ret)
 			wake = target;
 	}
-	/* Not the server of the slot that it leaves, but one that may be gone already. */
-	if ((hand || moved) && umcg_is_homeless(w)) {
-		w->phase = UMCG_PH_PLAIN;
+	/*
+	 * The worker lost its slot earlier, or belongs to another server than the one whose
+	 * slot it leaves. Its own server may be gone already, and would never wake it.
+	 */
+	if ((lost_slot || moved) && umcg_server_gone(w)) {
+		w->phase = UMCG_PH_DETACHED;
 		ret = -ESRCH;
 	}
 	if (ret < 0)
@@ -369,17 +381,17 @@ static int umcg_leave_slot(struct umcg_thread *w, u32 next)
 	if (old)
 		umcg_wake(old, 0);
 	if (wake)
-		umcg_wake(wake, UMCG_WF_HANDOVER);
+		umcg_wake(wake, UMCG_WF_HANDOFF);
 	rcu_read_unlock();
-	if (hand) {
-		umcg_hand_to_server(w, next);
-		umcg_announce(w);
+	if (lost_slot) {
+		umcg_queue_target(w, next);
+		umcg_notify_server(w);
 	}
 	return ret;
 }
 
 /**
- * umcg_refuse() - answer a misuse of WAIT with an error, and RUNNING
+ * umcg_refuse() - answer a misuse of WAIT with an error, and the state RUNNING
  * @t: current's registration
  * @error: the answer
  *
@@ -400,7 +412,7 @@ long umcg_refuse(struct umcg_thread *t, long error)
 		if (t->phase == UMCG_PH_OUT) {
 			t->phase = UMCG_PH_BLOCKED;
 			t->blocked_at = 0;
-			set_bit(UMCG_F_OWED, &t->flags);
+			set_bit(UMCG_F_MUST_GATE, &t->flags);
 			lost = true;
 		} else {
 			umcg_move(t, UMCG_RUNNABLE, UMCG_RUNNING);
@@ -454,7 +466,9 @@ long umcg_wait(struct umcg_thread *t, const struct umcg_wait *how)
  * @g: the caller's group
  * @tid: a worker to be taken out of its slot, or a server to be woken
  *
- * Return: 0 or -ESRCH. Late and lost preemptions are no errors.
+ * A preemption that comes too late, or that the worker's own step overtakes, is no error.
+ *
+ * Return: 0 or -ESRCH.
  */
 int umcg_preempt(struct umcg_group *g, u32 tid)
 {
@@ -478,7 +492,7 @@ int umcg_preempt(struct umcg_group *g, u32 tid)
 		raw_spin_unlock(&n->lock);
 	} else {
 		raw_spin_lock_nested(&n->lock, UMCG_LOCK_SERVER);
-		/* Also beside a worker in the slot: somebody asks for the server. */
+		/* Also with a worker in the slot: the caller asks for the server itself. */
 		hit = !umcg_gone(n) && umcg_move(n, UMCG_RUNNABLE, UMCG_RUNNING);
 		if (umcg_broken(lock))
 			umcg_wake(n, 0);
@@ -486,7 +500,7 @@ int umcg_preempt(struct umcg_group *g, u32 tid)
 	}
 	local_irq_restore(irq);
 	if (hit && n->worker)
-		umcg_kick(n);
+		umcg_queue_preempt(n);
 	else if (hit)
 		umcg_wake(n, 0);
 	rcu_read_unlock();

@@ -1,7 +1,7 @@
-//! Single operations with criterion: all systems in one group each, so in one run.
+//! Single operations, measured with criterion. Each operation is a group with all systems.
 //!
-//! `cargo bench --manifest-path benches/Cargo.toml`. One system after the other, as criterion
-//! does; the program `umcg-benches` runs them in turn.
+//! Run `cargo bench --manifest-path benches/Cargo.toml`. criterion measures one system after the
+//! other, while the program `umcg-benches` lets them take turns.
 
 use std::{hint::black_box, time::Duration};
 
@@ -26,7 +26,7 @@ fn micro(c: &mut Criterion) {
     }));
     group.finish();
 
-    // From a task, that is on a worker: no other thread has to wake up.
+    // In a task, so on a worker: no other thread has to wake up.
     let mut group = c.benchmark_group("spawn_join_on_worker");
     for_futures!(systems, s => group.bench_function(BenchmarkId::from_parameter(name(s)), |b| {
         b.iter_custom(|count| {

@@ -1,14 +1,13 @@
-//! The fast subset for CI: ratios to a peer in the same run, with generous bounds.
+//! The quick subset for CI: ratios to a peer in the same run, with generous bounds.
 //!
-//! The bounds are some three times what was seen on a quiet machine. They are there to notice a
-//! regression by a factor, on a machine where other things run as well, and not to reach the
-//! targets; see [`targets`](crate::targets) for those.
+//! The bounds are about three times the ratios on a quiet machine. They find a regression by a
+//! factor, on a machine that does other work as well. The [`targets`](crate::targets) are stricter.
 
 use std::{process::ExitCode, time::Duration};
 
 use crate::{report::Report, runner::Effort, sets, system::Systems};
 
-/// Group, the system of ours, the peer, and the most that ours may take of the peer's time.
+/// The group, our system, the peer, and the largest ratio of our time to the peer's time.
 const BOUNDS: [(&str, &str, &str, f64); 11] = [
     ("read_4k", "umcg", "std thread", 2.0),
     ("block_1ms", "umcg", "tokio spawn_blocking, cold", 4.0),
@@ -28,7 +27,7 @@ const BOUNDS: [(&str, &str, &str, f64); 11] = [
     ("thread_spawn_join", "umcg::thread", "std::thread", 1.5),
 ];
 
-/// Runs the subset; fails if a bound is broken twice in a row.
+/// Runs the subset. Fails if a bound is exceeded twice in a row.
 pub fn run(workers: usize) -> ExitCode {
     let systems = Systems::start(workers);
     let mut report = Report::empty("check", &systems);
@@ -36,7 +35,8 @@ pub fn run(workers: usize) -> ExitCode {
     let mut groups: Vec<&str> = BOUNDS.iter().map(|bound| bound.0).collect();
     groups.dedup();
     for id in groups {
-        // A neighbour that wakes up in the middle is no regression: once more, with more rounds.
+        // Another process may have disturbed the first try, so there is a second one with more
+        // rounds.
         for rounds in [5, 9] {
             let effort = Effort {
                 rounds,
@@ -73,7 +73,7 @@ fn ratios<'a>(
         })
 }
 
-/// A ratio that cannot be had is broken too.
+/// Our systems that exceed a bound. A ratio without a value counts.
 fn broken<'a>(report: &'a Report, id: &'a str) -> Vec<&'static str> {
     ratios(report, id)
         .filter(|&(_, _, ratio, bound)| ratio.is_nan() || ratio > bound)

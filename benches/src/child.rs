@@ -1,12 +1,12 @@
-//! Each set in a process of its own.
+//! Each set runs in a process of its own.
 //!
-//! So nothing that a set leaves is beside the next one. 512 idle threads that sleep on one futex
-//! word, for one: whoever sleeps in the same bucket of the kernel's table wakes up late, as long
-//! as the process lives. All systems of a set stay in one process.
+//! So nothing that a set leaves behind disturbs the next one. An example are 512 idle threads that
+//! sleep on one futex word: they slow down every thread whose futex word is in the same hash bucket
+//! of the kernel, for as long as the process lives. All systems of a set are in one process.
 //!
-//! The process is this program, started again with hidden arguments: [`SET`], the name of the
-//! set, the file for what it finds, and then the arguments of the parent. What it prints goes
-//! where the parent's goes.
+//! The process is this program, started again with hidden arguments: [`SET`], the name of the set,
+//! the file for its report, and then the arguments of the parent. It prints where the parent
+//! prints.
 
 use std::{
     error::Error,
@@ -17,18 +17,18 @@ use std::{
 
 use crate::{report::Report, sets::Set};
 
-/// The hidden argument.
+/// The hidden argument that runs a set.
 pub const SET: &str = "--set-here";
 
-/// Why there is nothing of a set.
+/// Why a set has no report.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Failed {
-    /// There was no process for it.
+    /// The process could not be started.
     Start { set: String, error: io::Error },
-    /// It ended badly.
+    /// The process failed.
     Died { set: String, status: ExitStatus },
-    /// It ended well, but left no report.
+    /// The process succeeded and left no report.
     Report { set: String, error: io::Error },
 }
 
@@ -48,13 +48,13 @@ impl fmt::Display for Failed {
 
 impl Error for Failed {}
 
-/// Runs the set in a process of its own, with these arguments, and waits for its end.
+/// Runs the set in a process of its own with these arguments, and waits for its end.
 ///
 /// # Errors
 ///
-/// There are no results. What the process printed says more.
+/// The set has no report. The process has printed the reason.
 pub fn run(set: &Set, arguments: &[String]) -> Result<Report, Failed> {
-    // As it is now, even if a build replaces the file meanwhile.
+    // This names the running program, even if a build has replaced the file.
     let mut program = Command::new("/proc/self/exe");
     outcome(&mut program, set.name, arguments)
 }
@@ -75,11 +75,11 @@ fn outcome(program: &mut Command, set: &str, arguments: &[String]) -> Result<Rep
     take(file.path()).map_err(|error| Failed::Report { set: set(), error })
 }
 
-/// In that process: leaves the report for the parent.
+/// Called in the child: writes the report for the parent.
 ///
 /// # Errors
 ///
-/// What the file says.
+/// The file cannot be written.
 pub fn leave(report: &Report, file: &Path) -> io::Result<()> {
     fs::write(file, serde_json::to_vec(report)?)
 }
@@ -88,9 +88,9 @@ fn take(file: &Path) -> io::Result<Report> {
     Ok(serde_json::from_slice(&fs::read(file)?)?)
 }
 
-/// In a process that is of no use without its parent: ends it with that.
+/// Called in a child: ends the process when its parent ends.
 pub fn end_with_parent() {
-    // SAFETY: a plain system call.
+    // SAFETY: the call takes no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
@@ -104,9 +104,9 @@ mod tests {
         targets::judge,
     };
 
-    /// A shell as the child, that does this. Its `$3` is the file, `$4` the first argument.
+    /// Runs a shell as the child. In the script `$3` is the file and `$4` the first argument.
     fn shell(script: &str, arguments: &[String]) -> Result<Report, Failed> {
-        // What follows the script is $0.
+        // The argument after the script is `$0`.
         outcome(
             Command::new("sh").args(["-c", script, "sh"]),
             "files",
@@ -114,7 +114,7 @@ mod tests {
         )
     }
 
-    /// One with a row of which no field has its default.
+    /// A report with a row in which no field has its default.
     fn full() -> Report {
         let mut report = report();
         report.machine.provider_description = "a \"provider\"\n".into();
@@ -132,7 +132,7 @@ mod tests {
             wall_us: 2.5,
             wall_us_min: 1.25,
             wall_us_max: 1e9,
-            // Another number to a parser that is not exact.
+            // An inexact parser reads another number.
             cpu_us: 0.020_999_999_999_999_998,
             threads: 512,
             voluntary: 1.5,
@@ -156,7 +156,7 @@ mod tests {
         let file = folder.path().join("report");
         leave(&full(), &file).expect("written");
         let arrived = shell("cp \"$4\" \"$3\"", &[file.display().to_string()]);
-        // Debug shows every field, and a number as precisely as it is.
+        // Debug shows every field, and numbers exactly.
         let arrived = arrived.expect("a report");
         assert_eq!(format!("{arrived:?}"), format!("{:?}", full()));
     }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_an_error_and_not_a_zero() {
+    fn a_nan_is_an_error_and_not_a_zero() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("report");
         let mut report = full();

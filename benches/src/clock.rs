@@ -1,4 +1,4 @@
-//! What one round of one system cost.
+//! The cost of one round of one system.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::usage::Usage;
 
-/// Handed to each round, which times what is to be timed and leaves the rest out.
+/// Given to each round, which uses it to time a part of its work.
 pub struct Clock {
     wall: Duration,
     usage: Usage,
@@ -30,7 +30,7 @@ impl Clock {
         }
     }
 
-    /// Runs and times `work`; more than once adds up.
+    /// Runs and times `work`. Several calls add up.
     pub fn time<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let (before, begin) = (Usage::now(), Instant::now());
         let result = work();
@@ -43,30 +43,30 @@ impl Clock {
         result
     }
 
-    /// What took so long is only a part of what ran meanwhile.
+    /// Replaces the measured wall time, when only a part of the timed work counts.
     pub fn wall_is(&mut self, wall: Duration) {
         self.wall = wall;
     }
 
-    /// How many operations this round was, if that is not the same for each.
+    /// Sets the number of operations of this round, if it differs from that of the group.
     pub fn ops(&mut self, ops: u64) {
         self.ops = Some(ops);
     }
 
-    /// One latency.
+    /// Records one latency.
     pub fn latency(&mut self, latency: Duration) {
         self.histogram()
             .record(latency.as_nanos().min(1 << 60) as u64)
             .expect("it grows");
     }
 
-    /// Those of this round so far.
+    /// The latencies of this round so far.
     pub fn histogram(&mut self) -> &mut Histogram<u64> {
         self.latency
             .get_or_insert_with(|| Histogram::new(3).expect("three digits"))
     }
 
-    /// A figure of this row alone; the median of its rounds is kept.
+    /// Records an extra figure of this row. The median of its rounds is shown.
     pub fn figure(&mut self, name: &'static str, value: f64) {
         self.figures.insert(name, value);
     }
@@ -90,7 +90,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A round's cost.
+/// The cost of a round.
 pub(crate) struct Sample {
     pub(crate) wall: Duration,
     pub(crate) usage: Usage,

@@ -1,9 +1,9 @@
-//! umcg beside its peers: the same work on each, in one run and, for each set, one process.
+//! The same work on umcg and on its peers, in one run, with a process for each set.
 //!
-//! [`system`] has the systems behind one trait, [`sets`] the work, [`runner`] what runs the one
-//! on the other, [`targets`] what is to be reached. The program `umcg-benches` puts them together;
-//! `benches/micro.rs` uses them with criterion. `README.md` beside the manifest says how to use
-//! it and what makes the comparison fair.
+//! [`system`] has the systems behind one trait, [`sets`] has the work, [`runner`] runs the work on
+//! the systems, and [`targets`] judges the results. The program `umcg-benches` puts them together,
+//! and `benches/micro.rs` uses them with criterion. `README.md` beside the manifest says how to use
+//! the program and how it measures.
 
 pub mod check;
 pub mod child;

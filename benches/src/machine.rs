@@ -1,10 +1,10 @@
-//! What the run ran on.
+//! The machine that a run is made on.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// The machine, its kernel, and who reports blocks.
+/// The machine, its kernel, and the provider.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Machine {
@@ -19,13 +19,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Whether figures of the two may stand in one table.
+    /// Whether results of the two machines may be in one table.
     pub fn is_like(&self, other: &Self) -> bool {
         (&self.processor, self.cpus, &self.kernel) == (&other.processor, other.cpus, &other.kernel)
             && (&self.provider, self.workers) == (&other.provider, other.workers)
     }
 
-    /// This one, with that runtime on it.
+    /// This machine, with the provider of that runtime.
     pub fn here(metrics: &umcg::RuntimeMetrics) -> Self {
         let line = |file: &str, key: &str| {
             fs::read_to_string(file).ok().and_then(|text| {

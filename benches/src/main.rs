@@ -1,4 +1,4 @@
-//! `umcg-benches [SET...]`: runs the sets and writes what they found.
+//! `umcg-benches [SET...]` runs the sets and writes their results.
 
 use std::{
     io::{self, Write as _},
@@ -17,55 +17,55 @@ use umcg_benches::{
     targets,
 };
 
-/// umcg beside its peers: the same work on each, in one run and, for each set, one process.
+/// Does the same work on umcg and on its peers, in one run, with a process for each set.
 #[derive(Parser)]
 struct Args {
-    /// Which sets; none: all. See --list.
+    /// The sets to run [default: all]. See --list.
     sets: Vec<String>,
-    /// Names the sets and ends.
+    /// List the sets and exit.
     #[arg(long)]
     list: bool,
-    /// Measured rounds of each cell; medians are shown.
+    /// Number of measured rounds of each cell, of which the medians are shown.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Milliseconds for the measured rounds of one cell; a slow one gets fewer rounds.
+    /// Milliseconds for the measured rounds of a cell. A slow cell gets fewer rounds.
     #[arg(long, default_value_t = 4000)]
     budget: u64,
-    /// Less work in each round.
+    /// Do less work in each round.
     #[arg(long)]
     quick: bool,
-    /// Only the groups of those sets whose name has this in it.
+    /// Run only groups whose name contains this text.
     #[arg(long)]
     only: Option<String>,
-    /// Only the systems whose name begins so, for a profile: no file is written, and what the
-    /// runtimes of this project have counted is shown for each set. What needs another system
-    /// for its ratio has none.
+    /// Run only systems whose name begins with this text, for a profile. Writes no file, and prints
+    /// the counters of this project's runtimes for each set. There are no ratios to other systems.
     #[arg(long, conflicts_with_all = ["merge", "readme", "check", "instructions"])]
     system: Option<String>,
-    /// Workers, servers, or threads of each system; none: as many as CPUs. The set executor-one
-    /// has one.
+    /// Number of workers, servers or threads of each system [default: the number of CPUs]. The set
+    /// executor-one has one.
     #[arg(long)]
     workers: Option<usize>,
-    /// Where the results go.
+    /// The folder for the results.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     out: PathBuf,
-    /// Keeps the stored results of the sets that are not run.
+    /// Keep the stored results of sets that are not run.
     #[arg(long)]
     merge: bool,
-    /// Writes no files.
+    /// Write no files.
     #[arg(long, conflicts_with_all = ["merge", "readme"])]
     dry: bool,
-    /// Shows the results in the project's README.md, between its markers.
+    /// Write the small table of results into the project's README.md and the table of targets into
+    /// benches/README.md, each between its markers.
     #[arg(long)]
     readme: bool,
-    /// Instead of all that: fails if a ratio of this run to a peer is beyond its generous bound.
+    /// Instead of a run: fail if a ratio to a peer exceeds its generous bound.
     #[arg(long)]
     check: bool,
-    /// Instead of all that: counts the instructions of hot paths, with valgrind, and compares
-    /// them with those that are stored.
+    /// Instead of a run: count the instructions of hot paths with valgrind, and compare them with
+    /// the stored counts.
     #[arg(long)]
     instructions: bool,
-    /// With --instructions: stores them.
+    /// With --instructions: store the counts.
     #[arg(long, requires = "instructions")]
     store: bool,
 }
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Some(neighbour::SPIN) => neighbour::spin(words.get(1).and_then(|w| w.parse().ok())),
         Some(probe::PROBE) => {
             let known = sets::probe(&words[1..]);
-            // Without waiting for what is still blocked.
+            // Exit without waiting for threads that are still blocked.
             std::process::exit(i32::from(!known));
         }
         Some(paths::PATH) => {
@@ -136,7 +136,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Each set in a process of its own, one after the other.
+/// Runs each set in a process of its own, one after the other.
 fn run(sets: &[&Set], words: &[String]) -> Result<Report, child::Failed> {
     let mut report: Option<Report> = None;
     for set in sets {
@@ -151,7 +151,7 @@ fn run(sets: &[&Set], words: &[String]) -> Result<Report, child::Failed> {
     Ok(report.expect("at least one set"))
 }
 
-/// One set in this process, which is there for nothing else.
+/// Runs one set in this process, which was started for it.
 fn run_here(words: &[String]) -> ExitCode {
     child::end_with_parent();
     let [name, file, arguments @ ..] = words else {
@@ -176,7 +176,7 @@ fn run_here(words: &[String]) -> ExitCode {
     let workers = args.workers.unwrap_or_else(workers);
     let systems = Systems::start(set.workers.unwrap_or(workers));
     let mut report = Report::empty(command, &systems);
-    // Those of the run, so that it can be merged with others.
+    // The number of the whole run, so that the reports of all sets can be merged.
     report.machine.workers = workers;
     report.rows = set.run(&systems, &effort);
     if effort.system.is_some() {
@@ -203,8 +203,9 @@ fn show(args: &Args, mut report: Report) -> io::Result<()> {
         report.write(&args.out)?;
     }
     if args.readme {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-        report::readme(&report, Path::new(file))?;
+        let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+        report::readme(&report, &benches.join("../README.md"))?;
+        report::targets(&report, &benches.join("README.md"))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A foreign process that keeps a CPU busy.
+//! A process that keeps a CPU busy.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -8,15 +8,15 @@ use std::{
 
 use crate::child;
 
-/// The hidden argument that makes this program such a process.
+/// The hidden argument that makes this program spin.
 pub const SPIN: &str = "--spin-on";
 
-/// The process; it ends with this value.
+/// The process. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Busy(Child);
 
 impl Busy {
-    /// One on that CPU.
+    /// Starts the process on that CPU.
     ///
     /// # Panics
     ///
@@ -28,7 +28,7 @@ impl Busy {
             .stdin(Stdio::null())
             .spawn()
             .expect("a process");
-        // Until it spins.
+        // Gives the process time to begin. If it is late, the first rounds are measured alone.
         thread::sleep(Duration::from_millis(50));
         Self(child)
     }
@@ -41,10 +41,10 @@ impl Drop for Busy {
     }
 }
 
-/// Spins on that CPU, by default the first, until the parent ends it, or ends itself.
+/// Spins on that CPU, by default on the first, until the parent kills this process or ends.
 pub fn spin(cpu: Option<usize>) -> ! {
     child::end_with_parent();
-    // SAFETY: plain system calls with values of ours.
+    // SAFETY: the set is plain data on this stack.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu.unwrap_or(0), &mut set);

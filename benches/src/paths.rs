@@ -1,9 +1,9 @@
 //! Instructions of the runtime's hot paths, counted by callgrind.
 //!
-//! This program runs under valgrind, once with few and once with many operations; the difference
-//! is what they cost, of all threads, without what starting costs. One server and no pins, so
-//! that no sentinel runs beside. Instructions are far steadier than times, so that a change of a
-//! few per cent is seen; they say nothing about what the kernel does, or about caches.
+//! This program runs under valgrind, once with few and once with many operations. The difference is
+//! the cost of the operations in all threads, without the cost of the start. The runtime has one
+//! server and no pinning, so that no sentinel runs. Instruction counts are far steadier than times,
+//! so they show changes of a few per cent. They say nothing about the kernel or about caches.
 
 use std::{
     collections::BTreeMap,
@@ -21,25 +21,25 @@ use umcg::Runtime;
 
 use crate::{runner::median, system::Countdown};
 
-/// The hidden argument.
+/// The hidden argument that runs a path.
 pub const PATH: &str = "--path";
 
-/// What is counted, and what it is.
+/// The paths and their descriptions.
 pub const PATHS: [(&str, &str); 7] = [
-    ("spawn_run", "spawn a future from a task, pop it, run it"),
+    ("spawn_run", "spawn a future in a task, pop it, run it"),
     ("spawn_join", "the same, and await its handle"),
     (
         "inject_run",
-        "spawn an empty future from a foreign thread, pop it, run it",
+        "spawn an empty future in an outside thread, pop it, run it",
     ),
-    ("closure_run", "spawn a closure from a task, pop it, run it"),
+    ("closure_run", "spawn a closure in a task, pop it, run it"),
     (
         "wake_run",
         "wake a future from another one, pop it, poll it",
     ),
     (
         "checkpoint",
-        "umcg::thread::yield_now with nobody waiting: a checkpoint and a look at the queues",
+        "umcg::thread::yield_now when nothing waits: a checkpoint and a look at the queues",
     ),
     (
         "yield_run",
@@ -50,11 +50,11 @@ pub const PATHS: [(&str, &str); 7] = [
 const FEW: usize = 1_000;
 const MANY: usize = 11_000;
 
-/// How far a count may be off before it is a regression, and how far before the stored numbers
-/// should be renewed. What the other threads do differs from run to run.
+/// The relative change of a count that is an error, or, if the count is smaller, a reason to renew
+/// the stored counts. Counts differ a little from run to run, because the other threads do.
 const TOLERANCE: f64 = 0.10;
 
-/// Runs `count` operations of that path. False: there is none.
+/// Runs `count` operations of that path. Returns false if there is no such path.
 pub fn run(path: &str, count: usize) -> bool {
     let runtime = umcg::Builder::new()
         .servers(1)
@@ -103,7 +103,7 @@ pub fn run(path: &str, count: usize) -> bool {
     true
 }
 
-/// Has a task spawn so many, and waits until all are done.
+/// Lets a task spawn this many tasks, and waits until all are done.
 fn all(runtime: &Runtime, count: usize, spawn: impl Fn(Countdown) + Send + 'static) {
     let countdown = Countdown::new(count);
     let done = countdown.clone();
@@ -142,11 +142,11 @@ fn wake(runtime: &Runtime, count: usize) {
     }
 }
 
-/// Instructions for each operation of each path.
+/// Counts the instructions of one operation of each path.
 ///
 /// # Errors
 ///
-/// No valgrind, or one that says something unexpected.
+/// valgrind is missing, or its output is unexpected.
 pub fn count() -> io::Result<BTreeMap<String, f64>> {
     let mut counts = BTreeMap::new();
     for (path, _) in PATHS {
@@ -160,7 +160,7 @@ pub fn count() -> io::Result<BTreeMap<String, f64>> {
     Ok(counts)
 }
 
-/// Of a whole run, all threads.
+/// The instructions of a whole run, in all threads.
 fn instructions(path: &str, count: usize) -> io::Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -176,12 +176,12 @@ fn instructions(path: &str, count: usize) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other(format!("callgrind said:\n{text}")))
 }
 
-/// Counts, shows the counts beside the stored ones, and says whether none is beyond the
-/// tolerance. With `renew` they are stored instead.
+/// Counts, and prints the counts beside the stored ones. Returns whether all are within the
+/// tolerance. With `renew` it stores the counts before.
 ///
 /// # Errors
 ///
-/// Those of [`count`], and of the file.
+/// Those of [`count`] and of the file.
 pub fn compare(file: &Path, renew: bool) -> io::Result<bool> {
     let counts = count()?;
     if renew {

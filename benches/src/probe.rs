@@ -1,6 +1,7 @@
-//! What needs a process of its own: memory, rest, and what may hang.
+//! Probes: measurements that need a process of their own, because they are about memory or
+//! idleness, or may hang.
 //!
-//! A probe is this program, started again with a hidden argument. It prints `name value` lines.
+//! A probe is this program, started again with a hidden argument. It prints lines `name value`.
 
 use std::{
     collections::BTreeMap,
@@ -12,30 +13,30 @@ use std::{
 
 use crate::report::Row;
 
-/// The hidden argument.
+/// The hidden argument that runs a probe.
 pub const PROBE: &str = "--probe";
 
-/// A probe on its way.
+/// A probe that runs.
 #[derive(Debug)]
 pub struct Probe {
     child: Child,
     until: Instant,
 }
 
-/// What a probe printed, or that it had to be ended.
+/// The figures that a probe printed.
 pub type Outcome = Result<BTreeMap<String, f64>, Failed>;
 
-/// Why there are no figures.
+/// Why a probe has no figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// It was not done in time.
+    /// It did not end in time and was killed.
     Hung,
-    /// It ended badly.
+    /// It failed.
     Died,
 }
 
 impl Probe {
-    /// Starts it; it is ended after `limit`.
+    /// Starts the probe, which may take the time `limit`.
     ///
     /// # Panics
     ///
@@ -55,7 +56,7 @@ impl Probe {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the probe. Kills it when its time is over.
     ///
     /// # Panics
     ///
@@ -96,12 +97,12 @@ pub fn run(arguments: &[&str], limit: Duration) -> Outcome {
     Probe::start(arguments, limit).outcome()
 }
 
-/// A figure of the probe that runs here.
+/// Called in a probe: prints a figure.
 pub fn say(name: &str, value: f64) {
     println!("{name} {value}");
 }
 
-/// A row that has figures alone.
+/// A row that has figures only.
 pub fn row(id: &str, title: &str, system: &str, outcome: Outcome) -> Row {
     let figures = outcome.unwrap_or_else(|failed| {
         let name = match failed {

@@ -1,9 +1,9 @@
-//! Runs the cells of a group in turn.
+//! Runs the cells of a group in turns.
 //!
-//! A group is one piece of work, a cell that work on one system. Each round runs every cell once,
-//! beginning with another one each time, so that a noisy moment hits all of them and none always
-//! follows the same one. Before each cell the process comes to rest. The first round warms up
-//! and counts threads, and is not measured.
+//! A group is one piece of work, and a cell is that work on one system. Each round runs every cell
+//! once, and begins with a different one each time, so that a disturbance hits all of them and none
+//! always follows the same one. Before each cell the runner waits until the process is at rest. The
+//! first round warms up and counts threads, and is not measured.
 
 use std::{
     collections::BTreeMap,
@@ -25,28 +25,28 @@ use crate::{
     usage,
 };
 
-/// How long a run takes.
+/// Limits of a run, and what it leaves out.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Measured rounds of a cell at most.
+    /// The largest number of measured rounds of a cell.
     pub rounds: usize,
-    /// Time for the measured rounds of one cell; a slow one gets fewer rounds, at least one.
+    /// Time for the measured rounds of a cell. A slow cell gets fewer rounds, but at least one.
     pub budget: Duration,
-    /// Less work a round, for a look or for CI.
+    /// Do less work in a round.
     pub quick: bool,
-    /// Only groups whose name has this in it.
+    /// Run only groups whose name contains this text.
     pub only: Option<&'static str>,
-    /// Only systems whose name begins so.
+    /// Run only systems whose name begins with this text.
     pub system: Option<&'static str>,
 }
 
 impl Effort {
-    /// Whether that group is wanted.
+    /// Whether that group is to run.
     pub fn takes(&self, id: &str) -> bool {
         self.only.is_none_or(|only| id.contains(only))
     }
 
-    /// `full`, or `quick` if that is what is wanted.
+    /// `quick` if less work is to be done, otherwise `full`.
     pub fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -71,7 +71,7 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// Figures are shown per `unit`, of which a round has `ops`.
+    /// A group whose figures are per `unit`, of which a round has `ops`.
     pub fn new(id: &'static str, title: impl Into<String>, unit: &'static str, ops: u64) -> Self {
         Self {
             id,
@@ -87,7 +87,7 @@ impl<'a> Group<'a> {
         self.id
     }
 
-    /// Adds a system, of whose threads the names begin with `threads`.
+    /// Adds a cell. The names of the system's threads begin with `threads`.
     pub fn cell(
         &mut self,
         system: impl Into<String>,
@@ -101,24 +101,24 @@ impl<'a> Group<'a> {
         });
     }
 
-    /// Which CPU a busy process beside it keeps busy; by default the first. For work of one
-    /// server, that server's.
+    /// Sets the CPU of the busy process of [`run_beside`](Self::run_beside); the default is the
+    /// first CPU. Work on one server sets the CPU of that server.
     pub fn busy_on(&mut self, cpu: usize) {
         self.busy_cpu = cpu;
     }
 
-    /// Leaves out all systems but these.
+    /// Drops the cells of all other systems.
     pub fn keep(&mut self, systems: &[&str]) {
         self.cells
             .retain(|cell| systems.contains(&cell.system.as_str()));
     }
 
-    /// Runs it, alone on the machine as far as we can tell.
+    /// Runs the group.
     pub fn run(self, effort: &Effort) -> Vec<Row> {
         self.run_in(effort, &[None])
     }
 
-    /// Runs it alone and, in the same rounds, beside a process that keeps a CPU busy.
+    /// Runs the group alone and, in the same rounds, beside a process that keeps a CPU busy.
     pub fn run_beside(self, effort: &Effort) -> Vec<Row> {
         let cpu = self.busy_cpu;
         self.run_in(effort, &[None, Some(cpu)])
@@ -224,7 +224,7 @@ impl fmt::Debug for Group<'_> {
     }
 }
 
-/// The middle one.
+/// The median, or NaN if there are no values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -240,10 +240,11 @@ fn measure(cell: &mut Cell<'_>) -> Sample {
     clock.finish()
 }
 
-/// A round that is not measured: the most threads that the system had, and how long it took.
+/// Runs a round that is not measured. Returns the largest number of threads that the system had,
+/// and the time.
 ///
-/// The threads that it has beforehand are counted by name, those that come by the process's
-/// total: only this system has anything to do.
+/// Threads that exist before are counted by name. Threads that are added are counted by the total
+/// of the process, because no other system has anything to do.
 fn census(cell: &mut Cell<'_>) -> (usize, Duration) {
     usage::settle();
     let (own, total) = (usage::threads_named(cell.threads), usage::threads());
@@ -257,7 +258,7 @@ fn census(cell: &mut Cell<'_>) -> (usize, Duration) {
             .name("census".into())
             .spawn(move || {
                 while !stop.load(Relaxed) {
-                    // Without the sampler itself.
+                    // The sampler itself does not count.
                     peak.fetch_max(usage::threads().saturating_sub(1), Relaxed);
                     thread::sleep(Duration::from_millis(1));
                 }

@@ -1,28 +1,29 @@
-//! What is to be reached, beside what was.
+//! The targets of the project, and whether a run meets them. `README.md` beside the manifest
+//! defines P1 to P10.
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Report, Row};
 
-/// One target and what the run says about it.
+/// A target, and the value that a run has for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Verdict {
     pub id: String,
     pub what: String,
     pub value: f64,
-    /// None: it is only measured.
+    /// The largest value that meets the target. None: the value is shown and not judged.
     pub limit: Option<f64>,
     pub unit: String,
-    /// Beside which peer, or how it was computed.
+    /// The peer that the value is a ratio to, or how it was computed.
     pub note: String,
     pub met: bool,
 }
 
-/// The systems that count as async peers.
+/// The systems that umcg is compared with at futures.
 const ASYNC_PEERS: [&str; 3] = ["tokio", "async-executor", "futures"];
 
-/// The rows of P5.
+/// The groups of P5.
 pub const P5: [&str; 7] = [
     "spawn_many_local",
     "spawn_many_worker",
@@ -33,7 +34,7 @@ pub const P5: [&str; 7] = [
     "web_server",
 ];
 
-/// The rows of P9, and how much slower each may be beside a busy process.
+/// The groups of P9, the system, and how many times as long each may take beside a busy process.
 const P9: [(&str, &str, f64); 13] = [
     ("block_1ms", "umcg", 1.5),
     ("sleep_100us", "umcg", 1.5),
@@ -50,7 +51,7 @@ const P9: [(&str, &str, f64); 13] = [
     ("thread_spawn_join", "umcg::thread", 2.2),
 ];
 
-/// Whom the tickers of P8 are shown beside.
+/// The systems that the tickers of P8 are shown beside.
 const PLAIN: [&str; 6] = [
     "tokio",
     "tokio spawn_blocking",
@@ -60,13 +61,15 @@ const PLAIN: [&str; 6] = [
     "std threads",
 ];
 
-/// What counts as no CPU time over ten seconds: the watching thread's own is about as much.
+/// Milliseconds of CPU time in ten seconds that count as none: the thread that measures uses about
+/// as much.
 const IDLE_MS: f64 = 0.5;
 
-/// How long threads may stay after a burst: the keep-alive and a tenth of it.
+/// Seconds after which the threads of a burst must have gone: the keep-alive time and a tenth of
+/// it.
 const KEEP_ALIVE: f64 = 11.0;
 
-/// Judges what the report has rows for.
+/// Judges the targets that the report has rows for.
 pub fn judge(report: &Report) -> Vec<Verdict> {
     let mut found = Vec::new();
     let mut add =
@@ -100,7 +103,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P2",
-        "2000 tasks block 1 ms, warm pool",
+        "2000 tasks that block for 1 ms, warm pool",
         wall("block_1ms", "umcg"),
         8.0,
         "us",
@@ -108,7 +111,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P2",
-        "the same beside the peer",
+        "the same as a ratio",
         ratio("block_1ms", "umcg", "tokio spawn_blocking, cold"),
         1.0,
         "x",
@@ -117,7 +120,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     let pool = format!("threadpool({})", crate::system::THREADPOOL_THREADS);
     add(
         "P3",
-        "closures sleep 100 us",
+        "closures that sleep for 100 us",
         ratio("sleep_100us", "umcg", &pool),
         1.0,
         "x",
@@ -125,7 +128,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P3",
-        "its threads",
+        "its number of threads",
         threads("sleep_100us"),
         128.0,
         "threads",
@@ -133,7 +136,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P3",
-        "with 10 us of computing before and after",
+        "the same with 10 us of computing before and after",
         ratio("compute_sleep_100us", "umcg", &pool),
         1.05,
         "x",
@@ -141,7 +144,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P3",
-        "its threads",
+        "its number of threads",
         threads("compute_sleep_100us"),
         128.0,
         "threads",
@@ -149,11 +152,11 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     for (what, id, limit) in [
         ("armed spare", "handover_spare", 3.2),
-        ("via the server", "handover_server", 5.5),
+        ("by the server", "handover_server", 5.5),
     ] {
         add(
             "P4",
-            &format!("block -> next running, p50, {what}"),
+            &format!("from a block to the next worker, p50, {what}"),
             at(report.row(id, "umcg"), |l| l.p50),
             limit,
             "us",
@@ -162,7 +165,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         );
         add(
             "P4",
-            &format!("beside a busy process, {what}"),
+            &format!("the same beside a busy process, {what}"),
             at(report.row_beside(id, "umcg"), |l| l.p50),
             120.0,
             "us",
@@ -192,7 +195,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     }
     add(
         "P6",
-        "mpsc between two threads, one way",
+        "a message between two threads",
         wall("thread_ping_pong", "umcg::thread, one server"),
         2.0,
         "us",
@@ -201,7 +204,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P7",
-        "thread spawn + join",
+        "spawn a thread and join it",
         wall("thread_spawn_join", "umcg::thread"),
         3.5,
         "us",
@@ -210,22 +213,22 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P7",
-        "thread spawn alone",
+        "spawn a thread, the call alone",
         wall("thread_spawn", "umcg::thread"),
         0.3,
         "us",
         wall("thread_spawn", "std::thread").map_or(String::new(), |us| format!("std {us:.1} us")),
     );
-    // The limits above are microseconds of a machine on which such a switch takes 1.35.
+    // The limits in microseconds were set on a machine where such a switch takes 1.35 us.
     let switches = |id, system| Some(wall(id, system)? / wall("futex_switch", "bare threads")?);
     let switch = wall("futex_switch", "bare threads")
         .zip(wall("futex_switch", "beside an idle one"))
         .map_or(String::new(), |(bare, idle)| {
-            format!("one takes {bare:.2} us here, {idle:.2} beside a sentinel")
+            format!("a switch takes {bare:.2} us, {idle:.2} us beside a sentinel")
         });
     add(
         "P6",
-        "the same in futex switches",
+        "a message between two threads, in futex switches",
         switches("thread_ping_pong", "umcg::thread, one server"),
         2.0 / 1.35,
         "x",
@@ -233,20 +236,20 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P7",
-        "spawn + join in futex switches",
+        "spawn a thread and join it, in futex switches",
         switches("thread_spawn_join", "umcg::thread"),
         3.5 / 1.35,
         "x",
         switch,
     );
-    // P8 is groundwork: measured beside every peer, who do nothing but block their workers.
+    // P8 is measured and not judged.
     for id in ["ticker_blocked", "ticker_mixed"] {
         let p99 = |system| at(report.row(id, system), |l| l.p99);
         let beside: Vec<String> = PLAIN
             .iter()
             .filter_map(|peer| Some(format!("{peer} {:.0}", p99(peer)?)))
             .collect();
-        let what = format!("{id}, p99 lateness");
+        let what = format!("{id}, lateness, p99");
         add(
             "P8",
             &what,
@@ -258,7 +261,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     }
     for (id, system, limit) in P9 {
         let value = report.row_beside(id, system).and_then(|beside| {
-            // Of the same rounds.
+            // The row of the same rounds.
             let alone = report.rows.iter().find(|row| {
                 let same = (&row.set, &row.id, &row.system);
                 same == (&beside.set, &beside.id, &beside.system) && !row.beside_busy
@@ -277,7 +280,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     let figure = |id, name: &str| report.row(id, "umcg")?.figures.get(name).copied();
     add(
         "P10",
-        "wake-ups while idle",
+        "wake-ups in 10 s of idleness",
         figure("idle", "wake-ups"),
         0.0,
         "",
@@ -285,27 +288,27 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     add(
         "P10",
-        "CPU time while idle",
+        "CPU time in 10 s of idleness",
         figure("idle", "CPU ms"),
         IDLE_MS,
         "ms",
-        "the watcher's sleep is in it".into(),
+        "includes the measuring thread".into(),
     );
     let burst = figure("burst", "seconds until then");
     add(
         "P10",
-        "threads back to base after 5000 blocks",
+        "until the threads of a burst of 5000 blocks are gone",
         burst,
         KEEP_ALIVE,
         "s",
-        "keep-alive is 10 s".into(),
+        "the keep-alive time is 10 s".into(),
     );
     found
 }
 
-/// The fastest async peer at that work. The pool of futures polls a task that yields again in
-/// place, so that nobody else runs: it does not do the work of `yield_many`, nor that of
-/// `web_server`, whose database yields for each question.
+/// The fastest of [`ASYNC_PEERS`] at that work. The pool of `futures` polls a task that yields
+/// again at once, and lets no other task run. So it does not do the work of `yield_many`, nor that
+/// of `web_server`, whose database task yields for each request, and is left out there.
 pub fn best_peer(report: &Report, id: &str) -> Option<(String, f64)> {
     ASYNC_PEERS
         .iter()
@@ -325,7 +328,7 @@ mod tests {
         report
             .rows
             .push(row("executor", "yield_many", "async-executor", 0.4));
-        // Polls in place: no yield.
+        // Left out: see `best_peer`.
         report
             .rows
             .push(row("executor", "yield_many", "futures", 0.1));
@@ -354,7 +357,7 @@ mod tests {
         let mut beside = row("contention", "yield_many", "umcg", 1.4);
         beside.beside_busy = true;
         report.rows.push(beside);
-        // Whatever the order of the sets is.
+        // Another set, which must not be compared with.
         report.rows.push(row("executor", "yield_many", "umcg", 2.0));
         let p9 = judge(&report);
         let p9 = p9.iter().find(|v| v.id == "P9").expect("a verdict");

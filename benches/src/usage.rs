@@ -1,26 +1,26 @@
-//! What the process has used so far, and how many threads it has.
+//! The resources that the process has used, and the number of its threads.
 
 use std::{fs, thread, time::Duration};
 
-/// CPU time and context switches of the whole process, threads that ended included.
+/// CPU time and context switches of the whole process, including threads that have ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// User and system time.
     pub cpu: Duration,
-    /// Times that a thread gave its CPU up by itself.
+    /// How often a thread gave its CPU up.
     pub voluntary: u64,
-    /// Times that one was taken off it.
+    /// How often a thread was taken off its CPU.
     pub involuntary: u64,
-    /// Page faults that needed no I/O.
+    /// Page faults without I/O.
     pub minor_faults: u64,
 }
 
 impl Usage {
-    /// Up to now.
+    /// The usage so far.
     pub fn now() -> Self {
         // SAFETY: an all-zero rusage is valid, and the call fills it.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: a live buffer.
+        // SAFETY: the buffer is alive.
         unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
         let part = |t: libc::timeval| {
             Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64)
@@ -33,7 +33,7 @@ impl Usage {
         }
     }
 
-    /// What was used since `earlier`.
+    /// The difference to an `earlier` value.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(earlier.cpu),
@@ -44,7 +44,8 @@ impl Usage {
     }
 }
 
-/// Waits until the process uses next to no CPU: what the last measurement left to do is done.
+/// Waits until the process uses almost no CPU time, so that the last measurement does not disturb
+/// the next.
 pub fn settle() {
     for _ in 0..100 {
         let before = Usage::now();
@@ -55,10 +56,11 @@ pub fn settle() {
     }
 }
 
-/// How many threads the process has.
+/// The number of threads of the process.
 pub fn threads() -> usize {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name in brackets may hold anything. After it: state is field 3, num_threads field 20.
+    // The name in brackets may contain any characters. After it, state is field 3 and num_threads
+    // is field 20.
     stat.rsplit(')')
         .next()
         .and_then(|rest| rest.split_whitespace().nth(17))
@@ -66,7 +68,7 @@ pub fn threads() -> usize {
         .unwrap_or(0)
 }
 
-/// How many threads have a name that begins with one of `prefixes`, which `|` separates.
+/// The number of threads whose name begins with one of `prefixes`, which are separated by `|`.
 pub fn threads_named(prefixes: &str) -> usize {
     fs::read_dir("/proc/self/task")
         .map(|tasks| {
@@ -84,7 +86,7 @@ pub fn status_kib(field: &str) -> u64 {
     field_kib("/proc/self/status", field)
 }
 
-/// A field of `/proc/meminfo` in KiB: of the whole machine.
+/// A field of `/proc/meminfo` in KiB, which is about the whole machine.
 pub fn memory_kib(field: &str) -> u64 {
     field_kib("/proc/meminfo", field)
 }
@@ -101,7 +103,7 @@ fn field_kib(file: &str, field: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Voluntary switches so far of all threads that live, but for the calling one.
+/// The number of voluntary switches so far of all living threads but the calling one.
 pub fn switches_of_others() -> u64 {
     // SAFETY: no arguments, never fails.
     let me = unsafe { libc::gettid() }.to_string();

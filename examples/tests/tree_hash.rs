@@ -1,4 +1,5 @@
-//! The example on trees that are made here: the digest, and what cannot be hashed.
+//! Runs the example `tree_hash` on trees that the tests make: the digest, and entries that cannot
+//! be hashed.
 
 use std::{
     ffi::OsStr,
@@ -33,7 +34,7 @@ fn digest(output: &Output) -> String {
     digest.to_owned()
 }
 
-/// A tree with everything that a walk may meet.
+/// A tree with every kind of entry.
 fn tree() -> TempDir {
     let tree = tempfile::tempdir().expect("a temporary directory");
     let root = tree.path();
@@ -83,13 +84,13 @@ fn files_and_bytes_are_counted() {
     let tree = tree();
     let output = tree_hash(tree.path(), &[]);
     let text = String::from_utf8_lossy(&output.stdout);
-    // 400 small ones, the large one, the one with the odd name, two links, the FIFO.
+    // 400 small files, the large one, the one with the odd name, two links, and the FIFO.
     assert!(text.contains("405 files in 41 directories"), "{text}");
     assert!(text.contains("provider: "), "{text}");
 }
 
 #[test]
-fn what_cannot_be_read_is_said_and_is_a_failure() {
+fn unreadable_files_are_listed_and_the_exit_code_says_so() {
     let outside = tempfile::tempdir().expect("a temporary directory");
     let tree = tree();
     for directory in [outside.path(), tree.path()] {
@@ -97,7 +98,8 @@ fn what_cannot_be_read_is_said_and_is_a_failure() {
     }
     fs::set_permissions(tree.path().join("large"), fs::Permissions::from_mode(0o000))
         .expect("a mode");
-    // Root reads everything; and where the program was built, others may not look.
+    // Root can read everything, so the program runs as another user. That user may not be allowed
+    // to enter the folder where the program was built.
     let program = outside.path().join("tree_hash");
     fs::copy(PROGRAM, &program).expect("a copy");
     let mut command = Command::new(program);
@@ -121,7 +123,7 @@ fn what_cannot_be_read_is_said_and_is_a_failure() {
 }
 
 #[test]
-fn what_is_no_directory_is_refused() {
+fn a_path_that_is_no_directory_is_refused() {
     let tree = tree();
     for path in ["large", "nothing of this name"] {
         let output = tree_hash(&tree.path().join(path), &[]);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# build.sh [FOLDER]: builds umcg-dkms_VERSION_all.deb into the folder, default the current one.
-# Needs dpkg-deb only.
+# build.sh [FOLDER]: builds umcg-dkms_VERSION_all.deb in the folder, by default the current one.
+# Needs only dpkg-deb.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

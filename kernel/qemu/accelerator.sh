@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# accelerator.sh VMLINUZ: prints what guests are to run with here, kvm or tcg, for
-# UMCG_QEMU_ACCEL of boot.sh, and on standard error why. Nested KVM hosts were seen on which no
-# guest starts, hence a short boot decides, not whether /dev/kvm is there. UMCG_QEMU_ACCEL, if it
-# is set, is what is printed.
+# accelerator.sh VMLINUZ: prints kvm or tcg, whichever guests should run with on this machine, for
+# UMCG_QEMU_ACCEL of boot.sh. Prints the reason on standard error. On some hosts with nested KVM no
+# guest starts, so a short test boot decides, not the existence of /dev/kvm. If UMCG_QEMU_ACCEL is
+# set already, its value is printed.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ say() {
 }
 
 [ -z "${UMCG_QEMU_ACCEL:-}" ] || say "$UMCG_QEMU_ACCEL" "as UMCG_QEMU_ACCEL says"
-[ -w /dev/kvm ] || say tcg "/dev/kvm is not to be had"
+[ -w /dev/kvm ] || say tcg "/dev/kvm cannot be opened"
 script=$(mktemp)
 trap 'rm -f "$script"' EXIT
 echo 'exit 0' > "$script"

@@ -1,28 +1,30 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# boot.sh OPTIONS: boots a kernel in QEMU with a busybox initramfs, loads the module, runs a
-# script, powers off. Fails if the script does, or if the kernel complains about anything.
+# boot.sh OPTIONS: boots a kernel in QEMU with a busybox initramfs, loads the module, runs a script,
+# and powers the guest off. Fails if the script fails, or if the kernel reports a problem on the
+# console.
 #
 #   --kernel FILE      vmlinuz or bzImage
-#   --module FILE      umcg.ko built for it (none: nothing is loaded)
-#   --arguments TEXT   for insmod
-#   --script FILE      run by sh in the guest, in /, as root
-#   --add FILE[:PATH]  copied into the guest, executable, with the shared libraries that it
-#                      needs; again and again
-#   --tree FOLDER      all of it, at /NAME of the folder
+#   --module FILE      umcg.ko built for this kernel; without it no module is loaded
+#   --arguments TEXT   arguments for insmod
+#   --script FILE      script that the guest runs with sh, as root, in /
+#   --add FILE[:PATH]  copies the file into the guest, executable, together with the shared
+#                      libraries that it needs; may be given several times
+#   --tree FOLDER      copies the whole folder to /NAME of the folder
 #   --smp N            CPUs, default 2
 #   --memory MB        default 1024
-#   --time SECONDS     limit, default 300
-#   --icount           one CPU, 1 ns of guest time = 1 instruction
-#   --append TEXT      for the kernel command line
-#   --log FILE         keeps the console
+#   --time SECONDS     time limit, default 300
+#   --icount           one CPU, and 1 ns of guest time is 1 instruction
+#   --append TEXT      added to the kernel command line
+#   --log FILE         keeps the console output
 #   --qemu TEXT        more arguments for QEMU
-#   --once             never started again
+#   --once             never starts the guest a second time
 #
-# UMCG_QEMU_ACCEL=kvm uses KVM; accelerator.sh finds out whether that works here. By default TCG.
+# UMCG_QEMU_ACCEL=kvm uses KVM; accelerator.sh finds out whether that works here. The default is
+# TCG.
 #
-# A guest is started again once, and says so, if retry.sh finds a reason on its console; that
-# console is kept as FILE.first beside --log. A test that failed is never run again.
+# If retry.sh finds a reason on the console, the guest is started once more, and boot.sh says so.
+# The first console is then kept as FILE.first beside --log. A test that failed is never repeated.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -67,7 +69,7 @@ for add in ${adds[@]+"${adds[@]}"}; do
 	path=${add##*:}
 	[ "$path" != "$add" ] || path=/${add##*/}
 	install -D -m 755 "${add%%:*}" "$work/root/$path"
-	# Fails for a static program, and then there is nothing to do.
+	# ldd fails for a static program, which needs no libraries.
 	ldd "${add%%:*}" 2> /dev/null | grep -o '/[^ )]*' | while read -r library; do
 		[ -e "$work/root/$library" ] || install -D -m 755 "$library" "$work/root/$library"
 	done || true
@@ -77,24 +79,26 @@ if [ -n "$module" ]; then
 	echo "$arguments" > "$work/root/insmod-arguments"
 fi
 (cd "$work/root" && find . | cpio -o -H newc --quiet) > "$work/initramfs"
-# The kernel takes several archives in a row.
+# The kernel accepts several archives in a row.
 [ -z "$tree" ] ||
 	(cd "$(dirname "$tree")" && find "$(basename "$tree")" | cpio -o -H newc --quiet) >> "$work/initramfs"
 
-accelerator=(-accel tcg,thread=multi -cpu max)
+accelerator=(-accel "tcg,thread=multi" -cpu max)
 if [ -n "$icount" ]; then
 	smp=1
-	accelerator=(-accel tcg -icount shift=0,sleep=off -cpu max)
+	accelerator=(-accel tcg -icount "shift=0,sleep=off" -cpu max)
 elif [ "${UMCG_QEMU_ACCEL:-tcg}" = kvm ]; then
-	accelerator=(-accel kvm -cpu host,-arch-capabilities)
+	accelerator=(-accel kvm -cpu "host,-arch-capabilities")
 fi
 
 complaints='WARNING:|BUG:|Oops:|Kernel panic|general protection|double fault|circular locking|inconsistent lock|suspicious RCU|KASAN|UBSAN|refcount_t:|(list_add|list_del) corruption|detected stall|self-detected|soft lockup|blocked for more than|scheduling while atomic|invalid context|Call Trace'
 
-# tsc=reliable: no clocksource watchdog. On a busy host it takes the TSC for unstable and patches a
-# running kernel's code (sched_clock_stable), and QEMU 7.2's TCG lets another CPU run into the
-# breakpoint of that patch after it is gone: "Oops: int3" in sched_clock_cpu().
+# tsc=reliable turns the clocksource watchdog off. On a busy host the watchdog takes the TSC for
+# unstable and patches the code of the running kernel (sched_clock_stable). QEMU 7.2's TCG lets
+# another CPU run into the breakpoint of that patch after it is gone: "Oops: int3" in
+# sched_clock_cpu().
 boot() {
+	# shellcheck disable=SC2086 # $extra is several words
 	timeout "$limit" qemu-system-x86_64 "${accelerator[@]}" -smp "$smp" \
 		-m "$memory" -display none -serial stdio -monitor none -no-reboot -net none $extra \
 		-kernel "$kernel" -initrd "$work/initramfs" \

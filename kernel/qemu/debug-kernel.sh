@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# debug-kernel.sh [SERIES]: builds a small kernel with lockdep, KASAN and more from Debian's
-# linux-source (default 6.1), configuration only, in the cache, and prints its folder as
-# packages.sh does. About 10 minutes of two CPUs the first time.
+# debug-kernel.sh [SERIES]: builds a small kernel with lockdep, KASAN and more checks from Debian's
+# linux-source (default 6.1), in the cache, and prints its folder as packages.sh does. Only the
+# configuration differs from Debian's; the source is not patched. The first build takes about 10
+# minutes of two CPUs.
 #
 # Needs bc, flex, bison, libelf-dev, xz-utils and gcc.
 set -euo pipefail
@@ -22,7 +23,7 @@ for tool in bc flex bison xz gcc make; do
 	command -v $tool > /dev/null || { echo "debug-kernel.sh: $tool is missing" >&2; exit 2; }
 done
 
-"$here/packages.sh" "$series" > /dev/null	# the apt state
+"$here/packages.sh" "$series" > /dev/null	# sets up the apt state
 state=$cache/apt
 options=(-o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=-
 	-o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache"
@@ -44,7 +45,7 @@ fi
 	missing=$(grep -hE '^CONFIG.*=' "${fragments[@]}" | grep -vxFf .config || true)
 	[ -z "$missing" ] || { echo "debug-kernel.sh: not taken: $missing"; exit 1; }
 	nice -n 19 make -s -j"${JOBS:-2}" bzImage modules_prepare
-	# No modules are built, but umcg.ko is linked against the exports.
+	# No modules of the kernel are built, but umcg.ko is linked against the exported symbols.
 	cp vmlinux.symvers Module.symvers
 ) >&2
 ln -sfn source/arch/x86/boot/bzImage "$target/vmlinuz"

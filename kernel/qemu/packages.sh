@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# packages.sh SERIES: fetches Debian's newest stock kernel of that series (6.1, 6.12, or with
-# PREEMPT_RT 6.1-rt, 6.12-rt) with its headers, unpacks both in the cache, and prints the folder.
-# There:
-#   vmlinuz  System.map  headers -> the KDIR to build modules with
-# Nothing is installed: packages are downloaded with an apt state of our own and unpacked in place.
+# packages.sh SERIES: downloads Debian's newest stock kernel of a series (6.1, 6.12, or with
+# PREEMPT_RT 6.1-rt, 6.12-rt) and its headers, unpacks both in the cache, and prints the folder,
+# which contains:
+#   vmlinuz  System.map  version  headers -> the KDIR to build modules with
+# Nothing is installed. The packages are downloaded with an apt state of the cache's own and only
+# unpacked.
 #
 # UMCG_KERNEL_CACHE: the cache, by default ${XDG_CACHE_HOME:-~/.cache}/umcg-kernel
 # UMCG_DEBIAN_MIRROR: by default http://deb.debian.org
@@ -38,7 +39,7 @@ options=(-o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=
 apt-get "${options[@]}" -qq update >&2
 
 version=$(apt-cache "${options[@]}" search --names-only "^linux-image-${series%-rt}\.[0-9].*-$flavour-unsigned\$" |
-	cut -d' ' -f1 | { [ $flavour = rt-amd64 ] && cat || grep -v -e cloud -e -rt-; } |
+	cut -d' ' -f1 | if [ $flavour = rt-amd64 ]; then cat; else grep -v -e cloud -e -rt-; fi |
 	sed 's/^linux-image-//; s/-unsigned$//' | sort -V | tail -1)
 [ -n "$version" ] || { echo "packages.sh: no stock kernel $series in $release" >&2; exit 1; }
 common=${version%-"$flavour"}-common
@@ -57,10 +58,11 @@ done
 rm -r "$target/debs"
 
 headers=$target/root/usr/src/linux-headers-$version
-# The one absolute path in there. Without vmlinux the module gets no BTF, and needs no pahole.
+# This is the only absolute path in the headers. Without vmlinux the module gets no BTF, and its
+# build needs no pahole.
 echo "include $target/root/usr/src/linux-headers-$common/Makefile" > "$headers/Makefile"
 rm -f "$headers/vmlinux"
-# The modules are not needed: the guest runs from an initramfs.
+# The guest runs from an initramfs and needs none of the kernel's modules.
 rm -rf "$target/root/lib/modules"
 ln -sf "root/boot/vmlinuz-$version" "$target/vmlinuz"
 ln -sf "root/boot/System.map-$version" "$target/System.map"

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""profile.py VMLINUZ UMCG_KO UMCG_TEST ONE OTHER: where the instructions of a call go.
+"""profile.py VMLINUZ UMCG_KO UMCG_TEST ONE OTHER: which functions the instructions of a call are in.
 
 Boots the kernel with one CPU, runs `umcg-test bench`, and logs every instruction of two of its
-stretches, named as it names them: nanosleep, "nanosleep of a worker", futex, "server round", ...
-Prints the functions in which they differ, instructions a round.
+measurements, by the names that it prints: nanosleep, "nanosleep of a worker", futex, "server
+round", ... Prints for each function how many instructions a round takes in the two, largest
+difference first.
 """
 import collections, os, re, socket, subprocess, sys, tempfile, threading
 
 GUEST = """
-# Kernels test their ciphers for a while after boot.
+# A kernel tests its ciphers for a while after boot.
 while pidof cryptomgr_test > /dev/null; do sleep 1; done
 stty -F /dev/ttyS1 raw -echo
 cat /proc/kallsyms > /dev/ttyS1
@@ -42,7 +43,7 @@ class Monitor:
 
 
 def record(kernel, module, test, wanted, folder):
-    """The kernel's symbols, and for each stretch that is wanted its rounds and its log."""
+    """Returns the kernel's symbols, and for each wanted measurement its rounds and its log file."""
     script = os.path.join(folder, "script")
     with open(script, "w") as file:
         file.write(GUEST)
@@ -76,7 +77,7 @@ def record(kernel, module, test, wanted, folder):
         line.sendall(b"\n")
         if what == "end" and len(logs) == len(wanted):
             break
-    # It waits for an answer to every line.
+    # The guest waits for an answer to every line.
     threading.Thread(target=lambda: [line.sendall(b"\n") for _ in reader], daemon=True).start()
     if guest.wait():
         sys.exit("profile.py: the guest failed")
@@ -84,7 +85,7 @@ def record(kernel, module, test, wanted, folder):
 
 
 def count(rounds, log, symbols):
-    """Instructions a round for each function."""
+    """Returns the instructions per round of each function."""
     import bisect
 
     starts = [address for address, _ in symbols]

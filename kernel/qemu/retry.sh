@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# retry.sh CONSOLE: may the guest that left this console be started again? Prints why and
-# succeeds if it never came to init, or if a register dump shows what no x86 can do, two bugs of
-# QEMU 7.2's TCG. Never if a line of a trace is in the module.
-#   EFLAGS with bits 22 to 31 set.
-#   A breakpoint (Oops: int3) where no int3 is: the byte before RIP is none. A kernel that patches
-#   its code has one there for a moment (a static key, as of insmod and rmmod), and goes on when
-#   each CPU has said that it sees it no more; TCG may still run a translation of it.
-#     retry.sh --test      checks itself
+# retry.sh CONSOLE: may boot.sh start the guest that left this console once more? Prints the reason
+# and succeeds if the guest never came to init, or if a register dump shows a state that is
+# impossible on x86. Two bugs of QEMU 7.2's TCG cause such dumps. Fails in every other case, and
+# always if a line of a stack trace is in the module.
+#   EFLAGS with any of bits 22 to 31 set.
+#   A breakpoint (Oops: int3) where the byte before RIP is not int3. A kernel that patches its code
+#   has an int3 there for a moment (for a static key, for example during insmod and rmmod) and
+#   removes it when each CPU has confirmed the new code. TCG may still run a translation of it.
+#     retry.sh --test      tests this script itself
 set -euo pipefail
 
 retry() {
@@ -25,7 +26,8 @@ retry() {
 	fi
 }
 
-# expect yes|no LINE...: whether a guest that came to init and printed these is started again.
+# expect yes|no LINE...: checks whether a guest that came to init and printed these lines is
+# started once more.
 expect() {
 	local want=$1 got=no console
 	shift

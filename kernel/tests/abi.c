@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Hostile and merely wrong values are answered with an error. */
+/* Hostile and merely wrong arguments get an error. */
 #include "harness.h"
 
 #include <fcntl.h>
@@ -24,87 +24,81 @@ static void expect(int got, int want, const char *what)
 		FAIL("%s: %d, not %d", what, got, want);
 }
 
-static void waits_of_a_server(struct umcg_task *task)
+static void check_server_waits(struct umcg_task *task)
 {
 	struct umcg_wait how = { 0 };
 
-	expect(do_wait(0), 0, "wait while RUNNING");
+	expect(do_wait(0), 0, "WAIT while RUNNING");
 	task->state = 0x12340000 | UMCG_RUNNABLE;
 	expect(do_wait(1), -ETIMEDOUT, "a deadline in the past");
 	expect(task->state, 0x12340000 | UMCG_RUNNING, "RUNNING, user bits kept");
 	task->state = UMCG_RUNNABLE;
-	expect(do_wait(now_ns() + 5000000), -ETIMEDOUT, "5 ms");
+	expect(do_wait(now_ns() + 5000000), -ETIMEDOUT, "a deadline in 5 ms");
 	task->state = UMCG_RUNNABLE;
 	task->next_tid = 0x3ffffff0;
-	expect(do_wait(0), -ESRCH, "no such task");
-	expect(task->state, UMCG_RUNNING, "RUNNING after an error");
-	expect(task->next_tid, 0x3ffffff0, "next_tid untouched");
+	expect(do_wait(0), -ESRCH, "a target that does not exist");
+	expect(task->state, UMCG_RUNNING, "state after ESRCH");
+	expect(task->next_tid, 0x3ffffff0, "next_tid after an error");
 	task->state = UMCG_RUNNABLE;
 	task->next_tid = task->tid;
-	expect(do_wait(1), -ETIMEDOUT, "its own target idles");
+	expect(do_wait(1), -ETIMEDOUT, "a server as its own target idles");
 	task->next_tid = 0;
 	task->state = UMCG_RUNNABLE;
 	how.flags = 1;
-	expect(ioctl(device, UMCG_IOC_WAIT, &how) ? -errno : 0, -EINVAL, "wait flags");
-	expect(task->state, UMCG_RUNNING, "RUNNING after it");
+	expect(ioctl(device, UMCG_IOC_WAIT, &how) ? -errno : 0, -EINVAL, "WAIT with flags");
+	expect(task->state, UMCG_RUNNING, "state after bad flags");
 	task->state = UMCG_RUNNABLE;
-	expect(ioctl(device, UMCG_IOC_WAIT, 64) ? -errno : 0, -EFAULT, "wait, no argument");
-	expect(task->state, UMCG_RUNNING, "RUNNING after that");
+	expect(ioctl(device, UMCG_IOC_WAIT, 64) ? -errno : 0, -EFAULT,
+	       "WAIT with an unreadable argument");
+	expect(task->state, UMCG_RUNNING, "state after an unreadable argument");
 	task->state = UMCG_BLOCKED;
-	expect(do_wait(0), -EINVAL, "wait while BLOCKED");
+	expect(do_wait(0), -EINVAL, "WAIT while BLOCKED");
 	task->state = 77;
-	expect(do_wait(0), -EINVAL, "wait in no state");
+	expect(do_wait(0), -EINVAL, "WAIT in an unknown state");
 	task->state = UMCG_RUNNABLE;
-	expect(do_preempt(task->tid), 0, "wake itself");
-	expect(task->state, UMCG_RUNNING, "a waiting server becomes RUNNING");
-	expect(do_current(task->tid), 0, "an empty slot");
-	expect(do_unregister(task + 1), -EINVAL, "unregister another task");
+	expect(do_preempt(task->tid), 0, "a server wakes itself");
+	expect(task->state, UMCG_RUNNING, "state of a waiting server after PREEMPT");
+	expect(do_current(task->tid), 0, "CURRENT of an empty slot");
+	expect(do_unregister(task + 1), -EINVAL, "UNREGISTER of another task");
 	task->state = UMCG_RUNNABLE;
-	expect(do_unregister(task), -EBUSY, "unregister while RUNNABLE");
+	expect(do_unregister(task), -EBUSY, "UNREGISTER while RUNNABLE");
 	task->state = 0x00050000 | UMCG_RUNNING;
-	expect(do_unregister(task), 0, "unregister");
+	expect(do_unregister(task), 0, "UNREGISTER");
 	expect(task->state, 0x00050000, "NONE, user bits kept");
 }
 
-static void *faulty_worker(void *argument)
+static void *worker_with_bad_argument(void *argument)
 {
 	struct worker *w = argument;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	leave(&w->task);
-	expect(ioctl(device, UMCG_IOC_WAIT, 64) ? -errno : 0, -EFAULT, "a worker's wait");
-	expect(w->task.state, UMCG_RUNNING, "it is RUNNING after that");
-	expect(do_current(w->task.server_tid), w->task.tid, "in its slot");
-	expect(do_unregister(&w->task), 0, "and may leave");
+	expect(ioctl(device, UMCG_IOC_WAIT, 64) ? -errno : 0, -EFAULT,
+	       "a worker's WAIT with an unreadable argument");
+	expect(w->task.state, UMCG_RUNNING, "state of the worker after it");
+	expect(do_current(w->task.server_tid), w->task.tid, "the worker is still in the slot");
+	expect(do_unregister(&w->task), 0, "UNREGISTER of the worker");
 	w->finished = true;
 	return NULL;
 }
 
-/* After a wait that could not read its argument a worker runs on. */
-static void wait_of_a_worker(void)
+/* A worker whose WAIT could not read its argument runs on in its slot. */
+static void check_worker_wait(void)
 {
 	struct umcg_task *task = &servers[0].task;
 	struct worker *w = &workers[0];
 
-	prepare(task);
-	expect(do_register(task, 0), 0, "register for a worker");
-	pthread_create(&w->thread, NULL, faulty_worker, w);
-	do {
-		task->runnable_ptr = task->blocked_ptr = 0;
-		if (w->task.state != UMCG_BLOCKED)
-			w->task.runnable_ptr = w->task.blocked_ptr = 0;
-		leave(task);
-		task->next_tid = w->task.state == UMCG_RUNNABLE ? w->task.tid : 0;
-		do_wait(now_ns() + 10000000);
-	} while (!w->finished);
+	register_server(task);
+	pthread_create(&w->thread, NULL, worker_with_bad_argument, w);
+	do
+		turn(task, &w->task, now_ns() + 10000000);
+	while (!w->finished);
 	pthread_join(w->thread, NULL);
 	task->next_tid = 0;
-	expect(do_unregister(task), 0, "unregister after a worker");
+	expect(do_unregister(task), 0, "UNREGISTER of its server");
 }
 
-int test_abi(int argc, char **argv)
+SCENARIO(arguments_are_checked)
 {
 	static struct umcg_task tasks[2];
 	struct umcg_task *task = &tasks[0];
@@ -113,25 +107,26 @@ int test_abi(int argc, char **argv)
 	char *page;
 	int file;
 
-	(void)argc, (void)argv;
-	expect(ioctl(device, UMCG_IOC_VERSION, &version), 0, "version");
-	expect(version, UMCG_ABI_VERSION, "version");
-	expect(ioctl(device, UMCG_IOC_CHECK) ? -errno : 0, -EINVAL, "check unregistered");
-	expect(ioctl(device, _IO('U', 99)) ? -errno : 0, -ENOTTY, "unknown ioctl");
-	expect(do_wait(0), -EINVAL, "wait unregistered");
-	expect(do_preempt(1), -ESRCH, "preempt a stranger");
-	expect(do_current(1), -ESRCH, "current of a stranger");
+	expect(ioctl(device, UMCG_IOC_VERSION, &version), 0, "VERSION");
+	expect(version, UMCG_ABI_VERSION, "the version");
+	expect(ioctl(device, UMCG_IOC_CHECK) ? -errno : 0, -EINVAL, "CHECK while unregistered");
+	expect(ioctl(device, _IO('U', 99)) ? -errno : 0, -ENOTTY, "an unknown ioctl");
+	expect(do_wait(0), -EINVAL, "WAIT while unregistered");
+	expect(do_preempt(1), -ESRCH, "PREEMPT of an unregistered tid");
+	expect(do_current(1), -ESRCH, "CURRENT of an unregistered tid");
 
 	prepare(task);
-	expect(ioctl(device, UMCG_IOC_REGISTER, NULL) ? -errno : 0, -EFAULT, "no argument");
-	expect(ioctl(device, UMCG_IOC_REGISTER, &how) ? -errno : 0, -EINVAL, "pad");
-	expect(do_register(task, 2), -EINVAL, "unknown flag");
-	expect(do_register(task, 1u << 24), -EINVAL, "unknown version");
-	expect(do_register((void *)((char *)task + 32), 0), -EINVAL, "alignment");
-	expect(do_register(NULL, 0), -EINVAL, "NULL");
-	expect(do_register((void *)64, 0), -EFAULT, "no memory there");
-	expect(do_register((void *)0xffff888000000000, 0), -EFAULT, "kernel memory");
-	expect(do_register((void *)0xffffffffffffffc0, 0), -EFAULT, "the last line");
+	expect(ioctl(device, UMCG_IOC_REGISTER, NULL) ? -errno : 0, -EFAULT,
+	       "REGISTER without an argument");
+	expect(ioctl(device, UMCG_IOC_REGISTER, &how) ? -errno : 0, -EINVAL, "pad not 0");
+	expect(do_register(task, 2), -EINVAL, "an unknown flag");
+	expect(do_register(task, 1u << 24), -EINVAL, "an unknown version");
+	expect(do_register((void *)((char *)task + 32), 0), -EINVAL, "a misaligned address");
+	expect(do_register(NULL, 0), -EINVAL, "a NULL address");
+	expect(do_register((void *)64, 0), -EFAULT, "an unmapped address");
+	expect(do_register((void *)0xffff888000000000, 0), -EFAULT, "a kernel address");
+	expect(do_register((void *)0xffffffffffffffc0, 0), -EFAULT,
+	       "the last 64 bytes of the address space");
 
 	page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	expect(do_register((void *)page, 0), -EFAULT, "read-only memory");
@@ -146,33 +141,34 @@ int test_abi(int argc, char **argv)
 	CHECK(page != MAP_FAILED);
 	prepare((void *)page);
 	file = do_register((void *)page, 0);
-	CHECK(file == -EINVAL || file == -EFAULT);	/* FOLL_LONGTERM may refuse */
+	/* EFAULT: newer kernels refuse to pin such a page. */
+	CHECK(file == -EINVAL || file == -EFAULT);
 	munmap(page, 4096);
 
 	task->tid++;
-	expect(do_register(task, 0), -EINVAL, "tid of another");
+	expect(do_register(task, 0), -EINVAL, "the tid of another thread");
 	prepare(task);
 	task->state = UMCG_RUNNING;
-	expect(do_register(task, 0), -EINVAL, "state not NONE");
+	expect(do_register(task, 0), -EINVAL, "a state that is not NONE");
 	prepare(task);
 	task->next_tid = 1;
-	expect(do_register(task, 0), -EINVAL, "next_tid");
+	expect(do_register(task, 0), -EINVAL, "a next_tid that is not 0");
 	prepare(task);
 	task->server_tid = 1;
-	expect(do_register(task, 0), -EINVAL, "server of another");
-	expect(do_register(task, UMCG_REG_WORKER), -ESRCH, "no such server");
+	expect(do_register(task, 0), -EINVAL, "a server with another server_tid");
+	expect(do_register(task, UMCG_REG_WORKER), -ESRCH, "a worker without a server");
 	prepare(task);
-	expect(do_register(task, UMCG_REG_WORKER), -ESRCH, "worker of itself");
+	expect(do_register(task, UMCG_REG_WORKER), -ESRCH, "a worker as its own server");
 
-	expect(do_register(task, 0), 0, "register");
-	expect(task->state, UMCG_RUNNING, "a server is RUNNING");
-	expect(ioctl(device, UMCG_IOC_CHECK), 0, "check");
-	expect(do_register(task, 0), -EINVAL, "twice");
+	expect(do_register(task, 0), 0, "REGISTER");
+	expect(task->state, UMCG_RUNNING, "state of a new server");
+	expect(ioctl(device, UMCG_IOC_CHECK), 0, "CHECK");
+	expect(do_register(task, 0), -EINVAL, "REGISTER twice");
 	prepare(&tasks[1]);
-	expect(do_register(&tasks[1], 0), -EINVAL, "twice, another task");
-	waits_of_a_server(task);
-	wait_of_a_worker();
-	expect(do_stat(0).live, 0, "nobody is left");
+	expect(do_register(&tasks[1], 0), -EINVAL, "REGISTER with a second task");
+	check_server_waits(task);
+	check_worker_wait();
+	expect(do_stat(0).live, 0, "registered tasks at the end");
 	return 0;
 }
 
@@ -192,7 +188,7 @@ static long pinned_kib(void)
 static pthread_barrier_t barrier;
 static int results[8];
 
-static void *one_server(void *task)
+static void *register_and_stay(void *task)
 {
 	long i = ((struct umcg_task *)task)->next_tid;
 
@@ -205,8 +201,8 @@ static void *one_server(void *task)
 	return NULL;
 }
 
-/* Eight servers, @stride apart; returns how many could register. */
-static int eight(size_t stride, long *kib)
+/* Registers eight servers, @stride bytes apart. Returns how many succeeded. */
+static int register_eight(size_t stride, long *kib)
 {
 	pthread_t threads[8];
 	char *memory = mmap(NULL, 8 * stride, PROT_READ | PROT_WRITE,
@@ -218,7 +214,7 @@ static int eight(size_t stride, long *kib)
 		struct umcg_task *task = (void *)(memory + i * stride);
 
 		task->next_tid = i;
-		pthread_create(&threads[i], NULL, one_server, task);
+		pthread_create(&threads[i], NULL, register_and_stay, task);
 	}
 	pthread_barrier_wait(&barrier);
 	*kib = pinned_kib();
@@ -232,7 +228,7 @@ static int eight(size_t stride, long *kib)
 	return good;
 }
 
-/* Pages are given back a grace period after the last task in them. */
+/* A page is unpinned a grace period after the last task in it has gone. */
 static void wait_unpinned(void)
 {
 	int i;
@@ -242,24 +238,23 @@ static void wait_unpinned(void)
 	CHECK(pinned_kib() == 0);
 }
 
-/* Pages are accounted once each, given back, and limited without CAP_IPC_LOCK. */
-int test_memory(int argc, char **argv)
+/* A page is accounted once, is given back, and is refused over the limit without CAP_IPC_LOCK. */
+SCENARIO(pages_are_accounted)
 {
 	struct rlimit limit = { 4 * 4096, 4 * 4096 };
 	long kib;
 
-	(void)argc, (void)argv;
-	CHECK(eight(64, &kib) == 8);
+	CHECK(register_eight(64, &kib) == 8);
 	CHECK(kib == 4);
 	wait_unpinned();
-	CHECK(eight(4096, &kib) == 8);
+	CHECK(register_eight(4096, &kib) == 8);
 	CHECK(kib == 32);
 	wait_unpinned();
 	CHECK(!setrlimit(RLIMIT_MEMLOCK, &limit));
 	CHECK(!setgid(65534) && !setuid(65534));
-	CHECK(eight(4096, &kib) == 4);
+	CHECK(register_eight(4096, &kib) == 4);
 	CHECK(kib == 16);
-	printf("memory: accounted, given back, limited\n");
+	printf("pages: accounted, given back, limited\n");
 	return 0;
 }
 
@@ -272,8 +267,8 @@ static long call32(long number, long a, long b, long c)
 	return ret;
 }
 
-/* The 32-bit entry, from a 64-bit process: the layouts are the same. */
-int test_compat(int argc, char **argv)
+/* The calls by the 32-bit entry, from a 64-bit process: the layouts are the same. */
+SCENARIO(32_bit_calls)
 {
 	struct {
 		struct umcg_task task;
@@ -283,7 +278,6 @@ int test_compat(int argc, char **argv)
 		uint32_t tid;
 	} *low;
 
-	(void)argc, (void)argv;
 	low = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	CHECK(low != MAP_FAILED);
@@ -298,6 +292,6 @@ int test_compat(int argc, char **argv)
 	CHECK(!call32(54, device, UMCG_IOC_CURRENT, (long)&low->tid) && !low->tid);
 	CHECK(!call32(54, device, UMCG_IOC_UNREGISTER, (long)&low->self));
 	CHECK(low->task.state == UMCG_NONE);
-	printf("compat: ok\n");
+	printf("32-bit calls: ok\n");
 	return 0;
 }

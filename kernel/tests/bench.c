@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What the calls cost, beside a futex. With -icount 1 ns is 1 guest instruction. */
+/* The cost of the calls, compared with a futex. With -icount 1 ns is 1 instruction of the guest. */
 #include "harness.h"
 
 #include <fcntl.h>
@@ -24,8 +24,8 @@ static void pin(void)
 }
 
 /*
- * Between two marks kernel/qemu/profile.py may count instructions: it answers
- * on the serial line that UMCG_MARK names.
+ * kernel/qemu/profile.py counts the instructions between two marks. If it runs, UMCG_MARK names
+ * a serial line, and it answers each mark there.
  */
 static void mark(const char *what, long count)
 {
@@ -93,10 +93,8 @@ static void *partner(void *argument)
 	long i;
 
 	pin();
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
-	if (!w->id) {		/* the two of them are here: switch to and fro */
+	register_worker(w);
+	if (!w->id) {		/* both workers are here: switch back and forth */
 		uint64_t from = begin("direct switch", rounds);
 
 		for (i = 0; i < rounds; i++) {
@@ -125,7 +123,7 @@ static void *partner(void *argument)
 	return NULL;
 }
 
-/* The mail's loop, with one worker to run. */
+/* The server loop of the design mail (docs/traces.md), with one worker to run. */
 static void serve(struct umcg_task *task, struct worker *w)
 {
 	for (;;) {
@@ -141,7 +139,7 @@ static void serve(struct umcg_task *task, struct worker *w)
 	}
 }
 
-int bench(int argc, char **argv)
+SCENARIO(bench)
 {
 	struct umcg_task *task = &servers[0].task;
 	pthread_t thread;
@@ -173,8 +171,7 @@ int bench(int argc, char **argv)
 		nanosleep(&(struct timespec){ .tv_nsec = 1 }, NULL);
 	say("nanosleep", from, rounds / 10);
 
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
+	register_server(task);
 	for (i = 1; i >= 0; i--) {
 		workers[i].id = i;
 		pthread_create(&workers[i].thread, NULL, partner, &workers[i]);

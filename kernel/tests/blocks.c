@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Every kind of sleep is seen; each worker stops behind its server's choice. */
+/* Every kind of sleep is reported, and each worker then waits until its server picks it. */
 #include "harness.h"
 
 #include <linux/futex.h>
@@ -42,7 +42,7 @@ static void nap(struct worker *w)
 	nanosleep(&time, NULL);
 }
 
-static void read_pipe(struct worker *w)
+static void read_from_pipe(struct worker *w)
 {
 	char c;
 
@@ -64,7 +64,9 @@ static void touch_page(struct worker *w)
 	pages[w->rounds * PAGE] = 1;
 }
 
-static void (*const kinds[])(struct worker *) = { NULL, nap, read_pipe, wait_futex, touch_page };
+static void (*const kinds[])(struct worker *) = {
+	NULL, nap, read_from_pipe, wait_futex, touch_page,
+};
 static const char *const names[] = { "spin and yield", "nanosleep", "pipe", "futex", "page fault" };
 
 static void body(struct worker *w)
@@ -80,8 +82,8 @@ static void body(struct worker *w)
 	}
 }
 
-/* Its round is this one, and the kernel saw that it sleeps. */
-static void until_blocked(struct worker *w, long round)
+/* Returns when the worker is in this round and the kernel has seen that it sleeps. */
+static void wait_until_blocked(struct worker *w, long round)
 {
 	while (w->rounds != round ||
 	       __atomic_load_n(&w->task.state, __ATOMIC_SEQ_CST) != UMCG_BLOCKED)
@@ -91,7 +93,7 @@ static void until_blocked(struct worker *w, long round)
 static void *feed_pipe(void *unused)
 {
 	for (int i = 0; i < ROUNDS; i++) {
-		until_blocked(&workers[2], i);
+		wait_until_blocked(&workers[2], i);
 		CHECK(write(pipe_ends[1], "x", 1) == 1);
 	}
 	return unused;
@@ -100,7 +102,7 @@ static void *feed_pipe(void *unused)
 static void *feed_futex(void *unused)
 {
 	for (int i = 0; i < ROUNDS; i++) {
-		until_blocked(&workers[3], i);
+		wait_until_blocked(&workers[3], i);
 		__atomic_store_n(&word, 1, __ATOMIC_SEQ_CST);
 		syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	}
@@ -121,7 +123,7 @@ static void *feed_pages(void *unused)
 	return unused;
 }
 
-/* Who touches one of the pages sleeps until somebody answers to faults. */
+/* A thread that touches one of the pages sleeps until another thread handles the fault. */
 static void open_pages(void)
 {
 	struct uffdio_api api = { .api = UFFD_API };
@@ -136,13 +138,12 @@ static void open_pages(void)
 	CHECK(!ioctl(faults, UFFDIO_REGISTER, &range));
 }
 
-int test_blocks(int argc, char **argv)
+SCENARIO(blocks_are_reported)
 {
 	pthread_t feeders[3];
 	int i;
 
-	(void)argc, (void)argv;
-	alarm(100);	/* a sleep that nobody reported */
+	alarm(100);	/* the limit, should a sleep not be reported */
 	CHECK(!pipe(pipe_ends));
 	open_pages();
 	pthread_create(&feeders[0], NULL, feed_pipe, NULL);
@@ -154,7 +155,7 @@ int test_blocks(int argc, char **argv)
 		printf("  %-15s rounds=%ld blocked=%ld runnable=%ld\n", names[i],
 		       workers[i].rounds, workers[i].blocked, workers[i].runnable);
 	report("blocks");
-	/* A host may be so busy that a time is over before the sleep begins. */
+	/* On a busy host the time may be over before the sleep begins. */
 	CHECK(workers[1].blocked > ROUNDS / 2 && workers[4].blocked > ROUNDS / 2);
 	CHECK(workers[2].blocked >= ROUNDS && workers[3].blocked >= ROUNDS);
 	for (i = 1; i < 5; i++)
@@ -167,14 +168,12 @@ int test_blocks(int argc, char **argv)
 
 static atomic_bool offered, idling;
 
-/* Loses its slot by a sleep after the step to RUNNABLE, and offers itself late. */
-static void *late_worker(void *argument)
+/* Loses its slot by a sleep after the step to RUNNABLE, and offers itself only then. */
+static void *worker_that_offers_late(void *argument)
 {
 	struct worker *w = argument;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	for (int i = 0; i < ROUNDS; i++) {
 		leave(&w->task);
 		do
@@ -190,18 +189,16 @@ static void *late_worker(void *argument)
 	return NULL;
 }
 
-/* A server without deadlines finds a worker that offered itself when it idled. */
-int test_late(int argc, char **argv)
+/* A server without deadlines that has gone idle finds a worker that offers itself late. */
+SCENARIO(late_offer_wakes_server)
 {
 	struct umcg_task *task = &servers[0].task;
 	struct worker *w = &workers[0];
 	int picks = 0;
 
-	(void)argc, (void)argv;
-	alarm(60);	/* nobody told it: it idles for ever */
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
-	pthread_create(&w->thread, NULL, late_worker, w);
+	alarm(60);	/* the limit, should nobody wake the idle server */
+	register_server(task);
+	pthread_create(&w->thread, NULL, worker_that_offers_late, w);
 	while (!w->finished) {
 		uint32_t state = UMCG_RUNNING;
 
@@ -222,37 +219,38 @@ int test_late(int argc, char **argv)
 			break;
 		CHECK(!do_wait(0));
 		idling = false;
-		if (task->next_tid) {	/* an event came first */
+		if (task->next_tid) {	/* an event came first, the pick was not dispatched */
 			picks--;
 			offered = true;
 		}
 	}
 	pthread_join(w->thread, NULL);
-	printf("late: picked %d times in %d rounds\n", picks, ROUNDS);
+	printf("late offers: picked %d times in %d rounds\n", picks, ROUNDS);
 	CHECK(picks == ROUNDS + 1);
 	return 0;
 }
 
-static atomic_bool published;
+static atomic_bool offer_made;
 static atomic_int ready, step;
 
-/* Leaves RUNNING, is published, and comes to its WAIT when the server is in its own. */
-static void *held_worker(void *argument)
+/*
+ * Leaves RUNNING and offers itself, but calls WAIT only after the server is in its own WAIT,
+ * with this worker as its pick.
+ */
+static void *worker_that_leaves_late(void *argument)
 {
 	struct umcg_task *server = &servers[0].task;
 	struct worker *w = argument;
 	uint64_t from;
 
-	w->task.server_tid = server->tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	for (int i = 0; i < ROUNDS; i++) {
 		ready++;
 		CHECK(!do_preempt(server->tid));
 		while (step == i)
 			;
 		leave(&w->task);
-		published = true;
+		offer_made = true;
 		while (__atomic_load_n(&server->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
 			;
 		for (from = now_ns(); now_ns() - from < 2000000; )
@@ -264,69 +262,53 @@ static void *held_worker(void *argument)
 	return NULL;
 }
 
-/* One turn of a server with one worker, which may sleep at any page fault. */
-static void turn(struct umcg_task *task, struct umcg_task *w)
-{
-	leave(task);
-	if (__atomic_exchange_n(&task->runnable_ptr, 0, __ATOMIC_SEQ_CST))
-		w->runnable_ptr = 0;
-	if (__atomic_exchange_n(&task->blocked_ptr, 0, __ATOMIC_SEQ_CST))
-		w->blocked_ptr = 0;
-	task->next_tid = w->state == UMCG_RUNNABLE ? w->tid : 0;
-	do_wait(now_ns() + 10000000);
-}
-
 /*
- * A server names the worker that is in its slot. One that runs is where it should
- * be; one that has offered itself is the server's, and stays in its next_tid.
+ * A server picks the worker that is in its slot. If the worker runs, it is where it should be. If
+ * it has offered itself it belongs to the server, and the pick stays in next_tid.
  */
-int test_held(int argc, char **argv)
+SCENARIO(pick_of_holder_is_kept)
 {
 	struct umcg_task *task = &servers[0].task;
 	struct worker *w = &workers[0];
 	int i, kept = 0;
 
-	(void)argc, (void)argv;
 	alarm(60);
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
-	pthread_create(&w->thread, NULL, held_worker, w);
+	register_server(task);
+	pthread_create(&w->thread, NULL, worker_that_leaves_late, w);
 	for (i = 0; i < ROUNDS; i++) {
 		do
-			turn(task, &w->task);
+			turn(task, &w->task, now_ns() + 10000000);
 		while (ready == i || do_current(task->tid) != (int)w->task.tid);
 		leave(task);
 		task->next_tid = w->task.tid;
 		if (do_wait(now_ns() + 2000000) == -ETIMEDOUT)
 			CHECK(!task->next_tid);
-		published = false;
+		offer_made = false;
 		step++;
-		while (!published)
+		while (!offer_made)
 			usleep(100);
 		leave(task);
 		task->next_tid = w->task.tid;
 		CHECK(!do_wait(0));
-		/* Else somebody else put it there, and it is nobody's. */
+		/* A worker that is not RUNNING would be in no queue if the pick were cleared. */
 		CHECK(task->next_tid || w->task.state == UMCG_RUNNING);
 		kept += task->next_tid == w->task.tid;
 	}
 	while (!w->finished)
-		turn(task, &w->task);
+		turn(task, &w->task, now_ns() + 10000000);
 	pthread_join(w->thread, NULL);
-	printf("held: kept the pick in %d of %d rounds\n", kept, ROUNDS);
+	printf("picks of the holder: kept the pick in %d of %d rounds\n", kept, ROUNDS);
 	CHECK(kept > ROUNDS / 2);
 	return 0;
 }
 
-/* The argument of UNREGISTER is not there yet. */
-static void *late_argument(void *argument)
+/* Calls UNREGISTER with an argument whose page is not there yet. */
+static void *unregister_with_late_argument(void *argument)
 {
 	struct worker *w = argument;
 	int ret;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	ret = ioctl(device, UMCG_IOC_UNREGISTER, pages);
 	CHECK(ret == -1 && errno == EBUSY && w->task.state == UMCG_RUNNING);
 	CHECK(!ioctl(device, UMCG_IOC_UNREGISTER, pages));
@@ -335,8 +317,8 @@ static void *late_argument(void *argument)
 	return NULL;
 }
 
-/* A worker that sleeps in UNREGISTER is picked before it hears so, and calls again. */
-int test_unregister(int argc, char **argv)
+/* A worker that slept in UNREGISTER is picked, gets EBUSY, and succeeds at the second call. */
+SCENARIO(unregister_after_sleep)
 {
 	struct umcg_task *task = &servers[0].task;
 	struct worker *w = &workers[0];
@@ -344,18 +326,16 @@ int test_unregister(int argc, char **argv)
 	struct uffdio_copy copy = { .src = (uintptr_t)self, .len = PAGE };
 	bool copied = false;
 
-	(void)argc, (void)argv;
 	alarm(60);
 	open_pages();
 	self[0] = (uintptr_t)&w->task;
 	copy.dst = (uintptr_t)pages;
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
-	pthread_create(&w->thread, NULL, late_argument, w);
+	register_server(task);
+	pthread_create(&w->thread, NULL, unregister_with_late_argument, w);
 	while (!w->finished) {
 		struct pollfd poller = { .fd = faults, .events = POLLIN };
 
-		turn(task, &w->task);
+		turn(task, &w->task, now_ns() + 10000000);
 		if (copied || w->task.state != UMCG_BLOCKED || poll(&poller, 1, 0) <= 0)
 			continue;
 		CHECK(!ioctl(faults, UFFDIO_COPY, &copy));
@@ -363,6 +343,6 @@ int test_unregister(int argc, char **argv)
 	}
 	pthread_join(w->thread, NULL);
 	CHECK(copied);
-	printf("unregister: refused while it slept, then done\n");
+	printf("unregister: refused after the sleep, then done\n");
 	return 0;
 }

@@ -16,7 +16,6 @@ struct server servers[MAX_SERVERS];
 int worker_count, server_count;
 atomic_int alive;
 atomic_long violations;
-atomic_bool stop;
 bool pin_servers;
 __thread struct worker *me;
 
@@ -43,6 +42,12 @@ void open_device(void)
 	device = open("/dev/umcg", O_RDWR | O_CLOEXEC);
 	if (device < 0)
 		FAIL("open /dev/umcg");
+}
+
+void reopen_device(void)
+{
+	close(device);
+	open_device();
 }
 
 static int call(unsigned long request, void *argument)
@@ -107,7 +112,7 @@ void may_run(void)
 
 	if (!me)
 		return;
-	/* Between two dispatches the host may be read before it changes. */
+	/* Between two dispatches host may be read before the server changes it. */
 	for (tries = 0; tries < 4; tries++) {
 		host = me->host;
 		if (host && host->slot == me->id)
@@ -179,7 +184,7 @@ static struct worker *dequeue(void)
 	return w;
 }
 
-/* Unlinks the next worker of a taken list, before its state is read. */
+/* Unlinks the next worker of a list that was taken. Its state is read only after that. */
 static struct worker *unlink_next(uint64_t *list, uint64_t *(*link)(struct worker *))
 {
 	struct worker *w = (struct worker *)(uintptr_t)*list;
@@ -201,6 +206,35 @@ static uint64_t *runnable_link(struct worker *w)
 	return (uint64_t *)&w->task.runnable_ptr;
 }
 
+void unlink_all(struct umcg_task *server)
+{
+	uint64_t runnable = __atomic_exchange_n(&server->runnable_ptr, 0, __ATOMIC_SEQ_CST);
+	uint64_t blocked = __atomic_exchange_n(&server->blocked_ptr, 0, __ATOMIC_SEQ_CST);
+
+	while (unlink_next(&blocked, blocked_link))
+		;
+	while (unlink_next(&runnable, runnable_link))
+		;
+}
+
+int turn(struct umcg_task *server, struct umcg_task *w, uint64_t deadline_ns)
+{
+	leave(server);
+	unlink_all(server);
+	server->next_tid = w->state == UMCG_RUNNABLE ? w->tid : 0;
+	return do_wait(deadline_ns);
+}
+
+void run_once(struct umcg_task *server, struct umcg_task *w)
+{
+	do {
+		unlink_all(server);
+		leave(server);
+		server->next_tid = w->tid;
+		CHECK(!do_wait(0));
+	} while (server->next_tid);
+}
+
 static void drain(struct server *s)
 {
 	struct worker *w, *order[MAX_WORKERS];
@@ -211,7 +245,7 @@ static void drain(struct server *s)
 	__atomic_compare_exchange_n(&s->task.state, &old, UMCG_RUNNABLE, false,
 				    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	s->task.next_tid = 0;
-	/* Take runnable first, process blocked first. */
+	/* Take the runnable list first, but process the blocked list first. */
 	runnable = __atomic_exchange_n(&s->task.runnable_ptr, 0, __ATOMIC_SEQ_CST);
 	blocked = __atomic_exchange_n(&s->task.blocked_ptr, 0, __ATOMIC_SEQ_CST);
 	while ((w = unlink_next(&blocked, blocked_link)))
@@ -240,7 +274,7 @@ static void wake_others(struct server *s, bool all)
 			do_preempt(servers[i].task.tid);
 }
 
-static void bury(void)
+static void count_finished(void)
 {
 	int i;
 
@@ -256,7 +290,7 @@ static void serve(struct server *s)
 
 	for (;;) {
 		drain(s);
-		bury();
+		count_finished();
 		w = holder ? NULL : dequeue();
 		if (!w && !holder && !alive)
 			break;
@@ -298,6 +332,27 @@ static void serve(struct server *s)
 	wake_others(s, true);
 }
 
+void register_server(struct umcg_task *server)
+{
+	server->server_tid = own_tid();
+	__atomic_store_n(&server->tid, server->server_tid, __ATOMIC_SEQ_CST);
+	if (do_register(server, 0))
+		FAIL("register server %u", server->tid);
+}
+
+static void register_with(struct worker *w, const struct server *s)
+{
+	w->task.server_tid = s->task.tid;
+	__atomic_store_n(&w->task.tid, own_tid(), __ATOMIC_SEQ_CST);
+	if (do_register(&w->task, UMCG_REG_WORKER))
+		FAIL("register worker %d", w->id);
+}
+
+void register_worker(struct worker *w)
+{
+	register_with(w, &servers[0]);
+}
+
 static void *server_main(void *argument)
 {
 	struct server *s = argument;
@@ -312,14 +367,11 @@ static void *server_main(void *argument)
 		CHECK(!sched_setaffinity(0, sizeof(one), &one));
 	}
 	s->slot = -1;
-	s->task.server_tid = own_tid();
-	__atomic_store_n(&s->task.tid, s->task.server_tid, __ATOMIC_SEQ_CST);
-	if (do_register(&s->task, 0))
-		FAIL("register server %d", s->id);
+	register_server(&s->task);
 	while (!open_for_work)
 		usleep(200);
 	serve(s);
-	s->task.state = UMCG_RUNNING;	/* after a drain without a wait */
+	s->task.state = UMCG_RUNNING;	/* the last drain was not followed by a WAIT */
 	if (do_unregister(&s->task))
 		FAIL("unregister server %d", s->id);
 	return NULL;
@@ -329,15 +381,12 @@ static void *worker_main(void *argument)
 {
 	struct worker *w = argument;
 
-	w->task.server_tid = servers[w->id % server_count].task.tid;
-	__atomic_store_n(&w->task.tid, own_tid(), __ATOMIC_SEQ_CST);
-	if (do_register(&w->task, UMCG_REG_WORKER))
-		FAIL("register worker %d", w->id);
+	register_with(w, &servers[w->id % server_count]);
 	me = w;
 	may_run();
 	w->body(w);
 	may_run();
-	/* A signal may still come; it is checked no more. */
+	/* A signal handler may still run here, but checks nothing any more. */
 	me = NULL;
 	w->finished = true;
 	if (do_unregister(&w->task))
@@ -398,9 +447,9 @@ void report(const char *name)
 		idles += servers[i].idles;
 		timeouts += servers[i].timeouts;
 	}
-	printf("%s: rounds=%ld blocked=%ld runnable=%ld signals=%ld switches=%ld idles=%ld timeouts=%ld gates=%llu regates=%llu user_returns=%llu deferred=%llu live=%u violations=%ld\n",
+	printf("%s: rounds=%ld blocked=%ld runnable=%ld signals=%ld switches=%ld idles=%ld timeouts=%ld gates=%llu requeues=%llu user_returns=%llu deferred=%llu live=%u violations=%ld\n",
 	       name, rounds, blocked, runnable, signals, switches, idles, timeouts,
-	       (unsigned long long)stat.gates, (unsigned long long)stat.regates,
+	       (unsigned long long)stat.gates, (unsigned long long)stat.requeues,
 	       (unsigned long long)stat.user_returns,
 	       (unsigned long long)stat.deferred, stat.live, (long)violations);
 	fflush(stdout);

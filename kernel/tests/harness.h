@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests of the module share: the mail's server loop over a run queue
- * that all servers share, workers, and the one check that matters: user code of
- * a worker runs only while it is in its server's slot.
+ * The code that the module's tests share: the server loop of the design mail
+ * (docs/traces.md) over one run queue for all servers, workers, and the check
+ * that matters most: user code of a worker runs only while the worker is in the
+ * slot of its server.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -25,19 +26,19 @@
 struct server;
 
 struct worker {
-	struct umcg_task task;
+	struct umcg_task task;		/* first: list entries are cast to a worker */
 	int id;
 	void (*body)(struct worker *w);
 	pthread_t thread;
-	_Atomic(struct server *) host;	/* set by who dispatches it */
-	_Atomic uint32_t offered;	/* yielded to the server with this tid */
-	atomic_bool finished;		/* its body is done */
-	atomic_bool gone;		/* and its server knows */
+	_Atomic(struct server *) host;	/* set by the server that dispatches it */
+	_Atomic uint32_t offered;	/* it yielded to the server with this tid */
+	atomic_bool finished;		/* its body has returned */
+	atomic_bool gone;		/* and a server has counted that */
 	atomic_bool waiting;		/* from its step to RUNNABLE to the end of WAIT */
 	atomic_long rounds, blocked, runnable, signals;
 	unsigned int random;
-	struct worker *next;		/* run queue */
-	bool queued;
+	struct worker *next;		/* in the run queue */
+	bool queued;			/* is in the run queue */
 };
 
 struct server {
@@ -46,7 +47,7 @@ struct server {
 	pthread_t thread;
 	_Atomic int slot;		/* id of the worker that may run, -1 = none */
 	atomic_bool idle;
-	int slice_ms;			/* 0 = no deadline */
+	int slice_ms;			/* deadline of its waits, 0 = none */
 	long switches, idles, timeouts;
 };
 
@@ -54,11 +55,10 @@ extern int device;
 extern struct worker workers[MAX_WORKERS];
 extern struct server servers[MAX_SERVERS];
 extern int worker_count, server_count;
-extern atomic_int alive;		/* workers whose exit no server has seen */
+extern atomic_int alive;		/* workers whose end no server has counted yet */
 extern atomic_long violations;
-extern atomic_bool stop;
-extern bool pin_servers;		/* each to the CPU of its number */
-extern __thread struct worker *me;
+extern bool pin_servers;		/* each server to the CPU of its id */
+extern __thread struct worker *me;	/* the calling worker, NULL in other threads */
 
 #define FAIL(...) do { \
 	fprintf(stderr, "FAIL %s:%d: ", __FILE__, __LINE__); \
@@ -76,8 +76,10 @@ extern __thread struct worker *me;
 uint64_t now_ns(void);
 uint32_t own_tid(void);
 void open_device(void);
+/* For a forked child: the parent's descriptor does not work there. */
+void reopen_device(void);
 
-/* The calls; -errno */
+/* The calls. Each returns 0 (do_current: a tid) or -errno. */
 int do_register(struct umcg_task *task, uint32_t flags);
 int do_unregister(struct umcg_task *task);
 int do_wait(uint64_t deadline_ns);
@@ -85,52 +87,69 @@ int do_preempt(uint32_t tid);
 int do_current(uint32_t server_tid);
 struct umcg_stat do_stat(uint32_t tid);
 
-/* First step out of RUNNING; repeated while a preemption comes first. */
+/* The step from RUNNING to RUNNABLE, repeated while a preemption comes first. */
 void leave(struct umcg_task *task);
 
-/* Counts a violation if the caller, a worker, should not be running. */
+/* Counts a violation if the caller is a worker that is not in its server's slot. */
 void may_run(void);
 void yield_now(void);
 unsigned int draw(struct worker *w);
 
-/* Servers and workers of one scenario. */
+/* Runs servers and workers: the whole of most scenarios. */
 void start(int server_total, int worker_total, void (*body)(struct worker *w),
 	   int slice_ms);
 void finish(void);
 void report(const char *name);
 
-/* Attaches to each thread of @child, at most 64; how many. */
+/*
+ * The parts of a server for scenarios that decide step by step what happens. The
+ * calling thread becomes a server, or a worker of servers[0].
+ */
+void register_server(struct umcg_task *server);
+void register_worker(struct worker *w);
+/* Takes both lists of the server and unlinks every worker on them. */
+void unlink_all(struct umcg_task *server);
+/* Unlinks all, picks @w if it is RUNNABLE, and waits. Returns what WAIT returned. */
+int turn(struct umcg_task *server, struct umcg_task *w, uint64_t deadline_ns);
+/* Picks @w until the switch is made: @w was in the slot, and left it or woke the server. */
+void run_once(struct umcg_task *server, struct umcg_task *w);
+
+/* Attaches to at most 64 threads of @child. Returns how many they are. */
 int attach_all(pid_t child, pid_t *tids, long options);
-/* Lets traced threads go on until @child has ended; *@exits: stops at an end. */
+/* Lets traced threads continue until @child has ended. *@exits counts their exit stops. */
 int wait_for_end(pid_t child, int *exits);
 
-/* Scenarios; each returns 0 or dies. */
-int test_blocks(int argc, char **argv);
-int test_late(int argc, char **argv);
-int test_held(int argc, char **argv);
-int test_unregister(int argc, char **argv);
-int test_stress(int argc, char **argv);
-int test_hostile(int argc, char **argv);
-int test_abi(int argc, char **argv);
-int test_memory(int argc, char **argv);
-int test_compat(int argc, char **argv);
-int test_fork(int argc, char **argv);
-int test_exec(int argc, char **argv);
-int test_exec_storm(int argc, char **argv);
-int test_exit(int argc, char **argv);
-int test_server_death(int argc, char **argv);
-int test_rebirth(int argc, char **argv);
-int test_steal(int argc, char **argv);
-int test_admission(int argc, char **argv);
-int test_close(int argc, char **argv);
-int test_stop(int argc, char **argv);
-int test_ptrace(int argc, char **argv);
-int test_freezer(int argc, char **argv);
-int test_kill(int argc, char **argv);
-int test_hotplug(int argc, char **argv);
-int test_io_uring(int argc, char **argv);
-int test_io_uring_gate(int argc, char **argv);
-int test_io_uring_death(int argc, char **argv);
-int bench(int argc, char **argv);
+/* A scenario returns 0, or ends the process with a message. */
+#define SCENARIO(name) \
+	int test_##name(int argc __attribute__((unused)), char **argv __attribute__((unused)))
+
+SCENARIO(arguments_are_checked);
+SCENARIO(pages_are_accounted);
+SCENARIO(32_bit_calls);
+SCENARIO(blocks_are_reported);
+SCENARIO(late_offer_wakes_server);
+SCENARIO(pick_of_holder_is_kept);
+SCENARIO(unregister_after_sleep);
+SCENARIO(stress);
+SCENARIO(hostile);
+SCENARIO(forked_child_is_refused);
+SCENARIO(exec_ends_registrations);
+SCENARIO(exec_in_storm);
+SCENARIO(after_exec);
+SCENARIO(exit_releases_slot);
+SCENARIO(server_exit_detaches);
+SCENARIO(server_tid_reused);
+SCENARIO(claim_before_wait);
+SCENARIO(nothing_runs_before_admission);
+SCENARIO(close_detaches);
+SCENARIO(sigstop_in_storm);
+SCENARIO(ptrace_in_storm);
+SCENARIO(freezer_in_storm);
+SCENARIO(fatal_signals_in_storm);
+SCENARIO(cpu_hotplug_in_storm);
+SCENARIO(io_uring);
+SCENARIO(io_uring_completes_in_gate);
+SCENARIO(io_uring_cancels_at_exit);
+SCENARIO(bench);
 
 #endif /* HARNESS_H */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Workers with io_uring: its completions come as task_work, by TIF_NOTIFY_SIGNAL. */
+/* Workers that use io_uring. It delivers completions as task_work, with TIF_NOTIFY_SIGNAL. */
 #include "harness.h"
 
 #include <fcntl.h>
@@ -70,7 +70,10 @@ static void body(struct worker *w)
 	for (round = 0; round < 100; round++) {
 		unsigned int head = *ring.cq_head;
 
-		/* Half of them: the completion finds the worker elsewhere, or in its gate. */
+		/*
+		 * The completion finds the worker in a sleep in half of the rounds, in the gate
+		 * or running in the other half.
+		 */
 		submit(&ring, timeout(&time));
 		may_run();
 		if (round & 1)
@@ -89,9 +92,8 @@ static void body(struct worker *w)
 	close(ring.fd);
 }
 
-int test_io_uring(int argc, char **argv)
+SCENARIO(io_uring)
 {
-	(void)argc, (void)argv;
 	start(2, 8, body, 10);
 	finish();
 	report("io_uring");
@@ -101,89 +103,75 @@ int test_io_uring(int argc, char **argv)
 
 static struct ring shared;
 static atomic_bool submitted;
+static int ends[2];
 
-static void enter(struct worker *w)
-{
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
-}
-
-static void *naps(void *argument)
+static void *submit_and_block(void *argument)
 {
 	struct __kernel_timespec time = { .tv_nsec = 200000000 };
 	struct worker *w = argument;
+	char c;
 
-	enter(w);
+	register_worker(w);
 	submit(&shared, timeout(&time));
 	submitted = true;
-	usleep(1000);
+	CHECK(read(ends[0], &c, 1) == 1);
 	CHECK(!do_unregister(&w->task));
+	w->finished = true;
 	return NULL;
 }
 
-/* The calling thread becomes a server with one worker that waits to be picked. */
-static void serve_one(void *(*worker)(void *))
+/* Makes the calling thread a server with one worker, which waits to be picked. */
+static void start_one_worker(void *(*worker)(void *))
 {
 	struct umcg_task *task = &servers[0].task;
 
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
+	register_server(task);
 	pthread_create(&workers[0].thread, NULL, worker, &workers[0]);
 	while (!__atomic_load_n(&task->runnable_ptr, __ATOMIC_SEQ_CST))
 		usleep(100);
 }
 
-/* Until the worker was in the slot, and left it or woke us. */
-static void run_once(void)
+/* Other threads see a completion while the worker that submitted waits to be picked. */
+SCENARIO(io_uring_completes_in_gate)
 {
 	struct umcg_task *task = &servers[0].task, *w = &workers[0].task;
-
-	do {
-		task->runnable_ptr = task->blocked_ptr = 0;
-		w->runnable_ptr = w->blocked_ptr = 0;
-		leave(task);
-		task->next_tid = w->tid;
-		CHECK(!do_wait(0));
-	} while (task->next_tid);
-}
-
-/* Others see a completion while the worker that asked for it waits to be picked. */
-int test_io_uring_gate(int argc, char **argv)
-{
-	struct umcg_task *w = &workers[0].task;
 	int i;
 
-	(void)argc, (void)argv;
+	alarm(60);
+	CHECK(!pipe(ends));
 	open_ring(&shared);
-	serve_one(naps);
+	start_one_worker(submit_and_block);
 	do {
 		while (__atomic_load_n(&w->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
 			usleep(100);
-		if (!submitted)
-			run_once();
-	} while (!submitted || w->state != UMCG_RUNNABLE);
+		run_once(task, w);
+	} while (!submitted);
+	/* It has lost the slot, so it comes to the gate as soon as nothing blocks it. */
+	CHECK(write(ends[1], "x", 1) == 1);
+	while (__atomic_load_n(&w->state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+		usleep(100);
 	for (i = 0; !__atomic_load_n(shared.cq_tail, __ATOMIC_ACQUIRE); i++) {
 		CHECK(i < 5000);
 		usleep(1000);
 	}
 	CHECK(w->state == UMCG_RUNNABLE);
-	run_once();
+	while (!workers[0].finished)
+		turn(task, w, now_ns() + 10000000);
 	pthread_join(workers[0].thread, NULL);
-	printf("io_uring-gate: told after %d ms\n", i);
+	printf("io_uring in the gate: completed after %d ms\n", i);
 	return 0;
 }
 
 /*
- * Dies with a request that io_uring cancels in its exit, on another ring: to do so
- * it runs the thread's task_work, between a debugger's stop and PF_EXITING.
+ * Dies with a request pending that io_uring cancels at exit, on another ring. To cancel it,
+ * io_uring runs the thread's task_work, after a debugger's exit stop and before PF_EXITING.
  */
-static void *polls(void *argument)
+static void *poll_and_preempt(void *argument)
 {
 	struct worker *w = argument;
 	static struct ring own;
 
-	enter(w);
+	register_worker(w);
 	open_ring(&own);
 	submit(&own, (struct io_uring_sqe){ .opcode = IORING_OP_POLL_ADD, .fd = shared.fd,
 					    .poll_events = POLLIN });
@@ -195,20 +183,19 @@ static void *polls(void *argument)
 
 enum { BY_SIGKILL, BY_COREDUMP, BY_EXEC, WAYS };
 
-/* The server, in a child: with its worker in the slot it says so and waits. */
+/* The server, in a child. It tells the parent when its worker is in the slot, and waits. */
 static void die(int way, int to_parent, int from_parent)
 {
 	char *again[] = { "umcg-test", "after-exec", NULL };
 	char c = 0;
 
-	close(device);
-	open_device();
+	reopen_device();
 	open_ring(&shared);
-	serve_one(polls);
+	start_one_worker(poll_and_preempt);
 	do {
 		while (workers[0].task.state == UMCG_BLOCKED)
 			usleep(100);
-		run_once();
+		run_once(&servers[0].task, &workers[0].task);
 	} while (!submitted || do_current(servers[0].task.tid) != (int)workers[0].task.tid);
 	CHECK(write(to_parent, &c, 1) == 1 && read(from_parent, &c, 1) == 1);
 	if (way == BY_EXEC)
@@ -216,15 +203,14 @@ static void die(int way, int to_parent, int from_parent)
 	raise(way == BY_SIGKILL ? SIGKILL : SIGQUIT);
 }
 
-/* A worker that dies does not stop in its gate: nobody waits for its end in vain. */
-int test_io_uring_death(int argc, char **argv)
+/* A worker that dies does not sleep in the gate, where it would hold up the end of the process. */
+SCENARIO(io_uring_cancels_at_exit)
 {
 	static const int ended_by[WAYS] = { SIGKILL, SIGQUIT, 0 };
 	int round, way, status, to[2], from[2];
 	pid_t child, tids[64];
 	char c = 0;
 
-	(void)argc, (void)argv;
 	alarm(50);
 	for (round = 0; round < 4 * WAYS; round++) {
 		way = round / 2 % WAYS;
@@ -233,7 +219,7 @@ int test_io_uring_death(int argc, char **argv)
 		if (!child)
 			die(way, from[1], to[0]);
 		CHECK(read(from[0], &c, 1) == 1);
-		/* Every second time each thread stops at its end. */
+		/* In every second round a debugger stops each thread at its exit. */
 		if (round & 1)
 			CHECK(attach_all(child, tids, PTRACE_O_TRACEEXIT) > 1);
 		CHECK(write(to[1], &c, 1) == 1);
@@ -241,6 +227,6 @@ int test_io_uring_death(int argc, char **argv)
 		CHECK((status & 0x7f) == ended_by[way]);
 		close(to[0]), close(to[1]), close(from[0]), close(from[1]);
 	}
-	printf("io_uring-death: %d processes\n", round);
+	printf("io_uring at exit: %d processes\n", round);
 	return 0;
 }

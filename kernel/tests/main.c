@@ -9,33 +9,34 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } tests[] = {
-	{ "abi", test_abi },
-	{ "memory", test_memory },
-	{ "compat", test_compat },
-	{ "blocks", test_blocks },
-	{ "late", test_late },
-	{ "held", test_held },
-	{ "unregister", test_unregister },
+	{ "arguments-are-checked", test_arguments_are_checked },
+	{ "pages-are-accounted", test_pages_are_accounted },
+	{ "32-bit-calls", test_32_bit_calls },
+	{ "blocks-are-reported", test_blocks_are_reported },
+	{ "late-offer-wakes-server", test_late_offer_wakes_server },
+	{ "pick-of-holder-is-kept", test_pick_of_holder_is_kept },
+	{ "unregister-after-sleep", test_unregister_after_sleep },
 	{ "stress", test_stress },
 	{ "hostile", test_hostile },
-	{ "fork", test_fork },
-	{ "exec", test_exec },
-	{ "exec-storm", test_exec_storm },
-	{ "exit", test_exit },
-	{ "server-death", test_server_death },
-	{ "rebirth", test_rebirth },
-	{ "steal", test_steal },
-	{ "admission", test_admission },
-	{ "close", test_close },
-	{ "stop", test_stop },
-	{ "ptrace", test_ptrace },
-	{ "freezer", test_freezer },
-	{ "kill", test_kill },
-	{ "hotplug", test_hotplug },
+	{ "forked-child-is-refused", test_forked_child_is_refused },
+	{ "exec-ends-registrations", test_exec_ends_registrations },
+	{ "exec-in-storm", test_exec_in_storm },
+	{ "after-exec", test_after_exec },
+	{ "exit-releases-slot", test_exit_releases_slot },
+	{ "server-exit-detaches", test_server_exit_detaches },
+	{ "server-tid-reused", test_server_tid_reused },
+	{ "claim-before-wait", test_claim_before_wait },
+	{ "nothing-runs-before-admission", test_nothing_runs_before_admission },
+	{ "close-detaches", test_close_detaches },
+	{ "sigstop-in-storm", test_sigstop_in_storm },
+	{ "ptrace-in-storm", test_ptrace_in_storm },
+	{ "freezer-in-storm", test_freezer_in_storm },
+	{ "fatal-signals-in-storm", test_fatal_signals_in_storm },
+	{ "cpu-hotplug-in-storm", test_cpu_hotplug_in_storm },
 	{ "io_uring", test_io_uring },
-	{ "io_uring-gate", test_io_uring_gate },
-	{ "io_uring-death", test_io_uring_death },
-	{ "bench", bench },
+	{ "io_uring-completes-in-gate", test_io_uring_completes_in_gate },
+	{ "io_uring-cancels-at-exit", test_io_uring_cancels_at_exit },
+	{ "bench", test_bench },
 };
 
 int main(int argc, char **argv)
@@ -43,12 +44,10 @@ int main(int argc, char **argv)
 	unsigned int i;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	/* A shell has background jobs ignore these two. */
+	/* A shell starts background jobs with these two ignored. */
 	signal(SIGINT, SIG_DFL);
 	signal(SIGQUIT, SIG_DFL);
 	open_device();
-	if (argc == 2 && !strcmp(argv[1], "after-exec"))
-		return test_exec(-1, NULL);
 	for (i = 0; argc > 1 && i < sizeof(tests) / sizeof(tests[0]); i++)
 		if (!strcmp(argv[1], tests[i].name))
 			return tests[i].run(argc - 2, argv + 2);

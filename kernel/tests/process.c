@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Fork, exec, exits, stops, debuggers, the freezer, signals that kill, CPUs that go. */
+/* fork, exec, exit, stops, debuggers, the freezer, fatal signals, CPU hotplug. */
 #include "harness.h"
 
 #include <dirent.h>
@@ -47,9 +47,8 @@ static void fork_or_nap(struct worker *w)
 	}
 }
 
-int test_fork(int argc, char **argv)
+SCENARIO(forked_child_is_refused)
 {
-	(void)argc, (void)argv;
 	start(1, 2, fork_or_nap, 0);
 	finish();
 	report("fork");
@@ -75,22 +74,22 @@ static void exec_or_spin(struct worker *w)
 	}
 }
 
-/* The new image, in a process that was full of tasks, is an ordinary one. */
-int test_exec(int argc, char **argv)
+/* exec ends all registrations: after-exec checks this in the new image. */
+SCENARIO(exec_ends_registrations)
+{
+	start(1, 4, exec_or_spin, 10);
+	finish();
+	FAIL("a process that called exec is still there");
+}
+
+SCENARIO(after_exec)
 {
 	static struct umcg_task task;
 
-	(void)argv;
-	if (argc >= 0) {
-		start(1, 4, exec_or_spin, 10);
-		finish();
-		return 1;
-	}
 	usleep(20000);
-	task.tid = task.server_tid = own_tid();
-	CHECK(!do_register(&task, 0));
+	register_server(&task);
 	CHECK(do_stat(0).live == 1);
-	printf("exec: ok\n");
+	printf("after exec: no task is left\n");
 	return 0;
 }
 
@@ -106,12 +105,11 @@ static void exit_raw(struct worker *w)
 	}
 }
 
-/* A worker's thread that just ends gives its slot back. */
-int test_exit(int argc, char **argv)
+/* A worker whose thread just ends releases its slot. */
+SCENARIO(exit_releases_slot)
 {
 	int i;
 
-	(void)argc, (void)argv;
 	start(1, 3, exit_raw, 0);
 	for (i = 1; i < 3; i++)
 		pthread_join(workers[i].thread, NULL);
@@ -121,28 +119,25 @@ int test_exit(int argc, char **argv)
 	return 0;
 }
 
-/* In a child: a signal storm over eight workers. */
-static pid_t storm(const char *seconds, const char *total)
+/* Runs the stress scenario in a child. */
+static pid_t storm(char *seconds, char *total, char *server_total, char *options)
 {
+	char *arguments[] = { seconds, total, server_total, options };
 	pid_t child = fork();
 
 	if (!child) {
-		char *arguments[] = { (char *)seconds, (char *)total, "1", "s" };
-
-		close(device);
-		open_device();
+		reopen_device();
 		exit(test_stress(4, arguments));
 	}
 	return child;
 }
 
-int test_stop(int argc, char **argv)
+SCENARIO(sigstop_in_storm)
 {
-	pid_t child = storm("4", "8");
+	pid_t child = storm("4", "8", "1", "s");
 	uint64_t from, longest = 0;
 	int i, status;
 
-	(void)argc, (void)argv;
 	for (i = 0; i < 10; i++) {
 		usleep(200000);
 		kill(child, SIGSTOP);
@@ -153,7 +148,7 @@ int test_stop(int argc, char **argv)
 		kill(child, SIGCONT);
 	}
 	CHECK(waitpid(child, &status, 0) == child);
-	printf("stop: slowest of 10 %.1f ms, then %#x\n", longest / 1e6, status);
+	printf("SIGSTOP: slowest of 10 %.1f ms, then %#x\n", longest / 1e6, status);
 	return status != 0;
 }
 
@@ -194,7 +189,7 @@ int wait_for_end(pid_t child, int *exits)
 	}
 }
 
-/* Until @tid is in the stop that PTRACE_INTERRUPT asked for; signals pass. */
+/* Waits until @tid is in the stop that PTRACE_INTERRUPT requested. Signals are passed on. */
 static bool wait_for_stop(pid_t tid)
 {
 	uint64_t from = now_ns();
@@ -204,7 +199,7 @@ static bool wait_for_stop(pid_t tid)
 		pid_t who = waitpid(tid, &status, __WALL | WNOHANG);
 
 		if (who < 0)
-			return true;	/* gone */
+			return true;	/* the thread has ended */
 		if (who == tid && WIFSTOPPED(status) && status >> 16 == PTRACE_EVENT_STOP)
 			return true;
 		if (who == tid && WIFSTOPPED(status))
@@ -216,12 +211,11 @@ static bool wait_for_stop(pid_t tid)
 	return false;
 }
 
-int test_ptrace(int argc, char **argv)
+SCENARIO(ptrace_in_storm)
 {
-	pid_t child = storm("5", "8"), tids[64];
+	pid_t child = storm("5", "8", "1", "s"), tids[64];
 	int i, round, count, status, stops = 0;
 
-	(void)argc, (void)argv;
 	usleep(300000);
 	for (round = 0; round < 6; round++) {
 		count = attach_all(child, tids, 0);
@@ -238,15 +232,15 @@ int test_ptrace(int argc, char **argv)
 	return status != 0;
 }
 
-static void *stress_main(void *unused)
+static void *stress_until_exec(void *unused)
 {
-	char *arguments[] = { "0", "16", "2", "ks" };
+	char *arguments[] = { "0", "16", "2", "ps" };
 
 	test_stress(4, arguments);
 	return unused;
 }
 
-/* In a child: a server calls exec in a signal storm over other servers' workers. */
+/* In a child, a server calls exec in the middle of a storm over the workers of other servers. */
 static pid_t exec_in_storm(useconds_t after)
 {
 	char *again[] = { "umcg-test", "after-exec", NULL };
@@ -257,12 +251,10 @@ static pid_t exec_in_storm(useconds_t after)
 
 	if (child)
 		return child;
-	close(device);
-	open_device();
-	task.tid = task.server_tid = own_tid();
-	CHECK(!do_register(&task, 0));
-	pthread_create(&thread, NULL, stress_main, NULL);
-	/* The new image has no handlers. */
+	reopen_device();
+	register_server(&task);
+	pthread_create(&thread, NULL, stress_until_exec, NULL);
+	/* The new image has no signal handlers. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	usleep(after);
@@ -270,13 +262,12 @@ static pid_t exec_in_storm(useconds_t after)
 	FAIL("exec");
 }
 
-/* Every second time a debugger stops each thread at its end. */
-int test_exec_storm(int argc, char **argv)
+/* In every second round a debugger stops each thread at its exit. */
+SCENARIO(exec_in_storm)
 {
 	int i, stops = 0;
 	pid_t child, tids[64];
 
-	(void)argc, (void)argv;
 	alarm(100);
 	for (i = 0; i < 6; i++) {
 		child = exec_in_storm(1000000 + i * 31000);
@@ -285,7 +276,7 @@ int test_exec_storm(int argc, char **argv)
 			attach_all(child, tids, PTRACE_O_TRACEEXIT);
 		CHECK(!wait_for_end(child, &stops));
 	}
-	printf("exec-storm: %d processes, %d threads stopped at their end\n", i, stops);
+	printf("exec in a storm: %d processes, %d threads stopped at their end\n", i, stops);
 	CHECK(stops > 0);
 	return 0;
 }
@@ -309,17 +300,16 @@ static bool frozen(void)
 	return strstr(text, "frozen 1");
 }
 
-int test_freezer(int argc, char **argv)
+SCENARIO(freezer_in_storm)
 {
 	char text[32];
 	uint64_t from, longest = 0;
 	pid_t child;
 	int i, status;
 
-	(void)argc, (void)argv;
 	if (mkdir("/sys/fs/cgroup/umcg", 0755) && errno != EEXIST)
 		FAIL("mkdir in the cgroup file system");
-	child = storm("5", "8");
+	child = storm("5", "8", "1", "s");
 	snprintf(text, sizeof(text), "%d", child);
 	write_file("/sys/fs/cgroup/umcg/cgroup.procs", text);
 	for (i = 0; i < 4; i++) {
@@ -339,53 +329,39 @@ int test_freezer(int argc, char **argv)
 	return status != 0;
 }
 
-/* Each signal that kills, at different moments of a storm with kicks. */
-int test_kill(int argc, char **argv)
+/* Each fatal signal ends the process, at different moments of a storm. */
+SCENARIO(fatal_signals_in_storm)
 {
 	static const int signals[] = { SIGTERM, SIGSEGV, SIGQUIT, SIGINT, SIGKILL, SIGHUP };
-	char *arguments[] = { "0", "32", "2", "ks" };
 	unsigned int i, round;
 	int status;
 	pid_t child;
 
-	(void)argc, (void)argv;
 	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		signal(signals[i], SIG_DFL);
 		for (round = 0; round < 2; round++) {
-			child = fork();
-			if (!child) {
-				close(device);
-				open_device();
-				signal(signals[i], SIG_DFL);
-				exit(test_stress(4, arguments));
-			}
+			child = storm("0", "32", "2", "ps");
 			usleep(400000 + round * 53000);
 			kill(child, signals[i]);
 			CHECK(waitpid(child, &status, 0) == child);
 			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == signals[i]);
 		}
 	}
-	printf("kill: 12 processes in mid-flight\n");
+	printf("fatal signals: 12 processes\n");
 	return 0;
 }
 
-/* The CPU of a server comes and goes under a storm. */
-int test_hotplug(int argc, char **argv)
+/* The CPU of a pinned server goes offline and comes back in a storm. */
+SCENARIO(cpu_hotplug_in_storm)
 {
 	static const char path[] = "/sys/devices/system/cpu/cpu1/online";
-	char *arguments[] = { "6", "16", "2", "ks" };
 	int i, status;
 	pid_t child;
 
-	(void)argc, (void)argv;
 	if (access(path, W_OK))
 		FAIL("no CPU that can be taken offline");
-	child = fork();
-	if (!child) {
-		close(device);
-		open_device();
-		pin_servers = true;
-		exit(test_stress(4, arguments));
-	}
+	pin_servers = true;
+	child = storm("6", "16", "2", "ps");
 	for (i = 0; i < 5; i++) {
 		usleep(400000);
 		write_file(path, "0");

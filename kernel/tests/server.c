@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Servers that go away, workers that come, and those that change their server. */
+/* Servers that go away, workers that are admitted, and workers that change their server. */
 #include "harness.h"
 
 #include <signal.h>
@@ -10,7 +10,7 @@
 static int answers[3];
 static int ends[2];
 
-static void *orphan(void *argument)
+static void *worker_of_dead_server(void *argument)
 {
 	struct worker *w = argument;
 	char c;
@@ -21,7 +21,7 @@ static void *orphan(void *argument)
 	if (answers[w->id])
 		return NULL;
 	if (w->id == 0) {
-		/* Blocked while the server dies. */
+		/* This worker is blocked while the server exits. */
 		CHECK(read(ends[0], &c, 1) == 1);
 		CHECK(w->task.state == UMCG_RUNNING);
 		CHECK(ioctl(device, UMCG_IOC_CHECK) == -1 && errno == ESRCH);
@@ -33,41 +33,33 @@ static void *orphan(void *argument)
 	return NULL;
 }
 
-static void *mortal(void *argument)
+static void *server_that_exits(void *argument)
 {
 	struct server *s = argument;
 	int i;
 
-	s->task.tid = s->task.server_tid = own_tid();
-	CHECK(!do_register(&s->task, 0));
+	register_server(&s->task);
 	for (i = 0; i < 3; i++) {
 		workers[i].id = i;
-		pthread_create(&workers[i].thread, NULL, orphan, &workers[i]);
+		pthread_create(&workers[i].thread, NULL, worker_of_dead_server, &workers[i]);
 		while (__atomic_load_n(&workers[i].task.state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
 			usleep(100);
 		if (i == 2)
 			break;
-		/* Twice: it runs, and blocks (0) or waits (1). */
-		do {
-			s->task.runnable_ptr = s->task.blocked_ptr = 0;
-			workers[i].task.runnable_ptr = 0;
-			leave(&s->task);
-			s->task.next_tid = workers[i].task.tid;
-			CHECK(!do_wait(0));
-		} while (s->task.next_tid);
+		/* Worker 0 runs and blocks, worker 1 runs and waits to be picked. */
+		run_once(&s->task, &workers[i].task);
 	}
 	return NULL;	/* exits without UNREGISTER */
 }
 
-int test_server_death(int argc, char **argv)
+SCENARIO(server_exit_detaches)
 {
 	pthread_t thread;
 	int i;
 
-	(void)argc, (void)argv;
 	worker_count = 3;
 	CHECK(!pipe(ends));
-	pthread_create(&thread, NULL, mortal, &servers[0]);
+	pthread_create(&thread, NULL, server_that_exits, &servers[0]);
 	pthread_join(thread, NULL);
 	for (i = 1; i < 3; i++)
 		pthread_join(workers[i].thread, NULL);
@@ -76,71 +68,59 @@ int test_server_death(int argc, char **argv)
 	for (i = 0; i < 3; i++)
 		CHECK(answers[i] == -ESRCH);
 	CHECK(do_stat(0).live == 0);
-	printf("server death: blocked, waiting and unadmitted workers are free\n");
+	printf("server exit: blocked, waiting and unadmitted workers are detached\n");
 	return 0;
 }
 
-static void *reader(void *argument)
+static void *reader_of_pipe(void *argument)
 {
 	struct worker *w = argument;
 	char c;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	CHECK(read(ends[0], &c, 1) == 1);
 	CHECK(ioctl(device, UMCG_IOC_CHECK) == -1 && errno == ESRCH);
 	CHECK(w->task.state == UMCG_RUNNING && !do_unregister(&w->task));
 	return NULL;
 }
 
-static void drain(struct umcg_task *server)
-{
-	__atomic_exchange_n(&server->blocked_ptr, 0, __ATOMIC_SEQ_CST);
-	__atomic_exchange_n(&server->runnable_ptr, 0, __ATOMIC_SEQ_CST);
-	for (int i = 0; i < 2; i++)
-		workers[i].task.blocked_ptr = workers[i].task.runnable_ptr = 0;
-}
-
 /*
- * A server goes while its worker is asleep in a system call, and registers again, with
- * the same thread id: that is another server, and the worker an ordinary thread.
+ * A server unregisters while its worker is asleep in a system call, and its thread registers again,
+ * with the same tid. That is another server; the worker is detached.
  */
-int test_rebirth(int argc, char **argv)
+SCENARIO(server_tid_reused)
 {
 	struct umcg_task *task = &servers[0].task;
 	struct worker *w = &workers[0];
 	int i;
 
-	(void)argc, (void)argv;
 	alarm(60);
 	CHECK(!pipe(ends));
 	for (i = 0; i < 20; i++) {
 		task = &servers[i % 2].task;
 		memset(task, 0, sizeof(*task));
 		memset(&w->task, 0, sizeof(w->task));
-		task->tid = task->server_tid = servers[0].task.tid = own_tid();
-		CHECK(!do_register(task, 0));
-		pthread_create(&w->thread, NULL, reader, w);
+		servers[0].task.tid = own_tid();	/* the worker reads it there */
+		register_server(task);
+		pthread_create(&w->thread, NULL, reader_of_pipe, w);
 		while (w->task.state != UMCG_BLOCKED || w->task.blocked_ptr == 0) {
 			leave(task);
-			/* Half of the time the pick is all that it hears of its worker. */
+			/* In half of the rounds only the pick tells the server of its worker. */
 			if (i % 4 < 2)
-				drain(task);
+				unlink_all(task);
 			task->next_tid = w->task.state == UMCG_RUNNABLE ? w->task.tid : 0;
 			do_wait(now_ns() + 1000000);
 		}
 		CHECK(!do_unregister(task));
 		task = &servers[(i + 1) % 2].task;
 		memset(task, 0, sizeof(*task));
-		task->tid = task->server_tid = own_tid();
-		CHECK(!do_register(task, 0));
+		register_server(task);
 		CHECK(write(ends[1], "x", 1) == 1);
 		pthread_join(w->thread, NULL);
 		CHECK(!do_unregister(task));
 	}
 	CHECK(do_stat(0).live == 0);
-	printf("rebirth: %d times\n", i);
+	printf("tid of a server reused: %d times\n", i);
 	return 0;
 }
 
@@ -152,12 +132,10 @@ static void *first_server(void *argument)
 	struct umcg_task *task = &servers[0].task, *w = &workers[0].task;
 
 	(void)argument;
-	task->server_tid = own_tid();
-	task->tid = own_tid();
-	CHECK(!do_register(task, 0));
+	register_server(task);
 	while (!workers[0].gone) {
 		leave(task);
-		drain(task);
+		unlink_all(task);
 		task->next_tid = w->state == UMCG_RUNNABLE && w->server_tid == task->tid &&
 				 !left_slot ? w->tid : 0;
 		do_wait(now_ns() + 5000000);
@@ -166,13 +144,11 @@ static void *first_server(void *argument)
 	return NULL;
 }
 
-static void *stolen(void *argument)
+static void *claimed_worker(void *argument)
 {
 	struct worker *w = argument;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	leave(&w->task);
 	left_slot = true;
 	while (!let_go)
@@ -183,24 +159,22 @@ static void *stolen(void *argument)
 	return NULL;
 }
 
-static void *bystander(void *argument)
+static void *idle_worker(void *argument)
 {
 	struct worker *w = argument;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	CHECK(ioctl(device, UMCG_IOC_CHECK) == -1 && errno == ESRCH);
 	CHECK(!do_unregister(&w->task));
 	return NULL;
 }
 
 /*
- * A worker that has left RUNNING is taken by another server before it comes to its WAIT.
- * @dies: that one is gone by then; the worker must not wait for it. Else it is armed with
- * another worker, and picked.
+ * A worker that has left RUNNING changes to another server before it calls WAIT. With @dies that
+ * server is gone by then, and the worker must not wait for it. Otherwise the server arms it with
+ * a spare and picks it.
  */
-static void steal(bool dies)
+static void claim_before_wait(bool dies)
 {
 	struct umcg_task *task = &servers[1].task;
 	struct worker *w = &workers[0], *other = &workers[1];
@@ -210,13 +184,12 @@ static void steal(bool dies)
 	memset(servers, 0, 2 * sizeof(servers[0]));
 	left_slot = let_go = false;
 	waited = 1;
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
+	register_server(task);
 	pthread_create(&first, NULL, first_server, NULL);
 	while (servers[0].task.state != UMCG_RUNNABLE)
 		usleep(50);
-	pthread_create(&other->thread, NULL, bystander, other);
-	pthread_create(&w->thread, NULL, stolen, w);
+	pthread_create(&other->thread, NULL, idle_worker, other);
+	pthread_create(&w->thread, NULL, claimed_worker, w);
 	while (!left_slot || other->task.state != UMCG_RUNNABLE)
 		usleep(50);
 	w->task.server_tid = task->tid;
@@ -228,7 +201,7 @@ static void steal(bool dies)
 	} else {
 		w->task.next_tid = other->task.tid;
 		let_go = true;
-		/* Until it is in its WAIT, the slot of the first server is not free. */
+		/* The first server has its slot back only when the worker is in its WAIT. */
 		while (do_current(servers[0].task.tid) == (int)w->task.tid)
 			usleep(50);
 		CHECK(!do_preempt(other->task.tid));
@@ -246,15 +219,14 @@ static void steal(bool dies)
 	CHECK(do_stat(0).live == 0);
 }
 
-int test_steal(int argc, char **argv)
+SCENARIO(claim_before_wait)
 {
-	(void)argc, (void)argv;
 	alarm(60);
 	for (int i = 0; i < 20; i++) {
-		steal(true);
-		steal(false);
+		claim_before_wait(true);
+		claim_before_wait(false);
 	}
-	printf("steal: ok\n");
+	printf("claim before WAIT: ok\n");
 	return 0;
 }
 
@@ -268,21 +240,19 @@ static void on_signal(int number)
 	handled++;
 }
 
-static void *applicant(void *argument)
+static void *admitted_worker(void *argument)
 {
 	struct worker *w = argument;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
+	register_worker(w);
 	CHECK(admitted && w->task.state == UMCG_RUNNING);
 	w->finished = true;
 	CHECK(!do_unregister(&w->task));
 	return NULL;
 }
 
-/* A worker that waits to be admitted runs nothing, not even a handler, before it is picked. */
-int test_admission(int argc, char **argv)
+/* Before a server picks it, a new worker runs nothing, not even a signal handler. */
+SCENARIO(nothing_runs_before_admission)
 {
 	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 	struct umcg_task *task = &servers[0].task;
@@ -290,14 +260,12 @@ int test_admission(int argc, char **argv)
 	sigset_t mask;
 	int i, round;
 
-	(void)argc, (void)argv;
 	alarm(60);
 	sigaction(SIGUSR1, &action, NULL);
 	action.sa_flags = 0;
 	sigaction(SIGUSR2, &action, NULL);
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
-	/* Signals of the process are for the worker alone. */
+	register_server(task);
+	/* Only the worker takes signals that are sent to the process. */
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGUSR1);
 	sigaddset(&mask, SIGUSR2);
@@ -306,7 +274,7 @@ int test_admission(int argc, char **argv)
 		w->finished = admitted = false;
 		handled = 0;
 		pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
-		pthread_create(&w->thread, NULL, applicant, w);
+		pthread_create(&w->thread, NULL, admitted_worker, w);
 		pthread_sigmask(SIG_BLOCK, &mask, NULL);
 		while (__atomic_load_n(&w->task.state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
 			usleep(50);
@@ -318,21 +286,9 @@ int test_admission(int argc, char **argv)
 			usleep(round % 5 * 200);
 		}
 		CHECK(w->task.state == UMCG_RUNNABLE);
-		leave(task);
-		task->runnable_ptr = w->task.runnable_ptr = 0;
 		admitted = true;
-		task->next_tid = w->task.tid;
-		while (!w->finished) {
-			do_wait(now_ns() + 10000000);
-			leave(task);
-			if (__atomic_exchange_n(&task->runnable_ptr, 0, __ATOMIC_SEQ_CST))
-				w->task.runnable_ptr = 0;
-			if (__atomic_exchange_n(&task->blocked_ptr, 0, __ATOMIC_SEQ_CST))
-				w->task.blocked_ptr = 0;
-			if (w->task.state == UMCG_RUNNABLE)
-				task->next_tid = w->task.tid;
-		}
-		do_wait(now_ns());
+		while (!w->finished)
+			turn(task, &w->task, now_ns() + 10000000);
 		pthread_join(w->thread, NULL);
 		CHECK(handled > 0);
 	}
@@ -342,47 +298,42 @@ int test_admission(int argc, char **argv)
 	return 0;
 }
 
-static atomic_bool asleep_in_gate;
+static atomic_bool past_gate;
 
-static void *gated(void *argument)
+static void *gate_sleeper(void *argument)
 {
 	struct worker *w = argument;
+	char c;
 
-	w->task.server_tid = servers[0].task.tid;
-	w->task.tid = own_tid();
-	CHECK(!do_register(&w->task, UMCG_REG_WORKER));
-	usleep(20000);
-	asleep_in_gate = true;		/* not before the file is closed */
+	register_worker(w);
+	CHECK(read(ends[0], &c, 1) == 1);
+	past_gate = true;		/* must not be reached before the file is closed */
 	CHECK(w->task.state == UMCG_RUNNING);
 	return NULL;
 }
 
-/* The file is closed over a worker in the gate and one that runs. */
-int test_close(int argc, char **argv)
+/* Closing the file detaches a worker in the gate. */
+SCENARIO(close_detaches)
 {
 	struct umcg_task *task = &servers[0].task;
 	static struct umcg_task again;
 	pthread_t thread;
 
-	(void)argc, (void)argv;
-	task->tid = task->server_tid = own_tid();
-	CHECK(!do_register(task, 0));
-	pthread_create(&thread, NULL, gated, &workers[0]);
+	CHECK(!pipe(ends));
+	register_server(task);
+	pthread_create(&thread, NULL, gate_sleeper, &workers[0]);
 	while (!__atomic_load_n(&task->runnable_ptr, __ATOMIC_SEQ_CST))
 		usleep(100);
-	task->runnable_ptr = workers[0].task.runnable_ptr = 0;
-	do {				/* an event may come first */
-		leave(task);
-		task->next_tid = workers[0].task.tid;
-		CHECK(!do_wait(0));	/* until it naps */
-	} while (task->next_tid);
+	run_once(task, &workers[0].task);	/* until it blocks */
+	CHECK(write(ends[1], "x", 1) == 1);
+	while (__atomic_load_n(&workers[0].task.state, __ATOMIC_SEQ_CST) != UMCG_RUNNABLE)
+		usleep(100);
 	usleep(100000);
-	CHECK(!asleep_in_gate && workers[0].task.state == UMCG_RUNNABLE);
+	CHECK(!past_gate && workers[0].task.state == UMCG_RUNNABLE);
 	close(device);
 	pthread_join(thread, NULL);
 	open_device();
-	again.tid = again.server_tid = own_tid();
-	CHECK(!do_register(&again, 0));	/* the old registration is forgotten */
+	register_server(&again);	/* the old registration is forgotten */
 	CHECK(!do_unregister(&again));
 	printf("close: ok\n");
 	return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many workers that do a bit of everything, while others kick, signal and
- * scribble. Run to the end of a time, or until killed.
+ * Many workers that do a bit of everything, while other threads preempt them, send signals, or
+ * write junk over all shared memory. Runs for a given time, or until it is killed.
  */
 #include "harness.h"
 
@@ -91,13 +91,13 @@ static void on_signal(int signal)
 	(void)signal;
 	if (!me)
 		return;
-	/* A handler may run in an explicit WAIT; never in the gate. */
+	/* A handler may run during an explicit WAIT, but never in the gate. */
 	if (!me->waiting)
 		may_run();
 	me->signals++;
 }
 
-static void *storm(void *unused)
+static void *send_signals(void *unused)
 {
 	unsigned int r = 1;
 
@@ -116,7 +116,7 @@ static void *storm(void *unused)
 	return unused;
 }
 
-static void *kick(void *unused)
+static void *preempt_workers(void *unused)
 {
 	unsigned int r = (uintptr_t)&r;
 
@@ -129,7 +129,7 @@ static void *kick(void *unused)
 	return unused;
 }
 
-static void *feed_pipe(void *unused)
+static void *fill_pipe(void *unused)
 {
 	while (alive > 0) {
 		if (write(feed[1], "x", 1) < 0 && errno != EAGAIN)
@@ -139,7 +139,7 @@ static void *feed_pipe(void *unused)
 	return unused;
 }
 
-static void stuck(void)
+static void report_stuck(void)
 {
 	int i;
 
@@ -162,7 +162,7 @@ static void stuck(void)
 	_Exit(3);
 }
 
-/* Each worker must come forward, or twice in a row within 5 s nobody looked. */
+/* Fails if in two periods of 5 s in a row some worker made no progress. */
 static void watch(void)
 {
 	long last[MAX_WORKERS] = { 0 };
@@ -179,12 +179,15 @@ static void watch(void)
 		}
 		rounds = none && alive > 0 ? rounds + 1 : 0;
 		if (rounds == 2)
-			stuck();
+			report_stuck();
 	}
 }
 
-/* stress SECONDS WORKERS SERVERS [k|K][s][t]: kicks, tight kicks, signals, slices */
-int test_stress(int argc, char **argv)
+/*
+ * stress SECONDS WORKERS SERVERS [p|P][s][t]: with p a thread preempts workers, with P two threads
+ * do so as fast as they can; with s a thread sends signals; with t servers wait for 10 ms at most.
+ */
+SCENARIO(stress)
 {
 	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 	int seconds = argc > 0 ? atoi(argv[0]) : 5;
@@ -203,14 +206,14 @@ int test_stress(int argc, char **argv)
 	start(server_total, total, body, strchr(options, 't') ? 10 : 0);
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
-	pthread_create(&threads[count++], NULL, feed_pipe, NULL);
-	tight = strchr(options, 'K');
+	pthread_create(&threads[count++], NULL, fill_pipe, NULL);
+	tight = strchr(options, 'P');
 	if (tight)
-		pthread_create(&threads[count++], NULL, kick, NULL);
-	if (tight || strchr(options, 'k'))
-		pthread_create(&threads[count++], NULL, kick, NULL);
+		pthread_create(&threads[count++], NULL, preempt_workers, NULL);
+	if (tight || strchr(options, 'p'))
+		pthread_create(&threads[count++], NULL, preempt_workers, NULL);
 	if (strchr(options, 's'))
-		pthread_create(&threads[count++], NULL, storm, NULL);
+		pthread_create(&threads[count++], NULL, send_signals, NULL);
 	watch();
 	finish();
 	for (i = 0; i < count; i++)
@@ -221,7 +224,7 @@ int test_stress(int argc, char **argv)
 	return 0;
 }
 
-/* A tid that CURRENT may answer with; no word out of freed memory is one. */
+/* CURRENT must answer with a tid, or 0. A word out of freed memory is neither. */
 static void check_current(struct server *s)
 {
 	int tid = do_current(s->task.tid);
@@ -236,7 +239,7 @@ static unsigned int any(unsigned int *random, int count)
 	return (*random >> 16) % count;
 }
 
-/* As fast as it goes: pushes give up, and are tried again without locks. */
+/* Changes the heads as fast as it can: the kernel gives up pushes and repeats them unlocked. */
 static void *hammer(void *unused)
 {
 	uint64_t junk = 0;
@@ -249,7 +252,7 @@ static void *hammer(void *unused)
 	return unused;
 }
 
-static void *scribble(void *unused)
+static void *write_junk(void *unused)
 {
 	unsigned int r = own_tid();
 
@@ -274,7 +277,7 @@ static void *scribble(void *unused)
 	return unused;
 }
 
-/* Until nobody scribbles in between: registered, or false at the end. */
+/* Retries until no junk comes in between. False if the time is over before that. */
 static bool force_in(struct umcg_task *task, unsigned int flags, unsigned int *random)
 {
 	while (now_ns() < end) {
@@ -328,8 +331,8 @@ static void *hostile_server(void *argument)
 	return NULL;
 }
 
-/* One life after the other, most without UNREGISTER. */
-static void *workers_lives(void *argument)
+/* Threads that register one after the other; most end without UNREGISTER. */
+static void *hostile_workers(void *argument)
 {
 	pthread_t thread;
 
@@ -340,7 +343,7 @@ static void *workers_lives(void *argument)
 	return NULL;
 }
 
-static void *servers_lives(void *argument)
+static void *hostile_servers(void *argument)
 {
 	pthread_t thread;
 
@@ -352,11 +355,11 @@ static void *servers_lives(void *argument)
 }
 
 /*
- * hostile SECONDS WORKERS SERVERS: each word is scribbled over, servers and workers
- * come and go. Nothing is asserted but that the kernel, and SIGKILL, survive it, and
- * that it shows no freed memory. 0 seconds: until killed.
+ * hostile SECONDS WORKERS SERVERS: junk is written over every shared word while servers and workers
+ * come and go. Checks only that the kernel survives, that it shows no freed memory, and that
+ * SIGKILL works. With 0 seconds it runs until killed.
  */
-int test_hostile(int argc, char **argv)
+SCENARIO(hostile)
 {
 	int seconds = argc > 0 ? atoi(argv[0]) : 5;
 	pthread_t thread;
@@ -367,14 +370,14 @@ int test_hostile(int argc, char **argv)
 	end = seconds ? now_ns() + seconds * 1000000000ull : UINT64_MAX;
 	for (i = 0; i < server_count; i++) {
 		servers[i].id = i;
-		pthread_create(&thread, NULL, servers_lives, &servers[i]);
+		pthread_create(&thread, NULL, hostile_servers, &servers[i]);
 	}
 	for (i = 0; i < worker_count; i++) {
 		workers[i].id = workers[i].random = i;
-		pthread_create(&thread, NULL, workers_lives, &workers[i]);
+		pthread_create(&thread, NULL, hostile_workers, &workers[i]);
 	}
 	pthread_create(&thread, NULL, hammer, NULL);
-	pthread_create(&thread, NULL, scribble, NULL);
+	pthread_create(&thread, NULL, write_junk, NULL);
 	while (now_ns() < end)
 		usleep(100000);
 	report("hostile");

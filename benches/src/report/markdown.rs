@@ -1,15 +1,15 @@
-//! The run as a page of tables.
+//! A report as a page of tables.
 
 use std::fmt::Write;
 
 use super::{Report, Row};
 use crate::targets::Verdict;
 
-/// The whole run.
+/// The whole report.
 pub fn table(report: &Report) -> String {
     let mut text = format!(
-        "# Results\n\nThe last run: `{}`. Sets that it did not run are of earlier runs on the same machine; all \
-         rows of a set are of one run.\n\n{}\n",
+        "# Results\n\nThe last run was `{}`. Sets that it did not run are from earlier runs on the same \
+         machine. All rows of a set are from one run.\n\n{}\n",
         report.command,
         machine(report)
     );
@@ -46,10 +46,10 @@ fn machine(report: &Report) -> String {
     )
 }
 
-/// What is to be reached, beside what was.
+/// The targets and their values.
 pub(crate) fn verdicts(verdicts: &[Verdict]) -> String {
     let mut text =
-        String::from("| target | what | here | limit | | beside |\n|---|---|--:|--:|---|---|\n");
+        String::from("| target | what | value | limit | | beside |\n|---|---|--:|--:|---|---|\n");
     for v in verdicts {
         let _ = writeln!(
             text,
@@ -70,7 +70,7 @@ pub(crate) fn verdicts(verdicts: &[Verdict]) -> String {
     text
 }
 
-/// All systems at the work of `first`, from that row on.
+/// The table of the group that `first` belongs to.
 fn group(report: &Report, first: &Row) -> String {
     let rows: Vec<&Row> = report
         .rows
@@ -107,7 +107,7 @@ fn group(report: &Report, first: &Row) -> String {
             figure(row.wall_us_min),
             figure(row.wall_us_max),
             figure(row.cpu_us),
-            // 0: its threads have no names of their own.
+            // 0: threads of this system have no name that tells them apart.
             if row.threads == 0 {
                 "-".into()
             } else {
@@ -140,7 +140,7 @@ fn group(report: &Report, first: &Row) -> String {
     text
 }
 
-/// Rows of probes: one column a figure.
+/// The table of a group of probes, which has a column for each figure.
 fn figures_only(first: &Row, rows: &[&Row]) -> String {
     let mut names: Vec<&String> = rows.iter().flat_map(|row| row.figures.keys()).collect();
     names.sort();
@@ -161,7 +161,7 @@ fn figures_only(first: &Row, rows: &[&Row]) -> String {
     text
 }
 
-/// Three digits or so.
+/// The value with about three digits.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),

@@ -1,4 +1,4 @@
-//! What a run found, and how it is shown.
+//! The report of a run, and its tables and plots.
 
 mod markdown;
 mod plot;
@@ -16,7 +16,10 @@ use crate::{
     targets::Verdict,
 };
 
-pub use self::{markdown::table, readme::readme};
+pub use self::{
+    markdown::table,
+    readme::{readme, targets},
+};
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -44,7 +47,7 @@ impl Latency {
     }
 }
 
-/// One system at one piece of work. Times and counts are per unit, medians of the rounds.
+/// The results of a cell. Times and counts are per unit, and are medians of the rounds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Row {
@@ -53,7 +56,7 @@ pub struct Row {
     pub title: String,
     pub unit: String,
     pub system: String,
-    /// Beside a foreign process that keeps one CPU busy.
+    /// Whether it ran beside a process that keeps a CPU busy.
     pub beside_busy: bool,
     pub ops: u64,
     pub rounds: usize,
@@ -61,16 +64,16 @@ pub struct Row {
     pub wall_us_min: f64,
     pub wall_us_max: f64,
     pub cpu_us: f64,
-    /// The most threads of the system during a round.
+    /// The largest number of threads of the system in a round.
     pub threads: usize,
     pub voluntary: f64,
     pub involuntary: f64,
     pub latency: Option<Latency>,
-    /// What only this row has.
+    /// Extra figures of this row.
     pub figures: BTreeMap<String, f64>,
 }
 
-/// A whole run.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Report {
@@ -81,7 +84,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a run that has not begun.
+    /// The report of a run that has not begun.
     pub fn empty(command: impl Into<String>, systems: &Systems) -> Self {
         Self {
             command: command.into(),
@@ -91,12 +94,12 @@ impl Report {
         }
     }
 
-    /// The row of that work and system, of as many workers as the run has.
+    /// The row of that group and system, of a set that has the number of workers of the run.
     pub fn row(&self, id: &str, system: &str) -> Option<&Row> {
         self.find(id, system, false)
     }
 
-    /// The same beside a busy process.
+    /// The same row beside a busy process.
     pub fn row_beside(&self, id: &str, system: &str) -> Option<&Row> {
         self.find(id, system, true)
     }
@@ -108,13 +111,13 @@ impl Report {
             .find(|row| row.id == id && row.system == system && row.beside_busy == beside_busy)
     }
 
-    /// Takes over the rows of sets that this run did not have from the one that is stored there,
-    /// of the same machine and number of workers. Ratios are always within a set, so within a
-    /// run. Groups that `--only` left out are dropped with their set.
+    /// Adds the rows of sets that this run does not have from the report in that folder, if it is
+    /// of the same machine and number of workers. Ratios are always within a set, and so within a
+    /// run. Stored groups that `--only` left out are dropped with their set.
     ///
     /// # Errors
     ///
-    /// What the file says, unless it is not there.
+    /// The stored report cannot be read. A missing one is no error.
     pub fn merge(&mut self, folder: &Path) -> io::Result<()> {
         let text = match fs::read_to_string(folder.join("run.json")) {
             Ok(text) => text,
@@ -136,11 +139,11 @@ impl Report {
         Ok(())
     }
 
-    /// Writes the table, the numbers and the plots.
+    /// Writes the tables, the numbers and the plots.
     ///
     /// # Errors
     ///
-    /// What the files say.
+    /// A file cannot be written.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("table.md"), table(self))?;
@@ -206,7 +209,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A small one.
+    /// A small report.
     pub(crate) fn report() -> Report {
         Report {
             command: "test".into(),

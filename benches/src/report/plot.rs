@@ -1,4 +1,4 @@
-//! The run as pictures: bars for each system, a file for each piece of work.
+//! A report as pictures: a file for each group, with bars for each system.
 
 use std::{error::Error, fs, path::Path};
 
@@ -7,12 +7,12 @@ use plotters::prelude::*;
 use super::{Report, Row};
 
 const WIDTH: u32 = 900;
-/// Of the name of a system.
+/// The width of the column with the names of the systems.
 const NAMES: u32 = 230;
 const BAR: u32 = 22;
 const HEAD: u32 = 44;
 
-/// What is shown of a row.
+/// A column of bars.
 struct Column {
     title: &'static str,
     value: fn(&Row) -> f64,
@@ -48,7 +48,7 @@ const LATENCIES: [Column; 2] = [
     },
 ];
 
-/// One file for each piece of work that was timed, in `plots` there.
+/// Writes a file for each group that was timed into the folder `plots` there.
 pub(super) fn all(report: &Report, folder: &Path) -> Result<(), Box<dyn Error>> {
     let folder = folder.join("plots");
     fs::create_dir_all(&folder)?;
@@ -70,8 +70,8 @@ pub(super) fn all(report: &Report, folder: &Path) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-/// A row of bars for each system, a column of them for each figure. Each column has its own
-/// scale, logarithmic where the systems are far apart.
+/// Draws a row of bars for each system, and a column for each figure. Each column has its own
+/// scale, which is logarithmic where the systems are far apart.
 fn draw(file: &Path, rows: &[&Row]) -> Result<(), Box<dyn Error>> {
     let mut columns: Vec<&Column> = COLUMNS.iter().collect();
     if rows.iter().any(|row| row.latency.is_some()) {
@@ -108,12 +108,12 @@ fn draw(file: &Path, rows: &[&Row]) -> Result<(), Box<dyn Error>> {
             let part = if *value <= 0.0 {
                 0.0
             } else if logarithmic {
-                // The least has a tenth of the width.
+                // The smallest value has a tenth of the width.
                 0.1 + 0.9 * (value / least).ln() / (most / least).ln()
             } else {
                 value / most
             };
-            // Room for the number behind the bar.
+            // Leaves room for the number after the bar.
             let length = (part * f64::from(width - 60)) as i32;
             let colour = if row.system.starts_with("umcg") {
                 RGBColor(31, 119, 180)

@@ -1,4 +1,5 @@
-//! The project's first page shows a run, between two markers.
+//! Parts of two pages are written by a run, between markers: the table of results on the project's
+//! front page, and the table of targets on the page of the benches.
 
 use std::{fmt::Write, fs, io, path::Path};
 
@@ -10,16 +11,16 @@ use super::{
 const BEGIN: &str = "<!-- benches: written by umcg-benches --readme, not by hand -->";
 const END: &str = "<!-- benches: end -->";
 
-/// What is shown: the work, its words, and per column the system whose row it is.
-const SHOWN: [(&str, &str, [&str; 5]); 11] = [
+/// The rows of the front page: the group, its description, and the system of each column.
+const SHOWN: [(&str, &str, [&str; 5]); 8] = [
     (
         "block_1ms",
-        "2000 tasks that each block 1 ms, called directly",
+        "2000 tasks that each block for 1 ms, in a plain call",
         ["umcg", "tokio", "async-executor", "", "std threads"],
     ),
     (
         "block_1ms",
-        "the same, told what blocks",
+        "the same in the system's own pool for blocking calls",
         [
             "umcg",
             "tokio spawn_blocking, cold",
@@ -30,18 +31,7 @@ const SHOWN: [(&str, &str, [&str; 5]); 11] = [
     ),
     (
         "sleep_100us",
-        "closures that sleep 100 us",
-        [
-            "umcg",
-            "tokio spawn_blocking",
-            "async-executor unblock",
-            "threadpool(512)",
-            "",
-        ],
-    ),
-    (
-        "compute_sleep_100us",
-        "the same, computing 10 us before and after",
+        "100 000 closures that each sleep for 100 us",
         [
             "umcg",
             "tokio spawn_blocking",
@@ -52,12 +42,12 @@ const SHOWN: [(&str, &str, [&str; 5]); 11] = [
     ),
     (
         "read_4k",
-        "read a file of 4 KiB from a task",
+        "read a file of 4 KiB in a task",
         ["umcg", "tokio::fs", "async-fs", "", "std thread"],
     ),
     (
         "spawn_many_worker",
-        "spawn a future from a task",
+        "spawn a future in a task",
         ["umcg", "tokio", "async-executor", "", ""],
     ),
     (
@@ -66,18 +56,8 @@ const SHOWN: [(&str, &str, [&str; 5]); 11] = [
         ["umcg", "tokio", "async-executor", "", ""],
     ),
     (
-        "ping_pong",
-        "ping-pong: 2 tasks, 2 channels",
-        ["umcg", "tokio", "async-executor", "", ""],
-    ),
-    (
-        "web_server",
-        "async-executor's web_server, a request",
-        ["umcg", "tokio", "async-executor", "", ""],
-    ),
-    (
         "thread_ping_pong",
-        "std mpsc between two threads, one way",
+        "one message between two threads (std mpsc)",
         ["umcg::thread, one server", "", "", "", "std threads"],
     ),
     (
@@ -87,12 +67,36 @@ const SHOWN: [(&str, &str, [&str; 5]); 11] = [
     ),
 ];
 
-/// Replaces what is between the markers of that file.
+/// The tickers of the front page: the group, and what runs beside the ticker.
+const TICKERS: [(&str, &str); 2] = [
+    ("ticker_blocked", "8 tasks that block for 100 ms"),
+    (
+        "ticker_mixed",
+        "8 tasks that block and 2 that compute for 100 ms",
+    ),
+];
+
+/// Writes the small table of results into the front page.
 ///
 /// # Errors
 ///
-/// No such file, or no markers in it.
+/// There is no such file, or it has no markers.
 pub fn readme(report: &Report, file: &Path) -> io::Result<()> {
+    replace(file, &results(report))
+}
+
+/// Writes the table of targets into the page of the benches.
+///
+/// # Errors
+///
+/// There is no such file, or it has no markers.
+pub fn targets(report: &Report, file: &Path) -> io::Result<()> {
+    let text = format!("\n{}\n{}\n", conditions(report), verdicts(&report.verdicts));
+    replace(file, &text)
+}
+
+/// Replaces what is between the markers of that file.
+fn replace(file: &Path, new: &str) -> io::Result<()> {
     let text = fs::read_to_string(file)?;
     let (head, rest) = text
         .split_once(BEGIN)
@@ -100,20 +104,23 @@ pub fn readme(report: &Report, file: &Path) -> io::Result<()> {
     let (_, tail) = rest
         .split_once(END)
         .ok_or_else(|| io::Error::other(format!("no line {END}")))?;
-    fs::write(
-        file,
-        format!("{head}{BEGIN}\n{}{END}{tail}", section(report)),
+    fs::write(file, format!("{head}{BEGIN}\n{new}{END}{tail}"))
+}
+
+/// On what the run was made, and how.
+fn conditions(report: &Report) -> String {
+    let m = &report.machine;
+    format!(
+        "Measured on {} with {} CPUs, Linux {}, the {} provider, and {} workers or servers for \
+         each system, by `{}`.\n",
+        m.processor, m.cpus, m.kernel, m.provider, m.workers, report.command
     )
 }
 
-fn section(report: &Report) -> String {
-    let m = &report.machine;
-    let mut text = format!(
-        "\nMicroseconds of wall time for each, medians; {} workers or servers each, all systems \
-         of a line in one process and one run. {}, {} CPUs, Linux {}, provider {}.\n\n\
-         | work | umcg | tokio | async-executor, blocking | threadpool, 512 threads | std |\n\
+fn results(report: &Report) -> String {
+    let mut text = String::from(
+        "\n| microseconds for each | umcg | tokio | async-executor | threadpool | std |\n\
          |---|--:|--:|--:|--:|--:|\n",
-        m.workers, m.processor, m.cpus, m.kernel, m.provider
     );
     for (id, what, systems) in SHOWN {
         if report.row(id, systems[0]).is_none() {
@@ -128,15 +135,12 @@ fn section(report: &Report) -> String {
         }
         text += "\n";
     }
-    for (id, what) in [
-        ("ticker_blocked", "8 tasks that block 100 ms"),
-        ("ticker_mixed", "these and 2 that compute 100 ms"),
-    ] {
+    for (id, what) in TICKERS {
         let systems = ["umcg", "tokio", "async-executor", "", "std threads"];
         if report.row(id, "umcg").is_none() {
             continue;
         }
-        let _ = write!(text, "| 1 ms ticker beside {what}: p99 lateness |");
+        let _ = write!(text, "| lateness (p99) of a 1 ms ticker beside {what} |");
         for system in systems {
             let value = report
                 .row(id, system)
@@ -146,11 +150,9 @@ fn section(report: &Report) -> String {
         }
         text += "\n";
     }
-    text += "\nWhat was to be reached, and what was:\n\n";
-    text += &verdicts(&report.verdicts);
-    text += "\nEverything that was measured, with CPU time, threads and switches: \
-             [benches/results/table.md](benches/results/table.md). Again: \
-             `cargo run --release --manifest-path benches/Cargo.toml -- --readme`.\n\n";
+    text += "\n";
+    text += &conditions(report);
+    text += "\n";
     text
 }
 
@@ -158,8 +160,8 @@ fn section(report: &Report) -> String {
 mod tests {
     use std::fs;
 
-    use super::{BEGIN, END, readme};
-    use crate::report::tests::report;
+    use super::{BEGIN, END, readme, targets};
+    use crate::{report::tests::report, targets::judge};
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
@@ -174,6 +176,21 @@ mod tests {
             assert!(!text.contains("old"), "{text}");
             assert!(text.contains("| yield | 0.50 | 1.00 |"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_targets_are_on_the_other_page() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("README.md");
+        fs::write(&file, format!("{BEGIN}\n{END}")).expect("a file");
+        let mut report = report();
+        report.verdicts = judge(&report);
+        targets(&report, &file).expect("markers");
+        let text = fs::read_to_string(&file).expect("a file");
+        assert!(text.contains("| P5 | yield_many | 0.50 x |"), "{text}");
+        readme(&report, &file).expect("markers");
+        let text = fs::read_to_string(&file).expect("a file");
+        assert!(!text.contains("P5"), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Tasks and closures that sleep (P2, P3, B3).
+//! Tasks and closures that sleep (targets P2 and P3).
 
 use std::{thread, time::Duration};
 
@@ -19,14 +19,14 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
         .collect()
 }
 
-/// Those of P2, P3 and P9.
+/// The groups of P2 and P3, which P9 runs too.
 pub(super) fn groups(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
     let mut groups = sleepers(&systems.with_fresh_umcg(), effort);
     groups.push(block_1_ms(systems));
     groups
 }
 
-/// Tasks of P2.
+/// The number of tasks in P2.
 const TASKS: u64 = 2000;
 
 fn futures_that_block<S: System>(system: &'static S) {
@@ -51,11 +51,11 @@ fn closures_that_block<S: System>(system: &'static S) {
     });
 }
 
-/// P2: 2000 tasks that each block 1 ms.
+/// P2: 2000 tasks that each block for 1 ms.
 fn block_1_ms(systems: &Systems) -> Group<'static> {
     let mut group = Group::new(
         "block_1ms",
-        "2000 tasks that each block 1 ms",
+        "2000 tasks that each block for 1 ms",
         "task",
         TASKS,
     );
@@ -68,7 +68,8 @@ fn block_1_ms(systems: &Systems) -> Group<'static> {
         let system = Umcg::build(workers, umcg::Builder::new().thread_name("cold-umcg"));
         let system: &'static Umcg = Box::leak(Box::new(system));
         clock.time(|| futures_that_block(system));
-        // SAFETY: made from a box above, and nobody has the reference any more: all tasks ended.
+        // SAFETY: the reference was made from a box above, and no copy of it is left, because all
+        // tasks have ended.
         let system = unsafe { Box::from_raw(std::ptr::from_ref(system).cast_mut()) };
         system.shutdown();
     });
@@ -117,11 +118,15 @@ fn threads<S: System>(_: &'static S) -> &'static str {
     S::THREADS
 }
 
-/// P3: closures that sleep 100 us, and the same with 10 us of computing before and after.
+/// P3: closures that sleep for 100 us, without and with 10 us of computing before and after.
 fn sleepers(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
     let count = effort.pick(100_000, 20_000);
     [
-        ("sleep_100us", Duration::ZERO, "closures that sleep 100 us"),
+        (
+            "sleep_100us",
+            Duration::ZERO,
+            "closures that sleep for 100 us",
+        ),
         (
             "compute_sleep_100us",
             Duration::from_micros(10),

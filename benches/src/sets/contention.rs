@@ -1,4 +1,4 @@
-//! The same work beside one busy foreign process, in the same rounds (P9).
+//! The same work alone and beside one busy process, in the same rounds (target P9).
 
 use super::{blocking, executor, files, threads};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     system::Systems,
 };
 
-/// The systems that are shown: this project, and whom its users come from.
+/// The systems that are measured: this project, and those that its users come from.
 const SHOWN: [&str; 9] = [
     "umcg",
     "umcg::thread",
@@ -28,8 +28,8 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     beside(groups, effort)
 }
 
-/// In a set of its own: its peers have some hundred threads that stay, and may slow down each
-/// switch between the threads of the other set.
+/// The groups that block. They are a set of their own, because their peers keep some hundred
+/// threads, which may make each switch in the other set slower.
 pub(super) fn blocking(systems: &Systems, effort: &Effort) -> Vec<Row> {
     beside(blocking::groups(systems, effort), effort)
 }

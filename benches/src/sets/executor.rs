@@ -1,4 +1,4 @@
-//! Plain async, nothing blocks (P5).
+//! Futures that do not block (target P5).
 
 use super::work::{self, Stalling};
 use crate::{
@@ -9,10 +9,10 @@ use crate::{
     system::{May, System, Systems},
 };
 
-/// Iterations of the original in one measured round: enough for some 10 ms.
+/// Iterations of the original bench in one measured round, so that a round takes about 10 ms.
 const MORE: u64 = 5;
 
-/// One group: `$work` on each system that runs futures.
+/// A group that runs `$work` on each system that runs futures.
 macro_rules! group {
     ($systems:expr, $id:expr, $title:expr, $unit:expr, $ops:expr, $times:expr, $s:ident => $work:expr) => {{
         let mut group = Group::new($id, $title, $unit, $ops as u64);
@@ -27,12 +27,13 @@ macro_rules! group {
     }};
 }
 
-/// 90 000 coroutines at a time need more mappings than Linux allows a process by default.
+/// Whether that system takes part in that group. may does not where there are 90 000 coroutines at
+/// a time, which need more mappings than Linux allows a process by default.
 fn takes(id: &str, system: &str) -> bool {
     !(id == "spawn_recursively" && system == May::NAME)
 }
 
-/// may is slow at making coroutines (mappings): once is enough to see it.
+/// The number of iterations in a round. One is enough for may, which is slow at making coroutines.
 fn times(system: &str, times: u64) -> u64 {
     if system == May::NAME { 1 } else { times }
 }
@@ -54,7 +55,7 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
         .collect()
 }
 
-/// Those of the targets, for systems of one worker: what is left when nothing is shared.
+/// The groups of P5, for systems with one worker: the cost when nothing is shared.
 pub(super) fn one(systems: &Systems, effort: &Effort) -> Vec<Row> {
     let groups = targeted(systems, effort).into_iter();
     let mut rows: Vec<Row> = groups.flat_map(|group| group.run(effort)).collect();
@@ -64,7 +65,7 @@ pub(super) fn one(systems: &Systems, effort: &Effort) -> Vec<Row> {
     rows
 }
 
-/// Those of the targets P5 and P9.
+/// The groups of P5, which P9 runs too.
 pub(super) fn targeted(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
     let more = effort.pick(MORE, 2);
     vec![
@@ -89,7 +90,7 @@ pub(super) fn targeted(systems: &Systems, effort: &Effort) -> Vec<Group<'static>
         group!(
             systems,
             "spawn_many_remote",
-            "spawn 10 000 from a foreign thread, await each (tokio's spawn_many_remote_idle)",
+            "spawn 10 000 from an outside thread, await each (tokio's spawn_many_remote_idle)",
             "task",
             work::SPAWNS,
             more,
@@ -196,7 +197,7 @@ fn others(systems: &Systems) -> Vec<Group<'static>> {
     groups
 }
 
-/// tokio's `spawn_many_remote_busy1` and `_busy2`: the workers have other things to do.
+/// tokio's `spawn_many_remote_busy1` and `_busy2`, in which the workers are busy.
 fn busy(systems: &Systems) -> [Group<'static>; 2] {
     let workers = systems.workers;
     let (mut one, mut two) = (
@@ -213,8 +214,8 @@ fn busy(systems: &Systems) -> [Group<'static>; 2] {
             work::SPAWNS as u64,
         ),
     );
-    // Not futures: its tasks that wake themselves never leave their worker. Not may: there a
-    // poll that wakes itself is no yield either.
+    // The pool of `futures` is left out, because its tasks that wake themselves never leave their
+    // worker. may is left out, because a poll that wakes itself is no yield there either.
     macro_rules! cells {
         ($($s:expr),*) => {$({
             let s = $s;
@@ -232,14 +233,14 @@ fn busy(systems: &Systems) -> [Group<'static>; 2] {
     [one, two]
 }
 
-/// tokio's `remote_spawn`: only the pushes are timed.
+/// tokio's `remote_spawn`, which times the pushes only.
 fn remote_spawn(systems: &Systems) -> Vec<Group<'static>> {
     [(1, "remote_spawn_1"), (4, "remote_spawn_4")]
         .into_iter()
         .map(|(pushers, id)| {
             let mut group = Group::new(
                 id,
-                format!("push 12 800 tasks from {pushers} foreign threads (tokio's remote_spawn)"),
+                format!("push 12 800 tasks from {pushers} outside threads (tokio's remote_spawn)"),
                 "task",
                 work::REMOTE as u64,
             );

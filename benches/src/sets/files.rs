@@ -1,6 +1,6 @@
-//! Files from async tasks (P1, B2).
+//! Files in async tasks (target P1).
 //!
-//! Those of umcg, and of tokio and std where it says so, call `std::fs` right in the task.
+//! The cells of umcg call `std::fs` in the task, and so do those whose name says so.
 
 use std::{
     fs::{self, File},
@@ -39,7 +39,7 @@ fn threads<S: System>(_: &'static S) -> &'static str {
     S::THREADS
 }
 
-/// For good: so that no cell has to count references.
+/// Leaks the path, so that no cell has to count references to it.
 fn leak(path: PathBuf) -> &'static Path {
     Box::leak(path.into_boxed_path())
 }
@@ -53,7 +53,7 @@ where
     system.block_on(async { system.spawn(future).await })
 }
 
-/// P1: a file of 4 KiB in the page cache, read whole, one after the other.
+/// P1: reads a file of 4 KiB that is in the page cache, again and again.
 pub(super) fn warm(systems: &Systems, folder: &Path) -> Group<'static> {
     const READS: u64 = 2000;
     let file = leak(folder.join("warm"));
@@ -113,7 +113,7 @@ pub(super) fn warm(systems: &Systems, folder: &Path) -> Group<'static> {
     group
 }
 
-/// tokio's `fs.rs`: 1000 times 4 KiB of `/dev/zero`.
+/// tokio's `fs.rs`: reads 4 KiB of `/dev/zero` 1000 times.
 fn zero(systems: &Systems) -> Group<'static> {
     const BLOCKS: u64 = 1000;
     const DEV_ZERO: &str = "/dev/zero";
@@ -169,13 +169,13 @@ fn zero(systems: &Systems) -> Group<'static> {
     group
 }
 
-/// Takes a file's pages out of the cache, as far as they are clean.
+/// Drops the clean pages of a file from the page cache.
 pub(super) fn forget(file: &File) {
-    // SAFETY: an open file, no memory.
+    // SAFETY: the call takes an open descriptor and no memory.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
-/// A file that is on the disk as well, so that `forget` works.
+/// Makes a file and writes it to the disk, so that its pages are clean.
 pub(super) fn written(path: &Path, size: usize) -> io::Result<File> {
     let mut file = File::options()
         .read(true)
@@ -191,7 +191,7 @@ pub(super) fn written(path: &Path, size: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Files that are not in the page cache, a task each. The folder has to be on a disk.
+/// Reads files that are not in the page cache, in a task each. The folder has to be on a disk.
 fn cold(systems: &Systems, folder: &Path, effort: &Effort) -> Group<'static> {
     const SIZE: usize = 64 << 10;
     let count = effort.pick(256, 64);
@@ -249,7 +249,7 @@ fn cold(systems: &Systems, folder: &Path, effort: &Effort) -> Group<'static> {
     group
 }
 
-/// 64 files of 4 KiB written and synced, a task each.
+/// Writes and syncs 64 files of 4 KiB, in a task each.
 fn fsync(systems: &Systems, folder: &Path) -> Group<'static> {
     const FILES: usize = 64;
     let paths: Vec<PathBuf> = (0..FILES)
@@ -300,8 +300,8 @@ fn fsync(systems: &Systems, folder: &Path) -> Group<'static> {
     group
 }
 
-/// A tree of folders, walked with a task a folder that asks each entry for its size (the shape
-/// of tokio's issue 3664).
+/// Walks a tree of folders, with a task for each folder that asks each entry for its size. tokio's
+/// issue 3664 is about this.
 fn walk(systems: &Systems, folder: &Path, effort: &Effort) -> Group<'static> {
     const FILES: usize = 20;
     let folders = effort.pick(200, 50);

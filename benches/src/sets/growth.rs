@@ -1,4 +1,5 @@
-//! Threads that come and go (B5): at the cap, growth, memory. Each in a process of its own.
+//! Threads that come and go: waits at the limit of threads, growth, and memory. Each probe runs in
+//! a process of its own.
 
 use std::{
     future::poll_fn,
@@ -60,8 +61,8 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     rows
 }
 
-/// The probe: parents that wait for children in the same pool, more of them than it may have
-/// threads. tokio's hang is why it is told the cap aloud in its documentation.
+/// The probe: parents wait for children in the same pool, and there are more parents than the pool
+/// may have threads. tokio hangs, as its documentation warns.
 pub(super) fn cap_nested(system: &str) {
     const CAP: usize = 64;
     const PARENTS: usize = 2 * CAP;
@@ -104,10 +105,10 @@ pub(super) fn cap_nested(system: &str) {
     say("ms", begin.elapsed().as_secs_f64() * 1e3);
 }
 
-/// What the process has in memory, and what the kernel has for it.
+/// The memory of the process, and of the kernel on its behalf, in KiB.
 struct Memory {
     resident: u64,
-    /// Of the whole machine: nothing else tells.
+    /// Of the whole machine, because the kernel does not count them for a process.
     kernel_stacks: u64,
     page_tables: u64,
 }
@@ -121,7 +122,7 @@ impl Memory {
         }
     }
 
-    /// Says what came since then, for each of `count`.
+    /// Prints what was added since then, in bytes for each of `count`.
     fn say_since(&self, earlier: &Self, count: usize) {
         let each = |now: u64, then: u64| (now as f64 - then as f64) * 1024.0 / count as f64;
         say("resident bytes", each(self.resident, earlier.resident));
@@ -136,7 +137,7 @@ impl Memory {
     }
 }
 
-/// Where the blocked ones wait.
+/// The condition that blocked closures wait for.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
@@ -160,7 +161,8 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    /// Until so many wait, or nothing changed for a second. Says how many do.
+    /// Waits until this many closures wait, or nothing has changed for a second. Returns how many
+    /// wait.
     fn fill(&self, count: usize) -> usize {
         let (mut last, mut since) = (0, Instant::now());
         loop {
@@ -176,7 +178,7 @@ impl Gate {
     }
 }
 
-/// The probe: so many closures blocked at once.
+/// The probe: this many closures block at the same time.
 pub(super) fn memory_blocked(system: &str, workers: usize, count: usize) {
     match system {
         "umcg" => {
@@ -185,7 +187,7 @@ pub(super) fn memory_blocked(system: &str, workers: usize, count: usize) {
             block_many(system, workers, count);
         }
         "tokio" => {
-            // Its cap is 512 by default; this is what it takes without.
+            // Its limit is 512 by default.
             let system = crate::system::Tokio::with_cap(workers, count + 100);
             block_many(crate::system::leak(system), workers, count);
         }
@@ -221,7 +223,7 @@ fn block_many<S: System>(system: &'static S, workers: usize, count: usize) {
     say("ms until all went on", begin.elapsed().as_secs_f64() * 1e3);
 }
 
-/// The probe: what a worker takes when it is idle again.
+/// The probe: the memory of a worker that is idle again.
 pub(super) fn memory_idle(workers: usize) {
     const COUNT: usize = 1000;
     let system = crate::system::leak(crate::system::Umcg::new(workers));
@@ -248,7 +250,7 @@ pub(super) fn memory_idle(workers: usize) {
     Memory::now().say_since(&before, came.max(1));
 }
 
-/// The probe: futures that wait.
+/// The probe: the memory of a future that waits.
 pub(super) fn memory_task(system: &str, workers: usize) {
     // Coroutines need mappings, of which Linux allows 65 530 by default.
     let count = if system == "may" { 10_000 } else { 200_000 };
@@ -258,7 +260,8 @@ pub(super) fn memory_task(system: &str, workers: usize) {
 fn wait_many<S: System>(system: &'static S, workers: usize, count: usize) {
     crate::system::prime(system, workers);
     let begun = Arc::new(AtomicUsize::new(0));
-    // A future that nobody can wake is freed by some. The memory is there, and touched, before.
+    // The wakers are kept, because some systems free a future that cannot be woken. Their memory is
+    // allocated and touched before the measurement.
     let mut wakers = vec![Some(Waker::noop().clone()); count];
     wakers.clear();
     let wakers = Arc::new(Mutex::new(wakers));

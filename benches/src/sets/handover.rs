@@ -1,10 +1,10 @@
-//! From "about to block" in one task to "running" in the next, on one server (P4).
+//! The time from "about to block" in one task to "running" in the next, on one server (target P4).
 //!
-//! Each task stamps the time right before it sleeps; who runs next takes the stamp. With tasks
-//! queued there is an idle worker armed, which the block switches to by itself. Where instead
-//! only workers that were blocked before have something to do, the block goes through the
-//! server. For that a task computes for so long that all the others have unblocked behind it, and
-//! then blocks, as they do one after the other: none wakes up in between and wants the CPU too.
+//! Each task stores the time right before it sleeps, and the task that runs next reads it. While
+//! tasks are queued, the running worker has an armed spare, to which its block switches. When only
+//! workers that blocked before have something to do, the block goes by the server. For that case a
+//! task computes until all others have unblocked behind it. Then it blocks, and they follow one
+//! after the other; none of them wakes up in between and competes for the CPU.
 
 use std::{
     sync::{
@@ -30,13 +30,15 @@ pub(super) fn run(_: &Systems, effort: &Effort) -> Vec<Row> {
         .collect()
 }
 
-/// Who stamped last, and what the others saw.
+/// The time of the last block, and the latencies that were seen.
 #[derive(Clone)]
 struct Baton(Arc<Inner>);
 
 struct Inner {
     begin: Instant,
+    /// Nanoseconds from `begin` to the last block, or 0 if no task is to read them.
     stamped: AtomicU64,
+    /// Latencies in nanoseconds.
     seen: Mutex<Vec<u64>>,
 }
 
@@ -53,7 +55,7 @@ impl Baton {
         self.0.begin.elapsed().as_nanos() as u64 + 1
     }
 
-    /// Runs again, or for the first time: takes the stamp of who blocked before.
+    /// Called by a task that runs again, or for the first time. Takes the time of the block before.
     fn take(&self) {
         let since = self.0.stamped.swap(0, SeqCst);
         if since != 0 {
@@ -66,7 +68,7 @@ impl Baton {
         self.0.stamped.store(self.now(), SeqCst);
     }
 
-    /// Nobody is to take what was stamped last.
+    /// Discards the time of the last block.
     fn drop_stamp(&self) {
         self.0.stamped.store(0, SeqCst);
     }
@@ -88,7 +90,7 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
 
     let mut spare = Group::new(
         "handover_spare",
-        "block -> next worker running, to an armed spare",
+        "from a block to the next worker, to an armed spare",
         "block",
         count as u64,
     );
@@ -119,12 +121,12 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
 
     let mut server = Group::new(
         "handover_server",
-        "block -> next worker running, via the server",
+        "from a block to the next worker, by the server",
         "block",
         count as u64,
     );
     const WORKERS: usize = 16;
-    /// The chain of all workers takes a tenth of this.
+    /// All workers, one after the other, take a tenth of this.
     const SLEEP: Duration = Duration::from_millis(4);
     let one = system();
     server.busy_on(one.cpu());
@@ -140,7 +142,8 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
                     one.spawn_blocking(move || {
                         for round in 1..=rounds as u64 {
                             if me == 0 {
-                                // All have gone to sleep for this round, and wake up meanwhile.
+                                // All others sleep in this round, and wake up during the
+                                // computation.
                                 while begun.load(SeqCst) < round * (WORKERS as u64 - 1) {
                                     umcg::thread::yield_now();
                                 }
@@ -148,13 +151,13 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
                             } else {
                                 begun.fetch_add(1, SeqCst);
                                 thread::sleep(SLEEP);
-                                // Queues up behind the one that computes.
+                                // Queues behind the task that computes.
                                 umcg::thread::yield_now();
                                 baton.take();
                             }
                             baton.stamp();
                             if me == 0 {
-                                // Until the others have passed the stamp on.
+                                // Waits until all others have had their turn.
                                 thread::sleep(SLEEP);
                                 baton.drop_stamp();
                             }
@@ -174,7 +177,7 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
     vec![spare, server]
 }
 
-/// Who reported how many blocks so far.
+/// The number of blocks that each reporter has seen so far.
 fn blocks(system: &Umcg, clock: &mut Clock) {
     let metrics = system.runtime().metrics();
     clock.figure("blocks by sentinel", metrics.provider().blocks_sentinel as f64);

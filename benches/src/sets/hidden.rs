@@ -1,4 +1,4 @@
-//! Blocks that no programmer sees (B7): growth of the table of file descriptors, page faults.
+//! Blocks in unexpected places: growth of the descriptor table, and page faults.
 
 use std::{
     fs::File,
@@ -43,7 +43,7 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     rows
 }
 
-/// The probe: the table grows while a task wants to compute.
+/// The probe: the descriptor table grows beside a task that computes.
 pub(super) fn fd_table(system: &str, workers: usize) {
     with_system!(system, workers, s => grow_table(s, workers));
 }
@@ -90,22 +90,22 @@ fn grow_table<S: System>(system: &'static S, workers: usize) {
     say("longest gap us", gap.load(Relaxed) as f64);
 }
 
-/// A file in memory, for the length of this value.
+/// A file that is mapped until this value is dropped.
 struct Mapping {
     address: *mut libc::c_void,
     length: usize,
     _file: OwnedFd,
 }
 
-// SAFETY: read-only memory.
+// SAFETY: the memory is only read.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Of the whole file, without reading ahead.
+    /// Maps the whole file, without reading ahead.
     fn of(file: &File, length: usize) -> Self {
-        // SAFETY: a new mapping of an open file, read only.
+        // SAFETY: this makes a new read-only mapping of an open file.
         let address = unsafe {
             let address = libc::mmap(
                 ptr::null_mut(),
@@ -119,7 +119,7 @@ impl Mapping {
             libc::madvise(address, length, libc::MADV_RANDOM);
             address
         };
-        // SAFETY: a descriptor that was just made and belongs to nobody.
+        // SAFETY: the descriptor was just made, and nothing else owns it.
         let file = unsafe { OwnedFd::from_raw_fd(libc::dup(file.as_raw_fd())) };
         Self {
             address,
@@ -130,19 +130,19 @@ impl Mapping {
 
     fn byte(&self, at: usize) -> u8 {
         assert!(at < self.length);
-        // SAFETY: within the mapping, of a file that nobody shortens.
+        // SAFETY: the byte is within the mapping, and the file is not shortened.
         unsafe { self.address.cast::<u8>().add(at).read_volatile() }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped in `of`, and nobody has a pointer into it.
+        // SAFETY: it was mapped in `of`, and there is no pointer into it.
         unsafe { libc::munmap(self.address, self.length) };
     }
 }
 
-/// Tasks that touch pages of a mapped file that is not in the cache.
+/// Tasks touch pages of a mapped file that is not in the page cache.
 fn faults(systems: &Systems, folder: &Path, effort: &Effort) -> Group<'static> {
     const PAGE: usize = 4096;
     const TASKS: usize = 32;
@@ -156,7 +156,7 @@ fn faults(systems: &Systems, folder: &Path, effort: &Effort) -> Group<'static> {
         pages as u64,
     );
     let touch = move |mapping: &Mapping, task: usize| {
-        // Spread, so that one fault brings in nothing for the next.
+        // The pages are spread, so that a fault does not bring in the next page.
         for i in (0..pages / TASKS).map(|i| (i * TASKS + task) * 61 % pages) {
             assert_eq!(mapping.byte(i * PAGE + 5), 5);
         }

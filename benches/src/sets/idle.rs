@@ -1,4 +1,4 @@
-//! What rest costs (B8, P10).
+//! The cost of being idle (target P10).
 
 use std::{
     thread,
@@ -15,15 +15,16 @@ use crate::{
     with_system,
 };
 
-/// How long the rest is watched.
+/// How long an idle system is measured.
 const SECONDS: u64 = 10;
-/// Blocks of the burst.
+/// The number of blocks in the burst.
 const BURST: usize = 5000;
 
 pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     let workers = systems.workers.to_string();
     let mut rows = Vec::new();
-    // Side by side: they rest. The bursts go one after the other, half a second each.
+    // The probes run side by side, because they are idle most of the time. Their bursts take half a
+    // second each, and come one after the other.
     if effort.takes("burst") {
         let probes: Vec<(&str, Probe)> = ["umcg", "tokio", "async-executor"]
             .into_iter()
@@ -60,7 +61,7 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     rows
 }
 
-/// rayon's `noop`: an empty task every 10 ms, and what that takes of the CPU.
+/// rayon's `noop`: the CPU time of an empty task every 10 ms.
 fn noop(systems: &Systems, effort: &Effort) -> Group<'static> {
     let count: u64 = effort.pick(100, 30);
     let mut group = Group::new(
@@ -100,7 +101,7 @@ fn threads<S: System>(_: &'static S) -> &'static str {
     S::THREADS
 }
 
-/// The probe: some work, and then none.
+/// The probe: some work, and then nothing.
 pub(super) fn idle(system: &str, workers: usize, seconds: u64) {
     with_system!(system, workers, s => {
         crate::system::prime(s, workers);
@@ -113,13 +114,12 @@ pub(super) fn idle(system: &str, workers: usize, seconds: u64) {
             });
         }
         countdown.wait();
-        // Past the keep-alive of what the work needed (10 s, umcg's and tokio's): what is
-        // watched is rest.
+        // The threads that the work needed leave after 10 s, in umcg and in tokio.
         thread::sleep(Duration::from_secs(12));
         let switches = usage::switches_of_others();
         let before = Usage::now();
         thread::sleep(Duration::from_secs(seconds));
-        // This thread's sleep is in it.
+        // This includes the sleep of the measuring thread.
         say("CPU ms", Usage::now().since(before).cpu.as_secs_f64() * 1e3);
         say("wake-ups", (usage::switches_of_others() - switches) as f64);
         say("threads", usage::threads_named(name(s)).max(threads_of(s)) as f64);
@@ -130,7 +130,7 @@ fn threads_of<S: System>(_: &'static S) -> usize {
     usage::threads_named(S::THREADS)
 }
 
-/// The probe: many blocks at once, and how long until the threads for it are gone.
+/// The probe: many blocks at once, and the time until the threads for them are gone.
 pub(super) fn burst(system: &str, workers: usize) {
     with_system!(system, workers, s => {
         crate::system::prime(s, workers);

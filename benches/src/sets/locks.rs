@@ -1,4 +1,4 @@
-//! Locks of std inside tasks, held across blocking calls (B4).
+//! Locks of std in tasks, held across blocking calls.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -32,7 +32,7 @@ fn threads<S: System>(_: &'static S) -> &'static str {
     S::THREADS
 }
 
-/// Four locks, each held for 100 us of sleep; as many short tasks run beside.
+/// Tasks hold one of four locks while they sleep for 100 us. As many short tasks take no lock.
 fn held(systems: &Systems, effort: &Effort) -> Group<'static> {
     const LOCKS: usize = 4;
     let count: usize = effort.pick(1000, 300);
@@ -79,7 +79,7 @@ fn held(systems: &Systems, effort: &Effort) -> Group<'static> {
     group
 }
 
-/// A token handed on by a mutex and a condvar, round a ring of threads.
+/// A token goes round a ring of threads, by a mutex and condition variables.
 fn chain(systems: &Systems, effort: &Effort) -> Group<'static> {
     const MEMBERS: usize = 16;
     let rounds: usize = effort.pick(200, 50);
@@ -126,8 +126,7 @@ fn chain(systems: &Systems, effort: &Effort) -> Group<'static> {
             });
         }};
     }
-    // Not tokio without spawn_blocking: two workers that wait for the token of a third task
-    // hang.
+    // Plain tokio is left out: it hangs when its two workers wait for the token of a third task.
     cell!(systems.umcg, "umcg", spawn, job => async move { job() });
     cell!(systems.tokio, "tokio spawn_blocking", spawn_blocking, job => job);
     cell!(systems.async_executor, "async-executor unblock", spawn_blocking, job => job);
@@ -136,7 +135,7 @@ fn chain(systems: &Systems, effort: &Effort) -> Group<'static> {
     group
 }
 
-/// The probe: 64 closures that hold one lock across a nested join.
+/// The probe: 64 closures hold one lock across a nested join.
 pub(super) fn lock_and_join(system: &str) {
     const THREADS: usize = 4;
     const JOBS: usize = 64;

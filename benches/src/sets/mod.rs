@@ -1,4 +1,4 @@
-//! The work, in sets that can be chosen.
+//! The sets, each of which has several groups.
 
 mod blocking;
 mod contention;
@@ -16,21 +16,21 @@ pub mod work;
 
 use crate::{report::Row, runner::Effort, system::Systems};
 
-/// A set of pieces of work.
+/// A set of groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Set {
-    /// What the command line calls it.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What is in it.
+    /// A description for `--list`.
     pub about: &'static str,
-    /// Workers, servers or threads of each system; none: as many as the run has. A set with a
-    /// number of its own has no part in the targets.
+    /// Workers, servers or threads of each system. `None` means the number of the run. A set with
+    /// its own number is not part of the targets.
     pub workers: Option<usize>,
     run: fn(&Systems, &Effort) -> Vec<Row>,
 }
 
 impl Set {
-    /// Runs it.
+    /// Runs all its groups.
     pub fn run(&self, systems: &Systems, effort: &Effort) -> Vec<Row> {
         let mut rows = (self.run)(systems, effort);
         for row in &mut rows {
@@ -44,31 +44,31 @@ impl Set {
 pub const SETS: &[Set] = &[
     Set {
         name: "executor",
-        about: "plain async: tokio's rt_multi_threaded, async-executor's suite (P5)",
+        about: "futures: tokio's rt_multi_threaded, async-executor's suite (P5)",
         workers: None,
         run: executor::run,
     },
     Set {
         name: "executor-one",
-        about: "the rows of P5 with one worker, server or thread each",
+        about: "the groups of P5 with one worker for each system",
         workers: Some(1),
         run: executor::one,
     },
     Set {
         name: "blocking",
-        about: "tasks and closures that sleep (P2, P3, B3)",
+        about: "tasks and closures that sleep (P2, P3)",
         workers: None,
         run: blocking::run,
     },
     Set {
         name: "files",
-        about: "files from async tasks (P1, B2)",
+        about: "files in async tasks (P1)",
         workers: None,
         run: files::run,
     },
     Set {
         name: "handover",
-        about: "from a block to the next worker running (P4)",
+        about: "from a block to the next worker (P4)",
         workers: None,
         run: handover::run,
     },
@@ -80,49 +80,49 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "neighbour",
-        about: "lateness of a ticker beside tasks that block or compute (P8, B1)",
+        about: "lateness of a ticker beside tasks that block or compute (P8)",
         workers: None,
         run: neighbour::run,
     },
     Set {
         name: "talk",
-        about: "socket pairs, a TCP server, name look-ups (B3, B6)",
+        about: "socket pairs, a TCP server, name look-ups",
         workers: None,
         run: talk::run,
     },
     Set {
         name: "locks",
-        about: "locks of std in tasks, held across blocking calls (B4)",
+        about: "locks of std in tasks, held across blocking calls",
         workers: None,
         run: locks::run,
     },
     Set {
         name: "growth",
-        about: "nested waits at the cap, memory of tasks and workers (B5)",
+        about: "nested waits at the limit of threads, memory of tasks and workers",
         workers: None,
         run: growth::run,
     },
     Set {
         name: "hidden",
-        about: "growth of the descriptor table, page faults (B7)",
+        about: "growth of the descriptor table, page faults",
         workers: None,
         run: hidden::run,
     },
     Set {
         name: "idle",
-        about: "what rest costs, and how long threads stay (P10, B8)",
+        about: "the cost of being idle, and how long threads stay (P10)",
         workers: None,
         run: idle::run,
     },
     Set {
         name: "contention",
-        about: "a file, plain async and threads beside a busy foreign process (P9)",
+        about: "a file, futures and threads beside a busy process (P9)",
         workers: None,
         run: contention::run,
     },
     Set {
         name: "contention-blocking",
-        about: "tasks and closures that sleep beside a busy foreign process (P9)",
+        about: "tasks and closures that sleep, beside a busy process (P9)",
         workers: None,
         run: contention::blocking,
     },
@@ -133,7 +133,7 @@ pub fn named(name: &str) -> Option<&'static Set> {
     SETS.iter().find(|set| set.name == name)
 }
 
-/// Runs one group for CI, with the systems that it is compared with.
+/// Runs one group for CI, with the systems that CI compares.
 pub(crate) fn check(id: &str, systems: &Systems, effort: &Effort) -> Vec<Row> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut groups = vec![files::warm(systems, folder.path())];
@@ -160,7 +160,7 @@ pub(crate) fn check(id: &str, systems: &Systems, effort: &Effort) -> Vec<Row> {
         .collect()
 }
 
-/// Runs the probe of these arguments, in a process of its own. False: there is none.
+/// Runs the probe with these arguments in this process. Returns false if there is no such probe.
 pub fn probe(arguments: &[String]) -> bool {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse().unwrap_or(1);

@@ -1,7 +1,7 @@
-//! Bad neighbours: a 1 ms ticker beside tasks that block or compute for long (B1, P8).
+//! A 1 ms ticker beside tasks that block or compute for long (target P8).
 //!
-//! The ticks are due at fixed times; each that was missed counts with how late it was, so that
-//! one long stall is not one sample.
+//! The ticks are due at fixed times. Each missed tick counts with its own lateness, so that a long
+//! stall is more than one sample.
 
 use std::{
     sync::{
@@ -62,7 +62,7 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
         for_futures!(systems, s => group.cell(name(s), threads(s), move |clock: &mut Clock| {
             ticker(s, load, false, ticks, clock);
         }));
-        // Its users' remedy: tell it what blocks.
+        // What users of tokio do: pass what blocks to `spawn_blocking`.
         let tokio = systems.tokio;
         if blocking > 0 {
             group.cell("tokio spawn_blocking", Tokio::THREADS, move |clock| {
@@ -78,7 +78,7 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     .collect()
 }
 
-/// The neighbours.
+/// The numbers of tasks beside the ticker.
 #[derive(Clone, Copy)]
 struct Load {
     blocking: usize,
@@ -93,8 +93,8 @@ fn ticker<S: System>(system: &'static S, load: Load, told: bool, ticks: u64, clo
         let stop = stop.clone();
         neighbours.push(system.spawn(async move {
             while !stop.is_set() {
-                // First a timer, as a task that waits for a request would: what blocks then is
-                // whichever worker was woken by it.
+                // It waits for a timer first, as a task that waits for a request would. So it
+                // blocks on whichever worker the timer wakes it.
                 S::sleep(Duration::from_millis(5)).await;
                 if told {
                     system.spawn_blocking(|| thread::sleep(LONG)).await;
@@ -113,7 +113,7 @@ fn ticker<S: System>(system: &'static S, load: Load, told: bool, ticks: u64, clo
             }
         }));
     }
-    // Short tasks, one after the other: how much of them gets through.
+    // Short tasks one after the other, to count how many of them run.
     let shorts = {
         let (stop, short) = (stop.clone(), Arc::clone(&short));
         system.spawn(async move {
@@ -128,7 +128,7 @@ fn ticker<S: System>(system: &'static S, load: Load, told: bool, ticks: u64, clo
     let begin = Instant::now();
     let late = clock.time(|| {
         system.spawn_detached(async move {
-            // From when it was spawned: a ticker that does not even begin is late.
+            // Ticks are due from the time of the spawn on: a ticker that does not begin is late.
             let mut due = begin;
             let mut late = Vec::with_capacity(ticks as usize);
             while (late.len() as u64) < ticks {
@@ -143,7 +143,7 @@ fn ticker<S: System>(system: &'static S, load: Load, told: bool, ticks: u64, clo
         });
         let limit = PERIOD * ticks as u32 * 10;
         told_late.recv_timeout(limit).unwrap_or_else(|_| {
-            // Starved: a system that polls what yields again in place never comes back to it.
+            // The ticker starves on a system that polls a task which yields again at once.
             stop.set();
             told_late.recv().expect("the ticker")
         })

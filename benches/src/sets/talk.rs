@@ -1,4 +1,4 @@
-//! Tasks that talk through the kernel: pipes, socket pairs, an echo server (B3); names (B6).
+//! Tasks that communicate by the kernel: socket pairs, an echo server, name look-ups.
 
 use std::{
     io::{Read, Write},
@@ -28,7 +28,7 @@ fn threads<S: System>(_: &'static S) -> &'static str {
     S::THREADS
 }
 
-/// Spawns all and waits for all.
+/// Waits for all these tasks.
 fn all<S: System>(system: &'static S, tasks: Vec<S::Task<()>>) {
     system.block_on(async {
         for task in tasks {
@@ -37,7 +37,8 @@ fn all<S: System>(system: &'static S, tasks: Vec<S::Task<()>>) {
     });
 }
 
-/// Blocking ping-pong on socket pairs; tokio and async-io with theirs, which wait by epoll.
+/// Blocking ping-pong on socket pairs. tokio and async-io use their own sockets, which wait by
+/// epoll.
 fn pairs(systems: &Systems, effort: &Effort) -> Group<'static> {
     const PAIRS: usize = 50;
     let pings: usize = effort.pick(200, 50);
@@ -76,7 +77,7 @@ fn pairs(systems: &Systems, effort: &Effort) -> Group<'static> {
             });
         }};
     }
-    // `f` is the closure itself, or becomes a future that blocks.
+    // Makes the closure a future that blocks. Systems of closures take the closure itself.
     async fn future(f: impl FnOnce() + Send + 'static) {
         f();
     }
@@ -158,8 +159,8 @@ fn pairs(systems: &Systems, effort: &Effort) -> Group<'static> {
     group
 }
 
-/// A TCP server on the loopback that echoes 64 bytes: a blocking task for each connection, or
-/// tokio's. The clients are the same plain threads for all.
+/// A TCP server on the loopback interface that echoes 64 bytes, with a blocking task for each
+/// connection, or with tokio's sockets. The clients are the same plain threads for all systems.
 fn echo(systems: &Systems, effort: &Effort) -> Group<'static> {
     const CLIENTS: usize = 16;
     const SIZE: usize = 64;
@@ -252,7 +253,7 @@ fn echo(systems: &Systems, effort: &Effort) -> Group<'static> {
     group
 }
 
-/// `getaddrinfo` of localhost: no network, but a library that reads files and may block.
+/// `getaddrinfo` of localhost, which uses no network, but a library that reads files and may block.
 fn names(systems: &Systems, effort: &Effort) -> Group<'static> {
     let count = effort.pick(1000, 200);
     fn resolve() {
@@ -261,7 +262,7 @@ fn names(systems: &Systems, effort: &Effort) -> Group<'static> {
     }
     let mut group = Group::new(
         "dns",
-        format!("{count} lookups of localhost, a task each"),
+        format!("{count} look-ups of localhost, in a task each"),
         "lookup",
         count as u64,
     );

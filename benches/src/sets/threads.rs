@@ -1,4 +1,4 @@
-//! Threads that talk, and threads that come and go (P6, P7).
+//! Threads that send messages, and threads that are spawned and joined (targets P6 and P7).
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ pub(super) fn run(_: &Systems, effort: &Effort) -> Vec<Row> {
         .collect()
 }
 
-/// Those of P6, P7 and P9.
+/// The groups of P6 and P7, which P9 runs too.
 pub(super) fn groups() -> Vec<Group<'static>> {
     let one: &'static Umcg = Box::leak(Box::new(Umcg::build(
         1,
@@ -41,7 +41,7 @@ pub(super) fn groups() -> Vec<Group<'static>> {
     groups
 }
 
-/// P6: std mpsc, one way.
+/// P6: a message over std mpsc, one way.
 fn ping_pong(one: &'static Umcg) -> Group<'static> {
     const PINGS: u32 = 5_000;
     fn play(spawn: impl Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>) {
@@ -87,7 +87,7 @@ fn ping_pong(one: &'static Umcg) -> Group<'static> {
     group
 }
 
-/// P7: spawn and join, one after the other.
+/// P7: spawns a thread and joins it, again and again.
 fn spawn_join(one: &'static Umcg) -> Group<'static> {
     let mut group = Group::new(
         "thread_spawn_join",
@@ -116,7 +116,7 @@ fn spawn_join(one: &'static Umcg) -> Group<'static> {
     group
 }
 
-/// P7: the call alone, that is until the spawner goes on.
+/// P7: the call of spawn alone, without the thread it makes.
 fn spawn(one: &'static Umcg) -> Group<'static> {
     const SPAWNS: u32 = 1_000;
     let mut group = Group::new(
@@ -159,9 +159,9 @@ fn spawn(one: &'static Umcg) -> Group<'static> {
     group
 }
 
-/// What all of this is made of: two threads on one CPU wake each other and sleep, with nothing
-/// else; and the same as workers do it, who have the policy SCHED_BATCH, beside a thread of idle
-/// priority that wants the CPU, as a sentinel does.
+/// The switch that all of these consist of: two threads on one CPU wake each other and sleep. The
+/// second cell does the same as workers do it, with the policy SCHED_BATCH and beside a thread of
+/// idle priority that wants the CPU, as a sentinel does.
 fn futex_switch(cpu: usize) -> Group<'static> {
     const TURNS: u32 = 20_000;
     let mut group = Group::new(
@@ -213,12 +213,13 @@ fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
     });
 }
 
-/// A wait, unless the word is `unless` by now; or a wake.
+/// A futex call with this value, unless `value` equals `unless`.
 fn futex(word: &AtomicU32, what: libc::c_int, value: u32, unless: u32) {
     if value == unless {
         return;
     }
-    // SAFETY: a live word; no timeout. Every outcome means: look again.
+    // SAFETY: the word is alive and there is no timeout. After any result the caller reads the word
+    // again.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -230,21 +231,21 @@ fn futex(word: &AtomicU32, what: libc::c_int, value: u32, unless: u32) {
     }
 }
 
-/// The calling thread runs on that CPU only, if it may.
+/// Pins the calling thread to that CPU, if the system allows it.
 fn pin(cpu: usize) {
-    // SAFETY: plain data.
+    // SAFETY: all-zero bytes are a valid value of this plain C struct.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a live set; a CPU beyond it is ignored.
+    // SAFETY: the set is alive, and a CPU beyond it is ignored.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: a live set of that size.
+    // SAFETY: the set is alive and has this size.
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }
 
-/// The calling thread has that policy, if it may.
+/// Gives the calling thread that policy, if the system allows it.
 fn become_policy(policy: libc::c_int) {
-    // SAFETY: plain data.
+    // SAFETY: all-zero bytes are a valid value of this plain C struct.
     let param: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: a live parameter.
+    // SAFETY: the parameter is alive.
     unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
 }
 

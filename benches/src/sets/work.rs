@@ -1,8 +1,9 @@
 //! Ports of the peers' own benches of executors, with their constants.
 //!
-//! From tokio's `benches/rt_multi_threaded.rs` and `remote_spawn.rs`, and async-executor's
-//! `benches/executor.rs`. Each function is one iteration there. As in the originals the calling
-//! thread, which is none of the system's, blocks until all is done.
+//! They come from tokio's `benches/rt_multi_threaded.rs` and `remote_spawn.rs`, and from
+//! async-executor's `benches/executor.rs`. Each function is one iteration there. As in the
+//! originals, the calling thread is not a thread of the system, and blocks until everything is
+//! done.
 
 use std::{
     future::{Future, poll_fn},
@@ -46,7 +47,7 @@ pub const STEPS: usize = 300;
 /// async-executor's `LIGHT_TASKS`.
 pub const LIGHT_TASKS: usize = 25_000;
 
-/// `spawn_many_local`: from inside `block_on`, which is *not* a worker in any of the systems.
+/// `spawn_many_local`: spawns inside `block_on`, which is *not* on a worker in any of the systems.
 pub fn spawn_many_local<S: System>(system: &'static S) {
     let (tell, told) = mpsc::sync_channel(1000);
     system.block_on(async {
@@ -55,7 +56,7 @@ pub fn spawn_many_local<S: System>(system: &'static S) {
     });
 }
 
-/// The same from a task, that is on a worker: what "local" says.
+/// The same in a task, so on a worker.
 pub fn spawn_many_worker<S: System>(system: &'static S) {
     let (tell, told) = mpsc::sync_channel(1000);
     system.spawn_detached(async move { spawn_counted(system, &tell) });
@@ -74,7 +75,7 @@ fn spawn_counted<S: System>(system: &'static S, tell: &mpsc::SyncSender<()>) {
     }
 }
 
-/// `spawn_many_remote_idle`: from a foreign thread, and each is awaited.
+/// `spawn_many_remote_idle`: spawns from an outside thread, and awaits each task.
 pub fn spawn_many_remote<S: System>(system: &'static S) {
     let handles: Vec<_> = (0..SPAWNS).map(|_| system.spawn(async {})).collect();
     system.block_on(async {
@@ -84,12 +85,13 @@ pub fn spawn_many_remote<S: System>(system: &'static S) {
     });
 }
 
-/// What keeps the workers busy for `spawn_many_remote_busy1` and `_busy2`; ends with this value.
+/// Tasks that keep the workers busy for `spawn_many_remote_busy1` and `_busy2`, until this value is
+/// dropped.
 #[derive(Debug)]
 pub struct Stalling(Arc<AtomicBool>);
 
 impl Stalling {
-    /// `busy1`: two tasks a worker that compute for 10 us and yield, again and again.
+    /// `busy1`: two tasks for each worker that compute for 10 us and yield, again and again.
     pub fn yielding<S: System>(system: &'static S, workers: usize) -> Self {
         let go = Arc::new(AtomicBool::new(true));
         for _ in 0..2 * workers {
@@ -104,7 +106,7 @@ impl Stalling {
         Self(go)
     }
 
-    /// `busy2`: a task a worker that computes for 10 us and wakes itself, again and again.
+    /// `busy2`: a task for each worker that computes for 10 us and wakes itself, again and again.
     pub fn waking<S: System>(system: &'static S, workers: usize) -> Self {
         let go = Arc::new(AtomicBool::new(true));
         for _ in 0..workers {
@@ -136,7 +138,7 @@ fn stall() {
     }
 }
 
-/// `yield_many`; with the system's own `yield_now`, or else with a plain wake of itself.
+/// `yield_many`, with the system's own `yield_now`, or with a task that wakes itself.
 pub fn yield_many<S: System>(system: &'static S, own: bool) {
     let (tell, told) = mpsc::sync_channel(YIELDERS);
     for _ in 0..YIELDERS {
@@ -192,7 +194,7 @@ pub fn chained_spawn<S: System>(system: &'static S) {
         if n == 0 {
             tell.send(()).expect("the bench waits");
         } else {
-            // Boxed, else the type of the future would contain itself; for all alike.
+            // Boxed, because the type of the future would contain itself otherwise.
             let future: Pin<Box<dyn Future<Output = ()> + Send>> =
                 Box::pin(async move { next(system, tell, n - 1) });
             system.spawn_detached(future);
@@ -205,8 +207,8 @@ pub fn chained_spawn<S: System>(system: &'static S) {
     });
 }
 
-/// `remote_spawn`: so many foreign threads spawn at once, behind a barrier. Says how long the
-/// pushes took and leaves the rest out, as `iter_custom` does there.
+/// `remote_spawn`: this many outside threads spawn at once, behind a barrier. Returns how long the
+/// pushes took, and leaves the rest out, as `iter_custom` does there.
 pub fn remote_spawn<S: System>(system: &'static S, threads: usize) -> Duration {
     let barrier = Barrier::new(threads);
     let (longest, tasks) = thread::scope(|scope| {
@@ -245,7 +247,7 @@ pub fn spawn_one<S: System>(system: &'static S) {
     system.block_on(async { system.spawn(async {}).await });
 }
 
-/// async-executor's `spawn_many_local`: awaited one after the other.
+/// async-executor's `spawn_many_local`, which awaits one task after the other.
 pub fn spawn_many_joined<S: System>(system: &'static S) {
     system.block_on(async {
         let tasks: Vec<_> = (0..LIGHT_TASKS).map(|_| system.spawn(async {})).collect();
@@ -277,7 +279,7 @@ pub fn spawn_recursively<S: System>(system: &'static S) {
     });
 }
 
-/// async-executor's `channels`: a ring of tasks that hand a token on.
+/// async-executor's `channels`: a token goes round a ring of tasks.
 pub fn channels<S: System>(system: &'static S) {
     system.block_on(async {
         let mut tasks = Vec::new();
@@ -302,8 +304,8 @@ pub fn channels<S: System>(system: &'static S) {
     });
 }
 
-/// async-executor's `web_server`: a server task that spawns one for each request, half of which
-/// ask a database task. Seeded: the same work for each system.
+/// async-executor's `web_server`: a server task spawns a task for each request, and half of these
+/// ask a database task. The random numbers have a seed, so that each system does the same work.
 pub fn web_server<S: System>(system: &'static S) {
     system.block_on(async {
         let (ask, asked) = async_channel::bounded::<async_channel::Sender<usize>>(TASKS / 5);
@@ -348,8 +350,8 @@ pub fn web_server<S: System>(system: &'static S) {
     });
 }
 
-/// tokio's `spawn_blocking` bench: `tasks` tasks, each 100 batches of 16 closures that do
-/// nothing.
+/// tokio's `spawn_blocking` bench: `tasks` tasks, each of which spawns 100 batches of 16 empty
+/// closures.
 pub fn noop_blocking<S: System>(system: &'static S, tasks: usize) {
     system.block_on(async {
         let tasks: Vec<_> = (0..tasks)
@@ -372,7 +374,7 @@ pub fn noop_blocking<S: System>(system: &'static S, tasks: usize) {
     });
 }
 
-/// Computes for so long, by the clock.
+/// Computes for this time, by the clock.
 pub fn compute(time: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < time {
@@ -380,17 +382,17 @@ pub fn compute(time: Duration) {
     }
 }
 
-/// A flag that ends what runs beside a measurement.
+/// A flag that stops the tasks beside a measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Ends it.
+    /// Sets the flag.
     pub fn set(&self) {
         self.0.store(true, SeqCst);
     }
 
-    /// Whether it is to end.
+    /// Whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.0.load(SeqCst)
     }

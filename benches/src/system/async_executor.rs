@@ -1,4 +1,4 @@
-//! `async-executor` with the `blocking` crate: what smol is made of.
+//! `async-executor` with the crate `blocking`, which smol consists of.
 
 use std::{fmt, future::Future, thread};
 
@@ -7,15 +7,15 @@ use futures_lite::future;
 
 use super::System;
 
-/// The faster of its two executors, the static one, with threads as in its own benches.
+/// The static executor, the faster one of the two, with threads as in its own benches.
 pub struct AsyncExecutor(&'static StaticExecutor);
 
 impl AsyncExecutor {
-    /// With so many workers.
+    /// A system with this many workers.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn new(workers: usize) -> Self {
         let executor: &StaticExecutor = super::leak(StaticExecutor::new());
         for index in 0..workers {

@@ -1,4 +1,4 @@
-//! What systems that only know closures share: results through a channel.
+//! Code for systems that take closures only: results come through a channel.
 
 use std::future::Future;
 
@@ -7,10 +7,10 @@ use futures_lite::future;
 
 use super::Unwrapped;
 
-/// The result of a closure on its way.
+/// The future result of a closure.
 pub(super) type Sent<T> = Unwrapped<oneshot::Receiver<T>>;
 
-/// A closure that sends its result, and where that arrives.
+/// Makes a closure that sends its result, and the future that receives it.
 pub(super) fn sending<F, R>(f: F) -> (impl FnOnce() + Send + 'static, Sent<R>)
 where
     F: FnOnce() -> R + Send + 'static,
@@ -18,13 +18,13 @@ where
 {
     let (tell, told) = oneshot::channel();
     let closure = move || {
-        // Nobody may be waiting.
+        // It fails if the receiver was dropped.
         let _ = tell.send(f());
     };
     (closure, Unwrapped(told))
 }
 
-/// A future as a closure that blocks on it.
+/// Makes the future a closure that blocks on it.
 pub(super) fn blocking_on<F>(future: F) -> impl FnOnce() -> F::Output + Send + 'static
 where
     F: Future + Send + 'static,
@@ -33,7 +33,7 @@ where
     || future::block_on(future)
 }
 
-/// What a [`System`](super::System) that only knows `execute` makes of it.
+/// The items of a [`System`](super::System) that has `execute` only.
 macro_rules! closures_only {
     () => {
         type Task<T: Send + 'static> = $crate::system::closures::Sent<T>;

@@ -9,17 +9,17 @@ use futures::{
 
 use super::System;
 
-/// The pool of the futures crate. It polls a task that woke itself again in place, so that its
-/// yield lets nobody else run.
+/// The pool of the crate `futures`. It polls a task that wakes itself again at once, so a yield
+/// lets no other task run.
 #[derive(Debug)]
 pub struct FuturesPool(ThreadPool);
 
 impl FuturesPool {
-    /// With so many workers.
+    /// A system with this many workers.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn new(workers: usize) -> Self {
         Self(
             ThreadPool::builder()

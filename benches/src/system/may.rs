@@ -15,19 +15,19 @@ use super::{
     closures::{Sent, sending},
 };
 
-/// In machine words. Its default of 4096 is little for what the benches call.
+/// The size of a stack in machine words. The default of 4096 is too small for some of the benches.
 const STACK_WORDS: usize = 0x2000;
 
-/// may's one scheduler. A future runs on a coroutine that parks while it is pending.
+/// The one scheduler of may. A future runs on a coroutine, which parks while the future is pending.
 #[derive(Debug)]
 pub struct May;
 
 impl May {
-    /// With so many workers.
+    /// A system with this many workers.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn new(workers: usize) -> Self {
         may::config()
             .set_workers(workers)
@@ -36,9 +36,9 @@ impl May {
     }
 }
 
-/// Has the coroutine poll again. Not `coroutine::park`: with a handle of the coroutine in a waker
-/// its worker spins for ever once in some thousand ends (may 0.3.51, `Park::drop` inside
-/// `fast_wake_up`).
+/// The waker of a coroutine that polls a future. It uses a semaphore and not `coroutine::park`:
+/// with a handle of the coroutine in a waker, a worker spins for ever in about one of a thousand
+/// ends of a coroutine (may 0.3.51, `Park::drop` inside `fast_wake_up`).
 struct Again(Semphore);
 
 impl Wake for Again {
@@ -51,7 +51,7 @@ impl Wake for Again {
     }
 }
 
-/// Polls the future on the current coroutine, which parks in between.
+/// Polls the future on the current coroutine, which waits between the polls.
 fn park_on<F: Future>(future: F) -> F::Output {
     let again = Arc::new(Again(Semphore::new(0)));
     let waker = Waker::from(Arc::clone(&again));
@@ -95,9 +95,9 @@ impl System for May {
     where
         F: FnOnce() + Send + 'static,
     {
-        // SAFETY: may asks for a promise that no thread-local is used across a switch and that
-        // the stack suffices. The closures of the benches hold none across a park, and the
-        // stacks are twice its default.
+        // SAFETY: may requires that no thread-local is used across a switch and that the stack is
+        // large enough. The closures of the benches hold no thread-local across a park, and the
+        // stacks are twice the default.
         unsafe { coroutine::spawn(f) };
     }
 

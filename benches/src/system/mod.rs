@@ -1,7 +1,7 @@
 //! The systems that are compared, behind one trait.
 //!
-//! Each is set up as its users get it, with as many workers as the run has servers. They live as
-//! long as the process (`&'static`), so that no reference count is part of what is measured.
+//! Each has its default settings, and as many workers as the run has servers. They live as long as
+//! the process (`&'static`), so that no reference count is part of a measurement.
 
 mod async_executor;
 mod closures;
@@ -41,33 +41,33 @@ pub use self::{
 
 /// Something that runs futures, closures, or both.
 pub trait System: Sync + 'static {
-    /// What the tables call it.
+    /// The name in the tables.
     const NAME: &'static str;
 
-    /// What the names of its threads begin with.
+    /// The beginning of the names of its threads.
     const THREADS: &'static str;
 
-    /// What is spawned, to be awaited for its result.
+    /// A spawned task, which can be awaited for its result.
     type Task<T: Send + 'static>: Future<Output = T> + Send + 'static;
 
-    /// Runs a future. Systems that know only closures (threadpool, rayon, std) block a thread of
-    /// theirs on it, and take no part in benches of futures.
+    /// Runs a future. Systems that take closures only (threadpool, rayon, std) block one of their
+    /// threads on it, and are absent from benches of futures.
     fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static;
 
-    /// Runs a closure that may block, in the way that the system has for that; where it has
-    /// none, as any other closure.
+    /// Runs a closure that may block, in the way that the system has for that. A system that has no
+    /// such way runs it as any other closure.
     fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static;
 
-    /// Lets the task run to its end without anybody waiting.
+    /// Lets the task run without a handle.
     fn detach<T: Send + 'static>(task: Self::Task<T>);
 
-    /// A future that nobody waits for, in the cheapest way that the system has.
+    /// Runs a future without a handle, in the cheapest way that the system has.
     fn spawn_detached<F>(&'static self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -75,7 +75,7 @@ pub trait System: Sync + 'static {
         Self::detach(self.spawn(future));
     }
 
-    /// A closure that nobody waits for, in the cheapest way that the system has.
+    /// Runs a closure without a handle, in the cheapest way that the system has.
     fn execute<F>(&'static self, f: F)
     where
         F: FnOnce() + Send + 'static,
@@ -83,32 +83,32 @@ pub trait System: Sync + 'static {
         Self::detach(self.spawn_blocking(f));
     }
 
-    /// Lets others run; the system's own way if it has one.
+    /// Yields, in the system's own way if it has one.
     fn yield_now() -> impl Future<Output = ()> + Send {
         futures_lite::future::yield_now()
     }
 
-    /// Waits for so long, in the system's own way if it has timers.
+    /// Waits for this time, with the system's own timers if it has some.
     fn sleep(duration: Duration) -> impl Future<Output = ()> + Send {
         async move {
             async_io::Timer::after(duration).await;
         }
     }
 
-    /// A future on the calling thread, which is none of the system's.
+    /// Runs a future on the calling thread, which is not a thread of the system.
     fn block_on<F: Future>(&'static self, future: F) -> F::Output;
 }
 
 /// All systems of a run.
 #[derive(Debug)]
 pub struct Systems {
-    /// Workers, servers or threads of each.
+    /// The number of workers, servers or threads of each system.
     pub workers: usize,
     /// This project.
     pub umcg: &'static Umcg,
     /// `tokio`, multi-thread.
     pub tokio: &'static Tokio,
-    /// `async-executor` with the `blocking` crate: what smol is made of.
+    /// `async-executor` with the crate `blocking`.
     pub async_executor: &'static AsyncExecutor,
     /// `futures::executor::ThreadPool`.
     pub futures_pool: &'static FuturesPool,
@@ -118,13 +118,13 @@ pub struct Systems {
     pub rayon: &'static Rayon,
     /// `may`: coroutines with stacks.
     pub may: &'static May,
-    /// A thread for each closure.
+    /// One thread for each closure.
     pub std_threads: &'static StdThreads,
 }
 
 impl Systems {
-    /// The same with a runtime of this project that has run nothing yet: what a group before has
-    /// left, idle workers that stay for ten seconds, is not among its threads.
+    /// The same systems, but with a new runtime of this project. Idle workers that an earlier group
+    /// left, which stay for ten seconds, are not among its threads.
     #[must_use]
     pub fn with_fresh_umcg(&self) -> Self {
         Self {
@@ -133,7 +133,8 @@ impl Systems {
         }
     }
 
-    /// Starts them all, but for the threads of `threadpool`, and waits until their workers run.
+    /// Starts all systems and waits until their workers run. The threads of `threadpool` start
+    /// later.
     pub fn start(workers: usize) -> Self {
         let systems = Self {
             workers,
@@ -152,7 +153,7 @@ impl Systems {
     }
 }
 
-/// For good: systems live as long as the process.
+/// Leaks the system, which lives as long as the process.
 pub fn leak<S>(system: S) -> &'static S {
     Box::leak(Box::new(system))
 }
@@ -184,7 +185,8 @@ macro_rules! for_futures {
     }};
 }
 
-/// Starts the system of that name alone and runs `$body` with it, as `$s`; none: there is none.
+/// Starts only the system of that name, and runs `$body` with it, as `$s`. `None` if there is no
+/// such system.
 #[macro_export]
 macro_rules! with_system {
     ($name:expr, $workers:expr, $s:ident => $body:expr) => {{
@@ -252,7 +254,7 @@ macro_rules! for_blocking {
     }};
 }
 
-/// Returns when all workers of the system had something to do.
+/// Runs tasks until all workers of the system have run some.
 pub fn prime<S: System>(system: &'static S, workers: usize) {
     let arrived = Arc::new(AtomicUsize::new(0));
     for _ in 0..100 {
@@ -261,7 +263,7 @@ pub fn prime<S: System>(system: &'static S, workers: usize) {
                 let arrived = Arc::clone(&arrived);
                 system.spawn(async move {
                     arrived.fetch_add(1, AcqRel);
-                    // Long enough for each worker to wake up for one of them.
+                    // Long enough for another worker to wake up for the next task.
                     let begin = std::time::Instant::now();
                     while begin.elapsed() < Duration::from_micros(100) {
                         thread::yield_now();
@@ -276,12 +278,12 @@ pub fn prime<S: System>(system: &'static S, workers: usize) {
     assert_eq!(arrived.load(Acquire), 100 * workers);
 }
 
-/// Waits until a number of closures are done.
+/// Waits for the end of a number of closures.
 #[derive(Clone, Debug)]
 pub struct Countdown(Arc<(AtomicUsize, Mutex<bool>, Condvar)>);
 
 impl Countdown {
-    /// Of `count` closures.
+    /// Waits for `count` closures.
     pub fn new(count: usize) -> Self {
         Self(Arc::new((
             AtomicUsize::new(count),
@@ -290,16 +292,16 @@ impl Countdown {
         )))
     }
 
-    /// One is done.
+    /// Counts one closure as done.
     pub fn done(&self) {
-        // AcqRel: the last one sees what all did.
+        // AcqRel: the last closure sees the writes of all others; pairs with itself.
         if self.0.0.fetch_sub(1, AcqRel) == 1 {
             *self.0.1.lock().expect("nobody panics here") = true;
             self.0.2.notify_all();
         }
     }
 
-    /// Blocks the calling thread until all are.
+    /// Blocks the calling thread until all closures are done.
     pub fn wait(&self) {
         let mut done = self.0.1.lock().expect("nobody panics here");
         while !*done {
@@ -308,7 +310,7 @@ impl Countdown {
     }
 }
 
-/// A handle whose output is a result: its task's panic is ours.
+/// A handle whose output is a `Result`. It panics if the task panicked.
 #[derive(Debug)]
 pub struct Unwrapped<H>(pub(crate) H);
 

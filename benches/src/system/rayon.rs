@@ -1,17 +1,17 @@
-//! `rayon`: a pool for work that computes.
+//! `rayon`, a pool for work that computes.
 
 use super::{System, closures::closures_only};
 
-/// A pool of its own.
+/// A pool of rayon.
 #[derive(Debug)]
 pub struct Rayon(rayon::ThreadPool);
 
 impl Rayon {
-    /// With so many workers.
+    /// A system with this many workers.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn new(workers: usize) -> Self {
         Self(
             rayon::ThreadPoolBuilder::new()

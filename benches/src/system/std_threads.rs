@@ -1,4 +1,4 @@
-//! A thread of std for each closure.
+//! One thread of std for each closure.
 
 use std::time::Duration;
 

@@ -1,20 +1,20 @@
-//! `threadpool`, the crate: so many threads and no more.
+//! The crate `threadpool`, which has a fixed number of threads.
 
 use std::sync::LazyLock;
 
 use super::{System, closures::closures_only};
 
-/// How many threads. What tokio allows for blocking calls; with as many as CPUs it would be a
-/// pool for work that computes.
+/// The number of threads, which is as many as tokio allows for blocking calls. With as many as CPUs
+/// it would be a pool for work that computes.
 pub const THREADPOOL_THREADS: usize = 512;
 
-/// The crate `threadpool` with [`THREADPOOL_THREADS`], which start with the first closure: where
-/// nobody runs any, 512 idle threads would be in the way of the others.
+/// The crate `threadpool` with [`THREADPOOL_THREADS`]. The threads start with the first closure,
+/// because 512 idle threads would disturb the benches that do not use them.
 #[derive(Debug)]
 pub struct Threadpool(LazyLock<threadpool::ThreadPool>);
 
 impl Threadpool {
-    /// Without threads so far.
+    /// A pool without threads so far.
     pub fn new() -> Self {
         Self(LazyLock::new(|| {
             threadpool::Builder::new()
@@ -65,7 +65,7 @@ mod tests {
         let once = done.clone();
         pool.execute(move || once.done());
         done.wait();
-        // A thread has its name only once it runs.
+        // A thread gets its name when it begins to run.
         let until = Instant::now() + Duration::from_secs(30);
         while threads_named(Threadpool::THREADS) < THREADPOOL_THREADS {
             assert!(Instant::now() < until, "the threads do not come");

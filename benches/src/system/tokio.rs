@@ -1,4 +1,4 @@
-//! `tokio`, multi-thread.
+//! `tokio` with its multi-thread runtime.
 
 use std::{future::Future, time::Duration};
 
@@ -6,12 +6,12 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{System, Unwrapped};
 
-/// tokio's multi-thread runtime, everything enabled, its defaults otherwise.
+/// The multi-thread runtime with everything enabled, and its defaults otherwise.
 #[derive(Debug)]
 pub struct Tokio(Runtime);
 
 impl Tokio {
-    /// A runtime of its own, for what is to begin with a cold pool.
+    /// A new runtime, whose pool is cold.
     ///
     /// # Panics
     ///
@@ -27,7 +27,7 @@ impl Tokio {
         )
     }
 
-    /// One that may have so many threads for blocking calls; by default 512.
+    /// A runtime that may have this many threads for blocking calls; the default is 512.
     ///
     /// # Panics
     ///
@@ -49,7 +49,7 @@ impl Tokio {
         &self.0
     }
 
-    /// Ends it without waiting for its tasks.
+    /// Ends the runtime without waiting for its tasks.
     pub fn shutdown(self) {
         self.0.shutdown_background();
     }

@@ -9,10 +9,10 @@ use std::{
 
 use super::{System, Unwrapped};
 
-/// All that were built.
+/// All runtimes that were built.
 static BUILT: Mutex<Vec<umcg::Handle>> = Mutex::new(Vec::new());
 
-/// What each runtime that ran something has counted so far, warming up included, to stderr.
+/// Prints to stderr what each runtime that ran something has counted so far, including the warm-up.
 pub fn print_counters() {
     let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     for metrics in built.iter().map(umcg::Handle::metrics) {
@@ -43,16 +43,16 @@ pub fn print_counters() {
 pub struct Umcg(umcg::Runtime);
 
 impl Umcg {
-    /// With so many workers.
+    /// A system with this many workers.
     ///
     /// # Panics
     ///
-    /// If it cannot be had.
+    /// If it cannot be started.
     pub fn new(workers: usize) -> Self {
         Self::build(workers, umcg::Builder::new())
     }
 
-    /// One with other settings.
+    /// A runtime with other settings.
     ///
     /// # Panics
     ///
@@ -71,13 +71,13 @@ impl Umcg {
         &self.0
     }
 
-    /// The CPU of its first server; the first CPU if it has no pin.
+    /// The CPU of its first server, or the first CPU if that server is not pinned.
     pub fn cpu(&self) -> usize {
         let metrics = self.0.metrics();
         metrics.servers().first().and_then(|s| s.cpu()).unwrap_or(0)
     }
 
-    /// Ends it without waiting for its tasks.
+    /// Ends the runtime without waiting for its tasks.
     pub fn shutdown(self) {
         self.0.shutdown_background();
     }

@@ -1,7 +1,7 @@
-//! A task that ticks each millisecond beside tasks that block for a second, in futures, with
-//! plain calls of std: the mistake that stalls an ordinary async runtime for a second.
+//! A task that ticks each millisecond, beside futures that block for a second each by plain calls
+//! of std. On an ordinary async runtime these calls would stall the ticker for a second.
 //!
-//! Prints how far apart the ticks came.
+//! Prints the gaps between the ticks.
 
 use std::{
     io::Read,
@@ -23,16 +23,16 @@ use umcg::{Builder, JoinError};
 const TICK: Duration = Duration::from_millis(1);
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// A 1 ms ticker beside tasks that block for 1 s each; prints the gaps between the ticks.
+/// Runs a 1 ms ticker beside tasks that block for 1 s each, and prints the gaps between the ticks.
 #[derive(Parser)]
 struct Arguments {
-    /// How many tasks block at a time.
+    /// Number of tasks that block.
     #[arg(long, default_value_t = 16)]
     neighbours: usize,
-    /// How long it all takes.
+    /// How long the ticker runs.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// How many tasks run at the same time [default: one a CPU].
+    /// Number of tasks that run at the same time [default: one for each CPU].
     #[arg(long)]
     servers: Option<usize>,
 }
@@ -94,7 +94,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// The time from each tick to the next.
+/// Ticks for this time. Returns the time from each tick to the next.
 async fn tick(whole: Duration) -> Vec<Duration> {
     let begun = Instant::now();
     let mut gaps = Vec::new();
@@ -108,7 +108,7 @@ async fn tick(whole: Duration) -> Vec<Duration> {
     gaps
 }
 
-/// Blocks the thread for [`BLOCK`], in one of the ways that std has.
+/// Blocks the thread for [`BLOCK`] by one of several calls of std.
 fn block(way: usize) {
     match way % 5 {
         0 => thread::sleep(BLOCK),

@@ -1,15 +1,15 @@
-//! The smallest program: `main` is a task, and so is everything it spawns.
+//! The smallest program: `main` is a task that spawns two others.
 
 use std::{thread, time::Duration};
 
 #[umcg::main]
 async fn main() -> Result<(), umcg::JoinError> {
-    // A future that calls blocking code keeps no other task from running.
+    // This future blocks its thread. Other tasks run meanwhile.
     let future = umcg::spawn(async {
         thread::sleep(Duration::from_millis(100));
         "from a future that slept in the kernel"
     });
-    // A closure is a task of the same kind.
+    // A closure runs on the same workers.
     let closure = umcg::spawn_blocking(|| "from a closure");
 
     println!("hello {}", closure.await?);

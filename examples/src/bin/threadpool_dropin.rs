@@ -1,8 +1,9 @@
-//! A program for the crate `threadpool`, with one line changed: `use umcg::ThreadPool`.
+//! A program that was written for the crate `threadpool`, with one line changed:
+//! `use umcg::ThreadPool`.
 //!
-//! The pool's number is how many jobs run at the same time, and a job that blocks still counts
-//! as one. What changes is below it: the threads are shared with everything else in the runtime,
-//! and while they block their CPUs do other work.
+//! The size of the pool still limits how many jobs run at the same time, and a job that blocks
+//! still counts. The difference is that the pool shares its threads with all other tasks of the
+//! runtime, which run while its jobs block.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -16,7 +17,7 @@ fn main() {
     for job in 0..jobs {
         let sender = sender.clone();
         pool.execute(move || {
-            // Stands for a query: the thread waits, the CPU does not.
+            // Stands for a query to another machine.
             thread::sleep(Duration::from_millis(20));
             sender.send(job * job).expect("the receiver waits");
         });

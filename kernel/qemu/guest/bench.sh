@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-# What the calls cost. With boot.sh --icount the nanoseconds are guest instructions. Kernels test
-# their ciphers for a while after boot, which takes half of the one CPU.
+# Measures the cost of the calls. With boot.sh --icount the nanoseconds are guest instructions. A
+# kernel tests its ciphers for a while after boot, which takes half of the one CPU, so this script
+# waits for the end of that first.
 #
-# Fails if a round or a switch costs more than the goal: that of a futex on 6.1, a tenth more on
-# newer kernels. With PREEMPT_RT there is no stepping aside (umcg_step_aside()), and no goal but not
-# to get worse.
+# Fails if a server round or a direct switch costs more than a futex round does on 6.1, or more than
+# 1.1 futex rounds on newer kernels. With PREEMPT_RT umcg_step_aside() has no effect, and the limit
+# only guards against getting worse.
 while pidof cryptomgr_test > /dev/null; do
 	sleep 1
 done

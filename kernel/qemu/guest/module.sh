@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# The module's own tests, in the guest. SKIP: scenarios to leave out.
+# Runs the module's own tests in the guest. SKIP lists scenarios to leave out.
 failed=0
 check() {
 	case " $SKIP " in *" $1 "*) echo "skip $*"; return ;; esac
@@ -12,47 +12,47 @@ check() {
 		failed=1
 	fi
 }
-check abi
-check memory
-check compat
-check blocks
-check late
-check held
-check unregister
-check fork
-check exec
-check exec-storm
-check exit
-check server-death
-check rebirth
-check steal
-check admission
-check close
+check arguments-are-checked
+check pages-are-accounted
+check 32-bit-calls
+check blocks-are-reported
+check late-offer-wakes-server
+check pick-of-holder-is-kept
+check unregister-after-sleep
+check forked-child-is-refused
+check exec-ends-registrations
+check exec-in-storm
+check exit-releases-slot
+check server-exit-detaches
+check server-tid-reused
+check claim-before-wait
+check nothing-runs-before-admission
+check close-detaches
 check stress 6 64 2
 check stress 6 64 2 s
 check stress 6 64 2 t
-check stress 10 64 2 k
-check stress 10 64 2 kst
-check stress 8 16 2 Ks
+check stress 10 64 2 p
+check stress 10 64 2 pst
+check stress 8 16 2 Ps
 check stress 5 8 1
-check stop
-check ptrace
-check freezer
+check sigstop-in-storm
+check ptrace-in-storm
+check freezer-in-storm
 check io_uring
-check io_uring-gate
-check io_uring-death
+check io_uring-completes-in-gate
+check io_uring-cancels-at-exit
 check hostile 6 64 2
 check hostile 8 8 3
-check kill
-check hotplug
+check fatal-signals-in-storm
+check cpu-hotplug-in-storm
 
-# In use: no removal. Then none is left, and it goes.
+# While the module is in use, rmmod must fail. When no process uses it, rmmod must succeed.
 /umcg-test stress 3 8 2 > /tmp/out 2>&1 &
 sleep 1
 rmmod umcg 2> /dev/null && { echo "FAIL rmmod in use"; failed=1; }
 wait $! || failed=1
 remove() {
-	for i in 1 2 3 4 5 6 7 8 9 10; do
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		rmmod umcg 2> /tmp/out && return
 		sleep 1
 	done
@@ -60,10 +60,14 @@ remove() {
 	failed=1
 }
 remove "after use"
-insmod /umcg.ko && rmmod umcg || { echo "FAIL insmod and rmmod again"; failed=1; }
+if ! insmod /umcg.ko || ! rmmod umcg; then
+	echo "FAIL insmod and rmmod again"
+	failed=1
+fi
 echo "ok   rmmod refused in use, clean after"
 
-# A process that scribbles over everything is killed in mid-flight, and leaves nothing behind.
+# A process that writes junk over all shared memory is killed at a random moment. Nothing may be
+# left of it: rmmod must succeed.
 insmod /umcg.ko
 /umcg-test hostile 0 64 2 > /tmp/out 2>&1 &
 hostile=$!
@@ -73,9 +77,13 @@ wait $hostile
 [ $? = 137 ] || { echo "FAIL hostile ended by itself"; cat /tmp/out; failed=1; }
 remove "after a hostile process"
 echo "ok   rmmod after a hostile process was killed"
-# Lockdep turns itself off at its first report, or when its tables are full.
+# Lockdep turns itself off after its first report, and when its tables are full.
 if [ -e /proc/lockdep_stats ]; then
-	grep -q 'debug_locks: *1$' /proc/lockdep_stats &&
-		echo "ok   lockdep is still on" || { echo "FAIL lockdep is off"; failed=1; }
+	if grep -q 'debug_locks: *1$' /proc/lockdep_stats; then
+		echo "ok   lockdep is still on"
+	else
+		echo "FAIL lockdep is off"
+		failed=1
+	fi
 fi
 exit $failed

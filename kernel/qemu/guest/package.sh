@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# The package, in the Debian in /debian: installed, used, purged.
+# Installs, uses and purges the package, in the Debian in /debian.
 set -e
 cp /umcg-dkms.deb /umcg-test /debian/
 for point in proc sys dev tmp; do
@@ -12,7 +12,7 @@ modules() {
 	find /debian/lib/modules /debian/usr/lib/modules -name 'umcg.ko*' | sed 's|^/debian\(/usr\)*||' | sort -u
 }
 in_debian /lib/systemd/systemd-udevd --daemon
-# Headers that nothing can be built with: no module for them, and that is all.
+# No module can be built with these headers. The installation must go on without one.
 mkdir -p /debian/lib/modules/0.broken/build
 in_debian dpkg -i /umcg-dkms.deb > /tmp/out 2>&1 || { cat /tmp/out; exit 1; }
 grep 'umcg-dkms: no module for 0.broken' /tmp/out
@@ -27,7 +27,7 @@ in_debian udevadm settle
 mode=$(in_debian stat -c '%a %G' /dev/umcg)
 echo "/dev/umcg: $mode"
 [ "$mode" = "660 umcg" ]
-in_debian /umcg-test blocks
+in_debian /umcg-test blocks-are-reported
 in_debian dpkg --purge umcg-dkms
 [ ! -e /dev/umcg ]
 [ -z "$(in_debian dkms status)" ]

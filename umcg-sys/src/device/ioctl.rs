@@ -1,4 +1,4 @@
-//! `kernel/umcg_uapi.h` in Rust: the calls of `/dev/umcg`, one function each.
+//! The calls of `/dev/umcg`, one function each: `kernel/umcg_uapi.h` in Rust.
 
 use std::{
     fs::{File, OpenOptions},
@@ -6,9 +6,10 @@ use std::{
     os::fd::AsRawFd,
 };
 
-/// The version of the interface that this library speaks.
+/// The version of the interface that this library implements.
 pub(super) const ABI_VERSION: u32 = 0;
 
+/// `struct umcg_register` of the header.
 #[repr(C)]
 struct RegisterArg {
     this: u64,
@@ -16,6 +17,7 @@ struct RegisterArg {
     pad: u32,
 }
 
+/// `struct umcg_wait` of the header.
 #[repr(C)]
 struct WaitArg {
     deadline_ns: u64,
@@ -23,7 +25,7 @@ struct WaitArg {
     pad: u32,
 }
 
-/// `struct umcg_stat`.
+/// `struct umcg_stat` of the header: the counters of a server, and of the process's group.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Stat {
@@ -34,7 +36,7 @@ pub(super) struct Stat {
     pub(super) preempted: u64,
     pub(super) longest_block_ns: u64,
     gates: u64,
-    regates: u64,
+    requeues: u64,
     user_returns: u64,
     deferred: u64,
 }
@@ -56,12 +58,12 @@ const STAT: libc::Ioctl = request(READ | WRITE, 6, size_of::<Stat>());
 const VERSION: libc::Ioctl = request(READ, 7, size_of::<u32>());
 const CHECK: libc::Ioctl = request(0, 8, 0);
 
-/// The open device.
+/// The open device file.
 #[derive(Debug)]
 pub(super) struct Node(File);
 
 impl Node {
-    /// Opens the device; closed on exec.
+    /// Opens the device. The file is closed on exec.
     pub(super) fn open() -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -70,16 +72,16 @@ impl Node {
         Ok(Self(file))
     }
 
-    /// One call. The errno on failure; a call that a signal interrupted is made again.
+    /// Makes one call and returns the errno if it fails. Repeats a call that a signal interrupted.
     fn call<T>(&self, request: libc::Ioctl, argument: *mut T) -> Result<(), i32> {
         loop {
-            // SAFETY: `argument` is what `request` takes: each caller below pairs them, and
-            // `Node` is the device that defines them.
+            // SAFETY: `argument` is of the type that `request` takes: each caller below pairs the
+            // two, and `Node` is open on the device that defines the requests.
             let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument) };
             if result >= 0 {
                 return Ok(());
             }
-            // SAFETY: the calling thread's errno.
+            // SAFETY: a read of the calling thread's own errno.
             match unsafe { *libc::__errno_location() } {
                 libc::EINTR => {}
                 errno => return Err(errno),
@@ -92,10 +94,11 @@ impl Node {
         self.call(VERSION, &raw mut version).map(|()| version)
     }
 
-    /// The kernel reads and writes the task at `address` from here on.
+    /// Registers the calling thread. From here on the kernel reads and writes the task at
+    /// `address`.
     ///
     /// # Safety
-    /// It stays valid until `unregister` returned or the thread ended.
+    /// The task stays valid until `unregister` has returned or the thread has ended.
     pub(super) unsafe fn register(&self, address: u64, flags: u32) -> Result<(), i32> {
         let mut argument = RegisterArg {
             this: address,
@@ -137,7 +140,7 @@ impl Node {
         self.call(STAT, &raw mut stat).map(|()| stat)
     }
 
-    /// Whether the calling thread is registered and its server, if it has one, lives.
+    /// Fails if the calling thread is not registered, or is a worker whose server is gone.
     pub(super) fn check(&self) -> Result<(), i32> {
         self.call::<u8>(CHECK, core::ptr::null_mut())
     }
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn requests_are_those_of_the_header() {
-        // What gcc makes of kernel/umcg_uapi.h on x86-64.
+        // The values that gcc computes from kernel/umcg_uapi.h on x86-64.
         assert_eq!(REGISTER as u32, 0x4010_5501);
         assert_eq!(UNREGISTER as u32, 0x4008_5502);
         assert_eq!(WAIT as u32, 0x4010_5503);

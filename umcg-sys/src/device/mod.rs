@@ -1,7 +1,7 @@
-//! `/dev/umcg`: the kernel itself, by the module in `kernel/`.
+//! The device provider: the kernel itself, by the module in `kernel/` and its device `/dev/umcg`.
 //!
-//! * `ioctl`: the calls, as `kernel/umcg_uapi.h` has them;
-//! * `thread`: what a thread knows about its own registration.
+//! * `ioctl`: the calls, as `kernel/umcg_uapi.h` defines them;
+//! * `thread`: the registration of the calling thread, and what happens when the thread ends.
 
 mod ioctl;
 mod thread;
@@ -27,31 +27,34 @@ use crate::{
 use ioctl::{ABI_VERSION, Node};
 use thread::{OWN, Own};
 
-/// The device's path.
+/// The path of the device.
 pub(crate) const PATH: &str = "/dev/umcg";
 
-/// One open file for the process, since thread ids are per process: several provider objects
-/// see each other's tasks. Never closed.
+/// One open file for the whole process, so that several provider objects see each other's tasks,
+/// as thread ids are per process too. It is never closed.
 static NODE: OnceLock<Node> = OnceLock::new();
 
-/// How many servers went away. A worker that reads another number than last time asks the
-/// kernel whether its own was among them.
+/// The number of servers that have gone away. A worker that reads another number than last time
+/// asks the kernel whether its own server was one of them. `leave` adds to it (SeqCst) after the
+/// server's UNREGISTER; pairs with the load in `register`, which comes before the worker is
+/// registered, and with the loads in `checkpoint`.
 static SERVERS_GONE: AtomicU64 = AtomicU64::new(0);
 
-/// The CPUs of the servers that are pinned, by tid.
+/// The CPU of each pinned server, by the server's tid.
 static PINNED: Mutex<Option<HashMap<u32, usize>>> = Mutex::new(None);
 
-/// UMCG by the kernel: a module for unpatched kernels, `/dev/umcg`.
+/// UMCG by the kernel: a module for unpatched kernels behind `/dev/umcg`.
 ///
 /// An unblocked worker runs no instruction of user code before its server picks it, not even a
-/// signal handler; every block is reported; `preempt` takes a RUNNING worker off its CPU. A
-/// handler does run in a worker that sleeps in an explicit `wait`, which then goes on.
+/// signal handler. Every block is reported. `preempt` takes a RUNNING worker off its CPU. A signal
+/// handler does run in a worker that sleeps in an explicit `wait`; the wait continues after it.
 ///
-/// Nothing is pinned unless a server asks for a CPU by [`Placement::Cpu`], and then only the
-/// server: the kernel wakes whom a hand-over names on the same CPU where it can (Linux 6.6).
+/// A server is pinned only if it asks for a CPU by [`Placement::Cpu`], and workers never are. They
+/// need not be: the kernel wakes the target of a switch on the CPU of the caller where it can
+/// (Linux 6.6 and later).
 ///
-/// A task must be in private memory (heap, stack, statics), one page of which is pinned for as
-/// long as tasks in it are registered and counts against `RLIMIT_MEMLOCK`.
+/// A task must be in private memory (heap, stack, statics). Its page is pinned while any task in
+/// it is registered, and counts against `RLIMIT_MEMLOCK`.
 ///
 /// # Examples
 ///
@@ -67,12 +70,12 @@ pub struct Device {
     node: &'static Node,
 }
 
-/// Why the device cannot be had.
+/// The reason why the device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoDevice(&'static str);
 
 impl NoDevice {
-    /// The reason, and what to do about it.
+    /// The reason in words, with what to do about it.
     #[must_use]
     pub const fn why(&self) -> &'static str {
         self.0
@@ -94,7 +97,7 @@ fn open_node() -> Result<Node, NoDevice> {
                 "there is no /dev/umcg: the kernel module umcg is not loaded"
             }
             io::ErrorKind::PermissionDenied => {
-                "/dev/umcg may not be opened: the udev rule of the module says who may"
+                "there is no permission to open /dev/umcg: the module's udev rule decides who has it"
             }
             _ => "/dev/umcg cannot be opened",
         })
@@ -102,17 +105,18 @@ fn open_node() -> Result<Node, NoDevice> {
     match node.version() {
         Ok(ABI_VERSION) => Ok(node),
         Ok(_) => Err(NoDevice(
-            "the kernel module umcg speaks another version of the interface",
+            "the kernel module umcg implements another version of the interface",
         )),
         Err(_) => Err(NoDevice("/dev/umcg is not the device of the module umcg")),
     }
 }
 
 impl Device {
-    /// The device, if the module is loaded, may be used, and speaks this library's version.
+    /// Opens the device.
     ///
     /// # Errors
-    /// It cannot be had, and why.
+    /// The module is not loaded, the caller may not open the device, or the module implements
+    /// another version of the interface.
     pub fn open() -> Result<Self, NoDevice> {
         if !fork::mark_parent() {
             return Err(NoDevice("the kernel has no MADV_WIPEONFORK"));
@@ -126,7 +130,7 @@ impl Device {
         })
     }
 
-    /// What the calling thread is registered as.
+    /// The registration of the calling thread. Fails if there is none, or in a forked child.
     fn own(call: Call) -> Result<Own, Error> {
         let own = OWN.get();
         if own.task.is_none() {
@@ -153,7 +157,7 @@ impl fmt::Debug for Device {
     }
 }
 
-/// The kernel's errno in words.
+/// The kernel's errno as an error that explains it.
 fn failure(call: Call, errno: i32) -> Error {
     let why = match (call, errno) {
         (Call::Register, libc::EINVAL) => {
@@ -188,10 +192,11 @@ fn pinned<T>(look: impl FnOnce(&mut HashMap<u32, usize>) -> T) -> T {
     look(table.get_or_insert_default())
 }
 
-/// The CPU that a server is pinned to. A server asks on its way out, and who holds the lock may be a
-/// worker that the server is to pick: it does without then.
+/// The CPU that a server is pinned to. A server may call this while it ends, and the thread that
+/// holds the lock may be a worker that only this server can pick. Waiting for the lock could
+/// therefore hang: after some tries the function gives up and returns `None`.
 fn pinned_cpu(server_tid: u32) -> Option<usize> {
-    // It is held for a look at a table: whoever runs has long let it go.
+    // The lock is held only for one look at the table, so a holder that runs has soon dropped it.
     for _ in 0..100 {
         match PINNED.try_lock() {
             Ok(table) => return table.as_ref()?.get(&server_tid).copied(),
@@ -204,17 +209,18 @@ fn pinned_cpu(server_tid: u32) -> Option<usize> {
     None
 }
 
-// SAFETY: the promises of the trait are the module's, see kernel/umcg.h: (1) its host and curr;
-// (2) its rule 4, and `unregister` below waits for the links; (3) every push and every leaving
-// of a slot pokes the server under the server's lock; (4) it returns 0 only then.
+// SAFETY: the module keeps the four promises of the trait; kernel/umcg.h has the rules. (1) By its
+// rule 3 `host` and `curr` name each other. (2) Its rule 4, and `unregister` below waits until the
+// links are free. (3) Every push, and every release of a slot, wakes a waiting server under the
+// server's lock. (4) Its WAIT returns 0 only with the state RUNNING.
 unsafe impl Provider for Device {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Device
     }
 
     fn facts(&self) -> Facts {
-        // The server is woken as the worker goes to sleep; what is left is the scheduler's
-        // latency for a thread that wakes up.
+        // The server is woken as the worker goes to sleep. What remains is the scheduler's latency
+        // for a thread that was woken.
         Facts::new(true, true, Duration::from_millis(10))
     }
 
@@ -239,10 +245,10 @@ unsafe impl Provider for Device {
             Placement::Cpu(cpu) if !worker => Some((cpu, thread::pin_to(cpu)?)),
             _ => None,
         };
-        // SAFETY: valid by the caller's promise.
+        // SAFETY: the caller promises that the task is valid.
         let address = unsafe { task.as_ref() }.address();
         let seen = SERVERS_GONE.load(SeqCst);
-        // SAFETY: as above; the destructor in `thread` unregisters a thread that ends.
+        // SAFETY: as above; and when a thread ends, the destructor in `thread` unregisters it.
         if let Err(errno) = unsafe { self.node.register(address, how.flags) } {
             if let Some((_, mask)) = before {
                 thread::set_affinity(&mask);
@@ -257,11 +263,11 @@ unsafe impl Provider for Device {
             task: Some(task),
             worker,
             gone_seen: seen,
-            plain: false,
+            detached: false,
         };
         thread::enter(own);
-        // The server may have gone away before it picked us: an ordinary thread, which the call
-        // cannot say any more once a signal's handler has its frame.
+        // The server may have gone away before it picked this worker. The call cannot report that:
+        // its return value is fixed before a signal handler may get its frame. Ask, and leave.
         if worker && self.node.check().is_err() {
             let left = self.leave(own);
             debug_assert!(left.is_ok(), "an ordinary thread is RUNNING");
@@ -284,16 +290,18 @@ unsafe impl Provider for Device {
     fn wait(&self, deadline_ns: u64, flags: u32) -> Result<(), Error> {
         let call = Call::Wait;
         let mut own = Self::own(call)?;
-        // A permission that the kernel has no use for: its own switch costs no detour.
+        // The flag permits a server's worker to take over the slot. The kernel does not make use
+        // of that permission: it would save nothing.
         let flags = if own.worker {
             flags
         } else {
             flags & !WAIT_TAKE_OVER
         };
         self.node.wait(deadline_ns, flags).map_err(|errno| {
-            // The target, or the own server, which may not have said so to `checkpoint` yet?
+            // Was it the target that is unknown, or is this worker's own server gone? In the second
+            // case `checkpoint` must report it too.
             if own.worker && errno == libc::ESRCH && self.node.check().is_err() {
-                own.plain = true;
+                own.detached = true;
                 OWN.set(own);
             }
             failure(call, errno)
@@ -307,7 +315,7 @@ unsafe impl Provider for Device {
     }
 
     fn wake(&self, server_tid: u32) -> Result<(), Error> {
-        // The module has one call for both: on a server it is a wake-up.
+        // The module has one call for both: for a server it is a wake-up.
         self.node
             .preempt(server_tid)
             .map_err(|errno| failure(Call::Wake, errno))
@@ -319,21 +327,22 @@ unsafe impl Provider for Device {
         if !own.worker {
             return Ok(());
         }
-        // Relaxed: what is missed is seen at the next checkpoint, and `wait` always tells.
+        // Relaxed: a number that is missed here is seen at the next checkpoint, and `wait` asks the
+        // kernel in any case.
         let gone = SERVERS_GONE.load(Relaxed);
         if gone != own.gone_seen {
             own.gone_seen = gone;
-            own.plain = self.node.check().is_err();
+            own.detached = self.node.check().is_err();
             OWN.set(own);
         }
-        if own.plain {
+        if own.detached {
             return Err(failure(call, libc::ESRCH));
         }
         Ok(())
     }
 
     fn disarm(&self, worker: &UmcgTask) -> Option<u32> {
-        // A block consumes it by the same CAS: one of the two gets it.
+        // A block claims the spare by the same compare-and-swap, so exactly one of the two gets it.
         let armed = worker.next_tid();
         (armed != 0 && worker.clear_next_tid(armed)).then_some(armed)
     }
@@ -346,7 +355,7 @@ unsafe impl Provider for Device {
     }
 
     fn work_waiting(&self, _server_tid: u32) {
-        // Nobody watches here: the kernel tells.
+        // No thread has to look for blocks: the kernel reports them.
     }
 
     fn counters(&self, server_tid: u32) -> Option<ServerCounters> {
@@ -369,9 +378,10 @@ unsafe impl Provider for Device {
     }
 }
 
-/// UNREGISTER may sleep before it looks at the state, for a page of its argument: then a worker is
-/// BLOCKED there, and refused, and picked on its way back to user mode. Who has left RUNNING by
-/// itself is not RUNNING afterwards either.
+/// Repeats UNREGISTER for a worker that slept in it. The call may sleep for the page of its
+/// argument before it looks at the state. The worker is then BLOCKED and gets EBUSY. A server picks
+/// it on its way back to user mode, so it is RUNNING here and can call again. A worker that has
+/// left RUNNING by itself is not RUNNING here, and its EBUSY is passed on.
 fn repeat_if_it_slept(
     worker: bool,
     user: &UmcgTask,
@@ -386,12 +396,12 @@ fn repeat_if_it_slept(
 }
 
 impl Device {
-    /// The calling thread becomes an ordinary one, and is on no list any more.
+    /// Makes the calling thread an ordinary thread that is on no list.
     fn leave(&self, own: Own) -> Result<(), i32> {
         let Some(task) = own.task else {
             return Err(libc::EINVAL);
         };
-        // SAFETY: registered, hence valid.
+        // SAFETY: the task is registered, hence valid.
         let user = unsafe { task.as_ref() };
         repeat_if_it_slept(own.worker, user, || self.node.unregister(user.address()))?;
         thread::leave();
@@ -399,7 +409,7 @@ impl Device {
             self.wait_until_unlinked(user);
         } else {
             pinned(|table| table.remove(&user.tid()));
-            // The kernel pushes nothing any more: unlink what is there.
+            // The kernel pushes nothing any more. Unlink the workers that are still on the lists.
             drop(user.take(List::Runnable));
             drop(user.take(List::Blocked));
             SERVERS_GONE.fetch_add(1, SeqCst);
@@ -408,15 +418,16 @@ impl Device {
         Ok(())
     }
 
-    /// A late event of this worker is still on its server's list: the memory must stay until
-    /// the server drained (trace A11). The server is kept awake for that.
+    /// Waits until this worker is on no list. A late event of it may still be on its server's list,
+    /// and its memory must stay until the server has drained it (trace A11). Wakes the server again
+    /// and again for that.
     fn wait_until_unlinked(&self, user: &UmcgTask) {
         let mut nap = Duration::from_micros(10);
         let mut patience = 100;
         while user.is_linked(List::Blocked) || user.is_linked(List::Runnable) {
             if self.node.preempt(user.server_tid()).is_err() {
-                // It is gone. It unlinks all that it has as it goes, or nobody ever will: then
-                // nobody will read the list either.
+                // The server is gone. It unlinks all workers on its lists as it goes. If it has not
+                // done so, nobody will, and nobody will read the lists either.
                 patience -= 1;
                 if patience == 0 {
                     return;
@@ -434,7 +445,8 @@ mod tests {
 
     use super::*;
 
-    /// How often UNREGISTER is called when it says EBUSY twice and the state is `left` then.
+    /// How often `repeat_if_it_slept` calls, and its answer, if the first two calls return EBUSY with
+    /// the state `left`.
     fn calls(worker: bool, left: u32) -> (u32, Result<(), i32>) {
         let user = UmcgTask::new();
         user.state_word().store(left, SeqCst);

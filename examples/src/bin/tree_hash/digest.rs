@@ -1,4 +1,4 @@
-//! The digest of one entry of the tree, and how those of all entries become one.
+//! The digest of one entry of the tree, and the digest of the whole tree.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,21 +8,22 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// What an entry is. The number is part of the digest.
+/// The kind of an entry. The number is part of the digest.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     File = 0,
     Symlink = 1,
     Directory = 2,
-    /// A FIFO, socket or device: its name counts, nothing is read from it.
+    /// A FIFO, socket or device. Its name is hashed, and nothing is read from it.
     Special = 3,
 }
 
-/// The digests of all entries, in whatever order they come: a sum, so that two runs agree
-/// however their tasks were scheduled, and memory does not grow with the tree.
+/// The digest of the whole tree: the sum of the digests of its entries. The order of the entries
+/// does not matter, so two runs agree however their tasks were scheduled, and memory does not grow
+/// with the tree.
 ///
-/// A sum of digests compares trees; it is no defence against somebody who makes up a tree with
-/// a wanted digest.
+/// A sum of digests is good enough to compare trees. It does not protect against somebody who
+/// builds a tree that has a given digest.
 #[derive(Default)]
 pub(crate) struct TreeDigest {
     sum: [u64; 4],
@@ -48,7 +49,7 @@ impl TreeDigest {
     }
 }
 
-/// The digest of an entry: what it is, its path below the root, what is in it.
+/// The digest of an entry: of its kind, its path below the root, and its content.
 pub(crate) fn entry(kind: Kind, path: &Path, content: &[u8]) -> blake3::Hash {
     let path = path.as_os_str().as_bytes();
     let mut hasher = blake3::Hasher::new();
@@ -59,10 +60,10 @@ pub(crate) fn entry(kind: Kind, path: &Path, content: &[u8]) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// The digest of a file's bytes, which are added to `bytes` as they are read.
+/// The digest of the content of a file. Adds the number of bytes to `bytes` while it reads them.
 ///
-/// The path may have become something else since it was listed: a link is not followed, and
-/// the open does not wait for the other end of a FIFO.
+/// The path may name something else than a file by now. So a link is not followed, and the open
+/// does not wait for the other end of a FIFO.
 pub(crate) fn file(path: &Path, bytes: &AtomicU64) -> io::Result<blake3::Hash> {
     let file = OpenOptions::new()
         .read(true)
@@ -84,7 +85,7 @@ struct Counted<'a> {
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
-        // A count for the eye: nothing else is read with it.
+        // Relaxed: the progress bar shows the count, and nothing else depends on it.
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }

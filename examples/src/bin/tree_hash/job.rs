@@ -1,4 +1,4 @@
-//! One run over a tree: what its tasks share.
+//! One run over a tree: the state that its tasks share.
 
 use std::{
     collections::BTreeMap,
@@ -20,46 +20,56 @@ use crate::{
     walk::{Visitor, Walk},
 };
 
-/// So many failures are kept with their path; the others are only counted.
+/// Number of failures that are kept with their path. Further ones are only counted.
 const SHOWN: usize = 10;
 
-/// So many tasks walk.
+/// Number of tasks that walk the tree.
 const WALKERS: usize = 8;
 
-/// A run. The counts are for the eye while it goes on and exact when it has ended: the end is
-/// seen under the lock of `pending`, with which every task leaves.
+/// A run. Its counts are Relaxed: while the run goes on they are for the progress bar. When it has
+/// ended they are exact, because each task ends by taking the lock of `pending`, under which the
+/// main thread sees the end.
 pub(crate) struct Job {
+    /// The directory that is hashed.
     root: PathBuf,
     walk: Walk,
     runtime: Handle,
+    /// The tasks that have not ended.
     pending: Mutex<Count>,
+    /// Notified when `pending.tasks` becomes smaller and a walker waits for that.
     room: Condvar,
+    /// Notified when `pending.tasks` becomes 0.
     ended: Condvar,
+    /// Largest number of tasks that hash.
     in_flight: usize,
     digest: Mutex<TreeDigest>,
     failures: Mutex<Failures>,
     /// Entries that are not directories.
     pub(crate) found: AtomicU64,
-    /// Of those, how many are in the digest.
+    /// The number of `found` entries that are in the digest.
     pub(crate) hashed: AtomicU64,
+    /// Directories, which are all in the digest.
     pub(crate) directories: AtomicU64,
+    /// Bytes that were read.
     pub(crate) bytes: AtomicU64,
 }
 
-/// How many tasks there are.
+/// Numbers of tasks.
 #[derive(Default)]
 struct Count {
-    /// Spawned and not ended.
+    /// Tasks that were spawned and have not ended.
     tasks: usize,
-    /// Walkers that wait for `room`.
+    /// Walkers that wait for [`Job::room`].
     waiting: usize,
 }
 
-/// What could not be hashed.
+/// The entries that could not be hashed.
 #[derive(Default)]
 pub(crate) struct Failures {
     pub(crate) total: u64,
+    /// How often each reason occurred.
     pub(crate) reasons: BTreeMap<String, u64>,
+    /// The first [`SHOWN`] of them.
     pub(crate) first: Vec<(PathBuf, io::Error)>,
 }
 
@@ -94,7 +104,7 @@ impl Job {
         Ok(job)
     }
 
-    /// Waits until the run has ended or the time is over; whether it has ended.
+    /// Waits until the run has ended, or for this time. Returns whether it has ended.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let pending = lock(&self.pending);
         let (pending, _) = self
@@ -104,7 +114,7 @@ impl Job {
         pending.tasks == 0
     }
 
-    /// The digest of all that was hashed.
+    /// The digest of everything that was hashed.
     pub(crate) fn digest(&self) -> blake3::Hash {
         lock(&self.digest).finish()
     }
@@ -135,7 +145,7 @@ impl Job {
 
     fn fail(&self, path: &Path, error: io::Error) {
         let reason = match error.kind() {
-            io::ErrorKind::NotFound => "vanished while we looked".to_owned(),
+            io::ErrorKind::NotFound => "vanished during the run".to_owned(),
             io::ErrorKind::Other => error.to_string(),
             kind => kind.to_string(),
         };
@@ -148,7 +158,7 @@ impl Job {
     }
 }
 
-/// The walkers' side of a job: each entry becomes a task.
+/// The visitor of a walk. Makes a task for each entry.
 struct Found<'a> {
     job: &'a Arc<Job>,
 }
@@ -171,14 +181,14 @@ impl Visitor for Found<'_> {
     }
 }
 
-/// A task that has not ended yet: the run goes on while there is one.
+/// A task that has not ended yet. The run has ended when there is none.
 struct Pending {
     job: Arc<Job>,
 }
 
 impl Pending {
-    /// Counts one more, once there are fewer than `limit`. This is where a walker that is ahead
-    /// of the hashing blocks, like any thread.
+    /// Waits until there are fewer than `limit` tasks, and counts one more. A walker that is ahead
+    /// of the tasks that hash blocks here, as any thread would.
     fn enter(job: &Arc<Job>, limit: usize) -> Self {
         let mut pending = lock(&job.pending);
         pending.waiting += 1;

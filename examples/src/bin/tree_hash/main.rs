@@ -1,7 +1,7 @@
-//! Hashes every file below a directory: one task a file, plain blocking `std::fs`.
+//! Hashes every file below a directory. Each file is a task that uses plain blocking `std::fs`.
 //!
-//! There is no thread count to choose: a task that waits for the disk lends its CPU to the next
-//! one. The last line but one of the output says how often that happened, and who noticed.
+//! No number of threads has to be chosen: while a task waits for the disk, another one runs on its
+//! CPU. The last line but one of the output says how many such blocks were reported, and by what.
 
 mod digest;
 mod job;
@@ -21,27 +21,28 @@ use umcg::Builder;
 
 use crate::{job::Job, summary::Summary};
 
-/// Hashes every file below PATH with BLAKE3, one task a file.
+/// Hashes every file below PATH with BLAKE3, in one task for each file.
 ///
-/// Links are not followed. Two runs over the same tree print the same digest, whatever the
-/// machine and the options. Exit code: 0, all was hashed; 1, something was not; 2, nothing was.
+/// Links are not followed. Two runs over the same tree print the same digest on any machine and
+/// with any options. Exit codes: 0, everything was hashed; 1, something was not hashed; 2, PATH
+/// could not be walked.
 #[derive(Parser)]
 struct Arguments {
     /// The directory.
     path: PathBuf,
-    /// How many tasks run at the same time [default: one a CPU].
+    /// Number of tasks that run at the same time [default: one for each CPU].
     #[arg(long)]
     servers: Option<usize>,
-    /// How many threads there may be, blocked ones included.
+    /// Largest number of threads, including blocked ones.
     #[arg(long)]
     max_workers: Option<usize>,
-    /// How many files are worked on at a time, at most; each may hold a descriptor.
+    /// Largest number of files that are open or queued at a time.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     in_flight: u32,
     /// Stay on the file system of PATH.
     #[arg(short = 'x', long)]
     one_file_system: bool,
-    /// No progress bar.
+    /// Show no progress bar.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -80,7 +81,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         ProgressBar::hidden()
     } else {
         ProgressBar::no_length().with_style(
-            ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("a right template"),
+            ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("a valid template"),
         )
     };
     while !job.wait(Duration::from_millis(50)) {

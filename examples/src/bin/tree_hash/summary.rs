@@ -1,4 +1,4 @@
-//! What is printed at the end.
+//! The output at the end of a run.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -21,7 +21,8 @@ pub(crate) struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    /// Whether the digest covers all that was found. A task that panicked is in neither count.
+    /// Whether the digest covers every entry that was found. A task that panicked counts neither as
+    /// hashed nor as failed.
     pub(crate) fn complete(&self) -> bool {
         self.job.failures().total == 0
             && self.job.hashed.load(Ordering::Relaxed) == self.job.found.load(Ordering::Relaxed)
@@ -66,7 +67,7 @@ impl Display for Summary<'_> {
     }
 }
 
-/// What could not be hashed, if anything.
+/// Prints nothing if everything was hashed.
 impl Display for Failures {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.total == 0 {

@@ -1,4 +1,4 @@
-//! The walk over the tree: a few tasks that share a stack of directories.
+//! The walk over the tree, by a few tasks that share a stack of directories.
 
 use std::{
     fs::{self, FileType, ReadDir},
@@ -8,43 +8,44 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-/// So many directories wait on the shared stack; beyond that a walker goes into a directory at
-/// once and keeps its place in the one above. So a directory with a million others in it does
-/// not become a million paths in memory.
+/// Largest number of directories on the shared stack. When it is full, a walker enters a directory
+/// at once and continues with the outer directory later. So a directory that contains a million
+/// others does not become a million paths in memory.
 const STACK: usize = 4096;
 
-/// So many directories a walker holds open that way, which is also a number of descriptors.
+/// Largest number of directories that a walker has open in that way, each with a descriptor.
 const OPEN: usize = 32;
 
-/// Where the walkers bring what they find. Paths are relative to the root.
+/// Receives the entries that walkers find. Paths are relative to the root.
 pub(crate) trait Visitor {
-    /// Something that is not a directory. May block, to slow the walk down.
+    /// An entry that is not a directory. May block, to slow the walk down.
     fn found(&self, path: PathBuf, kind: FileType);
-    /// A directory, before what is in it.
+    /// A directory. Called before the entries in it are visited.
     fn directory(&self, path: &Path);
-    /// A directory, or an entry of it, that could not be read.
+    /// A directory or an entry that could not be read.
     fn failed(&self, path: &Path, error: io::Error);
 }
 
 /// A walk that several tasks carry out together.
 pub(crate) struct Walk {
     root: PathBuf,
-    /// Only directories on this device are entered.
+    /// If set, only directories on this device are entered.
     device: Option<u64>,
     state: Mutex<State>,
+    /// Notified when a directory is pushed, and when the walk has ended.
     changed: Condvar,
 }
 
 struct State {
-    /// Directories, relative to the root, that nobody has opened yet.
+    /// Directories, relative to the root, that no walker has opened yet.
     directories: Vec<PathBuf>,
-    /// Walkers that are in a directory and may find more of them. The walk has ended when the
+    /// Walkers that are in a directory, and may find more of them. The walk has ended when the
     /// stack is empty and this is 0.
     busy: usize,
 }
 
 impl Walk {
-    /// A walk of `root`, which is followed if it is a link itself.
+    /// A walk of `root`. If `root` is a link, it is followed.
     pub(crate) fn new(root: &Path, one_file_system: bool) -> io::Result<Self> {
         let metadata = fs::metadata(root)?;
         if !metadata.is_dir() {
@@ -61,7 +62,7 @@ impl Walk {
         })
     }
 
-    /// Walks until nothing is left. Any number of tasks may call this.
+    /// Walks until the whole tree was visited. Any number of tasks may call this.
     pub(crate) fn run(&self, visitor: &impl Visitor) {
         while let Some(directory) = self.next() {
             let _busy = Busy { walk: self };
@@ -69,7 +70,8 @@ impl Walk {
         }
     }
 
-    /// The next directory, which makes the caller busy; waits while others may find one.
+    /// Takes a directory and counts the caller as busy. Waits while another walker may find one.
+    /// Returns `None` when the walk has ended.
     fn next(&self) -> Option<PathBuf> {
         let mut state = self.state();
         loop {
@@ -98,7 +100,7 @@ impl Walk {
                 }
                 Some(Err(error)) => {
                     visitor.failed(directory, error);
-                    // A directory that cannot be read further would say so for ever.
+                    // The same error may come again for ever.
                     open.pop();
                     continue;
                 }
@@ -138,14 +140,16 @@ impl Walk {
         }
     }
 
-    /// Whether we stay out of this directory. If that cannot be found out, opening it will say why.
+    /// Whether this directory is on another file system and must not be entered. After an error
+    /// here, opening the directory reports the reason.
     fn leaves_file_system(&self, path: &Path) -> bool {
         self.device.is_some_and(|device| {
             fs::symlink_metadata(path).is_ok_and(|metadata| metadata.dev() != device)
         })
     }
 
-    /// Leaves a directory to whoever comes first; gives it back if enough wait already.
+    /// Pushes a directory on the shared stack. Gives it back if the stack is full and `always` is
+    /// not set.
     fn push(&self, directory: PathBuf, always: bool) -> Result<(), PathBuf> {
         let mut state = self.state();
         if !always && state.directories.len() >= STACK {
@@ -161,7 +165,8 @@ impl Walk {
     }
 }
 
-/// A walker in a directory. However it leaves, the others do not wait for it for ever.
+/// A busy walker. Its destructor counts the walker as not busy even after a panic, so that the
+/// others do not wait for it for ever.
 struct Busy<'a> {
     walk: &'a Walk,
 }
