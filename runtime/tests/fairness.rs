@@ -87,7 +87,7 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
             // The machine itself may stand still now and then; who is starved, is each time.
             assert!(sleeps[194] < Duration::from_millis(500), "{sleeps:?}");
             // Short tasks hand over by themselves: nobody needs to be preempted for that.
-            let preempted = runtime.metrics().preempted;
+            let preempted = runtime.metrics().provider().preempted;
             assert!(preempted < 100, "{preempted} of 200");
         });
     }

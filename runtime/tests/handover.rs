@@ -70,15 +70,17 @@ fn a_join_needs_no_verdict_and_no_server() {
             .join()
             .unwrap();
         let metrics = runtime.metrics();
-        let seen = metrics.blocks_sentinel + metrics.blocks_monitor + metrics.blocks_sibling;
-        let seen = seen + metrics.blocks_kernel;
+        let seen = metrics.provider().blocks_sentinel
+            + metrics.provider().blocks_monitor
+            + metrics.provider().blocks_sibling;
+        let seen = seen + metrics.provider().blocks_kernel;
         assert!(
             seen < ROUNDS / 10,
             "{seen} blocks were reported: {metrics:#?}"
         );
-        assert!(metrics.workers_peak <= 4, "{metrics:#?}");
+        assert!(metrics.workers_peak() <= 4, "{metrics:#?}");
         // Where nobody watches (device) each resumption tells the server.
-        if metrics.provider == umcg::ProviderKind::Emulated {
+        if metrics.provider_kind() == umcg::ProviderKind::Emulated {
             let sleeps = sleeps_of("direct-s0") - before;
             assert!(sleeps < ROUNDS / 5, "the server slept {sleeps} times");
         }
@@ -183,7 +185,7 @@ fn a_spawner_that_spins_for_its_first_child() {
 fn a_waker_that_spins_for_a_future() {
     within(LIMIT, "the future", || {
         let runtime = runtime(2);
-        if runtime.metrics().provider == umcg::ProviderKind::Device {
+        if runtime.metrics().provider_kind() == umcg::ProviderKind::Device {
             // Nobody watches there, and the one that was woken waits for its waker to come back to
             // the scheduler.
             return;

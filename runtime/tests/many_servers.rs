@@ -66,7 +66,8 @@ fn spawn_all(handle: &Handle, runs: &Arc<Runs>, job: fn()) -> Vec<umcg::JoinHand
 fn assert_nothing_is_left(runtime: &Runtime) {
     eventually("all that was spawned is done", || {
         let metrics = runtime.metrics();
-        metrics.completed == metrics.spawned && metrics.queued == 0
+        metrics.completed_tasks_count() == metrics.spawned_tasks_count()
+            && metrics.queue_depth() == 0
     });
 }
 
@@ -86,7 +87,7 @@ fn until_stolen(runtime: &Runtime, round: impl Fn()) {
     let begin = Instant::now();
     loop {
         round();
-        if runtime.metrics().steals > 0 {
+        if runtime.metrics().steal_count() > 0 {
             return;
         }
         assert!(begin.elapsed() < LIMIT / 2, "{:#?}", runtime.metrics());
@@ -117,7 +118,7 @@ fn what_a_computing_task_spawned_is_stolen() {
             }
             runs.assert_once_each();
             let metrics = runtime.metrics();
-            assert!(metrics.steals > 0, "{metrics:#?}");
+            assert!(metrics.steal_count() > 0, "{metrics:#?}");
             assert_nothing_is_left(&runtime);
         });
     }

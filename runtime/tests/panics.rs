@@ -65,7 +65,7 @@ fn hooks_see_each_worker_and_may_panic() {
         let runtime = Builder::new()
             .servers(2)
             .on_worker_start(move |id| {
-                assert!(umcg::Handle::try_current().is_some());
+                assert!(umcg::Handle::try_current().is_ok());
                 count_start.fetch_add(1, SeqCst);
                 assert!(id % 2 == 0, "on purpose");
             })
@@ -83,7 +83,7 @@ fn hooks_see_each_worker_and_may_panic() {
         for task in tasks {
             task.join().unwrap();
         }
-        let peak = runtime.metrics().workers_peak;
+        let peak = runtime.metrics().workers_peak();
         drop(runtime);
         assert!(started.load(SeqCst) >= peak && peak > 2);
         assert_eq!(started.load(SeqCst), stopped.load(SeqCst));
@@ -101,7 +101,9 @@ fn destructors_that_panic_at_shutdown_are_contained() {
             }));
         }
         let handle = runtime.handle().clone();
-        common::eventually("all are suspended", || handle.metrics().suspended == 10);
+        common::eventually("all are suspended", || {
+            handle.metrics().num_suspended_tasks() == 10
+        });
         drop(runtime);
     });
 }

@@ -90,9 +90,9 @@ fn servers_handle_no_signals_and_workers_do() {
     // A new thread takes a moment to set its mask.
     for (thread, blocks) in [
         ("sig-s0", true),
-        ("sig-maker", true),
+        ("sig-spawner", true),
         ("sig-w0", false),
-        // Made by the maker.
+        // Made by the worker spawner.
         ("sig-w1", false),
     ] {
         common::eventually(thread, || blocks_usr1(thread) == Some(blocks));
@@ -109,8 +109,8 @@ fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
         .unwrap()
         .unwrap();
     assert!(all.is_some());
-    common::eventually("the maker has all CPUs", || {
-        status_of("inner-maker", "Cpus_allowed:") == all
+    common::eventually("the worker spawner has all CPUs", || {
+        status_of("inner-spawner", "Cpus_allowed:") == all
     });
 }
 
@@ -151,7 +151,7 @@ fn try_spawn_stops_at_the_limit() {
         .unwrap();
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let first = runtime.spawn_blocking(move || gate.recv().unwrap());
-    common::eventually("it runs", || runtime.metrics().queued == 0);
+    common::eventually("it runs", || runtime.metrics().queue_depth() == 0);
     let queued: Vec<_> = (0..3)
         .map(|_| runtime.handle().try_spawn(async {}).unwrap())
         .collect();

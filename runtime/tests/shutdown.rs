@@ -64,7 +64,9 @@ fn drop_waits_for_what_runs_and_cancels_the_rest() {
                 })
                 .collect();
             let metrics = runtime.handle().clone();
-            eventually("all are suspended", || metrics.metrics().suspended == 20);
+            eventually("all are suspended", || {
+                metrics.metrics().num_suspended_tasks() == 20
+            });
             let done = Arc::new(AtomicUsize::new(0));
             let (tell, told) = mpsc::channel();
             let running: Vec<_> = (0..servers)
@@ -97,8 +99,13 @@ fn drop_waits_for_what_runs_and_cancels_the_rest() {
             }
             let dropped_on = dropped_on.lock().unwrap();
             assert_eq!(dropped_on.len(), 40);
+            let is_server = |thread: &String| {
+                thread
+                    .strip_prefix(&format!("{name}-s"))
+                    .is_some_and(|index| index.parse::<usize>().is_ok())
+            };
             assert!(
-                !dropped_on.iter().any(|name| name.contains("-s")),
+                !dropped_on.iter().any(is_server),
                 "no server runs a destructor: {dropped_on:?}"
             );
             // The kernel wakes whoever joins a thread just before it takes it off its list.
@@ -229,9 +236,65 @@ fn destructors_may_spawn_while_the_runtime_ends() {
             }));
         }
         let handle = runtime.handle().clone();
-        eventually("all are suspended", || handle.metrics().suspended == 10);
+        eventually("all are suspended", || {
+            handle.metrics().num_suspended_tasks() == 10
+        });
         drop(runtime);
         assert_eq!(cancelled.load(SeqCst), 10);
+    });
+}
+
+/// Notes, when it is dropped, which runtime and which task it finds itself in.
+struct ContextNote(mpsc::Sender<(Option<String>, Option<umcg::task::Id>)>);
+
+impl Drop for ContextNote {
+    fn drop(&mut self) {
+        let runtime = umcg::Handle::try_current()
+            .ok()
+            .map(|handle| format!("{handle:?}"));
+        let _ = self.0.send((runtime, umcg::task::try_id()));
+    }
+}
+
+/// Whatever thread cancels a task: its destructors run inside of the runtime and of the task.
+#[test]
+fn destructors_of_cancelled_tasks_are_in_the_context_of_their_task() {
+    within(LIMIT, "the context of destructors", || {
+        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let handle = runtime.handle().clone();
+        let this = format!("{handle:?}");
+        let (notes, noted) = mpsc::channel();
+        let (future, closure, late) = (
+            ContextNote(notes.clone()),
+            ContextNote(notes.clone()),
+            ContextNote(notes),
+        );
+        let suspended = runtime.spawn(async move {
+            let _note = future;
+            pending::<()>().await;
+        });
+        eventually("it is suspended", || {
+            handle.metrics().num_suspended_tasks() == 1
+        });
+        let blocked = blocked_for_ever(&runtime);
+        let queued = runtime.spawn_blocking(move || drop(closure));
+        let mut expected = vec![suspended.id(), queued.id()];
+        let ending = std::thread::spawn(move || drop(runtime));
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let (runtime, task) = noted.recv().unwrap();
+            assert_eq!(runtime.as_ref(), Some(&this), "the context of a sweep");
+            seen.push(task.expect("a destructor is inside of its task"));
+        }
+        expected.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, expected);
+        drop(blocked);
+        ending.join().unwrap();
+        // One that comes too late is dropped here, where no runtime is entered.
+        let late = handle.spawn(async move { drop(late) });
+        assert_eq!(noted.recv().unwrap(), (Some(this), Some(late.id())));
+        assert!(umcg::Handle::try_current().is_err());
     });
 }
 

@@ -157,19 +157,23 @@ fn storm(servers: usize, max_workers: usize, pin: bool, time: Duration) {
     }
     assert_eq!(world.done.load(SeqCst), spawned);
     let metrics = runtime.metrics();
-    assert_eq!(metrics.completed, metrics.spawned, "{metrics:#?}");
+    assert_eq!(
+        metrics.completed_tasks_count(),
+        metrics.spawned_tasks_count(),
+        "{metrics:#?}"
+    );
     eprintln!(
         "{servers} servers: {spawned} roots, {} tasks, peak {} workers, blocks {} + {}, \
          preempted {}, adopted {}, steals {}, at cap {}, beyond cap {}",
-        metrics.spawned,
-        metrics.workers_peak,
-        metrics.blocks_sentinel,
-        metrics.blocks_monitor,
-        metrics.preempted,
-        metrics.adopted,
-        metrics.steals,
-        metrics.at_cap,
-        metrics.beyond_cap,
+        metrics.spawned_tasks_count(),
+        metrics.workers_peak(),
+        metrics.provider().blocks_sentinel,
+        metrics.provider().blocks_monitor,
+        metrics.provider().preempted,
+        metrics.provider().adopted,
+        metrics.steal_count(),
+        metrics.max_workers_reached_count(),
+        metrics.max_workers_exceeded_count(),
     );
 }
 

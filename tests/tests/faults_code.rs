@@ -331,7 +331,7 @@ impl Drop for Payload {
 fn panics_stay_in_their_tasks() {
     apart(60, || {
         let runtime = any_runtime();
-        let workers = runtime.metrics().workers.total;
+        let workers = runtime.metrics().workers().total();
         for _ in 0..20 {
             let error = runtime
                 .spawn_blocking(|| panic!("in a closure"))
@@ -369,7 +369,7 @@ fn panics_stay_in_their_tasks() {
         overlap(&runtime, 100);
         blocks_are_seen(&runtime);
         assert!(
-            runtime.metrics().workers.total <= workers + 64,
+            runtime.metrics().workers().total() <= workers + 64,
             "a panic costs no thread: {:?}",
             runtime.metrics()
         );
@@ -445,7 +445,7 @@ fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
             .collect();
         eventually("all are blocked", || dam.waiting() == 10);
         overlap(&runtime, 20);
-        let peak = runtime.metrics().workers_peak;
+        let peak = runtime.metrics().workers_peak();
         // One for each blocked task, those of `overlap`, and spares.
         assert!(wrong_verdicts() || peak <= 10 + 20 + 8, "{peak} workers");
         dam.open();

@@ -41,7 +41,7 @@ fn a_mask_of_one_cpu_has_one_server_and_works() {
         let runtime = Runtime::new().expect("a runtime");
         if env::var_os("UMCG_SERVERS").is_none() {
             assert_eq!(
-                runtime.metrics().servers.len(),
+                runtime.metrics().servers().len(),
                 1,
                 "one server a CPU of the mask"
             );
@@ -191,8 +191,9 @@ fn policy_refused() {
         in_the_metrics("without sentinels (SCHED_IDLE is refused");
         let cpus = proc::affinity();
         if cpus.len() > 1 {
-            let servers = runtime(2).metrics().servers;
-            let differ = servers[0].cpu.is_none() || servers[0].cpu != servers[1].cpu;
+            let metrics = runtime(2).metrics();
+            let servers = metrics.servers();
+            let differ = servers[0].cpu().is_none() || servers[0].cpu() != servers[1].cpu();
             assert!(differ, "servers without sentinels share a CPU: {servers:?}");
         }
     });
@@ -272,8 +273,8 @@ fn all_scheduling_calls_refused_later() {
 /// The same in the metrics of a runtime.
 fn in_the_metrics(says: &str) {
     let metrics = any_runtime().metrics();
-    if metrics.provider == ProviderKind::Emulated {
-        let text = metrics.provider_description;
+    if metrics.provider_kind() == ProviderKind::Emulated {
+        let text = metrics.provider_description();
         assert!(text.contains(says), "{says:?} is not said: {text}");
     }
 }
@@ -458,7 +459,7 @@ fn workers_leave_sched_batch_beside_a_busy_process_and_come_back() {
         let cpus = proc::affinity();
         cpu::pin(0, &cpus[..1]).expect("a CPU of the mask");
         let runtime = runtime(1);
-        if runtime.metrics().provider != ProviderKind::Emulated {
+        if runtime.metrics().provider_kind() != ProviderKind::Emulated {
             // The kernel reports blocks whatever else runs.
             return comes_to_policy(&runtime, libc::SCHED_OTHER, "the policy that it had");
         }

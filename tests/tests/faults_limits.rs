@@ -71,7 +71,7 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
             assert_eq!(handle.join().expect("nothing is lost"), i);
         }
         assert!(
-            runtime.metrics().worker_spawn_failures > 0,
+            runtime.metrics().worker_spawn_failure_count() > 0,
             "the limit was never reached: {:?}",
             runtime.metrics()
         );
@@ -100,7 +100,7 @@ fn growth_is_tried_again_when_there_is_room() {
             .collect();
         // More than once since the last worker blocked: nobody is left to ask for a thread, and
         // it is tried again all the same.
-        let failures = || runtime.metrics().worker_spawn_failures;
+        let failures = || runtime.metrics().worker_spawn_failure_count();
         let mut quiet_since = (dam.waiting(), failures());
         eventually("a thread is refused again and again", || {
             if dam.waiting() != quiet_since.0 {
@@ -246,8 +246,8 @@ fn hide_proc() -> io::Result<()> {
 /// need not ask.
 fn is_said(runtime: &Runtime) {
     let metrics = runtime.metrics();
-    if metrics.provider == ProviderKind::Emulated {
-        let text = metrics.provider_description;
+    if metrics.provider_kind() == ProviderKind::Emulated {
+        let text = metrics.provider_description();
         assert!(text.contains("without /proc"), "{text}");
     }
 }
@@ -306,7 +306,7 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
         // Servers and helpers beside the workers.
         assert!(threads::count() < 64 + 16, "{} threads", threads::count());
         assert!(
-            runtime.metrics().workers.total <= 64,
+            runtime.metrics().workers().total() <= 64,
             "{:?}",
             runtime.metrics()
         );
@@ -344,7 +344,7 @@ fn ten_thousand_tasks_are_blocked_at_once() {
             .collect();
         while dam.waiting() < TASKS {
             assert_eq!(
-                runtime.metrics().worker_spawn_failures,
+                runtime.metrics().worker_spawn_failure_count(),
                 0,
                 "{:?}",
                 runtime.metrics()

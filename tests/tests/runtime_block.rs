@@ -529,11 +529,12 @@ fn cpu_bound_work_never_grows_the_pool() {
         let after = runtime.metrics();
         // A verdict may be wrong now and then beside other processes; 60 would be growth.
         assert!(
-            wrong_verdicts() || after.workers_peak <= before.servers.len() + 8,
+            wrong_verdicts() || after.workers_peak() <= before.servers().len() + 8,
             "{} workers grew to {}, by {} verdicts",
-            before.workers_peak,
-            after.workers_peak,
-            after.blocks_sentinel + after.blocks_monitor - before.blocks_sentinel,
+            before.workers_peak(),
+            after.workers_peak(),
+            after.provider().blocks_sentinel + after.provider().blocks_monitor
+                - before.provider().blocks_sentinel,
         );
     });
 }
@@ -587,7 +588,7 @@ fn workers_that_unblock_follow_one_another() {
         let runtime = Builder::new().servers(1).max_workers(64).build().unwrap();
         if !runtime
             .metrics()
-            .provider_description
+            .provider_description()
             .contains("sentinel on each")
         {
             // Not this provider's way, or no pins: the kernel, or the monitor, sees the blocks.
@@ -602,7 +603,7 @@ fn workers_that_unblock_follow_one_another() {
                 task.join().unwrap();
             }
             let metrics = runtime.metrics();
-            metrics.servers[0].taken_over > 0 && metrics.blocks_sibling > 0
+            metrics.servers()[0].provider().taken_over > 0 && metrics.provider().blocks_sibling > 0
         });
     });
 }

@@ -358,7 +358,7 @@ fn a_handle_outlives_its_runtime_and_says_so() {
         assert!(handle.try_spawn(async { 1 }).unwrap_err().is_shut_down());
         // The caller's own thread polls this one.
         assert_eq!(handle.block_on(async { 2 }), 2);
-        assert_eq!(handle.metrics().workers.total, 0);
+        assert_eq!(handle.metrics().workers().total(), 0);
     });
 }
 
@@ -411,110 +411,14 @@ fn destructors_of_cancelled_tasks_may_spawn_and_block() {
     });
 }
 
-/// A destructor that waits for the end of a task whose own turn comes later, in the order in
-/// which the two suspended.
-#[test]
-fn a_destructor_joins_a_task_that_is_cancelled_after_its_own() {
-    struct Joins(Arc<Mutex<Option<JoinHandle<()>>>>);
-    impl Drop for Joins {
-        fn drop(&mut self) {
-            let child = self.0.lock().unwrap().take();
-            let child = child.expect("it was spawned");
-            assert!(child.join().unwrap_err().is_cancelled());
-        }
-    }
-    apart(60, || {
-        let ends: [fn(Runtime); 3] = [drop, Runtime::shutdown_background, |runtime| {
-            runtime.shutdown_timeout(Duration::from_secs(10));
-        }];
-        for end in ends {
-            for servers in [1, 2] {
-                let runtime = runtime(servers);
-                let child = Arc::new(Mutex::new(None));
-                let joins = Joins(Arc::clone(&child));
-                let parent = runtime.spawn(async move {
-                    let _joins = joins;
-                    std::future::pending::<()>().await;
-                });
-                eventually("the parent is suspended", || {
-                    runtime.metrics().suspended == 1
-                });
-                let handle = runtime.spawn(std::future::pending::<()>());
-                eventually("the child, too", || runtime.metrics().suspended == 2);
-                *child.lock().unwrap() = Some(handle);
-                end(runtime);
-                assert!(parent.join().unwrap_err().is_cancelled());
-            }
-        }
-    });
-}
-
-/// The same with queued tasks, a chain of them.
-#[test]
-fn destructors_join_each_other() {
-    struct Joins(Option<JoinHandle<()>>);
-    impl Drop for Joins {
-        fn drop(&mut self) {
-            if let Some(next) = self.0.take() {
-                assert!(next.join().unwrap_err().is_cancelled());
-            }
-        }
-    }
-    apart(60, || {
-        for end in [drop as fn(Runtime), Runtime::shutdown_background] {
-            let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-            let dam = Arc::new(Dam::new());
-            let blocked = runtime.spawn_blocking({
-                let dam = Arc::clone(&dam);
-                move || dam.wait()
-            });
-            eventually("it is blocked", || dam.waiting() == 1);
-            // Each is queued behind the one that it joins, and so dropped after it, or the other
-            // way round.
-            let mut last = None;
-            for _ in 0..50 {
-                let joins = Joins(last.take());
-                last = Some(runtime.spawn(async move { drop(joins) }));
-            }
-            let (slot, joined) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
-            let later = Later(Arc::clone(&slot), Arc::clone(&joined));
-            drop(runtime.spawn(async move { drop(later) }));
-            *slot.lock().unwrap() = Some(runtime.spawn(async {}));
-            let ending = thread::spawn(move || end(runtime));
-            // What is queued has gone before the blocked one is back.
-            eventually("they are cancelled", || joined.load(SeqCst));
-            dam.open();
-            eventually("the end", || ending.is_finished());
-            ending.join().expect("no panic");
-            drop(blocked.join());
-            assert!(last.expect("fifty").join().unwrap_err().is_cancelled());
-        }
-    });
-
-    struct Later(Arc<Mutex<Option<JoinHandle<()>>>>, Arc<AtomicBool>);
-    impl Drop for Later {
-        fn drop(&mut self) {
-            let next = self.0.lock().unwrap().take();
-            let next = next.expect("it was spawned");
-            assert!(next.join().unwrap_err().is_cancelled());
-            self.1.store(true, SeqCst);
-        }
-    }
-}
-
-/// Ends a runtime of one blocked worker with tasks that are queued in this order. Each does its
-/// part when it is dropped, and is known to the others by its place.
-fn end_with_queued(parts: Vec<Part>) {
-    end_with_queued_and(parts, |_| ());
-}
-
-/// The same; `before` it ends.
-fn end_with_queued_and(parts: Vec<Part>, before: impl FnOnce(&Handles)) {
+/// A runtime whose only worker is blocked, with tasks that are queued in this order. Each does its
+/// part when it is dropped, and the others know it by its place. The third value counts the parts
+/// that are done.
+fn with_queued(parts: Vec<Part>) -> (Runtime, Arc<Dam>, Arc<AtomicUsize>) {
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-    let (dam, blocked) = blocked_for_ever(&runtime, 1);
+    let (dam, _) = blocked_for_ever(&runtime, 1);
     let handles: Handles = Arc::default();
     let done = Arc::new(AtomicUsize::new(0));
-    let count = parts.len();
     for part in parts {
         let (theirs, done) = (Arc::clone(&handles), Arc::clone(&done));
         let mut part = Some(part);
@@ -525,22 +429,14 @@ fn end_with_queued_and(parts: Vec<Part>, before: impl FnOnce(&Handles)) {
         let handle = runtime.spawn(async move { drop(on_drop) });
         handles.lock().unwrap().push(Some(handle));
     }
-    before(&handles);
-    let ending = thread::spawn(move || runtime.shutdown_background());
-    eventually("all of them are dropped", || done.load(SeqCst) == count);
-    eventually("the end", || ending.is_finished());
-    ending.join().expect("no panic");
-    dam.open();
-    for handle in blocked {
-        drop(handle.join());
-    }
+    (runtime, dam, done)
 }
 
 type Handles = Arc<Mutex<Vec<Option<JoinHandle<()>>>>>;
 
 type Part = Box<dyn FnOnce(&Handles) + Send>;
 
-/// Waits for the one at that place.
+/// Waits for the task at that place.
 fn joins(place: usize) -> Part {
     Box::new(move |handles| {
         let handle = handles.lock().unwrap()[place].take();
@@ -549,32 +445,66 @@ fn joins(place: usize) -> Part {
     })
 }
 
-/// The one in the middle waits for one that is being dropped, and waits.
+/// A destructor may join a task that has been dropped, and may wait for time.
 #[test]
-fn destructors_that_wait_are_not_nested() {
+fn destructors_join_what_is_dropped_already() {
     apart(60, || {
-        end_with_queued(vec![joins(2), joins(0), Box::new(|_| ())]);
-        end_with_queued(vec![joins(1), Box::new(|_| ()), joins(0)]);
         let nap = || umcg::block_on(umcg::time::sleep(Duration::from_millis(20)));
-        end_with_queued(vec![Box::new(move |_| nap()), joins(0)]);
-        // With a lock held across the wait.
-        let lock = Arc::new(Mutex::new(()));
-        let other = Arc::clone(&lock);
-        end_with_queued(vec![
-            Box::new(move |_| {
-                let _held = lock.lock().unwrap();
-                nap();
-            }),
-            Box::new(move |_| drop(other.lock().unwrap())),
-        ]);
-        // More than there are helpers on one stack.
-        let chain: Vec<_> = (1..=150).map(joins).collect();
-        end_with_queued(chain.into_iter().chain([nothing()]).collect());
+        for end in [drop as fn(Runtime), Runtime::shutdown_background] {
+            let parts: Vec<Part> = [Box::new(move |_: &Handles| nap()) as Part]
+                .into_iter()
+                .chain((0..50).map(joins))
+                .collect();
+            let count = parts.len();
+            let (runtime, dam, done) = with_queued(parts);
+            let ending = thread::spawn(move || end(runtime));
+            // What is queued has gone before the blocked one is back.
+            eventually("all of them are dropped", || done.load(SeqCst) == count);
+            dam.open();
+            eventually("the end", || ending.is_finished());
+            ending.join().expect("no panic");
+        }
     });
+}
 
-    fn nothing() -> Part {
-        Box::new(|_| ())
-    }
+/// A destructor that waits for a task which is to be dropped after its own, on the same thread. It
+/// is not allowed to, and waits until another thread drops that task. Nothing else waits with it.
+#[test]
+fn a_destructor_that_waits_for_a_task_behind_it_hangs_nothing_else() {
+    let stuck = || with_queued(vec![joins(1), Box::new(|_| ())]);
+    let released = |dam: &Dam, done: &AtomicUsize| {
+        let other = runtime(1);
+        other.spawn(async {}).join().expect("another runtime runs");
+        drop(other);
+        umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
+        assert_eq!(done.load(SeqCst), 0, "the destructor waits");
+        // The worker comes back, and drops what is queued on its way out.
+        dam.open();
+        eventually("each is dropped once", || done.load(SeqCst) == 2);
+    };
+    apart(60, || {
+        let before = threads::count();
+        let (runtime, dam, done) = stuck();
+        let begun = Instant::now();
+        runtime.shutdown_background();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        released(&dam, &done);
+
+        let (runtime, dam, done) = stuck();
+        let begun = Instant::now();
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(90), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        released(&dam, &done);
+
+        let (runtime, dam, done) = stuck();
+        let ending = thread::spawn(move || drop(runtime));
+        released(&dam, &done);
+        eventually("the end", || ending.is_finished());
+        ending.join().expect("no panic");
+        eventually("all is gone", || threads::count() <= before + 4);
+    });
 }
 
 /// A pool of one on that runtime, whose job is blocked.
@@ -592,79 +522,6 @@ fn full_pool(runtime: &Runtime) -> (ThreadPool, Arc<Dam>) {
     (pool, dam)
 }
 
-/// A job that a pool keeps waits, when it is dropped, for a task that is suspended.
-#[test]
-fn a_job_of_a_pool_joins_a_suspended_task() {
-    apart(60, || {
-        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let suspended = runtime.spawn(std::future::pending::<()>());
-        eventually("it is suspended", || runtime.metrics().suspended == 1);
-        let (pool, dam) = full_pool(&runtime);
-        let mut suspended = Some(suspended);
-        let on_drop = OnDrop(move || {
-            let suspended = suspended.take().expect("dropped once");
-            assert!(suspended.join().unwrap_err().is_cancelled());
-        });
-        pool.execute(move || drop(on_drop));
-        let ending = thread::spawn(move || runtime.shutdown_background());
-        eventually("the end", || ending.is_finished());
-        ending.join().expect("no panic");
-        dam.open();
-    });
-}
-
-/// Jobs that a pool keeps: the destructor of one waits for that of the next.
-#[test]
-fn a_job_of_a_pool_waits_for_the_next_one() {
-    apart(60, || {
-        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let (pool, dam) = full_pool(&runtime);
-        let latch = Arc::new(AtomicBool::new(false));
-        let (waits, sets) = (Arc::clone(&latch), latch);
-        let first = OnDrop(move || {
-            while !waits.load(SeqCst) {
-                umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
-            }
-        });
-        let second = OnDrop(move || sets.store(true, SeqCst));
-        pool.execute(move || drop(first));
-        pool.execute(move || drop(second));
-        let ending = thread::spawn(move || runtime.shutdown_background());
-        eventually("the end", || ending.is_finished());
-        ending.join().expect("no panic");
-        dam.open();
-    });
-}
-
-/// A runtime ends inside of the end of another one, where somebody waits for a task of the outer.
-#[test]
-fn ends_of_two_runtimes_one_inside_of_the_other() {
-    apart(60, || {
-        let inner = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let (dam, _blocked) = blocked_for_ever(&inner, 1);
-        let of_outer = Arc::new(Mutex::new(None::<JoinHandle<()>>));
-        let theirs = Arc::clone(&of_outer);
-        let joins = OnDrop(move || {
-            let handle = theirs.lock().unwrap().take();
-            let handle = handle.expect("it was spawned");
-            assert!(handle.join().unwrap_err().is_cancelled());
-        });
-        drop(inner.spawn(async move { drop(joins) }));
-        let mut inner = Some(inner);
-        end_with_queued_and(
-            vec![
-                Box::new(move |_| inner.take().expect("dropped once").shutdown_background()),
-                Box::new(|_| ()),
-            ],
-            |handles| {
-                let last = handles.lock().unwrap()[1].take();
-                *of_outer.lock().unwrap() = last;
-            },
-        );
-        dam.open();
-    });
-}
-
 /// A runtime that is held up in its end by a destructor, `with` another task suspended.
 fn held_up_in_its_end(
     suspended: impl Future<Output = ()> + Send + 'static,
@@ -679,7 +536,9 @@ fn held_up_in_its_end(
     }
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
     drop(runtime.spawn(suspended));
-    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    eventually("it is suspended", || {
+        runtime.metrics().num_suspended_tasks() == 1
+    });
     let dam = Arc::new(Dam::new());
     drop(runtime.spawn_blocking({
         let dam = Arc::clone(&dam);

@@ -1,8 +1,8 @@
 //! The records of all workers, named by index.
 //!
-//! Chunks that double in size and are never freed or moved while the runtime lives: a record
-//! may be looked at by anyone at any time, and a provider's pointer to a task stays good.
-//! Records are used again after their worker has gone.
+//! Records are in chunks, each twice as large as the one before. Chunks are never freed or moved
+//! while the runtime lives, so any thread may look at a record at any time, and a provider's
+//! pointer to a task stays valid. A record is used again after its worker has left.
 
 use std::{
     fmt, ptr,
@@ -15,10 +15,10 @@ use std::{
     },
 };
 
-use super::{list::Links, worker::Worker};
+use super::{worker::Worker, worker_list::Links};
 use crate::sync;
 
-/// Records in the first chunk; chunk `n` has this many times 2^n.
+/// The number of records in the first chunk. Chunk `n` has this many times 2^n.
 const FIRST: u32 = 64;
 
 /// Enough chunks for 2^31 records.
@@ -26,16 +26,17 @@ const CHUNKS: usize = 26;
 
 /// See the module page.
 pub(super) struct Arena {
-    /// Null, or the first record of a chunk of `FIRST << n`, made by [`take`](Self::take).
+    /// Entry `n` is null, or the first of `FIRST << n` records, made by [`take`](Self::take).
     chunks: [AtomicPtr<Worker>; CHUNKS],
-    /// Indices below this have a record.
+    /// How many records there are: indices below this are valid.
     len: AtomicU32,
-    /// Records without a worker. Taken by the thread that makes workers and by workers that
-    /// are ordinary threads already, never by one that a server schedules.
+    /// The indices of records without a worker. Locked by the worker spawner, and by workers that
+    /// have unregistered: never by a thread that a server schedules, which could be switched away
+    /// with the lock held.
     free: Mutex<Vec<u32>>,
 }
 
-/// Chunk and place in it.
+/// The chunk of a record, and its place in the chunk.
 fn locate(index: u32) -> (usize, usize) {
     let chunk = (index / FIRST + 1).ilog2();
     let base = FIRST * ((1 << chunk) - 1);
@@ -51,31 +52,31 @@ impl Arena {
         }
     }
 
-    /// A record for a new worker; the caller owns it.
+    /// A record for a new worker, which the caller owns.
     pub(super) fn take(&self) -> &Worker {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = free.pop() {
             return self.get(index);
         }
-        // Acquire: pairs with the store below; both under the lock.
+        // Acquire: pairs with the Release store below. Both are under the lock.
         let index = self.len.load(Acquire);
         let (chunk, place) = locate(index);
         if place == 0 {
             let records: Box<[Worker]> =
                 (index..index + (FIRST << chunk)).map(Worker::new).collect();
             let first = Box::into_raw(records).cast::<Worker>();
-            // A list event carries the address of a worker's first field; who gets it goes on
-            // to the whole record, under this provenance.
+            // A list event carries the address of a worker's first field. The server that drains it
+            // makes a reference to the whole record from it, under this provenance.
             let _ = first.expose_provenance();
             // Release: pairs with the Acquire in `get`.
             self.chunks[chunk].store(first, Release);
         }
-        // Release: who sees the length sees the chunk.
+        // Release: a thread that sees the length sees the chunk; pairs with the Acquire in `iter`.
         self.len.store(index + 1, Release);
         self.get(index)
     }
 
-    /// Gives a record back: its thread is no worker any more.
+    /// Gives a record back whose thread is no worker any more.
     pub(super) fn put(&self, index: u32) {
         self.free
             .lock()
@@ -86,7 +87,7 @@ impl Arena {
     /// The record with this index.
     ///
     /// # Panics
-    /// No [`take`](Self::take) has returned it yet.
+    /// If [`take`](Self::take) has never returned it.
     pub(super) fn get(&self, index: u32) -> &Worker {
         let (chunk, place) = locate(index);
         // Acquire: pairs with the Release in `take`.
@@ -97,8 +98,9 @@ impl Arena {
         unsafe { &*first.add(place) }
     }
 
-    /// All records, with and without a worker.
+    /// All records, those without a worker included.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        // Acquire: pairs with the Release in `take`.
         (0..self.len.load(Acquire)).map(|index| self.get(index))
     }
 }

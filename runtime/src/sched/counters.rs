@@ -1,26 +1,31 @@
-//! Counters that cost their writers one relaxed addition on a line of their own.
+//! Counters for metrics. Each costs its writer one relaxed addition on a cache line that few others
+//! write.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
-/// What is counted for one server. Written by its workers and itself.
+/// What is counted for one server. Written by the server and its workers.
 #[derive(Debug, Default)]
 pub(super) struct ServerCounts {
+    /// On a cache line of its own.
     counts: CachePadded<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// See [`ServerCounts::takes`].
     takes: AtomicU64,
+    /// Tasks that its workers took from other servers.
     steals: AtomicU64,
+    /// Waiting workers that it took from other servers.
     worker_steals: AtomicU64,
 }
 
 impl ServerCounts {
     /// A task was taken from another server.
     pub(super) fn count_steal(&self) {
-        // Relaxed, here and below: numbers for people, and for `takes` a sign of progress.
+        // Relaxed, here and below: these are numbers for people, and `takes` is a sign of progress.
         self.counts.steals.fetch_add(1, Relaxed);
     }
 
@@ -29,7 +34,7 @@ impl ServerCounts {
         self.counts.worker_steals.fetch_add(1, Relaxed);
     }
 
-    /// Tasks that were run in this server's slot by workers that have left it since.
+    /// Tasks that were taken in this server's slot, counted when the worker gave the slot up.
     pub(super) fn takes(&self) -> u64 {
         self.counts.takes.load(Relaxed)
     }
@@ -43,18 +48,20 @@ impl ServerCounts {
     }
 }
 
-/// What one worker's thread counts: it alone writes here, so without locked instructions. Goes on
-/// from where the last worker with this record left it.
+/// What one worker's thread counts. That thread alone writes here, so an addition needs no locked
+/// instruction. The counts of a record continue when another worker gets the record.
 #[derive(Debug, Default)]
 pub(super) struct WorkerCounts {
-    /// Tasks that it took since it last told its server.
+    /// Tasks that the worker took since it last added them to its server's count.
     takes: AtomicU64,
+    /// Tasks that were spawned on this thread.
     spawned: AtomicU64,
+    /// Tasks that ended on this thread.
     finished: AtomicU64,
 }
 
 impl WorkerCounts {
-    /// For the worker's thread.
+    /// Adds one. For the worker's thread.
     fn add(count: &AtomicU64) {
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
     }
@@ -64,7 +71,7 @@ impl WorkerCounts {
         Self::add(&self.takes);
     }
 
-    /// A task was made on this thread.
+    /// A task was spawned on this thread.
     pub(super) fn count_spawn(&self) {
         Self::add(&self.spawned);
     }
@@ -74,8 +81,9 @@ impl WorkerCounts {
         Self::add(&self.finished);
     }
 
-    /// Tells the server what the worker ran in its slot; before it leaves that.
-    pub(super) fn tell(&self, server: &ServerCounts) {
+    /// Adds the tasks that the worker took to those of the server in whose slot it ran them. Before
+    /// the worker gives the slot up.
+    pub(super) fn flush_takes(&self, server: &ServerCounts) {
         let takes = self.takes.load(Relaxed);
         if takes != 0 {
             self.takes.store(0, Relaxed);
@@ -96,15 +104,18 @@ impl WorkerCounts {
     }
 }
 
-/// What threads that are no workers count.
+/// What threads that are no workers of the runtime count.
 #[derive(Debug, Default)]
 pub(super) struct OutsideCounts {
+    /// On a cache line of its own.
     counts: CachePadded<Outside>,
 }
 
 #[derive(Debug, Default)]
 struct Outside {
+    /// Tasks that were spawned by such threads.
     spawned: AtomicU64,
+    /// Tasks that ended, that is, were dropped, on such threads.
     finished: AtomicU64,
 }
 

@@ -2,15 +2,14 @@
 #![doc = include_str!("README.md")]
 
 mod arena;
-mod at_stop;
 mod clock;
 mod config;
+pub(crate) mod context;
 mod counters;
 mod idle;
-mod life;
-mod list;
-mod phase;
-mod refs;
+mod inbox;
+mod lifecycle;
+mod policy;
 mod run_queue;
 mod server;
 mod shutdown;
@@ -18,65 +17,77 @@ mod signals;
 mod snapshot;
 mod spawner;
 mod start;
-mod stock;
+mod task_ref;
 mod worker;
+mod worker_list;
 
 use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst, fence},
+        atomic::{Ordering::SeqCst, fence},
     },
-    thread::JoinHandle,
 };
-
-use parking_lot::Mutex;
 
 use umcg_sys::Provider;
 
-use self::at_stop::AtStop;
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::Sleep, life::Life, refs::Refs,
-    run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner, stock::TaskRef,
-    worker::Worker,
+    arena::Arena,
+    counters::OutsideCounts,
+    idle::IdleServers,
+    lifecycle::Lifecycle,
+    policy::PlaceTask,
+    run_queue::RunQueues,
+    server::Server,
+    shutdown::JobQueues,
+    signals::SignalMask,
+    spawner::Spawner,
+    task_ref::{TaskRef, count::RefCount},
+    worker::{Worker, WorkerState, current, run::WorkerThread},
 };
-pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
+pub(crate) use self::{config::Config, shutdown::JobQueue, start::Threads};
 use crate::{
-    context,
-    spawn::Refusal,
+    driver::Driver,
+    error::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
+    wait,
 };
 
-/// All that the threads of one runtime share.
+/// Everything that the threads of one runtime share.
 pub(crate) struct Shared {
     config: Config,
     provider: Arc<dyn Provider>,
-    /// The mask of the thread that built the runtime, for its workers.
+    /// The signal mask of the thread that built the runtime. Its workers get the same mask.
     signals: SignalMask,
-    /// The provider watches whoever has work waiting.
+    /// The provider watches servers whose work waits (`work_waiting`), and calls `overdue`.
     watched: bool,
-    /// It is a worker, whose pin and policy new threads inherit.
+    /// The runtime was built on a worker of another one, whose CPU pin and policy new threads
+    /// inherit.
     built_on_worker: bool,
-    /// Why it is this provider, in a sentence.
+    /// Why this provider was chosen, as a sentence.
     why: String,
+    /// Shared with the provider, which asks `has_work`.
     run_queues: Arc<RunQueues>,
+    /// One for each slot, by index.
     servers: Box<[Server]>,
-    /// Shared with the provider's thread, as the run_queues is.
-    sleep: Arc<Sleep>,
+    /// Shared with the provider, which calls `overdue`.
+    idle_servers: Arc<IdleServers>,
+    /// The records of the workers.
     arena: Arena,
+    /// Fires the timers of the futures that are polled in this runtime.
+    driver: Driver,
     spawner: Spawner,
-    life: Life,
+    lifecycle: Lifecycle,
+    /// The suspended tasks.
     owned: OwnedTasks,
-    /// Those that tasks hold to this.
-    refs: Refs,
-    at_stop: AtStop,
+    /// Counts the references of tasks to this.
+    task_refs: RefCount,
+    /// Jobs that the end of this runtime cancels, outside of its run queues.
+    job_queues: JobQueues,
+    /// Tasks that threads outside of this runtime spawned or dropped.
     tasks: OutsideCounts,
-    /// This.
+    /// This value's own `Arc`, for code that came here by a task's reference.
     this: Weak<Self>,
-    /// Threads that drop tasks in the end, to be joined.
-    sweepers: Mutex<Vec<JoinHandle<()>>>,
-    /// One was made and has not looked yet.
-    sweeper_comes: AtomicBool,
 }
 
 impl Shared {
@@ -85,53 +96,57 @@ impl Shared {
         Self {
             watched: provider.facts().watches,
             signals: SignalMask::current(),
-            built_on_worker: context::with_worker(|_| ()).is_some(),
+            built_on_worker: wait::with_worker(|_| ()).is_some(),
             provider,
             why,
             run_queues: Arc::new(RunQueues::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
-            sleep: Arc::new(Sleep::new(servers)),
+            idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
+            driver: Driver::new(&config.thread_name),
             spawner: Spawner::new(config.max_workers),
-            life: Life::new(),
+            lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
-            refs: Refs::new(),
-            at_stop: AtStop::new(),
+            task_refs: RefCount::new(),
+            job_queues: JobQueues::new(),
             tasks: OutsideCounts::default(),
             this,
-            sweepers: Mutex::new(Vec::new()),
-            sweeper_comes: AtomicBool::new(false),
             config,
         }
     }
 
-    /// Whether the runtime takes no more tasks.
+    /// Whether the runtime accepts no more tasks.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.life.phase.is_stopping()
+        self.lifecycle.is_stopping()
     }
 
-    /// Why this runtime takes no task just now, for `try_spawn`.
+    /// Why this runtime accepts no task at this moment, for `try_spawn`.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         if self.is_stopping() {
             return Some(Refusal::ShutDown);
         }
         let limit = self.config.queue_limit?;
-        let full = limit == 0 || self.run_queues.exceeds(limit - 1);
+        let full = limit == 0 || self.run_queues.len_exceeds(limit - 1);
         full.then_some(Refusal::Full)
     }
 
-    /// The stack of a worker, in bytes.
+    /// The size of a worker's stack, in bytes.
     pub(crate) fn thread_stack_size(&self) -> usize {
         self.config.stack_size
     }
 
-    /// Whether the calling thread is a worker's of this runtime, hooks included.
-    pub(crate) fn is_current(&self) -> bool {
-        worker::is_thread_of(self)
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
     }
 
-    /// The first step of a thread that runs no code of the user's: no signal is handled on it,
-    /// and it has the CPUs of the process.
+    /// Whether the calling thread is one of this runtime that runs application code: a worker's,
+    /// hooks included, or one that cancels tasks.
+    pub(crate) fn is_current(&self) -> bool {
+        current::is_thread_of(self)
+    }
+
+    /// The first step of a thread that runs no application code: it handles no signals, and may use
+    /// all CPUs of the process.
     fn begin_thread(&self) {
         SignalMask::all().apply();
         if self.built_on_worker {
@@ -142,7 +157,7 @@ impl Shared {
     /// Wakes one idle server for something that was queued before the call, unless one is being
     /// woken already. True: one was woken.
     fn wake_one(&self) -> bool {
-        // After what was queued, before the look at who sleeps: see `Sleep::claim`.
+        // Between the push and the look at the idle servers: see `IdleServers::claim`.
         fence(SeqCst);
         self.wake_one_after_fence()
     }
@@ -154,9 +169,9 @@ impl Shared {
             self.run_queues.any_queued()
                 || (0..self.servers.len()).any(|server| self.run_queues.has_work(server))
         };
-        match self.sleep.claim(pending) {
+        match self.idle_servers.claim(pending) {
             Some(server) => {
-                // ESRCH: it has left, which only a runtime that shuts down does.
+                // ESRCH: the server has left, since the runtime shuts down.
                 let _ = self.provider.wake(self.servers[server].tid());
                 true
             }
@@ -164,14 +179,14 @@ impl Shared {
         }
     }
 
-    /// Takes the worker back that is armed in `worker`. The caller owns it.
+    /// Takes the spare back that is armed in `worker`. The caller owns the spare then.
     fn disarm(&self, worker: &Worker) -> Option<&Worker> {
         let tid = self.provider.disarm(worker.task())?;
         let armed = self.arena.get(worker.armed());
         if armed.task().tid() == tid {
             return Some(armed);
         }
-        // `armed` has been overwritten since: look for the tid.
+        // `armed` has been overwritten since: search for the tid.
         self.worker_by_tid(tid)
     }
 
@@ -179,120 +194,125 @@ impl Shared {
     fn worker_by_tid(&self, tid: u32) -> Option<&Worker> {
         self.arena
             .iter()
-            .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
+            .find(|worker| worker.task().tid() == tid && worker.state() != WorkerState::Free)
     }
 
-    /// Puts a task where it belongs.
-    fn enqueue(&self, task: Runnable, origin: Origin) -> Announce {
-        let mut task = Some(task);
-        let on_worker = worker::with_current(self, |worker| {
-            let task = task.take().expect("called once");
-            let server = worker.server();
-            if matches!(origin, Origin::Spawn | Origin::Fork) {
-                worker.record().counts().count_spawn();
-            }
-            let own = &self.run_queues.servers[server.index()];
-            // The first task that a worker spawns is treated as one that it wakes: it is run
-            // here as soon as the worker waits for it, mostly, and to wake another CPU for it
-            // costs this one 15 us. The second is for another CPU. Only where the provider
-            // watches: nobody else would see that its spawner goes on computing.
-            let next = match origin {
-                Origin::Wake => true,
-                Origin::Spawn => self.watched && own.lifo.is_empty() && own.queue.is_empty(),
-                Origin::Fork | Origin::Yield => false,
-            };
-            if next {
-                if let Some(previous) = own.lifo.put(task) {
-                    own.queue.push(previous);
-                    return Announce::ToAll(server.index());
-                }
-                return Announce::ToOwn(server.index());
-            }
-            // The worker that polls a task which yields comes back for it at once.
-            let alone = origin == Origin::Yield && own.lifo.is_empty() && own.queue.is_empty();
-            own.queue.push(task);
-            if alone {
-                Announce::ToOwn(server.index())
-            } else {
-                Announce::ToAll(server.index())
-            }
-        });
-        on_worker.unwrap_or_else(|| {
-            if matches!(origin, Origin::Spawn | Origin::Fork) {
-                self.tasks.count_spawn();
-            }
-            let task = task.take().expect("not on a worker of this runtime");
+    /// Puts a task into a queue. `worker`: the calling thread, if it is a worker of this runtime.
+    fn enqueue(&self, task: Runnable, origin: Origin, worker: Option<&WorkerThread>) -> Queued {
+        let Some(worker) = worker else {
             self.run_queues.injector.push(task);
-            Announce::FromOutside
-        })
+            return Queued::InInjector;
+        };
+        let server = worker.server().index();
+        let own = &self.run_queues.servers[server];
+        let nothing_queued = || own.lifo.is_empty() && own.queue.is_empty();
+        match policy::place_task(origin, self.watched, nothing_queued) {
+            PlaceTask::LifoSlot => match own.lifo.put(task) {
+                Some(previous) => {
+                    own.queue.push(previous);
+                    Queued::ForAll(server)
+                }
+                None => Queued::ForOwn(server),
+            },
+            PlaceTask::Queue { left_to_own } => {
+                own.queue.push(task);
+                if left_to_own {
+                    Queued::ForOwn(server)
+                } else {
+                    Queued::ForAll(server)
+                }
+            }
+        }
     }
 
-    /// Tells whoever has to know of a task that was just queued. After a SeqCst fence.
-    fn announce(&self, what: Announce) {
-        match what {
-            Announce::ToAll(server) => {
+    /// Tells those that have to know of a task which was just queued. The caller has passed a SeqCst
+    /// fence since.
+    fn notify(&self, queued: Queued) {
+        match queued {
+            Queued::ForAll(server) => {
                 self.provider.work_waiting(self.servers[server].tid());
                 self.wake_one_after_fence();
             }
-            // Left to this server, unless it sleeps: then this worker was blocked and runs
-            // unmanaged, and nobody may come past.
-            Announce::ToOwn(server) => {
+            // Left to this server, unless it sleeps. If it does, the calling worker was blocked and
+            // runs unmanaged, and perhaps no worker of this server looks at the queue next.
+            Queued::ForOwn(server) => {
                 self.provider.work_waiting(self.servers[server].tid());
-                if !self.sleep.is_awake(server) {
+                if !self.idle_servers.is_awake(server) {
                     self.wake_one_after_fence();
                 }
             }
             // A server that is woken has its provider watch when it dispatches.
-            Announce::FromOutside => {
+            Queued::InInjector => {
                 if !self.wake_one_after_fence() {
                     self.provider.work_waiting(self.servers[0].tid());
                 }
             }
         }
     }
+
+    /// [`Schedule::schedule`], on that worker of this runtime, or on another thread.
+    fn schedule_on(&self, task: Runnable, origin: Origin, worker: Option<&WorkerThread>) {
+        let is_new = matches!(origin, Origin::Spawn | Origin::Fork);
+        if is_new {
+            match worker {
+                Some(worker) => worker.record().counts().count_spawn(),
+                None => self.tasks.count_spawn(),
+            }
+            if self.lifecycle.is_stopping() {
+                self.cancel(task);
+                return;
+            }
+        }
+        let queued = self.enqueue(task, origin, worker);
+        // Between the push and the look at the phase; pairs with the fence in
+        // `Lifecycle::begin_sweep`, between the phase and the sweep: either the sweep finds the
+        // task, or this thread sees the phase. Also between the push and the looks in `notify`;
+        // pairs with the fences of those that are about to sleep: servers
+        // (`IdleServers::enter_idle`) and the provider's watcher.
+        fence(SeqCst);
+        if self.lifecycle.is_stopping() {
+            self.cancel_late_push(origin);
+        } else {
+            self.notify(queued);
+        }
+    }
 }
 
-/// Who is to know of a task; with the index of a server.
+/// Where a task was queued, and so who has to know of it; with the index of a server.
 #[derive(Clone, Copy, Debug)]
-enum Announce {
-    /// It is in the queue of this server.
-    ToAll(usize),
-    /// It is in the LIFO slot of this server, or alone in its queue.
-    ToOwn(usize),
-    /// It is in the injector.
-    FromOutside,
+enum Queued {
+    /// In the run queue of this server, for whichever worker is first.
+    ForAll(usize),
+    /// In the LIFO slot of this server, or alone in its run queue: left to its own workers.
+    ForOwn(usize),
+    /// In the injector.
+    InInjector,
 }
 
 impl Schedule for Shared {
     type Ref = TaskRef;
 
-    fn reference(this: &Arc<Self>) -> TaskRef {
-        TaskRef::new(this)
+    fn spawn<R>(
+        this: &Arc<Self>,
+        origin: Origin,
+        make: impl FnOnce(TaskRef) -> (Runnable, R),
+    ) -> R {
+        current::find_worker(this, |worker| {
+            let (task, made) = make(TaskRef::new(this, worker));
+            this.schedule_on(task, origin, worker);
+            made
+        })
     }
 
     fn schedule(&self, task: Runnable, origin: Origin) {
-        let new = matches!(origin, Origin::Spawn | Origin::Fork);
-        if new && self.life.phase.is_stopping() {
-            self.tasks.count_spawn();
-            drop(task);
-            return;
-        }
-        let what = self.enqueue(task, origin);
-        // After the push. Pairs with the store and the sweep in `stop`: either the sweep finds
-        // the task, or we see the phase. And with the fences of whoever is about to sleep: servers
-        // (`Sleep::idle`) and the provider's watcher.
-        fence(SeqCst);
-        if self.life.phase.is_stopping() {
-            self.leave_to_a_sweep(origin);
-        } else {
-            self.announce(what);
-        }
+        current::find_worker(self, |worker| self.schedule_on(task, origin, worker));
     }
 
     fn finished(&self) {
-        if worker::with_current(self, |worker| worker.record().counts().count_finish()).is_none() {
-            self.tasks.count_finish();
-        }
+        current::find_worker(self, |worker| match worker {
+            Some(worker) => worker.record().counts().count_finish(),
+            None => self.tasks.count_finish(),
+        });
     }
 
     fn owned(&self) -> &OwnedTasks {
@@ -305,7 +325,7 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("config", &self.config)
             .field("provider", &self.provider)
-            .field("sleep", &self.sleep)
+            .field("idle_servers", &self.idle_servers)
             .field("spawner", &self.spawner)
             .finish_non_exhaustive()
     }

@@ -1,33 +1,34 @@
-//! Signal masks: no handler of the user's runs on a server or on the maker of workers.
+//! Signal masks. No signal handler of the application runs on a server, or on the worker spawner
+//! while it makes workers.
 
 use std::{fmt, mem, ptr};
 
-/// The signals that a thread has blocked.
+/// The set of signals that a thread has blocked.
 #[derive(Clone, Copy)]
 pub(super) struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
-    /// That of the calling thread.
+    /// The mask of the calling thread.
     pub(super) fn current() -> Self {
         // SAFETY: a signal set is plain data.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-        // SAFETY: a live set; without a new one nothing changes. This cannot fail.
+        // SAFETY: the set is alive, and without a new set nothing changes. This cannot fail.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), &raw mut mask) };
         Self(mask)
     }
 
-    /// All signals.
+    /// The mask that blocks all signals.
     pub(super) fn all() -> Self {
         // SAFETY: a signal set is plain data.
         let mut mask: libc::sigset_t = unsafe { mem::zeroed() };
-        // SAFETY: a live set.
+        // SAFETY: the set is alive.
         unsafe { libc::sigfillset(&raw mut mask) };
         Self(mask)
     }
 
-    /// Makes it the calling thread's.
+    /// Makes this the mask of the calling thread.
     pub(super) fn apply(&self) {
-        // SAFETY: a live set; the old one is not wanted. This cannot fail.
+        // SAFETY: the set is alive, and the old mask is not asked for. This cannot fail.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 }

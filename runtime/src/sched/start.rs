@@ -1,9 +1,9 @@
-//! How the threads of a runtime come to be.
+//! How the threads of a runtime are started.
 
 use std::{
     io,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle},
 };
 
 use umcg_sys::Provider;
@@ -11,18 +11,19 @@ use umcg_sys::Provider;
 use super::{Config, Shared, server, spawner::NoWorker};
 use crate::{error::BuildError, events};
 
-/// The threads that live as long as the runtime.
+/// The threads that live as long as the runtime: servers and the worker spawner.
 #[derive(Debug)]
 pub(crate) struct Threads {
+    /// For [`Shared::join`].
     pub(super) handles: Vec<JoinHandle<()>>,
 }
 
 impl Shared {
-    /// Starts the servers, the maker of workers, and one worker for each server.
+    /// Starts the servers, the worker spawner, and one worker for each server.
     ///
     /// # Errors
-    /// A thread could not be made, or a server not be registered. What was started is ended
-    /// again.
+    /// If a thread could not be made, or a server could not be registered. The threads that were
+    /// started have ended then.
     pub(crate) fn start(
         config: Config,
         provider: Arc<dyn Provider>,
@@ -35,7 +36,7 @@ impl Shared {
         if let Err(error) = shared.start_threads(&mut threads) {
             shared.stop();
             shared.abandon();
-            shared.life.wait_for_all(None);
+            shared.wait_for_threads(None);
             shared.join(threads);
             return Err(error);
         }
@@ -52,16 +53,17 @@ impl Shared {
     fn start_threads(self: &Arc<Self>, threads: &mut Threads) -> Result<(), BuildError> {
         let name = &self.config.thread_name;
         for index in 0..self.servers.len() {
-            let (tell, told) = mpsc::sync_channel(1);
+            let (send, receive) = mpsc::sync_channel(1);
             let shared = Arc::clone(self);
-            let handle = self.start_thread(format!("{name}-s{index}"), move || {
+            let name = format!("{name}-s{index}");
+            let handle = self.start_thread(Builder::new().name(name), move || {
                 server::run::main(shared, index, |outcome| {
-                    // The other end waits for it.
-                    let _ = tell.send(outcome);
+                    // The receiver is below, and waits.
+                    let _ = send.send(outcome);
                 });
             })?;
             threads.handles.push(handle);
-            match told.recv() {
+            match receive.recv() {
                 Ok(Ok(())) => {}
                 Ok(Err(source)) => {
                     return Err(BuildError::Register {
@@ -73,12 +75,16 @@ impl Shared {
             }
         }
         let shared = Arc::clone(self);
-        let maker = self.start_thread(format!("{name}-maker"), move || shared.make_workers())?;
-        threads.handles.push(maker);
+        // At the end of the runtime it runs destructors of the application, as workers do.
+        let spawner = Builder::new()
+            .name(format!("{name}-spawner"))
+            .stack_size(self.config.stack_size);
+        let spawner = self.start_thread(spawner, move || shared.run_spawner())?;
+        threads.handles.push(spawner);
         for server in &self.servers {
             match self.add_worker(server) {
                 Ok(()) => {}
-                // Fewer workers than servers: the others take a worker where they find one.
+                // There are fewer workers than servers. The other servers steal one where they can.
                 Err(NoWorker::Limit) => break,
                 Err(NoWorker::Thread(source)) => return Err(BuildError::Thread(source)),
             }
@@ -88,16 +94,13 @@ impl Shared {
 
     fn start_thread(
         &self,
-        name: String,
+        thread: Builder,
         main: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, BuildError> {
-        self.life.thread_comes();
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(main)
-            .map_err(|error: io::Error| {
-                self.life.thread_goes();
-                BuildError::Thread(error)
-            })
+        self.lifecycle.add_thread();
+        thread.spawn(main).map_err(|error: io::Error| {
+            self.lifecycle.remove_thread();
+            BuildError::Thread(error)
+        })
     }
 }

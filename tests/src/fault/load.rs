@@ -45,7 +45,7 @@ pub fn overlap(runtime: &Runtime, tasks: u64) {
 /// If not.
 #[track_caller]
 pub fn blocks_are_seen(runtime: &Runtime) {
-    let blocked = runtime.metrics().servers.len() + 1;
+    let blocked = runtime.metrics().servers().len() + 1;
     let dam = Arc::new(Dam::new());
     let handles: Vec<_> = (0..blocked)
         .map(|i| {
