@@ -36,7 +36,9 @@ pub fn skipped(module: &str, reason: &str) {
         env::var_os("UMCG_REQUIRE_ALL").is_none_or(|value| value != "1"),
         "{test} cannot run here, and UMCG_REQUIRE_ALL=1 says that it must: {reason}"
     );
-    let line = format!("{SKIPPED} {module}::{test}: {reason}\n");
+    // The test harness names tests without the test program, which is the first segment.
+    let program = module.split("::").next().unwrap_or(module);
+    let line = format!("{SKIPPED} {program}::{test}: {reason}\n");
     // `eprintln!` would be captured and shown for failures only.
     let _ = io::stderr().write_all(line.as_bytes());
     if let Some(path) = env::var_os("UMCG_SKIP_LOG") {

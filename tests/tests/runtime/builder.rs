@@ -10,8 +10,6 @@ use std::{
 
 use umcg::{Builder, Runtime};
 
-mod common;
-
 #[test]
 fn a_future_runs_and_its_value_comes_back() {
     let runtime = Runtime::new().unwrap();
@@ -95,7 +93,7 @@ fn servers_handle_no_signals_and_workers_do() {
         // Made by the maker.
         ("sig-w1", false),
     ] {
-        common::eventually(thread, || blocks_usr1(thread) == Some(blocks));
+        crate::common::eventually(thread, || blocks_usr1(thread) == Some(blocks));
     }
 }
 
@@ -109,7 +107,7 @@ fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
         .unwrap()
         .unwrap();
     assert!(all.is_some());
-    common::eventually("the maker has all CPUs", || {
+    crate::common::eventually("the maker has all CPUs", || {
         status_of("inner-maker", "Cpus_allowed:") == all
     });
 }
@@ -151,7 +149,7 @@ fn try_spawn_stops_at_the_limit() {
         .unwrap();
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let first = runtime.spawn_blocking(move || gate.recv().unwrap());
-    common::eventually("it runs", || runtime.metrics().queued == 0);
+    crate::common::eventually("it runs", || runtime.metrics().queued == 0);
     let queued: Vec<_> = (0..3)
         .map(|_| runtime.handle().try_spawn(async {}).unwrap())
         .collect();

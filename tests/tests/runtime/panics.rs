@@ -10,8 +10,7 @@ use std::{
 
 use umcg::Builder;
 
-mod common;
-use common::{SERVERS, within};
+use crate::common::{SERVERS, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -101,7 +100,7 @@ fn destructors_that_panic_at_shutdown_are_contained() {
             }));
         }
         let handle = runtime.handle().clone();
-        common::eventually("all are suspended", || handle.metrics().suspended == 10);
+        crate::common::eventually("all are suspended", || handle.metrics().suspended == 10);
         drop(runtime);
     });
 }

@@ -10,8 +10,7 @@ use std::{
 
 use umcg::{Builder, Handle};
 
-mod common;
-use common::{SERVERS, eventually, skipped, threads, within, wrong_verdicts};
+use crate::common::{SERVERS, eventually, skipped, threads, within, wrong_verdicts};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,7 +25,7 @@ fn spin(time: Duration) {
 fn work_for_the_cpu_alone_does_not_grow_the_pool() {
     if wrong_verdicts() {
         return skipped(
-            "growth::work_for_the_cpu_alone_does_not_grow_the_pool",
+            "runtime::growth::work_for_the_cpu_alone_does_not_grow_the_pool",
             "with wrong verdicts on purpose, running workers count as blocked",
         );
     }

@@ -14,8 +14,7 @@ use std::{
 
 use umcg::{Builder, Handle, Runtime};
 
-mod common;
-use common::{eventually, within};
+use crate::common::{eventually, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

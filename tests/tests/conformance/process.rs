@@ -222,7 +222,7 @@ fn a_worker_starts_another_program() {
 
 #[test]
 fn exec_from_a_worker() {
-    const NAME: &str = "exec_from_a_worker";
+    const NAME: &str = "process::exec_from_a_worker";
     if child::is_child("exec") {
         // Every thread of this process ends in the exec, helpers included.
         use std::os::unix::process::CommandExt;
@@ -250,7 +250,7 @@ fn exec_from_a_worker() {
 
 #[test]
 fn exit_with_tasks_in_every_state() {
-    const NAME: &str = "exit_with_tasks_in_every_state";
+    const NAME: &str = "process::exit_with_tasks_in_every_state";
     if child::is_child("exit") {
         on_each(|stage| {
             let mut server = Server::start(stage);
@@ -281,7 +281,7 @@ fn exit_with_tasks_in_every_state() {
 
 #[test]
 fn stop_and_continue() {
-    const NAME: &str = "stop_and_continue";
+    const NAME: &str = "process::stop_and_continue";
     if child::is_child("stop") {
         println!("ready");
         on_each(|stage| load(stage, 150));
@@ -329,7 +329,7 @@ fn stopped_or_gone(pid: i32) -> bool {
 
 #[test]
 fn a_tracer_sees_ordinary_threads() {
-    const NAME: &str = "a_tracer_sees_ordinary_threads";
+    const NAME: &str = "process::a_tracer_sees_ordinary_threads";
     if child::is_child("traced") {
         println!("ready");
         on_each(|stage| load(stage, 150));
@@ -388,7 +388,7 @@ fn trace_once(pid: i32) -> u32 {
 #[test]
 fn standard_streams_are_ordinary_blockers() {
     // A worker that reads its standard input, as a filter would.
-    const NAME: &str = "standard_streams_are_ordinary_blockers";
+    const NAME: &str = "process::standard_streams_are_ordinary_blockers";
     if child::is_child("stdin") {
         on_each(|stage| {
             let mut server = Server::start(stage);

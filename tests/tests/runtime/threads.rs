@@ -14,8 +14,7 @@ use std::{
 
 use umcg::{Builder, JoinSet, Runtime, ThreadPool, thread, time};
 
-mod common;
-use common::{SERVERS, eventually, within};
+use crate::common::{SERVERS, eventually, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -71,7 +71,7 @@ fn processes_do_not_all_begin_at_the_same_cpu() {
     let Some(subject) = subjects().into_iter().find(chooses) else {
         return;
     };
-    let test = "processes_do_not_all_begin_at_the_same_cpu";
+    let test = "placement::processes_do_not_all_begin_at_the_same_cpu";
     let mut seen = Vec::new();
     // With two CPUs one attempt in 2^39 fails.
     for _ in 0..40 {

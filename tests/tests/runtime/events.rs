@@ -16,9 +16,9 @@ use tracing::{
     span,
 };
 use umcg::Builder;
+use umcg_tests::fault::apart;
 
-mod common;
-use common::{eventually, pipe};
+use crate::common::{eventually, pipe};
 
 /// One event: its level, and its fields as text.
 #[derive(Clone, Debug)]
@@ -61,12 +61,6 @@ impl Log {
     }
 }
 
-/// One test at a time: the limit of one of them is the process's.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
 
 impl Visit for Fields<'_> {
@@ -106,78 +100,81 @@ impl Subscriber for &'static Log {
 
 #[test]
 fn the_start_says_which_provider_why_and_how_it_sees_blocks() {
-    let _alone = alone();
-    let log = log();
-    let runtime = Builder::new().servers(2).max_workers(1001).build().unwrap();
-    let seen = log
-        .find("runtime started", |seen| {
-            seen.field("max_workers") == "1001"
-        })
-        .expect("the event was there before the runtime");
-    let metrics = runtime.metrics();
-    assert_eq!(seen.level, Level::INFO);
-    assert_eq!(seen.field("servers"), "2");
-    assert_eq!(seen.field("provider"), metrics.provider.to_string());
-    assert_eq!(seen.field("why"), metrics.provider_why);
-    assert!(!metrics.provider_description.is_empty());
-    assert_eq!(seen.field("description"), metrics.provider_description);
+    apart(60, || {
+        let log = log();
+        let runtime = Builder::new().servers(2).max_workers(1001).build().unwrap();
+        let seen = log
+            .find("runtime started", |seen| {
+                seen.field("max_workers") == "1001"
+            })
+            .expect("the event was there before the runtime");
+        let metrics = runtime.metrics();
+        assert_eq!(seen.level, Level::INFO);
+        assert_eq!(seen.field("servers"), "2");
+        assert_eq!(seen.field("provider"), metrics.provider.to_string());
+        assert_eq!(seen.field("why"), metrics.provider_why);
+        assert!(!metrics.provider_description.is_empty());
+        assert_eq!(seen.field("description"), metrics.provider_description);
+    });
 }
 
 #[test]
 fn the_cap_is_said_when_tasks_wait_because_of_it() {
-    let _alone = alone();
-    let log = log();
-    let runtime = Builder::new().servers(1).max_workers(3).build().unwrap();
-    let at_cap = |seen: &Seen| seen.field("max_workers") == "3";
-    let mut ends = Vec::new();
-    let tasks: Vec<_> = (0..4)
-        .map(|_| {
-            let (mut read, write) = pipe();
-            ends.push(write);
-            runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap())
-        })
-        .collect();
-    eventually("the event of a full pool", || {
-        log.find("max_workers reached", at_cap).is_some()
+    apart(60, || {
+        let log = log();
+        let runtime = Builder::new().servers(1).max_workers(3).build().unwrap();
+        let at_cap = |seen: &Seen| seen.field("max_workers") == "3";
+        let mut ends = Vec::new();
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut read, write) = pipe();
+                ends.push(write);
+                runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap())
+            })
+            .collect();
+        eventually("the event of a full pool", || {
+            log.find("max_workers reached", at_cap).is_some()
+        });
+        let seen = log.find("max_workers reached", at_cap).unwrap();
+        assert_eq!(seen.level, Level::WARN);
+        drop(ends);
+        for task in tasks {
+            assert_eq!(task.join().unwrap(), 0);
+        }
     });
-    let seen = log.find("max_workers reached", at_cap).unwrap();
-    assert_eq!(seen.level, Level::WARN);
-    drop(ends);
-    for task in tasks {
-        assert_eq!(task.join().unwrap(), 0);
-    }
 }
 
 /// Under a limit of address space that has room for all but one more stack of the size that the
 /// builder asks for. RLIMIT_NPROC would not hold for root.
 #[test]
 fn a_thread_that_is_refused_is_said() {
-    const STACK: u64 = 1 << 30;
-    let _alone = alone();
-    let log = log();
-    // The first worker has its stack when the runtime is there; each further one wants another.
-    let runtime = Builder::new()
-        .servers(1)
-        .thread_stack_size(STACK as usize)
-        .build()
-        .unwrap();
-    let before = set_address_space(address_space() + STACK / 2);
-    let (mut read, write) = pipe();
-    let blocked = runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap());
-    let queued = runtime.spawn_blocking(|| 7);
-    eventually("the event of a thread that was refused", || {
-        log.find("no thread for another worker", |_| true).is_some()
+    apart(60, || {
+        const STACK: u64 = 1 << 30;
+        let log = log();
+        // The first worker has its stack when the runtime is there; each further one wants another.
+        let runtime = Builder::new()
+            .servers(1)
+            .thread_stack_size(STACK as usize)
+            .build()
+            .unwrap();
+        let before = set_address_space(address_space() + STACK / 2);
+        let (mut read, write) = pipe();
+        let blocked = runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap());
+        let queued = runtime.spawn_blocking(|| 7);
+        eventually("the event of a thread that was refused", || {
+            log.find("no thread for another worker", |_| true).is_some()
+        });
+        let seen = log.find("no thread for another worker", |_| true).unwrap();
+        assert_eq!(seen.level, Level::ERROR);
+        assert!(!seen.field("error").is_empty(), "{seen:?}");
+        let retry: u64 = seen.field("retry_ms").parse().expect("a number");
+        assert!((1..=100).contains(&retry), "{seen:?}");
+        set_address_space(before);
+        assert_eq!(queued.join().unwrap(), 7, "it was kept");
+        drop(write);
+        assert_eq!(blocked.join().unwrap(), 0);
+        runtime.shutdown_timeout(Duration::from_secs(10));
     });
-    let seen = log.find("no thread for another worker", |_| true).unwrap();
-    assert_eq!(seen.level, Level::ERROR);
-    assert!(!seen.field("error").is_empty(), "{seen:?}");
-    let retry: u64 = seen.field("retry_ms").parse().expect("a number");
-    assert!((1..=100).contains(&retry), "{seen:?}");
-    set_address_space(before);
-    assert_eq!(queued.join().unwrap(), 7, "it was kept");
-    drop(write);
-    assert_eq!(blocked.join().unwrap(), 0);
-    runtime.shutdown_timeout(Duration::from_secs(10));
 }
 
 /// How much of it this process has, in bytes.

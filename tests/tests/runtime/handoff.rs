@@ -11,8 +11,7 @@ use std::{
 
 use umcg::{Builder, Runtime};
 
-mod common;
-use common::{SERVERS, within};
+use crate::common::{SERVERS, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

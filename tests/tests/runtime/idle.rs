@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use umcg::Builder;
 
-mod common;
-use common::{eventually, pipe, skipped, wrong_verdicts};
+use umcg_tests::{fault::apart, skip};
+
+use crate::common::{eventually, pipe, wrong_verdicts};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Thread {
@@ -47,11 +48,12 @@ fn switches() -> BTreeMap<String, Thread> {
 
 #[test]
 fn no_thread_wakes_up_while_nothing_is_to_be_done() {
+    apart(60, idle);
+}
+
+fn idle() {
     if wrong_verdicts() {
-        return skipped(
-            "idle::no_thread_wakes_up_while_nothing_is_to_be_done",
-            "the thread that makes wrong verdicts does",
-        );
+        skip!("the thread that makes wrong verdicts does");
     }
     let runtime = Builder::new()
         .servers(2)

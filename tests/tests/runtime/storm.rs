@@ -12,8 +12,7 @@ use std::{
 
 use umcg::{Builder, Handle};
 
-mod common;
-use common::{SERVERS, pipe, within};
+use crate::common::{SERVERS, pipe, within};
 
 /// xorshift; each task has its own.
 struct Random(u64);

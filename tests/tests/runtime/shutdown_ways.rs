@@ -14,8 +14,7 @@ use std::{
 
 use umcg::{Builder, Runtime};
 
-mod common;
-use common::{SERVERS, eventually, pipe, threads, within};
+use crate::common::{SERVERS, eventually, pipe, threads, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -12,8 +12,7 @@ use std::{
 
 use umcg::Builder;
 
-mod common;
-use common::{SERVERS, within};
+use crate::common::{SERVERS, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -203,7 +202,7 @@ fn two_tasks_that_wake_each_other_do_not_starve_the_queue() {
             }
             to_a.set();
         });
-        common::eventually("they play", || rounds.load(SeqCst) > 100);
+        crate::common::eventually("they play", || rounds.load(SeqCst) > 100);
         // The first comes through the injector, the one that it spawns through the queue of the
         // players' own server.
         runtime
