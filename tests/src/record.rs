@@ -7,7 +7,7 @@ use std::{
 
 use umcg_sys::{List, UmcgTask, state};
 
-use crate::proc;
+use crate::thread_report;
 
 /// What a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl fmt::Debug for Record {
             self.admission.load(SeqCst),
             self.exited.load(SeqCst),
             self.turns.load(SeqCst),
-            proc::describe(tid),
+            thread_report::of_thread(std::process::id(), tid),
         )
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use umcg_sys::{Error, List, Provider, Register, UmcgTask, WAIT_TAKE_OVER, state};
 
-use crate::{Record, Stage, Worker, in_ms, now_ns, record::Role};
+use crate::{Harness, Record, Worker, in_ms, now_ns, record::Role};
 
 /// How long a server of a test lets the holder of its slot run while others wait (trace A13).
 const SLICE: Duration = Duration::from_millis(10);
@@ -48,7 +48,7 @@ pub type Policy = Box<dyn FnMut(&mut VecDeque<u32>) -> Option<u32>>;
 
 /// A server on the calling thread.
 pub struct Server {
-    stage: Arc<Stage>,
+    harness: Arc<Harness>,
     record: Arc<Record>,
     /// The workers that this server owns: it holds their tokens, or they yielded to it.
     pub ready: VecDeque<u32>,
@@ -67,8 +67,8 @@ impl Server {
     /// # Panics
     /// If that fails.
     #[must_use]
-    pub fn start(stage: &Arc<Stage>) -> Self {
-        Self::named(stage, "server")
+    pub fn start(harness: &Arc<Harness>) -> Self {
+        Self::named(harness, "server")
     }
 
     /// The same, with a name for reports.
@@ -76,23 +76,23 @@ impl Server {
     /// # Panics
     /// If that fails.
     #[must_use]
-    pub fn named(stage: &Arc<Stage>, name: &str) -> Self {
-        let record = stage.record(name, Role::Server);
+    pub fn named(harness: &Arc<Harness>, name: &str) -> Self {
+        let record = harness.record(name, Role::Server);
         let has_work = Arc::new(AtomicBool::new(true));
         record.task.prepare(0);
         let asked = Arc::clone(&has_work);
-        let how = Register::server(stage.subject().placement)
+        let how = Register::server(harness.under_test().placement)
             .has_work(Arc::new(move || asked.load(SeqCst)));
         let task = std::ptr::NonNull::from(&record.task);
-        // SAFETY: the stage keeps the record to the end of the test; `drop` unregisters.
-        unsafe { stage.provider().register(task, &how) }.expect("register a server");
+        // SAFETY: the harness keeps the record to the end of the test; `drop` unregisters.
+        unsafe { harness.provider().register(task, &how) }.expect("register a server");
         assert_eq!(
             record.task.state(),
             state::RUNNING,
             "a server registers as RUNNING"
         );
         Self {
-            stage: Arc::clone(stage),
+            harness: Arc::clone(harness),
             record,
             ready: VecDeque::new(),
             log: Vec::new(),
@@ -104,10 +104,10 @@ impl Server {
         }
     }
 
-    /// The stage that this server is on.
+    /// The harness that this server is on.
     #[must_use]
-    pub fn stage(&self) -> &Arc<Stage> {
-        &self.stage
+    pub fn harness(&self) -> &Arc<Harness> {
+        &self.harness
     }
 
     /// Its record.
@@ -131,7 +131,7 @@ impl Server {
     /// The provider that is tested.
     #[must_use]
     pub fn provider(&self) -> &Arc<dyn Provider> {
-        self.stage.provider()
+        self.harness.provider()
     }
 
     /// Another policy than first come, first served.
@@ -173,7 +173,7 @@ impl Server {
         let runnable = self.record.task.take(List::Runnable);
         let blocked = self.record.task.take(List::Blocked);
         // After that: a worker that registers meanwhile is known before its first event comes.
-        let records = self.stage.records();
+        let records = self.harness.records();
         let mut drained = Drained::default();
         for task in blocked {
             drained.blocked.push(known(&records, task).task.tid());
@@ -355,7 +355,7 @@ impl Server {
     /// If it takes longer than the time limit.
     #[track_caller]
     pub fn preempt(&self, worker: &Worker) {
-        self.stage.until("it is out of the slot", || {
+        self.harness.until("it is out of the slot", || {
             self.provider()
                 .preempt(worker.tid())
                 .expect("preempt a worker");
@@ -386,15 +386,36 @@ impl Server {
     /// If it does not within the time limit, or another thread of the test failed.
     #[track_caller]
     pub fn run_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
-        let end = self.stage.deadline();
+        let end = self.harness.deadline();
         while !condition(self) {
-            self.stage.check();
+            self.harness.check();
             assert!(
                 std::time::Instant::now() < end,
                 "time limit in the server loop, waiting for: {what}"
             );
             self.step();
         }
+    }
+
+    /// The loop, until this worker sleeps in the kernel and is reported as blocked.
+    ///
+    /// # Panics
+    /// As [`run_until`](Self::run_until).
+    #[track_caller]
+    pub fn run_until_blocked(&mut self, worker: &Worker) {
+        let what = format!("{} blocks", worker.name());
+        self.run_until(&what, |_| worker.is_blocked());
+    }
+
+    /// The loop, until this worker waits in the test's pool, and takes it out of there: the caller
+    /// owns it.
+    ///
+    /// # Panics
+    /// As [`run_until`](Self::run_until).
+    #[track_caller]
+    pub fn run_until_parked(&mut self, worker: &Worker) {
+        let what = format!("{} waits in the pool", worker.name());
+        self.run_until(&what, |_| worker.unpark());
     }
 
     /// The loop without any deadline, until the bodies of these workers are done: a lost
@@ -405,7 +426,7 @@ impl Server {
     #[track_caller]
     pub fn run_without_deadline(&mut self, workers: &[&Worker]) {
         while !workers.iter().all(|worker| worker.finishing()) {
-            self.stage.check();
+            self.harness.check();
             self.turn(0);
         }
         self.run_to_exit(workers);
@@ -436,8 +457,8 @@ impl Server {
     /// If it takes longer than the time limit.
     #[track_caller]
     pub fn collect(&mut self, worker: &Worker) {
-        let stage = Arc::clone(&self.stage);
-        stage.until(&format!("the token of {}", worker.name()), || {
+        let harness = Arc::clone(&self.harness);
+        harness.until(&format!("the token of {}", worker.name()), || {
             self.drain();
             self.owns(worker)
         });
@@ -449,7 +470,7 @@ impl Server {
     /// If it takes longer than the time limit.
     #[track_caller]
     pub fn until_slot_is_free(&self) {
-        self.stage
+        self.harness
             .until("the slot is free", || self.current().is_none());
     }
 
@@ -486,9 +507,9 @@ impl Server {
     /// If that cannot be brought about within the time limit.
     #[track_caller]
     pub fn hold(&mut self, worker: &Worker) {
-        let end = self.stage.deadline();
+        let end = self.harness.deadline();
         loop {
-            self.stage.check();
+            self.harness.check();
             assert!(
                 std::time::Instant::now() < end,
                 "time limit, trying to hold {}",
@@ -504,7 +525,7 @@ impl Server {
                 continue;
             }
             while self.current() == Some(tid) {
-                self.stage.check();
+                self.harness.check();
                 let word = worker.task().state_word().load(SeqCst) & !state::USER_MASK;
                 if self.task().has_events(List::Blocked) || self.task().has_events(List::Runnable) {
                     self.drain();
@@ -529,8 +550,8 @@ impl Server {
         loop {
             self.hold(worker);
             alone.store(true, SeqCst);
-            let stage = Arc::clone(&self.stage);
-            stage.until("the step, or a verdict before it", || {
+            let harness = Arc::clone(&self.harness);
+            harness.until("the step, or a verdict before it", || {
                 worker.reached(step) || self.task().has_events(List::Runnable)
             });
             if worker.reached(step) {
@@ -567,7 +588,7 @@ impl Drop for Server {
         if self.registered {
             // A test that ends early: let go of the workers.
             if std::thread::panicking() {
-                self.stage.dump();
+                self.harness.dump();
             }
             let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
             let _ = self

@@ -14,7 +14,8 @@ use std::{
 use umcg_sys::{Error, Provider, Register, UmcgTask, state};
 
 use crate::{
-    Record, Stage,
+    Harness, Record,
+    blockers::Futex,
     record::{PENDING, Role},
 };
 
@@ -24,7 +25,7 @@ pub struct Worker {
     record: Arc<Record>,
 }
 
-impl Stage {
+impl Harness {
     /// A thread that registers as a worker of `server_tid`, runs `body` when it was admitted,
     /// and unregisters. Returns when its tid is known, before it registers.
     ///
@@ -39,6 +40,26 @@ impl Stage {
             body(me);
             me.record.finishing.store(true, SeqCst);
             me.unregister();
+        })
+    }
+
+    /// A worker that sleeps in the kernel until `data` is set.
+    pub fn sleeper(self: &Arc<Self>, name: &str, server_tid: u32, data: &Futex) -> Worker {
+        let data = data.clone();
+        self.worker(name, server_tid, move |me| me.blocking(|| data.wait()))
+    }
+
+    /// A worker that comes to step 1 and then computes until `stop` is set, with checkpoints.
+    pub fn spinner(
+        self: &Arc<Self>,
+        name: &str,
+        server_tid: u32,
+        stop: &Arc<AtomicBool>,
+    ) -> Worker {
+        let stop = Arc::clone(stop);
+        self.worker(name, server_tid, move |me| {
+            me.step(1);
+            me.spin_until(|| stop.load(SeqCst));
         })
     }
 
@@ -60,7 +81,7 @@ impl Stage {
     ) -> Worker {
         let record = self.record(name, Role::Worker);
         let me = Me {
-            stage: Arc::clone(self),
+            harness: Arc::clone(self),
             record: Arc::clone(&record),
         };
         let (send, receive) = mpsc::channel();
@@ -68,10 +89,10 @@ impl Stage {
             me.record.task.prepare(server_tid);
             send.send(()).expect("the test waits for the tid");
             drop(send);
-            let stage = Arc::clone(&me.stage);
-            stage.guarded(&me.record.name, || {
+            let harness = Arc::clone(&me.harness);
+            harness.guarded(&me.record.name, || {
                 let task = NonNull::from(&me.record.task);
-                // SAFETY: the stage keeps the record to the end of the test.
+                // SAFETY: the harness keeps the record to the end of the test.
                 match unsafe { me.provider().register(task, &Register::worker()) } {
                     Ok(()) => {
                         me.record.admission.store(0, SeqCst);
@@ -158,6 +179,12 @@ impl Worker {
         crate::proc::asleep(self.tid())
     }
 
+    /// Whether it sleeps in the kernel and its server has been told so.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.state() == state::BLOCKED && self.asleep()
+    }
+
     /// Takes the worker out of the test's pool: `true` = the caller owns it.
     #[must_use]
     pub fn unpark(&self) -> bool {
@@ -173,21 +200,21 @@ impl fmt::Debug for Worker {
 
 /// A worker as its own body sees it.
 pub struct Me {
-    stage: Arc<Stage>,
+    harness: Arc<Harness>,
     record: Arc<Record>,
 }
 
 impl Me {
-    /// The stage.
+    /// The harness.
     #[must_use]
-    pub fn stage(&self) -> &Arc<Stage> {
-        &self.stage
+    pub fn harness(&self) -> &Arc<Harness> {
+        &self.harness
     }
 
     /// The provider that is tested.
     #[must_use]
     pub fn provider(&self) -> &Arc<dyn Provider> {
-        self.stage.provider()
+        self.harness.provider()
     }
 
     /// The own task.
@@ -278,7 +305,7 @@ impl Me {
     /// If no task of this test has that tid.
     #[track_caller]
     pub fn switch_to(&self, other: u32) {
-        let record = self.stage.by_tid(other).expect("a worker of this test");
+        let record = self.harness.by_tid(other).expect("a worker of this test");
         self.leave();
         self.task().set_next_tid(other);
         let server = self.task().server_tid();
@@ -309,7 +336,7 @@ impl Me {
     /// If it does not hold within the time limit.
     #[track_caller]
     pub fn spin_until(&self, mut condition: impl FnMut() -> bool) {
-        let end = self.stage.deadline();
+        let end = self.harness.deadline();
         while !condition() {
             for _ in 0..200 {
                 std::hint::spin_loop();

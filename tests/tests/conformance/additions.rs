@@ -6,20 +6,20 @@ use std::sync::{
 };
 
 use umcg_sys::{ProviderKind, ServerCounters, state};
-use umcg_tests::{Me, Server, Stage, Worker, blockers::Futex, on_each};
+use umcg_tests::{Harness, Me, Server, Worker, blockers::Futex, for_each_provider};
 
 /// Two workers of one server that wake each other and go to sleep: whoever wakes up finds the
 /// slot with one that is about to sleep, and has not been reported.
-fn to_and_fro(stage: &Arc<Stage>, take_over: bool) -> ServerCounters {
+fn to_and_fro(harness: &Arc<Harness>, take_over: bool) -> ServerCounters {
     const ROUNDS: u32 = 100;
-    let mut server = Server::start(stage);
+    let mut server = Server::start(harness);
     server.set_take_over(take_over);
     let (ping, pong) = (Futex::default(), Futex::default());
     let catch = |me: &Me, ball: &Futex| {
         me.blocking(|| ball.wait());
         ball.0.store(0, SeqCst);
     };
-    let first = stage.worker("first", server.tid(), {
+    let first = harness.worker("first", server.tid(), {
         let (ping, pong) = (ping.clone(), pong.clone());
         move |me| {
             for _ in 0..ROUNDS {
@@ -28,24 +28,24 @@ fn to_and_fro(stage: &Arc<Stage>, take_over: bool) -> ServerCounters {
             }
         }
     });
-    let second = stage.worker("second", server.tid(), move |me| {
+    let second = harness.worker("second", server.tid(), move |me| {
         for _ in 0..ROUNDS {
             catch(me, &ping);
             pong.set();
         }
     });
     server.run_to_exit(&[&first, &second]);
-    let count = stage.provider().counters(server.tid());
+    let count = harness.provider().counters(server.tid());
     server.finish();
     count.expect("counters of a registered server")
 }
 
 #[test]
 fn a_slot_is_taken_over_if_the_server_permits_it() {
-    on_each(|stage| {
-        stage.attempt("a take-over", || {
-            let count = to_and_fro(stage, true);
-            if stage.provider().kind() != ProviderKind::Emulated || count.cpu.is_none() {
+    for_each_provider(|harness| {
+        harness.attempt("a take-over", || {
+            let count = to_and_fro(harness, true);
+            if harness.provider().kind() != ProviderKind::Emulated || count.cpu.is_none() {
                 // A permission, no request; and who is not pinned cannot know that it runs
                 // instead of the other.
                 assert_eq!(count.taken_over, 0, "{count:?}");
@@ -58,9 +58,9 @@ fn a_slot_is_taken_over_if_the_server_permits_it() {
 
 #[test]
 fn a_slot_is_not_taken_over_unless_the_server_permits_it() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         for _ in 0..3 {
-            let count = to_and_fro(stage, false);
+            let count = to_and_fro(harness, false);
             assert_eq!(
                 (count.taken_over, count.blocks_sibling),
                 (0, 0),
@@ -73,7 +73,7 @@ fn a_slot_is_not_taken_over_unless_the_server_permits_it() {
 /// A worker that is preempted in the middle of nothing, and then asks: it calls `before`, asks,
 /// rests if it has to, and calls `after`. With it, how many drains there were until then.
 fn preempted(
-    stage: &Arc<Stage>,
+    harness: &Arc<Harness>,
     server: &mut Server,
     before: impl Fn(&Me) + Send + 'static,
     after: impl Fn(&Me) + Send + 'static,
@@ -82,7 +82,7 @@ fn preempted(
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
     );
-    let worker = stage.worker("worker", server.tid(), {
+    let worker = harness.worker("worker", server.tid(), {
         let (alone, go) = (Arc::clone(&alone), Arc::clone(&go));
         move |me| {
             me.until_alone(&alone, 1);
@@ -117,13 +117,13 @@ fn rest(me: &Me) {
 
 #[test]
 fn a_worker_that_rests_without_a_slot_is_picked_once() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         for _ in 0..10 {
-            let mut server = Server::start(stage);
+            let mut server = Server::start(harness);
             let stop = Arc::new(AtomicBool::new(false));
             let ends = Arc::clone(&stop);
             let (worker, drains) = preempted(
-                stage,
+                harness,
                 &mut server,
                 |_| (),
                 move |me| {
@@ -154,10 +154,10 @@ fn a_worker_that_rests_without_a_slot_is_picked_once() {
 /// can say so.
 #[test]
 fn a_worker_that_rests_without_a_slot_is_found_by_an_idle_server() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         for _ in 0..10 {
-            let mut server = Server::start(stage);
-            let (worker, _) = preempted(stage, &mut server, until_the_server_idles, |_| ());
+            let mut server = Server::start(harness);
+            let (worker, _) = preempted(harness, &mut server, until_the_server_idles, |_| ());
             server.run_without_deadline(&[&worker]);
             server.finish();
         }
@@ -171,20 +171,23 @@ fn until_the_server_idles(me: &Me) {
         return;
     }
     let server = me.task().server_tid();
-    let task = me.stage().by_tid(server).expect("the server of this test");
-    me.stage().until("the server idles", || {
+    let task = me
+        .harness()
+        .by_tid(server)
+        .expect("the server of this test");
+    me.harness().until("the server idles", || {
         me.provider().current(server).is_none() && task.task.state() == state::RUNNABLE
     });
 }
 
 #[test]
 fn try_checkpoint_takes_an_idle_slot_only_for_work() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         for wanted in [true, false] {
-            stage.attempt("a server that idles meanwhile", || {
-                let mut server = Server::start(stage);
+            harness.attempt("a server that idles meanwhile", || {
+                let mut server = Server::start(harness);
                 let (data, held) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-                let worker = stage.worker("worker", server.tid(), {
+                let worker = harness.worker("worker", server.tid(), {
                     let (data, held) = (data.clone(), Arc::clone(&held));
                     move |me| {
                         data.wait();
@@ -197,14 +200,12 @@ fn try_checkpoint_takes_an_idle_slot_only_for_work() {
                         }
                     }
                 });
-                server.run_until("it blocks", |_| {
-                    worker.state() == state::BLOCKED && worker.asleep()
-                });
+                server.run_until_blocked(&worker);
                 data.set();
                 server.run_to_exit(&[&worker]);
                 server.finish();
                 let held = held.load(SeqCst);
-                if stage.provider().facts().exact_stop {
+                if harness.provider().facts().exact_stop {
                     assert!(held, "whoever runs holds its slot");
                     return true;
                 }

@@ -12,15 +12,19 @@ use std::{
 
 use umcg_sys::{List, ServerCounters, state};
 use umcg_tests::{
-    Server, Stage, Worker,
+    Harness, Server, Worker,
     blockers::{self, Blocker, Futex},
-    in_ms, now_ns, on_each,
+    for_each_provider, in_ms, now_ns, skip, wrong_verdicts,
 };
 
 /// A worker that does nothing but report that it ran, over and over.
-fn ticker(stage: &Arc<Stage>, server: &Server, stop: &Arc<AtomicBool>) -> (Worker, Arc<AtomicU32>) {
+fn ticker(
+    harness: &Arc<Harness>,
+    server: &Server,
+    stop: &Arc<AtomicBool>,
+) -> (Worker, Arc<AtomicU32>) {
     let ticks = Arc::new(AtomicU32::new(0));
-    let worker = stage.worker("ticker", server.tid(), {
+    let worker = harness.worker("ticker", server.tid(), {
         let (stop, ticks) = (Arc::clone(stop), Arc::clone(&ticks));
         move |me| {
             while !stop.load(SeqCst) {
@@ -33,16 +37,16 @@ fn ticker(stage: &Arc<Stage>, server: &Server, stop: &Arc<AtomicBool>) -> (Worke
 }
 
 /// `blocker` blocks one worker; another one of the same server goes on; then it is released.
-fn block_one(stage: &Arc<Stage>, blocker: Blocker) {
+fn block_one(harness: &Arc<Harness>, blocker: Blocker) {
     let Blocker {
         name,
         call,
         release,
         expect,
     } = blocker;
-    let mut server = Server::start(stage);
+    let mut server = Server::start(harness);
     let stop = Arc::new(AtomicBool::new(false));
-    let sleeper = stage.worker(name, server.tid(), move |me| {
+    let sleeper = harness.worker(name, server.tid(), move |me| {
         let result = call();
         me.step(1);
         me.checkpoint();
@@ -52,11 +56,9 @@ fn block_one(stage: &Arc<Stage>, blocker: Blocker) {
         );
         me.step(2);
     });
-    server.run_until("the call blocks and is reported", |_| {
-        sleeper.state() == state::BLOCKED && sleeper.asleep()
-    });
+    server.run_until_blocked(&sleeper);
     assert!(!sleeper.reached(1), "{name} did not block");
-    let (ticker, ticks) = ticker(stage, &server, &stop);
+    let (ticker, ticks) = ticker(harness, &server, &stop);
     server.run_until("the other worker goes on", |_| ticks.load(SeqCst) >= 10);
     assert_eq!(sleeper.state(), state::BLOCKED, "{name}: still");
     assert!(
@@ -77,35 +79,35 @@ fn block_one(stage: &Arc<Stage>, blocker: Blocker) {
 
 #[test]
 fn c34_a_block_in_any_system_call_is_seen() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         for blocker in blockers::all() {
-            block_one(stage, blocker);
+            block_one(harness, blocker);
         }
     });
 }
 
 #[test]
 fn c34_a_page_fault_is_seen() {
-    on_each(|stage| match blockers::page_fault() {
-        Ok(blocker) => block_one(stage, blocker),
-        Err(error) => umcg_tests::skip!("no page fault can be held up here: userfaultfd: {error}"),
+    for_each_provider(|harness| match blockers::page_fault() {
+        Ok(blocker) => block_one(harness, blocker),
+        Err(error) => skip!("no page fault can be held up here: userfaultfd: {error}"),
     });
 }
 
 /// How long after a worker went to sleep its server ran another one. `None`: a verdict came
 /// before the sleep.
-fn time_to_the_next(stage: &Arc<Stage>) -> Option<Duration> {
-    let mut server = Server::start(stage);
+fn time_to_the_next(harness: &Arc<Harness>) -> Option<Duration> {
+    let mut server = Server::start(harness);
     let data = Futex::default();
     let (slept, ran) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let sleeper = stage.worker("sleeper", server.tid(), {
+    let sleeper = harness.worker("sleeper", server.tid(), {
         let (data, slept) = (data.clone(), Arc::clone(&slept));
         move |me| {
             slept.store(now_ns(), SeqCst);
             me.blocking(|| data.wait());
         }
     });
-    let other = stage.worker("other", server.tid(), {
+    let other = harness.worker("other", server.tid(), {
         let ran = Arc::clone(&ran);
         move |_| ran.store(now_ns(), SeqCst)
     });
@@ -115,7 +117,7 @@ fn time_to_the_next(stage: &Arc<Stage>) -> Option<Duration> {
     server.ready.extend([sleeper.tid(), other.tid()]);
     // No deadline: nothing but the report of the block brings the server back.
     while ran.load(SeqCst) == 0 {
-        stage.check();
+        harness.check();
         server.turn(0);
     }
     let (slept, ran) = (slept.load(SeqCst), ran.load(SeqCst));
@@ -127,16 +129,16 @@ fn time_to_the_next(stage: &Arc<Stage>) -> Option<Duration> {
 
 #[test]
 fn a_block_is_reported_within_the_bound_of_the_facts() {
-    on_each(|stage| {
-        let bound = stage.provider().facts().block_bound;
+    for_each_provider(|harness| {
+        let bound = harness.provider().facts().block_bound;
         let mut times = Vec::new();
         while times.len() < 10 {
-            stage.attempt("a sleep before any verdict", || {
-                let time = time_to_the_next(stage);
+            harness.attempt("a sleep before any verdict", || {
+                let time = time_to_the_next(harness);
                 times.extend(time);
                 time.is_some()
             });
-            if std::env::var_os("UMCG_FAULT").is_some() {
+            if wrong_verdicts() {
                 break;
             }
         }
@@ -156,12 +158,12 @@ fn blocks(count: &ServerCounters) -> u64 {
 #[test]
 fn the_longest_block_is_a_block_and_no_preemption() {
     const LONG: Duration = Duration::from_millis(20);
-    on_each(|stage| {
-        stage.attempt("a preemption, and no verdict beside it", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("a preemption, and no verdict beside it", || {
+            let mut server = Server::start(harness);
             let alone = Arc::new(AtomicBool::new(false));
             let preempted = Arc::new(AtomicBool::new(false));
-            let spinner = stage.worker("spinner", server.tid(), {
+            let spinner = harness.worker("spinner", server.tid(), {
                 let (alone, preempted) = (Arc::clone(&alone), Arc::clone(&preempted));
                 move |me| {
                     me.until_alone(&alone, 1);
@@ -179,24 +181,19 @@ fn the_longest_block_is_a_block_and_no_preemption() {
             server.preempt(&spinner);
             preempted.store(true, SeqCst);
             server.run_to_exit(&[&spinner]);
-            let count = || stage.provider().counters(server.tid()).expect("counters");
+            let count = || harness.provider().counters(server.tid()).expect("counters");
             let quiet = blocks(&count()) == 0;
             if quiet {
                 assert_eq!(count().longest_block_ns, 0, "{:?}", count());
             }
             let data = Futex::default();
-            let sleeper = stage.worker("sleeper", server.tid(), {
-                let data = data.clone();
-                move |me| me.blocking(|| data.wait())
-            });
-            server.run_until("sleeper blocks", |_| {
-                sleeper.state() == state::BLOCKED && sleeper.asleep()
-            });
+            let sleeper = harness.sleeper("sleeper", server.tid(), &data);
+            server.run_until_blocked(&sleeper);
             let since = Instant::now();
             server.run_until("the block is long", |_| since.elapsed() >= LONG);
             data.set();
             server.run_to_exit(&[&sleeper]);
-            let count = stage.provider().counters(server.tid()).expect("counters");
+            let count = harness.provider().counters(server.tid()).expect("counters");
             assert!(
                 Duration::from_nanos(count.longest_block_ns) >= LONG,
                 "{count:?}"
@@ -209,13 +206,10 @@ fn the_longest_block_is_a_block_and_no_preemption() {
 
 #[test]
 fn c35_a_block_is_state_then_list_then_server() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let data = Futex::default();
-        let sleeper = stage.worker("sleeper", server.tid(), {
-            let data = data.clone();
-            move |me| me.blocking(|| data.wait())
-        });
+        let sleeper = harness.sleeper("sleeper", server.tid(), &data);
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
         // No deadline, and nothing else happens: the block itself makes the server RUNNING.
@@ -234,10 +228,10 @@ fn c35_a_block_is_state_then_list_then_server() {
 
 #[test]
 fn c35_a_block_while_the_server_is_awake_is_told_at_its_next_turns() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
-        let sleeper = stage.worker("sleeper", server.tid(), {
+        let sleeper = harness.worker("sleeper", server.tid(), {
             let (go, data) = (Arc::clone(&go), data.clone());
             move |me| {
                 me.spin_until(|| go.load(SeqCst));
@@ -261,11 +255,11 @@ fn c35_a_block_while_the_server_is_awake_is_told_at_its_next_turns() {
 
 #[test]
 fn c36_leaving_running_switches_to_next_or_else_the_server() {
-    on_each(|stage| {
-        stage.attempt("a block that consumes the armed next_tid", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("a block that consumes the armed next_tid", || {
+            let mut server = Server::start(harness);
             let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-            let spare = stage.worker("spare", server.tid(), {
+            let spare = harness.worker("spare", server.tid(), {
                 let (stop, record) = (Arc::clone(&stop), Arc::clone(server.record()));
                 move |me| {
                     me.park();
@@ -281,21 +275,18 @@ fn c36_leaving_running_switches_to_next_or_else_the_server() {
                     stop.store(true, SeqCst);
                 }
             });
-            server.run_until("spare in the pool", |_| spare.unpark());
-            let sleeper = stage.worker("sleeper", server.tid(), {
-                let data = data.clone();
-                move |me| me.blocking(|| data.wait())
-            });
+            server.run_until_parked(&spare);
+            let sleeper = harness.sleeper("sleeper", server.tid(), &data);
             server.collect(&sleeper);
             // The pool's worker is the server's now; it arms it.
             let next = server.remove(&sleeper);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             sleeper.task().set_next_tid(spare.tid());
             server.dispatch(next, 0).expect("until the spare leaves");
             // One disturbance is the block itself.
-            let quiet = stage.disturbances(server.tid()) == before + 1;
+            let quiet = harness.disturbances(server.tid()) == before + 1;
             let direct = spare.reached(1);
-            if let Some(left) = stage.provider().disarm(sleeper.task()) {
+            if let Some(left) = harness.provider().disarm(sleeper.task()) {
                 server.ready.push_back(left);
             }
             data.set();
@@ -312,11 +303,11 @@ fn c36_leaving_running_switches_to_next_or_else_the_server() {
 
 #[test]
 fn c39_an_unblocked_worker_stops_until_it_is_picked() {
-    on_each(|stage| {
-        let exact = stage.provider().facts().exact_stop;
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let exact = harness.provider().facts().exact_stop;
+        let mut server = Server::start(harness);
         let data = Futex::default();
-        let sleeper = stage.worker("sleeper", server.tid(), {
+        let sleeper = harness.worker("sleeper", server.tid(), {
             let data = data.clone();
             move |me| {
                 data.wait();
@@ -325,9 +316,7 @@ fn c39_an_unblocked_worker_stops_until_it_is_picked() {
                 me.step(2);
             }
         });
-        server.run_until("sleeper blocks", |_| {
-            sleeper.state() == state::BLOCKED && sleeper.asleep()
-        });
+        server.run_until_blocked(&sleeper);
         data.set();
         server.collect(&sleeper);
         // Owned, not picked, and the server idles for a while.
@@ -345,10 +334,10 @@ fn c39_an_unblocked_worker_stops_until_it_is_picked() {
 
 #[test]
 fn c40_the_unblock_goes_to_the_current_server() {
-    on_each(|stage| {
-        let mut first = Server::named(stage, "first");
+    for_each_provider(|harness| {
+        let mut first = Server::named(harness, "first");
         let data = Futex::default();
-        let sleeper = stage.worker("sleeper", first.tid(), {
+        let sleeper = harness.worker("sleeper", first.tid(), {
             let data = data.clone();
             move |me| {
                 me.step(1);
@@ -357,16 +346,14 @@ fn c40_the_unblock_goes_to_the_current_server() {
         });
         first.collect(&sleeper);
         let tid = first.remove(&sleeper);
-        stage.thread("second", {
-            let (stage, sleeper, data) = (Arc::clone(stage), sleeper.clone(), data.clone());
+        harness.thread("second", {
+            let (harness, sleeper, data) = (Arc::clone(harness), sleeper.clone(), data.clone());
             move || {
-                stage.guarded("second", || {
-                    let mut second = Server::named(&stage, "second");
+                harness.guarded("second", || {
+                    let mut second = Server::named(&harness, "second");
                     sleeper.task().set_server_tid(second.tid());
                     second.ready.push_back(tid);
-                    second.run_until("sleeper blocks here", |_| {
-                        sleeper.state() == state::BLOCKED && sleeper.asleep()
-                    });
+                    second.run_until_blocked(&sleeper);
                     data.set();
                     second.collect(&sleeper);
                     second.run_to_exit(&[&sleeper]);
@@ -390,11 +377,11 @@ fn c40_the_unblock_goes_to_the_current_server() {
 
 #[test]
 fn c41_the_result_of_the_system_call_is_untouched() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // A partial read, an error with its errno, a time-out: as without UMCG.
         let (mut reader, mut writer) = blockers::pipe();
-        let worker = stage.worker("worker", server.tid(), move |me| {
+        let worker = harness.worker("worker", server.tid(), move |me| {
             use std::io::Read;
             let mut buffer = [0; 100];
             let count = me.blocking(|| reader.read(&mut buffer));
@@ -427,9 +414,7 @@ fn c41_the_result_of_the_system_call_is_untouched() {
             me.checkpoint();
             assert_eq!((result, errno), (-1, libc::ETIMEDOUT), "errno survives");
         });
-        server.run_until("the reader blocks", |_| {
-            worker.state() == state::BLOCKED && worker.asleep()
-        });
+        server.run_until_blocked(&worker);
         std::io::Write::write_all(&mut writer, b"hello").expect("write to the pipe");
         server.run_to_exit(&[&worker]);
         server.finish();

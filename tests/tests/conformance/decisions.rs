@@ -10,25 +10,21 @@ use std::{
 
 use umcg_sys::{List, state};
 use umcg_tests::{
-    NO_SUCH_TID, Record, Server, assert_errno, blockers::Futex, in_ms, on_each, proc,
+    Me, NO_SUCH_TID, Record, Server, Worker, assert_errno, blockers::Futex, for_each_provider,
+    in_ms, signals,
 };
 
 #[test]
 fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
-    on_each(|stage| {
-        stage.attempt("an unblock beside a running worker", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("an unblock beside a running worker", || {
+            let mut server = Server::start(harness);
             let data = Futex::default();
-            let sleeper = stage.worker("sleeper", server.tid(), {
-                let data = data.clone();
-                move |me| me.blocking(|| data.wait())
-            });
-            server.run_until("sleeper blocks", |_| {
-                sleeper.state() == state::BLOCKED && sleeper.asleep()
-            });
+            let sleeper = harness.sleeper("sleeper", server.tid(), &data);
+            server.run_until_blocked(&sleeper);
             let woken = Arc::new(AtomicBool::new(false));
             let done = Arc::new(AtomicBool::new(false));
-            let runner = stage.worker("runner", server.tid(), {
+            let runner = harness.worker("runner", server.tid(), {
                 let (server, sleeper) = (Arc::clone(server.record()), sleeper.clone());
                 let (woken, done) = (Arc::clone(&woken), Arc::clone(&done));
                 move |me| {
@@ -55,10 +51,10 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
             });
             server.collect(&runner);
             let next = server.remove(&runner);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             server.dispatch(next, 0).expect("until the runner leaves");
             // On its way out, which need not be over: the server may run as soon as it is woken.
-            let quiet = stage.disturbances(server.tid()) == before && done.load(SeqCst);
+            let quiet = harness.disturbances(server.tid()) == before && done.load(SeqCst);
             server.run_to_exit(&[&runner, &sleeper]);
             server.finish();
             assert!(
@@ -74,11 +70,11 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
 fn g02_errors_leave_the_caller_running() {
     // Asserted after every error by `Server::wait` and `Me::failing_wait`; the table of all
     // errors is in `errors.rs`.
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
         assert_eq!(server.task().state(), state::RUNNING);
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             let error = me.failing_wait("worker", NO_SUCH_TID, 0, 0);
             assert_eq!(error.errno(), libc::ESRCH);
             // It goes on without being picked again.
@@ -92,18 +88,18 @@ fn g02_errors_leave_the_caller_running() {
 
 #[test]
 fn g03_an_explicit_wait_is_pushed_on_no_list() {
-    on_each(|stage| {
-        stage.attempt("a wait", || {
-            let mut server = Server::start(stage);
-            let worker = stage.worker("worker", server.tid(), umcg_tests::Me::park);
+    for_each_provider(|harness| {
+        harness.attempt("a wait", || {
+            let mut server = Server::start(harness);
+            let worker = harness.worker("worker", server.tid(), Me::park);
             server.collect(&worker);
             let next = server.remove(&worker);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             server.dispatch(next, 0).expect("until the worker waits");
             let listed =
                 server.task().has_events(List::Runnable) || server.task().has_events(List::Blocked);
-            let quiet = stage.disturbances(server.tid()) == before;
-            server.run_until("the worker in the pool", |_| worker.unpark());
+            let quiet = harness.disturbances(server.tid()) == before;
+            server.run_until_parked(&worker);
             server.ready.push_back(worker.tid());
             server.run_to_exit(&[&worker]);
             server.finish();
@@ -115,15 +111,19 @@ fn g03_an_explicit_wait_is_pushed_on_no_list() {
 
 #[test]
 fn g04_a_signal_between_leave_and_wait() {
-    on_each(|stage| {
-        proc::count_signals(libc::SIGUSR1, 0);
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let signal = signals::unused();
+        signals::count(signal, 0);
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), move |me| {
             for _ in 0..100 {
                 me.leave();
-                let before = proc::signals();
-                proc::signal(me.task().tid(), libc::SIGUSR1);
-                assert!(proc::signals() > before, "the handler ran in the window");
+                let before = signals::handled(signal);
+                signals::send(me.task().tid(), signal);
+                assert!(
+                    signals::handled(signal) > before,
+                    "the handler ran in the window"
+                );
                 me.record().offered.store(me.task().server_tid(), SeqCst);
                 me.wait();
             }
@@ -135,24 +135,21 @@ fn g04_a_signal_between_leave_and_wait() {
 
 #[test]
 fn g05_a_block_consumes_the_armed_next_tid() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let consumed = AtomicU32::new(0);
-        stage.attempt("a block with a spare", || {
+        harness.attempt("a block with a spare", || {
             let data = Futex::default();
-            let spare = stage.worker("spare", server.tid(), umcg_tests::Me::park);
-            server.run_until("spare in the pool", |_| spare.unpark());
-            let sleeper = stage.worker("sleeper", server.tid(), {
-                let data = data.clone();
-                move |me| me.blocking(|| data.wait())
-            });
+            let spare = harness.worker("spare", server.tid(), Me::park);
+            server.run_until_parked(&spare);
+            let sleeper = harness.sleeper("sleeper", server.tid(), &data);
             server.collect(&sleeper);
             let next = server.remove(&sleeper);
             sleeper.task().set_next_tid(spare.tid());
             server.dispatch(next, 0).expect("an event");
             // Either the block consumed it, and then it runs or ran; or a verdict came at a
             // time when something was on the runnable list, and it is still armed.
-            let left = stage.provider().disarm(sleeper.task());
+            let left = harness.provider().disarm(sleeper.task());
             assert!(left.is_none_or(|left| left == spare.tid()));
             assert_eq!(sleeper.task().next_tid(), 0, "consumed or taken back");
             match left {
@@ -172,9 +169,9 @@ fn g05_a_block_consumes_the_armed_next_tid() {
 
 #[test]
 fn g06_next_tid_is_cleared_when_the_switch_commits() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), {
             let server = Arc::clone(server.record());
             move |me| {
                 assert_eq!(server.task.next_tid(), 0, "cleared before the target runs");
@@ -193,18 +190,18 @@ fn g06_next_tid_is_cleared_when_the_switch_commits() {
 
 #[test]
 fn g07_the_link_is_read_before_the_worker_is_handed_out() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let data = Futex::default();
         let workers: Vec<_> = (0..6)
             .map(|index| {
                 let data = data.clone();
-                stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+                harness.worker(&format!("worker {index}"), server.tid(), move |me| {
                     me.blocking(|| data.wait());
                 })
             })
             .collect();
-        stage.until("all admissions are on the list", || {
+        harness.until("all admissions are on the list", || {
             workers.iter().all(|w| w.state() == state::RUNNABLE)
                 && workers.iter().all(|w| w.task().is_linked(List::Runnable))
         });
@@ -225,12 +222,12 @@ fn g07_the_link_is_read_before_the_worker_is_handed_out() {
                 assert!(result.is_ok(), "{result:?}");
                 // An event came first. It is drained by the loop below.
             }
-            stage.until("it is reported blocked", || {
+            harness.until("it is reported blocked", || {
                 worker.state() != state::RUNNING
             });
         }
         walked.sort_unstable();
-        let mut all: Vec<_> = workers.iter().map(umcg_tests::Worker::tid).collect();
+        let mut all: Vec<_> = workers.iter().map(Worker::tid).collect();
         all.sort_unstable();
         assert_eq!(walked, all, "each once");
         data.set();
@@ -241,11 +238,11 @@ fn g07_the_link_is_read_before_the_worker_is_handed_out() {
 
 #[test]
 fn g10_the_lists_are_those_of_server_tid() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
         let seen = Arc::new(AtomicU64::new(u64::MAX));
-        let spare = stage.worker("spare", server.tid(), {
+        let spare = harness.worker("spare", server.tid(), {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             move |me| {
                 me.park();
@@ -254,11 +251,8 @@ fn g10_the_lists_are_those_of_server_tid() {
                 me.spin_until(|| stop.load(SeqCst));
             }
         });
-        server.run_until("spare in the pool", |_| spare.unpark());
-        let sleeper = stage.worker("sleeper", server.tid(), {
-            let data = data.clone();
-            move |me| me.blocking(|| data.wait())
-        });
+        server.run_until_parked(&spare);
+        let sleeper = harness.sleeper("sleeper", server.tid(), &data);
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
         sleeper.task().set_next_tid(spare.tid());
@@ -269,7 +263,7 @@ fn g10_the_lists_are_those_of_server_tid() {
                 .iter()
                 .any(|drained| drained.blocked.contains(&sleeper.tid()))
         });
-        if let Some(left) = stage.provider().disarm(sleeper.task()) {
+        if let Some(left) = harness.provider().disarm(sleeper.task()) {
             server.ready.push_back(left);
         }
         data.set();
@@ -290,16 +284,17 @@ fn g04_a_handler_that_blocks_between_leave_and_wait() {
         // SAFETY: a valid time; nanosleep is async-signal-safe.
         unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
     }
-    on_each(|stage| {
-        proc::handle_signal(libc::SIGUSR2, nap, 0);
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let signal = signals::unused();
+        signals::handle(signal, nap, 0);
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), move |me| {
             for _ in 0..20 {
                 me.leave();
-                proc::signal(me.task().tid(), libc::SIGUSR2);
+                signals::send(me.task().tid(), signal);
                 me.record().offered.store(me.task().server_tid(), SeqCst);
                 // And once more when it is queued already (trap a): one token, one list entry.
-                proc::signal(me.task().tid(), libc::SIGUSR2);
+                signals::send(me.task().tid(), signal);
                 me.wait();
             }
         });

@@ -11,7 +11,8 @@ use std::{
 use libc::{EBUSY, EINVAL, ESRCH, ETIMEDOUT};
 use umcg_sys::{Call, Placement, Provider, REGISTER_WORKER, Register, UmcgTask, gettid, state};
 use umcg_tests::{
-    Fleet, NO_SUCH_TID, Server, Stage, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+    Harness, Me, NO_SUCH_TID, Server, ServerGroup, Worker, assert_errno, blockers::Futex, cpu,
+    for_each_provider, in_ms, wrong_verdicts,
 };
 
 fn register(provider: &dyn Provider, task: &UmcgTask, how: &Register) -> i32 {
@@ -49,21 +50,16 @@ fn dead_tid() -> u32 {
 }
 
 /// A worker that sleeps, reported, until `data` is set.
-fn blocked(stage: &Arc<Stage>, server: &mut Server, data: &Futex) -> Worker {
-    let worker = stage.worker("blocked", server.tid(), {
-        let data = data.clone();
-        move |me| me.blocking(|| data.wait())
-    });
-    server.run_until("a blocked worker", |_| {
-        worker.state() == state::BLOCKED && worker.asleep()
-    });
+fn blocked(harness: &Arc<Harness>, server: &mut Server, data: &Futex) -> Worker {
+    let worker = harness.sleeper("blocked", server.tid(), data);
+    server.run_until_blocked(&worker);
     worker
 }
 
 #[test]
 fn every_call_of_an_unregistered_thread() {
-    on_each(|stage| {
-        let provider = stage.provider();
+    for_each_provider(|harness| {
+        let provider = harness.provider();
         let task = UmcgTask::for_current_thread(0);
         assert_errno(provider.wait(0, 0), EINVAL, "wait");
         assert_errno(provider.wait(in_ms(1), 0), EINVAL, "wait with a deadline");
@@ -102,9 +98,9 @@ fn in_use(provider: &dyn Provider, server_tid: u32, how: &Register) {
 
 #[test]
 fn register_of_a_server() {
-    on_each(|stage| {
-        let provider = stage.provider().as_ref();
-        let place = stage.subject().placement;
+    for_each_provider(|harness| {
+        let provider = harness.provider().as_ref();
+        let place = harness.under_test().placement;
         let refused = |what: &str, task: &UmcgTask, how: &Register, errno: i32| {
             assert_eq!(register(provider, task, how), errno, "{what}");
             assert_eq!(task.state(), state::NONE, "{what}: not registered");
@@ -122,7 +118,7 @@ fn register_of_a_server() {
         refused("a server_tid that is not its own", &other, &plain, EINVAL);
         in_use(provider, 0, &plain);
         for cpu in [usize::MAX, 1 << 20, 1023] {
-            if !proc::affinity().contains(&cpu) {
+            if !cpu::affinity().contains(&cpu) {
                 let how = Register::server(Placement::Cpu(cpu));
                 refused("a CPU outside the affinity mask", &task, &how, EINVAL);
             }
@@ -142,11 +138,11 @@ fn register_of_a_server() {
 
 #[test]
 fn register_of_a_worker() {
-    on_each(|stage| {
-        let server = Server::start(stage);
+    for_each_provider(|harness| {
+        let server = Server::start(harness);
         let refused = |what: &str, server_tid: u32| {
-            let worker = stage.worker(what, server_tid, |_| {});
-            stage.until(what, || worker.exited());
+            let worker = harness.worker(what, server_tid, |_| {});
+            harness.until(what, || worker.exited());
             assert_eq!(worker.admission(), Some(ESRCH), "{what}");
             assert_eq!(worker.state(), state::NONE, "{what}: not registered");
         };
@@ -154,8 +150,8 @@ fn register_of_a_worker() {
         refused("nobody as server", NO_SUCH_TID);
         refused("a thread that is gone as server", dead_tid());
         with_ordinary_thread(|tid| refused("an ordinary thread as server", tid));
-        let worker = stage.worker("worker", server.tid(), |_| {});
-        stage.until("a worker", || worker.state() == state::RUNNABLE);
+        let worker = harness.worker("worker", server.tid(), |_| {});
+        harness.until("a worker", || worker.state() == state::RUNNABLE);
         refused("a worker as server", worker.tid());
         // Other bits beside the worker flag, on a thread that is no task yet.
         let own = server.tid();
@@ -165,12 +161,12 @@ fn register_of_a_worker() {
                 for bit in 1..32 {
                     let mut how = Register::worker();
                     how.flags |= 1 << bit;
-                    let provider = stage.provider().as_ref();
+                    let provider = harness.provider().as_ref();
                     assert_eq!(how.flags & REGISTER_WORKER, 1);
                     assert_eq!(register(provider, &task, &how), EINVAL, "bit {bit}");
                     assert_eq!(task.state(), state::NONE);
                 }
-                in_use(stage.provider().as_ref(), own, &Register::worker());
+                in_use(harness.provider().as_ref(), own, &Register::worker());
             });
         });
         let mut server = server;
@@ -181,13 +177,13 @@ fn register_of_a_worker() {
 
 #[test]
 fn wait_of_a_server() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let elsewhere = Fleet::start(stage, 1);
-        let foreign = stage.worker("foreign", elsewhere.tid(0), umcg_tests::Me::park);
-        stage.until("it waits there", || foreign.record().parked.load(SeqCst));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let elsewhere = ServerGroup::start(harness, 1);
+        let foreign = harness.worker("foreign", elsewhere.tid(0), Me::park);
+        harness.until("it waits there", || foreign.record().parked.load(SeqCst));
         let data = Futex::default();
-        let sleeper = blocked(stage, &mut server, &data);
+        let sleeper = blocked(harness, &mut server, &data);
 
         with_ordinary_thread(|ordinary| {
             let table = [
@@ -210,11 +206,11 @@ fn wait_of_a_server() {
 
         // Flags, whatever the state and the target.
         for flags in [2, 4, 1 << 31, u32::MAX] {
-            assert_errno(stage.provider().wait(0, flags), EINVAL, "RUNNING, flags");
+            assert_errno(harness.provider().wait(0, flags), EINVAL, "RUNNING, flags");
             assert_eq!(server.task().state(), state::RUNNING);
             server.drain();
             server.task().set_next_tid(sleeper.tid());
-            assert_errno(stage.provider().wait(0, flags), EINVAL, "RUNNABLE, flags");
+            assert_errno(harness.provider().wait(0, flags), EINVAL, "RUNNABLE, flags");
             assert_eq!(server.task().state(), state::RUNNING);
             assert_eq!(server.task().next_tid(), sleeper.tid());
             server.task().set_next_tid(0);
@@ -232,7 +228,7 @@ fn wait_of_a_server() {
             .record()
             .offered
             .store(foreign.task().server_tid(), SeqCst);
-        stage.until("the foreign one ends", || foreign.exited());
+        harness.until("the foreign one ends", || foreign.exited());
         elsewhere.finish();
         server.finish();
     });
@@ -255,13 +251,13 @@ fn wait_in_no_state_to_wait() {
         task.transition(wrong, state::RUNNING)
             .expect("for the caller to repair");
     };
-    on_each(move |stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(move |harness| {
+        let mut server = Server::start(harness);
         for wrong in [state::BLOCKED, state::NONE, 0xff] {
-            check(stage.provider().as_ref(), server.task(), wrong);
+            check(harness.provider().as_ref(), server.task(), wrong);
             assert_errno(server.insist(0, in_ms(1)), ETIMEDOUT, "and all goes on");
         }
-        let worker = stage.worker("worker", server.tid(), move |me| {
+        let worker = harness.worker("worker", server.tid(), move |me| {
             // BLOCKED is a worker that was judged, and waits its turn.
             for wrong in [state::NONE, 0xff] {
                 check(me.provider().as_ref(), me.task(), wrong);
@@ -275,19 +271,16 @@ fn wait_in_no_state_to_wait() {
 
 #[test]
 fn wait_of_a_server_with_a_worker_in_its_slot() {
-    on_each(|stage| {
-        stage.attempt("rule 3", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("rule 3", || {
+            let mut server = Server::start(harness);
             let stop = Arc::new(AtomicBool::new(false));
-            let other = stage.worker("other", server.tid(), |_| {});
+            let other = harness.worker("other", server.tid(), |_| {});
             server.collect(&other);
             let other_tid = server.remove(&other);
-            let holder = stage.worker("holder", server.tid(), {
-                let stop = Arc::clone(&stop);
-                move |me| me.spin_until(|| stop.load(SeqCst))
-            });
+            let holder = harness.spinner("holder", server.tid(), &stop);
             server.hold(&holder);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
 
             // Another worker: refused.
             server.task().begin_drain();
@@ -299,7 +292,7 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
             if still {
                 // The holder is named only where no verdict on it is to be expected: after one
                 // it would be picked while its token is on the list.
-                let faults = std::env::var_os("UMCG_FAULT").is_some();
+                let faults = wrong_verdicts();
                 let holder = if faults { 0 } else { holder.tid() };
                 for next in [0, server.tid(), holder] {
                     server.task().begin_drain();
@@ -309,7 +302,7 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
             // An event in between ends a wait, too, and that is no answer.
             let quiet = still
                 && slept.iter().all(Result::is_err)
-                && stage.disturbances(server.tid()) == before;
+                && harness.disturbances(server.tid()) == before;
             if quiet {
                 assert_eq!(server.current(), Some(holder.tid()));
             }
@@ -332,13 +325,13 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
 
 #[test]
 fn wait_of_a_worker() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let elsewhere = Fleet::start(stage, 1);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let elsewhere = ServerGroup::start(harness, 1);
         let data = Futex::default();
-        let sleeper = blocked(stage, &mut server, &data);
+        let sleeper = blocked(harness, &mut server, &data);
         let done = dead_tid();
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (elsewhere, sleeper) = (elsewhere.tid(0), sleeper.tid());
             let server = server.tid();
             move |me| {
@@ -385,13 +378,13 @@ fn wait_of_a_worker() {
 /// its slot, and may leave it.
 #[test]
 fn wait_of_a_worker_that_was_picked() {
-    on_each(|stage| {
-        if stage.provider().facts().exact_stop {
+    for_each_provider(|harness| {
+        if harness.provider().facts().exact_stop {
             // There nobody takes it out of its slot before its `wait` but another server.
             return;
         }
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), {
             let server = server.tid();
             move |me| {
                 for _ in 0..10 {
@@ -413,9 +406,9 @@ fn wait_of_a_worker_that_was_picked() {
 
 #[test]
 fn unregister() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let provider = Arc::clone(stage.provider());
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let provider = Arc::clone(harness.provider());
         let own = NonNull::from(server.task());
         let other = UmcgTask::for_current_thread(0);
         let wrong = provider.unregister(NonNull::from(&other));
@@ -425,7 +418,7 @@ fn unregister() {
         assert_errno(provider.unregister(own), EBUSY, "a RUNNABLE server");
         assert_errno(server.insist(0, 1), ETIMEDOUT, "still registered");
 
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             let other = UmcgTask::for_current_thread(me.task().server_tid());
             let error = me.failing("unregister another task", |provider| {
                 provider.unregister(NonNull::from(&other))
@@ -447,9 +440,9 @@ fn unregister() {
 
 #[test]
 fn preempt() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let provider = Arc::clone(stage.provider());
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let provider = Arc::clone(harness.provider());
         for tid in [0, NO_SUCH_TID, u32::MAX, dead_tid()] {
             assert_errno(provider.preempt(tid), ESRCH, "no such task");
         }
@@ -458,10 +451,10 @@ fn preempt() {
         });
         // Whoever is not RUNNING is left alone, and that is no error.
         let data = Futex::default();
-        let sleeper = blocked(stage, &mut server, &data);
+        let sleeper = blocked(harness, &mut server, &data);
         provider.preempt(sleeper.tid()).expect("a blocked worker");
         assert_eq!(sleeper.state(), state::BLOCKED);
-        let ready = stage.worker("ready", server.tid(), |_| {});
+        let ready = harness.worker("ready", server.tid(), |_| {});
         server.collect(&ready);
         provider.preempt(ready.tid()).expect("a RUNNABLE worker");
         assert_eq!(ready.state(), state::RUNNABLE);
@@ -482,15 +475,15 @@ fn preempt() {
 
 #[test]
 fn checkpoint() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        stage.provider().checkpoint().expect("a server");
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        harness.provider().checkpoint().expect("a server");
         assert_eq!(server.task().state(), state::RUNNING);
         server.drain();
-        stage.provider().checkpoint().expect("a server, draining");
-        let ask = || stage.provider().try_checkpoint(&|| true);
+        harness.provider().checkpoint().expect("a server, draining");
+        let ask = || harness.provider().try_checkpoint(&|| true);
         assert_eq!(ask(), Ok(true), "a server");
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             for _ in 0..1000 {
                 me.checkpoint();
             }
@@ -498,7 +491,7 @@ fn checkpoint() {
         server.run_to_exit(&[&worker]);
         // A worker whose server is gone: both say so.
         let gone = Arc::new(AtomicBool::new(false));
-        let orphan = stage.worker_that_just_ends("orphan", server.tid(), {
+        let orphan = harness.worker_that_just_ends("orphan", server.tid(), {
             let gone = Arc::clone(&gone);
             move |me| {
                 while !gone.load(SeqCst) {
@@ -515,16 +508,16 @@ fn checkpoint() {
         let _ = server.dispatch(next, in_ms(5));
         server.finish();
         gone.store(true, SeqCst);
-        stage.until("the orphan knows", || orphan.exited());
-        assert_errno(stage.provider().checkpoint(), EINVAL, "after unregister");
+        harness.until("the orphan knows", || orphan.exited());
+        assert_errno(harness.provider().checkpoint(), EINVAL, "after unregister");
         assert_errno(ask(), EINVAL, "after unregister");
     });
 }
 
 #[test]
 fn errors_say_what_was_attempted() {
-    on_each(|stage| {
-        let error = stage.provider().wait(0, 0).expect_err("not registered");
+    for_each_provider(|harness| {
+        let error = harness.provider().wait(0, 0).expect_err("not registered");
         let text = error.to_string();
         assert!(
             text.contains("Wait") && text.contains("EINVAL") && text.contains("regist"),

@@ -13,11 +13,11 @@ use std::{
 };
 
 use umcg_sys::{List, state};
-use umcg_tests::{Me, Server, Stage, Turn, Worker, blockers::Futex, in_ms, on_each};
+use umcg_tests::{Harness, Me, Server, Turn, Worker, blockers::Futex, for_each_provider, in_ms};
 
 /// Workers that run `body`, started together.
 fn crew(
-    stage: &Arc<Stage>,
+    harness: &Arc<Harness>,
     server: &Server,
     count: usize,
     body: impl Fn(&Me, usize) + Clone + Send + 'static,
@@ -25,7 +25,7 @@ fn crew(
     (0..count)
         .map(|index| {
             let body = body.clone();
-            stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+            harness.worker(&format!("worker {index}"), server.tid(), move |me| {
                 body(me, index);
             })
         })
@@ -56,9 +56,9 @@ fn finish(mut server: Server, workers: &[Worker]) {
 
 #[test]
 fn c42_the_mails_loop_runs_everything() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let workers = crew(stage, &server, 6, mixed(30));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let workers = crew(harness, &server, 6, mixed(30));
         server.run_until("all work done", |_| workers.iter().all(|w| w.reached(1)));
         finish(server, &workers);
     });
@@ -68,10 +68,10 @@ fn c42_the_mails_loop_runs_everything() {
 fn c43_blocked_is_processed_before_runnable() {
     // A scheduler that believes every event as it comes, in the order of processing, ends up
     // with the right set: each worker that is runnable is enqueued, none is lost.
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (go, data) = (Arc::clone(&go), data.clone());
             move |me| {
                 me.spin_until(|| go.load(SeqCst));
@@ -82,7 +82,7 @@ fn c43_blocked_is_processed_before_runnable() {
         go.store(true, SeqCst);
         server.until_slot_is_free();
         data.set();
-        stage.until("the unblock", || worker.task().is_linked(List::Runnable));
+        harness.until("the unblock", || worker.task().is_linked(List::Runnable));
         server.task().begin_drain();
         // It was in the queue before it blocked, as far as this scheduler knows.
         let own = NonNull::from(worker.task());
@@ -107,9 +107,9 @@ fn c43_blocked_is_processed_before_runnable() {
 
 #[test]
 fn c44_between_two_drains_at_most_one_of_each() {
-    on_each(|stage| {
-        let server = Server::start(stage);
-        let workers = crew(stage, &server, 4, |me, _| {
+    for_each_provider(|harness| {
+        let server = Server::start(harness);
+        let workers = crew(harness, &server, 4, |me, _| {
             for _ in 0..40 {
                 // Two blocks with no stop in between, where the stop is not exact: the second
                 // one is not reported, and nothing is pushed twice.
@@ -137,11 +137,11 @@ fn c44_between_two_drains_at_most_one_of_each() {
 
 #[test]
 fn c45_a_drain_is_one_swap() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         const COUNT: usize = 8;
-        let workers = crew(stage, &server, COUNT, |_, _| {});
-        stage.until("all admissions are on the list", || {
+        let workers = crew(harness, &server, COUNT, |_, _| {});
+        harness.until("all admissions are on the list", || {
             workers.iter().all(|w| w.task().is_linked(List::Runnable))
                 && workers.iter().all(|w| w.state() == state::RUNNABLE)
         });
@@ -160,10 +160,10 @@ fn c45_a_drain_is_one_swap() {
 
 #[test]
 fn c46_concurrent_pushes_lose_nothing() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let gate = Futex::default();
-        let workers = crew(stage, &server, 24, {
+        let workers = crew(harness, &server, 24, {
             let gate = gate.clone();
             move |me, _| {
                 me.blocking(|| gate.wait());
@@ -184,15 +184,15 @@ fn c46_concurrent_pushes_lose_nothing() {
 
 #[test]
 fn c47_blocked_means_dequeue_and_runnable_means_enqueue() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let workers = crew(stage, &server, 4, mixed(20));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let workers = crew(harness, &server, 4, mixed(20));
         server.run_to_exit(&workers.iter().collect::<Vec<_>>());
         // For each worker: a token for the admission and one more at most for each time that
         // it was reported blocked; two blocked events with no token between them would be a
         // worker that blocked unpicked. A preemption is a token, too, and where it is not carried
         // out as a verdict it is no block.
-        let preempted = stage.provider().counters(server.tid());
+        let preempted = harness.provider().counters(server.tid());
         let preempted = preempted.expect("a server's counters").preempted as i64;
         let mut tokens: HashMap<u32, i64> = HashMap::new();
         for drained in &server.log {
@@ -226,15 +226,15 @@ fn c47_blocked_means_dequeue_and_runnable_means_enqueue() {
 
 #[test]
 fn c49_an_event_after_the_drain_ends_the_wait_without_a_switch() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let picked = stage.worker("picked", server.tid(), |_| {});
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let picked = harness.worker("picked", server.tid(), |_| {});
         server.collect(&picked);
         let tid = server.remove(&picked);
         server.drain();
         // After the drain, before wait: an event.
-        let late = stage.worker("late", server.tid(), |_| {});
-        stage.until("the event", || server.task().state() == state::RUNNING);
+        let late = harness.worker("late", server.tid(), |_| {});
+        harness.until("the event", || server.task().state() == state::RUNNING);
         server.wait(tid, 0).expect("returns at once");
         assert_eq!(server.task().next_tid(), tid, "no switch");
         // c50: and the pick is not lost.
@@ -247,17 +247,17 @@ fn c49_an_event_after_the_drain_ends_the_wait_without_a_switch() {
 
 #[test]
 fn c50_the_pick_of_a_wait_without_a_switch_survives() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let workers = crew(stage, &server, 3, |me, _| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let workers = crew(harness, &server, 3, |me, _| {
             for _ in 0..30 {
                 me.yield_now();
             }
         });
         // Somebody outside wakes the server all the time: many waits without a switch.
         let (stop, tid) = (Arc::new(AtomicBool::new(false)), server.tid());
-        stage.thread("outside", {
-            let (stop, provider) = (Arc::clone(&stop), Arc::clone(stage.provider()));
+        harness.thread("outside", {
+            let (stop, provider) = (Arc::clone(&stop), Arc::clone(harness.provider()));
             move || {
                 while !stop.load(SeqCst) {
                     provider.preempt(tid).expect("the server is there");
@@ -277,26 +277,26 @@ fn c50_the_pick_of_a_wait_without_a_switch_survives() {
         });
         stop.store(true, SeqCst);
         assert!(unswitched > 0);
-        stage.join_all();
+        harness.join_all();
         server.finish();
     });
 }
 
 #[test]
 fn c51_the_policy_is_the_users() {
-    on_each(|stage| {
-        stage.attempt("last made, first served", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("last made, first served", || {
+            let mut server = Server::start(harness);
             let order = Arc::new(AtomicU32::new(0));
             let places: Arc<[AtomicU32; 5]> = Arc::default();
-            let workers = crew(stage, &server, 5, {
+            let workers = crew(harness, &server, 5, {
                 let (order, places) = (Arc::clone(&order), Arc::clone(&places));
                 move |_, index| places[index].store(order.fetch_add(1, SeqCst), SeqCst)
             });
             for worker in &workers {
                 server.collect(worker);
             }
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             // The one that was made last, wherever it is in the queue.
             let tids: Vec<_> = workers.iter().map(Worker::tid).collect();
             server.set_policy(move |ready| {
@@ -305,7 +305,7 @@ fn c51_the_policy_is_the_users() {
                 ready.remove(newest)
             });
             server.run_to_exit(&workers.iter().collect::<Vec<_>>());
-            let quiet = stage.disturbances(server.tid()) == before;
+            let quiet = harness.disturbances(server.tid()) == before;
             let places: Vec<u32> = places.iter().map(|place| place.load(SeqCst)).collect();
             assert!(
                 !quiet || places == [4, 3, 2, 1, 0],
@@ -316,8 +316,8 @@ fn c51_the_policy_is_the_users() {
         });
 
         // Nobody at all, although somebody is ready: that is a policy, too.
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |_| {});
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |_| {});
         server.collect(&worker);
         server.set_policy(|_| None);
         for _ in 0..3 {
@@ -335,24 +335,24 @@ fn c51_the_policy_is_the_users() {
 
 #[test]
 fn c52_draining_never_idles() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         for _ in 0..1000 {
             // Nothing there, nothing to do: the drain comes back.
             let drained = server.drain();
             assert!(drained.runnable.is_empty() && drained.blocked.is_empty());
         }
-        let worker = stage.worker("worker", server.tid(), |_| {});
+        let worker = harness.worker("worker", server.tid(), |_| {});
         finish(server, &[worker]);
     });
 }
 
 #[test]
 fn c53_either_the_server_sees_the_push_or_it_is_woken() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // No deadline anywhere: one lost event and this hangs.
-        let workers = crew(stage, &server, 3, |me, index| {
+        let workers = crew(harness, &server, 3, |me, index| {
             for round in 0..150_u64 {
                 let time = 20 + (round * 7 + index as u64 * 13) % 90;
                 me.sleep(Duration::from_micros(time));
@@ -365,10 +365,10 @@ fn c53_either_the_server_sees_the_push_or_it_is_woken() {
 
 #[test]
 fn c54_transitions_keep_the_users_bits() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         server.task().set_user_bits(0x1234);
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             me.task().set_user_bits(0xabcd);
             for _ in 0..10 {
                 me.yield_now();

@@ -1,29 +1,33 @@
 //! What happens around a process: signals, fork, exec, stop and continue, a tracer.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
+    io::Read,
+    os::unix::process::CommandExt,
+    process::Command,
     ptr::NonNull,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use umcg_sys::{Register, state};
 use umcg_tests::{
-    Fleet, Me, Server, Stage, Worker,
+    Harness, Me, Server, ServerGroup, Subprocess, Worker,
     blockers::{self, Futex},
-    child, on_each, proc, subjects,
+    eventually, for_each_provider, providers_under_test,
+    signals::{self, Storm},
+    skip,
+    subprocess::Running,
 };
 
 /// Some of everything on two servers, until `stop` or for that many rounds.
-fn load(stage: &Arc<Stage>, rounds: u32) {
-    let fleet = Fleet::start(stage, 2);
+fn load(harness: &Arc<Harness>, rounds: u32) {
+    let group = ServerGroup::start(harness, 2);
     let workers: Vec<_> = (0..4)
         .map(|index| {
-            stage.worker(&format!("worker {index}"), fleet.tid(index), move |me| {
+            harness.worker(&format!("worker {index}"), group.tid(index), move |me| {
                 for _ in 0..rounds {
                     me.yield_now();
                     me.sleep(Duration::from_millis(1));
@@ -31,52 +35,20 @@ fn load(stage: &Arc<Stage>, rounds: u32) {
             })
         })
         .collect();
-    stage.until("all exit", || workers.iter().all(Worker::exited));
-    fleet.finish();
+    harness.until("all exit", || workers.iter().all(Worker::exited));
+    group.finish();
 }
 
-/// Sends signals to these threads until dropped.
-struct Storm {
-    stop: Arc<AtomicBool>,
-}
-
-impl Storm {
-    fn start(stage: &Arc<Stage>, signal: i32, tids: Vec<u32>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        stage.thread("storm", {
-            let stop = Arc::clone(&stop);
-            move || {
-                while !stop.load(SeqCst) {
-                    for &tid in &tids {
-                        proc::signal(tid, signal);
-                    }
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-            }
-        });
-        Self { stop }
-    }
-}
-
-impl Drop for Storm {
-    fn drop(&mut self) {
-        self.stop.store(true, SeqCst);
-    }
-}
-
-/// Workers that wait, yield, sleep and block under a storm of signals. A signal of its own for
-/// each set of flags: a handler is the whole process's, and tests run side by side.
-fn signal_storm(stage: &Arc<Stage>, signal: i32, flags: i32) {
-    proc::count_signals(signal, flags);
-    let mut server = Server::start(stage);
+/// Workers that wait, yield, sleep and block under a storm of signals.
+fn signal_storm(harness: &Arc<Harness>, flags: i32) {
+    let signal = signals::unused();
+    signals::count(signal, flags);
+    let mut server = Server::start(harness);
     let data = Futex::default();
     // A futex wait is restarted, or it is not and the caller's loop repeats it.
-    let blocked = stage.worker("blocked", server.tid(), {
-        let data = data.clone();
-        move |me| me.blocking(|| data.wait())
-    });
+    let blocked = harness.sleeper("blocked", server.tid(), &data);
     let (mut reader, writer) = blockers::pipe();
-    let reading = stage.worker("reading", server.tid(), move |me| {
+    let reading = harness.worker("reading", server.tid(), move |me| {
         let mut buffer = [0; 1];
         loop {
             // The result of the system call is its own: EINTR only without SA_RESTART.
@@ -89,8 +61,8 @@ fn signal_storm(stage: &Arc<Stage>, signal: i32, flags: i32) {
             }
         }
     });
-    let parked = stage.worker("parked", server.tid(), Me::park);
-    let busy = stage.worker("busy", server.tid(), |me| {
+    let parked = harness.worker("parked", server.tid(), Me::park);
+    let busy = harness.worker("busy", server.tid(), |me| {
         for _ in 0..60 {
             me.yield_now();
             me.sleep(Duration::from_millis(1));
@@ -99,16 +71,15 @@ fn signal_storm(stage: &Arc<Stage>, signal: i32, flags: i32) {
     let all = [&blocked, &reading, &parked, &busy];
     let mut tids: Vec<_> = all.iter().map(|worker| worker.tid()).collect();
     tids.push(server.tid());
-    let storm = Storm::start(stage, signal, tids);
-    let before = proc::signals();
+    let storm = Storm::on(signal, move || tids.clone());
     server.run_until("the storm was there", |_| {
-        proc::signals() > before + 200 && busy.exited()
+        signals::handled(signal) > 200 && busy.exited()
     });
     assert_eq!(parked.state(), state::RUNNABLE, "it waits all the same");
     assert!(!blocked.exited() && !reading.exited());
     data.set();
     std::io::Write::write_all(&mut &writer, b"x").expect("write to the pipe");
-    server.run_until("the parked one", |_| parked.unpark());
+    server.run_until_parked(&parked);
     server.ready.push_back(parked.tid());
     server.run_to_exit(&all);
     drop(storm);
@@ -117,20 +88,20 @@ fn signal_storm(stage: &Arc<Stage>, signal: i32, flags: i32) {
 
 #[test]
 fn signals_with_restart() {
-    on_each(|stage| signal_storm(stage, libc::SIGUSR1, libc::SA_RESTART));
+    for_each_provider(|harness| signal_storm(harness, libc::SA_RESTART));
 }
 
 #[test]
 fn signals_without_restart() {
-    on_each(|stage| signal_storm(stage, libc::SIGUSR2, 0));
+    for_each_provider(|harness| signal_storm(harness, 0));
 }
 
 #[test]
 fn a_forked_child_is_no_task() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let checked = Arc::new(AtomicBool::new(false));
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let checked = Arc::clone(&checked);
             move |me| {
                 me.checkpoint();
@@ -183,9 +154,9 @@ fn forked(me: &Me) -> i32 {
 
 #[test]
 fn a_forked_child_of_a_server_is_no_task() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let provider = stage.provider().as_ref();
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let provider = harness.provider().as_ref();
         // SAFETY: as in `forked`.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
@@ -199,7 +170,7 @@ fn a_forked_child_of_a_server_is_no_task() {
         // SAFETY: the own child; the status is alive.
         let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
         assert_eq!((waited, status), (pid, 0));
-        let worker = stage.worker("worker", server.tid(), |me| me.yield_now());
+        let worker = harness.worker("worker", server.tid(), |me| me.yield_now());
         server.run_to_exit(&[&worker]);
         server.finish();
     });
@@ -207,9 +178,9 @@ fn a_forked_child_of_a_server_is_no_task() {
 
 #[test]
 fn a_worker_starts_another_program() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             let output = me.blocking(|| Command::new("echo").arg("hello").output());
             let output = output.expect("run a program");
             assert!(output.status.success());
@@ -222,95 +193,89 @@ fn a_worker_starts_another_program() {
 
 #[test]
 fn exec_from_a_worker() {
-    const NAME: &str = "process::exec_from_a_worker";
-    if child::is_child("exec") {
-        // Every thread of this process ends in the exec, helpers included.
-        use std::os::unix::process::CommandExt;
-        on_each(|stage| {
-            let mut server = Server::start(stage);
-            let worker = stage.worker("worker", server.tid(), |me| {
-                me.yield_now();
-                let error = Command::new("echo").arg("exec works").exec();
-                panic!("exec: {error}");
-            });
-            let other = stage.worker("other", server.tid(), |me| {
-                me.sleep(Duration::from_secs(600));
-            });
-            server.run_to_exit(&[&worker, &other]);
-        });
-        return;
+    // The exec ends every thread of the process, the helper threads of the provider included.
+    for provider in providers_under_test() {
+        Subprocess::new(120)
+            .on(&provider)
+            .ends_with("exec works")
+            .run(|| for_each_provider(exec));
     }
-    for subject in subjects() {
-        let child = child::start_on(&subject, NAME, "exec");
-        let output = child::assert_success(child);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("exec works"), "{text}");
+
+    fn exec(harness: &Arc<Harness>) {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
+            me.yield_now();
+            let error = Command::new("echo").arg("exec works").exec();
+            panic!("exec: {error}");
+        });
+        let other = harness.worker("other", server.tid(), |me| {
+            me.sleep(Duration::from_secs(600));
+        });
+        server.run_to_exit(&[&worker, &other]);
     }
 }
 
 #[test]
 fn exit_with_tasks_in_every_state() {
-    const NAME: &str = "process::exit_with_tasks_in_every_state";
-    if child::is_child("exit") {
-        on_each(|stage| {
-            let mut server = Server::start(stage);
-            let asleep = stage.worker("asleep", server.tid(), |me| {
-                me.sleep(Duration::from_secs(600));
-            });
-            let parked = stage.worker("parked", server.tid(), Me::park);
-            server.run_until("both sleep", |_| {
-                asleep.state() == state::BLOCKED && parked.record().parked.load(SeqCst)
-            });
-            let spinner = stage.worker("spinner", server.tid(), |me| {
-                me.spin_until(|| false);
-            });
-            server.hold(&spinner);
-            stage.worker("admitted", server.tid(), |_| {});
-            println!("leaves");
-            std::process::exit(0);
+    for provider in providers_under_test() {
+        Subprocess::new(120)
+            .on(&provider)
+            .ends_with("exits")
+            .run(|| for_each_provider(exit));
+    }
+
+    fn exit(harness: &Arc<Harness>) {
+        let mut server = Server::start(harness);
+        let asleep = harness.worker("asleep", server.tid(), |me| {
+            me.sleep(Duration::from_secs(600));
         });
-        return;
+        let parked = harness.worker("parked", server.tid(), Me::park);
+        server.run_until("both sleep", |_| {
+            asleep.state() == state::BLOCKED && parked.record().parked.load(SeqCst)
+        });
+        let spinner = harness.worker("spinner", server.tid(), |me| {
+            me.spin_until(|| false);
+        });
+        server.hold(&spinner);
+        harness.worker("admitted", server.tid(), |_| {});
+        println!("exits");
+        std::process::exit(0);
     }
-    for subject in subjects() {
-        let child = child::start_on(&subject, NAME, "exit");
-        let output = child::assert_success(child);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("leaves"), "{text}");
-    }
+}
+
+/// The line that a process prints which others stop and trace, before it begins its work.
+const BEGINS: &str = "the work begins";
+
+fn print_and_work(rounds: u32) {
+    println!("{BEGINS}");
+    for_each_provider(move |harness| load(harness, rounds));
+}
+
+/// Waits in the first process until the work has begun in the other one.
+fn wait_until_it_begins(running: &Running) {
+    eventually("the process begins", || {
+        running.has_printed_or_ended(BEGINS)
+    });
 }
 
 #[test]
 fn stop_and_continue() {
-    const NAME: &str = "process::stop_and_continue";
-    if child::is_child("stop") {
-        println!("ready");
-        on_each(|stage| load(stage, 150));
-        return;
-    }
-    let mut child = child::start(NAME, "stop");
-    let pid = child.id() as i32;
-    let mut output = BufReader::new(child.stdout.take().expect("its output"));
-    let mut line = String::new();
-    while !line.contains("ready") {
-        line.clear();
-        assert_ne!(output.read_line(&mut line).expect("its output"), 0);
-    }
-    for _ in 0..10 {
-        // SAFETY: the own child, which is not reaped yet.
-        unsafe { libc::kill(pid, libc::SIGSTOP) };
-        let end = Instant::now() + Duration::from_secs(20);
-        while !stopped_or_gone(pid) {
-            assert!(Instant::now() < end, "the child does not stop");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // Long enough for deadlines to pass and for sleeps to end meanwhile.
-        std::thread::sleep(Duration::from_millis(15));
-        // SAFETY: as above.
-        unsafe { libc::kill(pid, libc::SIGCONT) };
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    std::io::copy(&mut output, &mut std::io::sink()).expect("its output");
-    child::assert_success(child);
+    Subprocess::new(200)
+        .meanwhile(|running| {
+            wait_until_it_begins(running);
+            for _ in 0..10 {
+                let pid = running.pid();
+                // SAFETY: this process's own child, which is not reaped yet.
+                unsafe { libc::kill(pid, libc::SIGSTOP) };
+                eventually("the process stops", || stopped_or_gone(pid));
+                // Long enough for deadlines to pass and for sleeps to end meanwhile.
+                std::thread::sleep(Duration::from_millis(15));
+                // SAFETY: as above.
+                unsafe { libc::kill(pid, libc::SIGCONT) };
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        })
+        .run(|| print_and_work(150));
 }
 
 /// By `/proc`: every thread of that process is stopped, or it has ended.
@@ -329,29 +294,18 @@ fn stopped_or_gone(pid: i32) -> bool {
 
 #[test]
 fn a_tracer_sees_ordinary_threads() {
-    const NAME: &str = "process::a_tracer_sees_ordinary_threads";
-    if child::is_child("traced") {
-        println!("ready");
-        on_each(|stage| load(stage, 150));
-        return;
-    }
-    let mut child = child::start(NAME, "traced");
-    let pid = child.id() as i32;
-    let mut output = BufReader::new(child.stdout.take().expect("its output"));
-    let mut line = String::new();
-    while !line.contains("ready") {
-        line.clear();
-        assert_ne!(output.read_line(&mut line).expect("its output"), 0);
-    }
     let mut stops = 0;
-    for _ in 0..20 {
-        stops += trace_once(pid);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    std::io::copy(&mut output, &mut std::io::sink()).expect("its output");
-    child::assert_success(child);
-    if stops == 0 {
-        umcg_tests::skip!("this system lets nobody trace its own child");
+    let output = Subprocess::new(200)
+        .meanwhile(|running| {
+            wait_until_it_begins(running);
+            for _ in 0..20 {
+                stops += trace_once(running.pid());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        })
+        .run(|| print_and_work(150));
+    if output.is_some() && stops == 0 {
+        skip!("this system lets nobody trace its own child");
     }
 }
 
@@ -385,47 +339,37 @@ fn trace_once(pid: i32) -> u32 {
     stops
 }
 
+/// A worker reads its standard input, as a filter would.
 #[test]
 fn standard_streams_are_ordinary_blockers() {
-    // A worker that reads its standard input, as a filter would.
-    const NAME: &str = "process::standard_streams_are_ordinary_blockers";
-    if child::is_child("stdin") {
-        on_each(|stage| {
-            let mut server = Server::start(stage);
-            let ticks = Arc::new(AtomicBool::new(false));
-            let reader = stage.worker("reader", server.tid(), |me| {
-                let mut line = String::new();
-                me.blocking(|| std::io::stdin().read_line(&mut line))
-                    .expect("a line");
-                assert_eq!(line, "hello\n");
-            });
-            let ticker = stage.worker("ticker", server.tid(), {
-                let (ticks, reader) = (Arc::clone(&ticks), reader.clone());
-                move |me| {
-                    me.spin_until(|| reader.state() == state::BLOCKED || reader.reached(1));
-                    ticks.store(true, SeqCst);
-                    println!("reader blocks");
-                }
-            });
-            server.run_to_exit(&[&reader, &ticker]);
-            server.finish();
-            assert!(ticks.load(SeqCst));
+    for provider in providers_under_test() {
+        Subprocess::new(120)
+            .on(&provider)
+            .meanwhile(|running| {
+                eventually("the reader blocks", || {
+                    running.has_printed_or_ended("the reader blocks")
+                });
+                running.write(b"hello\n");
+            })
+            .run(|| for_each_provider(filter));
+    }
+
+    fn filter(harness: &Arc<Harness>) {
+        let mut server = Server::start(harness);
+        let reader = harness.worker("reader", server.tid(), |me| {
+            let mut line = String::new();
+            me.blocking(|| std::io::stdin().read_line(&mut line))
+                .expect("a line");
+            assert_eq!(line, "hello\n");
         });
-        return;
+        let ticker = harness.worker("ticker", server.tid(), {
+            let reader = reader.clone();
+            move |me| {
+                me.spin_until(|| reader.state() == state::BLOCKED);
+                println!("the reader blocks");
+            }
+        });
+        server.run_to_exit(&[&reader, &ticker]);
+        server.finish();
     }
-    let mut command = child::command(NAME, "stdin");
-    let mut child = command.stdin(Stdio::piped()).spawn().expect("the child");
-    let mut input = child.stdin.take().expect("its input");
-    let mut output = BufReader::new(child.stdout.take().expect("its output"));
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if output.read_line(&mut line).expect("its output") == 0 {
-            break;
-        }
-        if line.contains("reader blocks") {
-            std::io::Write::write_all(&mut input, b"hello\n").expect("its input");
-        }
-    }
-    child::assert_success(child);
 }

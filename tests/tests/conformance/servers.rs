@@ -11,18 +11,13 @@ use std::{
 
 use umcg_sys::{List, Register, state};
 use umcg_tests::{
-    Fleet, Me, NO_SUCH_TID, Server, Stage, Worker, assert_errno, blockers::Futex, in_ms, on_each,
-    proc,
+    Harness, Me, NO_SUCH_TID, Server, ServerGroup, Worker, assert_errno, blockers::Futex, cpu,
+    for_each_provider, in_ms, proc,
 };
-
-fn spinner(stage: &Arc<Stage>, name: &str, server: u32, stop: &Arc<AtomicBool>) -> Worker {
-    let stop = Arc::clone(stop);
-    stage.worker(name, server, move |me| me.spin_until(|| stop.load(SeqCst)))
-}
 
 #[test]
 fn two_servers_pick_one_worker_and_one_wins() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         // The worker's home is one of the two; both name it at the same moment.
         const ROUNDS: usize = 60;
         let barrier = Arc::new(Barrier::new(2));
@@ -30,21 +25,21 @@ fn two_servers_pick_one_worker_and_one_wins() {
         let picked = Arc::new(Mutex::new(None::<Worker>));
         let wins: Arc<[AtomicU32; 2]> = Arc::default();
         for own in 0..2 {
-            let (stage, barrier) = (Arc::clone(stage), Arc::clone(&barrier));
+            let (harness, barrier) = (Arc::clone(harness), Arc::clone(&barrier));
             let (homes, picked) = (Arc::clone(&homes), Arc::clone(&picked));
             let wins = Arc::clone(&wins);
-            Arc::clone(&stage).thread("server", move || {
-                stage.guarded("server", || {
-                    let mut server = Server::named(&stage, &format!("server {own}"));
+            Arc::clone(&harness).thread("server", move || {
+                harness.guarded("server", || {
+                    let mut server = Server::named(&harness, &format!("server {own}"));
                     homes[own].store(server.tid(), SeqCst);
                     barrier.wait();
                     let worker = if own == 0 {
-                        let worker = stage.worker("worker", server.tid(), move |me| {
+                        let worker = harness.worker("worker", server.tid(), move |me| {
                             for _ in 0..=ROUNDS {
                                 me.park();
                             }
                         });
-                        server.run_until("in the pool", |_| worker.unpark());
+                        server.run_until_parked(&worker);
                         *picked.lock().expect("the worker") = Some(worker.clone());
                         barrier.wait();
                         worker
@@ -80,7 +75,7 @@ fn two_servers_pick_one_worker_and_one_wins() {
                         }
                         // Back in the pool before the next round, by whatever way.
                         if own == home {
-                            server.run_until("in the pool again", |_| worker.unpark());
+                            server.run_until_parked(&worker);
                             if round + 1 == ROUNDS {
                                 server.ready.push_back(worker.tid());
                             }
@@ -92,8 +87,8 @@ fn two_servers_pick_one_worker_and_one_wins() {
                 });
             });
         }
-        stage.until("both servers are done", || {
-            let all = stage.records();
+        harness.until("both servers are done", || {
+            let all = harness.records();
             all.len() == 3 && all.iter().all(|record| record.exited.load(SeqCst))
         });
         let wins: Vec<_> = wins.iter().map(|count| count.load(SeqCst)).collect();
@@ -103,10 +98,10 @@ fn two_servers_pick_one_worker_and_one_wins() {
 
 #[test]
 fn a06_stealing_a_worker_that_has_not_reached_wait() {
-    on_each(|stage| {
-        let mut first = Server::named(stage, "first");
+    for_each_provider(|harness| {
+        let mut first = Server::named(harness, "first");
         let (left, stolen) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-        let worker = stage.worker("worker", first.tid(), {
+        let worker = harness.worker("worker", first.tid(), {
             let (left, stolen) = (left.clone(), Arc::clone(&stolen));
             move |me| {
                 let first = me.task().server_tid();
@@ -123,21 +118,22 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
         });
         first.collect(&worker);
         let tid = first.remove(&worker);
-        stage.thread("thief", {
-            let (stage, worker, stolen) = (Arc::clone(stage), worker.clone(), Arc::clone(&stolen));
+        harness.thread("thief", {
+            let (harness, worker, stolen) =
+                (Arc::clone(harness), worker.clone(), Arc::clone(&stolen));
             let left = left.clone();
             move || {
-                stage.guarded("thief", || {
-                    let mut thief = Server::named(&stage, "thief");
+                harness.guarded("thief", || {
+                    let mut thief = Server::named(&harness, "thief");
                     left.wait();
                     worker.task().set_server_tid(thief.tid());
                     thief.drain();
                     // It returns when the worker is done, or blocks; the worker leaves its loop
                     // as soon as the claim shows.
                     let looker = worker.clone();
-                    let stage_of_looker = Arc::clone(&stage);
-                    stage.thread("looker", move || {
-                        stage_of_looker.until("the theft", || looker.state() == state::RUNNING);
+                    let harness_of_looker = Arc::clone(&harness);
+                    harness.thread("looker", move || {
+                        harness_of_looker.until("the theft", || looker.state() == state::RUNNING);
                         stolen.store(true, SeqCst);
                     });
                     thief.ready.push_back(worker.tid());
@@ -149,10 +145,10 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
         // No deadline: the old server must be told that its slot is free.
         first.dispatch(tid, 0).expect("the slot is free again");
         first.sleep_until_slot_is_free();
-        stage.until("the worker's exit", || worker.exited());
+        harness.until("the worker's exit", || worker.exited());
         assert!(worker.reached(1));
         // And it can run others.
-        let next = stage.worker("next", first.tid(), |_| {});
+        let next = harness.worker("next", first.tid(), |_| {});
         first.run_to_exit(&[&next]);
         first.finish();
     });
@@ -160,11 +156,11 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
 
 #[test]
 fn a_worker_moves_between_two_blocks() {
-    on_each(|stage| {
-        let fleet = Fleet::start(stage, 3);
+    for_each_provider(|harness| {
+        let group = ServerGroup::start(harness, 3);
         let workers: Vec<_> = (0..6)
             .map(|index| {
-                stage.worker(&format!("worker {index}"), fleet.tid(index), |me| {
+                harness.worker(&format!("worker {index}"), group.tid(index), |me| {
                     for _ in 0..30 {
                         me.sleep(Duration::from_micros(200));
                         me.yield_now();
@@ -172,20 +168,20 @@ fn a_worker_moves_between_two_blocks() {
                 })
             })
             .collect();
-        stage.until("all exit", || workers.iter().all(Worker::exited));
-        fleet.finish();
+        harness.until("all exit", || workers.iter().all(Worker::exited));
+        group.finish();
     });
 }
 
 /// A worker that asks `call` what the end of its server looks like, in the state that it brings
 /// itself into, and then is an ordinary thread, which can register anew.
 fn orphan(
-    stage: &Arc<Stage>,
+    harness: &Arc<Harness>,
     name: &str,
     server: u32,
     call: impl FnOnce(&Me) -> Result<(), umcg_sys::Error> + Send + 'static,
 ) -> Worker {
-    stage.worker_that_just_ends(name, server, move |me| {
+    harness.worker_that_just_ends(name, server, move |me| {
         let error = call(me).expect_err("the server is gone");
         assert!(error.is_gone(), "{error}");
         let again = me.provider().checkpoint().expect_err("no task any more");
@@ -202,30 +198,28 @@ fn orphan(
 
 #[test]
 fn a_server_ends_with_workers_in_every_state() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
         // BLOCKED in a system call; it learns of it at its checkpoint, much later.
-        let asleep = orphan(stage, "asleep", server.tid(), {
+        let asleep = orphan(harness, "asleep", server.tid(), {
             let data = data.clone();
             move |me| {
                 data.wait();
                 me.provider().checkpoint()
             }
         });
-        server.run_until("asleep blocks", |_| {
-            asleep.state() == state::BLOCKED && asleep.asleep()
-        });
+        server.run_until_blocked(&asleep);
         // In an explicit wait.
-        let waiting = orphan(stage, "waiting", server.tid(), |me| {
+        let waiting = orphan(harness, "waiting", server.tid(), |me| {
             me.leave();
             me.record().parked.store(true, SeqCst);
             me.provider().wait(0, 0)
         });
-        server.run_until("waiting waits", |_| waiting.unpark());
+        server.run_until_parked(&waiting);
         // At its checkpoint, unblocked, not picked.
         let gate = Futex::default();
-        let stopped = orphan(stage, "stopped", server.tid(), {
+        let stopped = orphan(harness, "stopped", server.tid(), {
             let gate = gate.clone();
             move |me| {
                 gate.wait();
@@ -235,14 +229,12 @@ fn a_server_ends_with_workers_in_every_state() {
                 }
             }
         });
-        server.run_until("stopped blocks", |_| {
-            stopped.state() == state::BLOCKED && stopped.asleep()
-        });
+        server.run_until_blocked(&stopped);
         gate.set();
         server.collect(&stopped);
         let _ = server.remove(&stopped);
         // RUNNING, in the slot.
-        let running = orphan(stage, "running", server.tid(), {
+        let running = orphan(harness, "running", server.tid(), {
             let stop = Arc::clone(&stop);
             move |me| {
                 while !stop.load(SeqCst) {
@@ -254,34 +246,34 @@ fn a_server_ends_with_workers_in_every_state() {
         });
         server.hold(&running);
         // In register, asleep, never run. Its event is on the list.
-        let admitted = stage.worker("admitted", server.tid(), |_| unreachable!("nobody runs it"));
-        stage.until("admitted is queued", || {
+        let admitted = harness.worker("admitted", server.tid(), |_| unreachable!("nobody runs it"));
+        harness.until("admitted is queued", || {
             admitted.state() == state::RUNNABLE && admitted.task().is_linked(List::Runnable)
         });
 
         server.finish();
-        stage.until("register says so", || admitted.exited());
+        harness.until("register says so", || admitted.exited());
         assert_eq!(admitted.admission(), Some(libc::ESRCH));
         for worker in [&waiting, &stopped, &running] {
             let what = format!("{} is told", worker.name());
-            stage.until(&what, || worker.reached(1));
+            harness.until(&what, || worker.reached(1));
         }
         assert!(
             !asleep.reached(1),
             "nothing is killed, nothing is interrupted"
         );
         data.set();
-        stage.until("the late one is told", || asleep.reached(1));
+        harness.until("the late one is told", || asleep.reached(1));
         stop.store(true, SeqCst);
     });
 }
 
 #[test]
 fn orphans_can_join_another_server() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let next = Arc::new(AtomicU32::new(0));
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let next = Arc::clone(&next);
             move |me| {
                 me.leave();
@@ -294,14 +286,14 @@ fn orphans_can_join_another_server() {
                 }
                 me.task().prepare(next.load(SeqCst));
                 let task = NonNull::from(me.task());
-                // SAFETY: the stage keeps the task.
+                // SAFETY: the harness keeps the task.
                 unsafe { me.provider().register(task, &Register::worker()) }.expect("register");
                 me.step(1);
             }
         });
-        server.run_until("it waits", |_| worker.unpark());
+        server.run_until_parked(&worker);
         server.finish();
-        let mut second = Server::named(stage, "second");
+        let mut second = Server::named(harness, "second");
         next.store(second.tid(), SeqCst);
         second.run_to_exit(&[&worker]);
         assert!(worker.reached(1));
@@ -311,28 +303,28 @@ fn orphans_can_join_another_server() {
 
 #[test]
 fn a_server_thread_ends_without_unregister() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         let tid = Arc::new(AtomicU32::new(0));
         let go = Futex::default();
-        stage.thread("server", {
-            let (stage, tid, go) = (Arc::clone(stage), Arc::clone(&tid), go.clone());
+        harness.thread("server", {
+            let (harness, tid, go) = (Arc::clone(harness), Arc::clone(&tid), go.clone());
             move || {
-                let server = Server::named(&stage, "server");
+                let server = Server::named(&harness, "server");
                 tid.store(server.tid(), SeqCst);
                 go.wait();
                 server.forget();
             }
         });
-        stage.until("a server", || tid.load(SeqCst) != 0);
-        let worker = stage.worker("worker", tid.load(SeqCst), |_| {
+        harness.until("a server", || tid.load(SeqCst) != 0);
+        let worker = harness.worker("worker", tid.load(SeqCst), |_| {
             unreachable!("nobody runs it")
         });
-        stage.until("queued", || worker.state() == state::RUNNABLE);
+        harness.until("queued", || worker.state() == state::RUNNABLE);
         go.set();
-        stage.until("register says so", || worker.exited());
+        harness.until("register says so", || worker.exited());
         assert_eq!(worker.admission(), Some(libc::ESRCH));
         assert_errno(
-            stage.provider().preempt(tid.load(SeqCst)),
+            harness.provider().preempt(tid.load(SeqCst)),
             libc::ESRCH,
             "the server",
         );
@@ -342,14 +334,14 @@ fn a_server_thread_ends_without_unregister() {
 /// It left RUNNING and published itself, was picked, and ends without having come to `wait`.
 #[test]
 fn a_worker_thread_ends_after_it_was_picked() {
-    on_each(|stage| {
-        if stage.provider().facts().exact_stop {
+    for_each_provider(|harness| {
+        if harness.provider().facts().exact_stop {
             // There nobody takes it out of its slot before its `wait` but another server.
             return;
         }
-        let mut server = Server::start(stage);
+        let mut server = Server::start(harness);
         for _ in 0..10 {
-            let worker = stage.worker_that_just_ends("worker", server.tid(), {
+            let worker = harness.worker_that_just_ends("worker", server.tid(), {
                 let server = server.tid();
                 move |me| {
                     me.leave();
@@ -368,23 +360,21 @@ fn a_worker_thread_ends_after_it_was_picked() {
 
 #[test]
 fn a_worker_thread_ends_without_unregister() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // As the holder of the slot: the server must get it back, and wake.
-        let holder = stage.worker_that_just_ends("holder", server.tid(), |_| {});
+        let holder = harness.worker_that_just_ends("holder", server.tid(), |_| {});
         server.collect(&holder);
         let next = server.remove(&holder);
         server.dispatch(next, 0).expect("the slot is free again");
         server.run_to_exit(&[&holder]);
         // After a block, without a checkpoint, so perhaps without a slot.
         let data = Futex::default();
-        let late = stage.worker_that_just_ends("late", server.tid(), {
+        let late = harness.worker_that_just_ends("late", server.tid(), {
             let data = data.clone();
             move |_| data.wait()
         });
-        server.run_until("late blocks", |_| {
-            late.state() == state::BLOCKED && late.asleep()
-        });
+        server.run_until_blocked(&late);
         data.set();
         let tid = late.tid();
         server.run_until("the thread is gone", |_| proc::state(tid).is_none());
@@ -393,13 +383,13 @@ fn a_worker_thread_ends_without_unregister() {
             assert!(!gone.task().is_linked(List::Blocked));
             assert!(!gone.task().is_linked(List::Runnable));
             assert_errno(
-                stage.provider().preempt(gone.tid()),
+                harness.provider().preempt(gone.tid()),
                 libc::ESRCH,
                 gone.name(),
             );
         }
         // The rest goes on.
-        let worker = stage.worker("worker", server.tid(), |me| me.yield_now());
+        let worker = harness.worker("worker", server.tid(), |me| me.yield_now());
         server.run_to_exit(&[&worker]);
         server.finish();
     });
@@ -407,9 +397,9 @@ fn a_worker_thread_ends_without_unregister() {
 
 #[test]
 fn a_worker_that_unregisters_wakes_its_server() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |_| {});
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |_| {});
         server.collect(&worker);
         let next = server.remove(&worker);
         server.dispatch(next, 0).expect("woken by the unregister");
@@ -420,14 +410,14 @@ fn a_worker_that_unregisters_wakes_its_server() {
 
 #[test]
 fn a11_unregister_waits_until_the_worker_is_on_no_list() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = spinner(stage, "worker", server.tid(), &stop);
+        let worker = harness.spinner("worker", server.tid(), &stop);
         server.hold(&worker);
         // Out of the slot, so that both events are pushed.
         server.preempt(&worker);
-        stage.until("both events", || worker.task().is_linked(List::Runnable));
+        harness.until("both events", || worker.task().is_linked(List::Runnable));
         let linked = worker.task().is_linked(List::Blocked);
         // The server takes the token only, and runs the worker while it is on the other list.
         server.task().begin_drain();
@@ -450,8 +440,8 @@ fn a11_unregister_waits_until_the_worker_is_on_no_list() {
 
 #[test]
 fn workers_come_and_go() {
-    on_each(|stage| {
-        let fleet = Fleet::start(stage, 2);
+    for_each_provider(|harness| {
+        let group = ServerGroup::start(harness, 2);
         for round in 0..10 {
             let workers: Vec<_> = (0..6)
                 .map(|index| {
@@ -461,58 +451,58 @@ fn workers_come_and_go() {
                         }
                         me.yield_now();
                     };
-                    let home = fleet.tid(round + index as usize);
+                    let home = group.tid(round + index as usize);
                     if index % 3 == 0 {
-                        stage.worker_that_just_ends("ends", home, body)
+                        harness.worker_that_just_ends("ends", home, body)
                     } else {
-                        stage.worker("leaves", home, body)
+                        harness.worker("leaves", home, body)
                     }
                 })
                 .collect();
-            stage.until("all exit", || workers.iter().all(Worker::exited));
+            harness.until("all exit", || workers.iter().all(Worker::exited));
         }
-        fleet.finish();
+        group.finish();
     });
 }
 
 #[test]
 fn servers_come_and_go_beside_each_other() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         for _ in 0..5 {
-            let fleet = Fleet::start(stage, 3);
-            let worker = stage.worker("worker", fleet.tid(1), |me| me.yield_now());
-            stage.until("it exits", || worker.exited());
-            fleet.finish();
+            let group = ServerGroup::start(harness, 3);
+            let worker = harness.worker("worker", group.tid(1), |me| me.yield_now());
+            harness.until("it exits", || worker.exited());
+            group.finish();
         }
-        assert_errno(stage.provider().preempt(NO_SUCH_TID), libc::ESRCH, "nobody");
+        assert_errno(
+            harness.provider().preempt(NO_SUCH_TID),
+            libc::ESRCH,
+            "nobody",
+        );
     });
 }
 
 #[test]
 fn an_ordinary_thread_again() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         // Affinity, policy and slice are what they were, for a server and for a worker.
-        let everywhere = proc::affinity();
+        let everywhere = cpu::affinity();
         let own = *everywhere.last().expect("a CPU");
         let check = move |slice: u64| {
-            assert_eq!(proc::affinity(), [own], "the thread's own affinity");
-            assert_eq!(
-                proc::policy(0),
-                libc::SCHED_OTHER,
-                "the thread's own policy"
-            );
-            assert_eq!(proc::slice(), slice, "the thread's own time slice");
+            assert_eq!(cpu::affinity(), [own], "the thread's own affinity");
+            assert_eq!(cpu::policy(0), libc::SCHED_OTHER, "the thread's own policy");
+            assert_eq!(cpu::slice(), slice, "the thread's own time slice");
         };
-        stage.thread("server", {
-            let stage = Arc::clone(stage);
+        harness.thread("server", {
+            let harness = Arc::clone(harness);
             move || {
-                stage.guarded("server", || {
-                    proc::set_affinity(&[own]);
-                    let slice = proc::slice();
-                    let mut server = Server::named(&stage, "server");
+                harness.guarded("server", || {
+                    cpu::set_affinity(0, &[own]).expect("a CPU of the own mask");
+                    let slice = cpu::slice();
+                    let mut server = Server::named(&harness, "server");
                     // What the worker's thread gets from this one.
-                    let inherited = proc::slice();
-                    let worker = stage.worker_that_just_ends("worker", server.tid(), {
+                    let inherited = cpu::slice();
+                    let worker = harness.worker_that_just_ends("worker", server.tid(), {
                         move |me| {
                             me.yield_now();
                             me.unregister();
@@ -531,15 +521,15 @@ fn an_ordinary_thread_again() {
 /// A thread that a worker starts has the worker's policy and slice until it gives them up.
 #[test]
 fn a_thread_of_a_worker_may_become_ordinary() {
-    on_each(|stage| {
-        let everybodys = proc::slice();
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), move |_| {
-            let inherited = proc::slice();
+    for_each_provider(|harness| {
+        let everybodys = cpu::slice();
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), move |_| {
+            let inherited = cpu::slice();
             let other = std::thread::spawn(move || {
-                assert_eq!(proc::slice(), inherited, "a thread inherits the slice");
+                assert_eq!(cpu::slice(), inherited, "a thread inherits the slice");
                 umcg_sys::unmanage_current_thread();
-                (proc::policy(0), proc::slice())
+                (cpu::policy(0), cpu::slice())
             });
             assert_eq!(
                 other.join().expect("the thread"),

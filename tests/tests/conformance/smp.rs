@@ -13,13 +13,9 @@ use std::{
 
 use umcg_sys::{List, state};
 use umcg_tests::{
-    Fleet, Me, Server, Stage, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+    Harness, Me, NO_SUCH_TID, Server, ServerGroup, Worker, assert_errno, blockers::Futex,
+    for_each_provider, in_ms, proc, signals,
 };
-
-fn spinner(stage: &Arc<Stage>, name: &str, server: u32, stop: &Arc<AtomicBool>) -> Worker {
-    let stop = Arc::clone(stop);
-    stage.worker(name, server, move |me| me.spin_until(|| stop.load(SeqCst)))
-}
 
 /// Some of everything.
 fn mixed(me: &Me, rounds: u64) {
@@ -38,37 +34,37 @@ fn mixed(me: &Me, rounds: u64) {
     me.step(1);
 }
 
-fn fleet_runs(stage: &Arc<Stage>, servers: usize, workers: usize, rounds: u64) {
-    let fleet = Fleet::start(stage, servers);
+fn group_runs(harness: &Arc<Harness>, servers: usize, workers: usize, rounds: u64) {
+    let group = ServerGroup::start(harness, servers);
     let workers: Vec<_> = (0..workers)
         .map(|index| {
-            let home = fleet.tid(index);
-            stage.worker(&format!("worker {index}"), home, move |me| {
+            let home = group.tid(index);
+            harness.worker(&format!("worker {index}"), home, move |me| {
                 mixed(me, rounds);
             })
         })
         .collect();
-    stage.until("all work is done", || workers.iter().all(Worker::exited));
+    harness.until("all work is done", || workers.iter().all(Worker::exited));
     assert!(workers.iter().all(|worker| worker.reached(1)));
-    fleet.finish();
+    group.finish();
 }
 
 #[test]
 fn c56_moving_a_worker_is_writing_its_server_tid() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         // Two servers; each gives every worker that it drains to the other one.
         let boxes: Arc<[Mutex<Vec<u32>>; 2]> = Arc::default();
         let tids: Arc<[AtomicU32; 2]> = Arc::default();
         let done = Arc::new(AtomicBool::new(false));
         for own in 0..2 {
-            let (stage, boxes) = (Arc::clone(stage), Arc::clone(&boxes));
+            let (harness, boxes) = (Arc::clone(harness), Arc::clone(&boxes));
             let (tids, done) = (Arc::clone(&tids), Arc::clone(&done));
-            Arc::clone(&stage).thread("server", move || {
-                stage.guarded("server", || {
-                    let mut server = Server::named(&stage, &format!("server {own}"));
+            Arc::clone(&harness).thread("server", move || {
+                harness.guarded("server", || {
+                    let mut server = Server::named(&harness, &format!("server {own}"));
                     tids[own].store(server.tid(), SeqCst);
                     while !done.load(SeqCst) {
-                        stage.check();
+                        harness.check();
                         server.drain();
                         boxes[1 - own]
                             .lock()
@@ -76,7 +72,7 @@ fn c56_moving_a_worker_is_writing_its_server_tid() {
                             .extend(server.ready.drain(..));
                         let pick = boxes[own].lock().expect("a box").pop();
                         if let Some(tid) = pick {
-                            let record = stage.by_tid(tid).expect("the worker");
+                            let record = harness.by_tid(tid).expect("the worker");
                             record.task.set_server_tid(server.tid());
                         }
                         let result = server.wait(pick.unwrap_or(0), in_ms(2));
@@ -91,10 +87,10 @@ fn c56_moving_a_worker_is_writing_its_server_tid() {
                 });
             });
         }
-        stage.until("both servers", || {
+        harness.until("both servers", || {
             tids.iter().all(|tid| tid.load(SeqCst) != 0)
         });
-        let worker = stage.worker("worker", tids[0].load(SeqCst), |me| {
+        let worker = harness.worker("worker", tids[0].load(SeqCst), |me| {
             let mut last = me.task().server_tid();
             for _ in 0..10 {
                 me.yield_now();
@@ -104,34 +100,38 @@ fn c56_moving_a_worker_is_writing_its_server_tid() {
                 me.step(1);
             }
         });
-        stage.until("the worker's exit", || worker.exited());
+        harness.until("the worker's exit", || worker.exited());
         done.store(true, SeqCst);
     });
 }
 
 #[test]
 fn c57_servers_share_queues_and_nothing_else() {
-    on_each(|stage| fleet_runs(stage, 2, 8, 40));
+    for_each_provider(|harness| group_runs(harness, 2, 8, 40));
 }
 
 #[test]
 fn c58_one_server_runs_everything() {
-    on_each(|stage| fleet_runs(stage, 1, 8, 40));
+    for_each_provider(|harness| group_runs(harness, 1, 8, 40));
 }
 
 #[test]
 fn c59_tasks_of_other_processes_do_not_exist() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let mut child = Command::new("sleep")
             .arg("600")
             .stdin(Stdio::null())
             .spawn()
             .expect("another process");
         assert_errno(server.insist(child.id(), 0), libc::ESRCH, "wait");
-        assert_errno(stage.provider().preempt(child.id()), libc::ESRCH, "preempt");
-        let worker = stage.worker("worker", child.id(), |_| {});
-        stage.until("the answer", || worker.exited());
+        assert_errno(
+            harness.provider().preempt(child.id()),
+            libc::ESRCH,
+            "preempt",
+        );
+        let worker = harness.worker("worker", child.id(), |_| {});
+        harness.until("the answer", || worker.exited());
         assert_eq!(worker.admission(), Some(libc::ESRCH));
         child.kill().expect("end the other process");
         child.wait().expect("end the other process");
@@ -141,17 +141,17 @@ fn c59_tasks_of_other_processes_do_not_exist() {
 
 #[test]
 fn c60_many_servers() {
-    on_each(|stage| fleet_runs(stage, 5, 15, 20));
+    for_each_provider(|harness| group_runs(harness, 5, 15, 20));
 }
 
 #[test]
 fn c61_bad_tid_and_wrong_state() {
     // The whole table is in `errors.rs`; this is the line of the mail.
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let nobody = server.insist(umcg_tests::NO_SUCH_TID, 0);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let nobody = server.insist(NO_SUCH_TID, 0);
         assert_errno(nobody, libc::ESRCH, "bad tid");
-        let other = Fleet::start(stage, 1);
+        let other = ServerGroup::start(harness, 1);
         let wrong = server.insist(other.tid(0), 0);
         assert_errno(wrong, libc::EBUSY, "a task that is not to be run here");
         other.finish();
@@ -161,18 +161,18 @@ fn c61_bad_tid_and_wrong_state() {
 
 #[test]
 fn c62_after_a_failure_the_caller_goes_on() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         for _ in 0..100 {
             assert_errno(
-                server.insist(umcg_tests::NO_SUCH_TID, 0),
+                server.insist(NO_SUCH_TID, 0),
                 libc::ESRCH,
                 "again and again",
             );
         }
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             for _ in 0..50 {
-                let error = me.failing_wait("wait", umcg_tests::NO_SUCH_TID, 0, 0);
+                let error = me.failing_wait("wait", NO_SUCH_TID, 0, 0);
                 assert_eq!(error.errno(), libc::ESRCH);
             }
             mixed(me, 10);
@@ -184,12 +184,12 @@ fn c62_after_a_failure_the_caller_goes_on() {
 
 #[test]
 fn c63_no_loop_depends_on_what_the_user_writes() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| mixed(me, 100));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| mixed(me, 100));
         // An antagonist writes to every word that the user may write, as fast as it can.
         let stop = Arc::new(AtomicBool::new(false));
-        stage.thread("antagonist", {
+        harness.thread("antagonist", {
             let stop = Arc::clone(&stop);
             let records = [Arc::clone(server.record()), Arc::clone(worker.record())];
             move || {
@@ -210,16 +210,17 @@ fn c63_no_loop_depends_on_what_the_user_writes() {
 
 #[test]
 fn c64_a_waiting_task_may_get_signals() {
-    on_each(|stage| {
-        proc::count_signals(libc::SIGUSR1, libc::SA_RESTART);
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| me.park());
+    for_each_provider(|harness| {
+        let signal = signals::unused();
+        signals::count(signal, libc::SA_RESTART);
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| me.park());
         server.run_until("the worker waits", |_| worker.record().parked.load(SeqCst));
-        stage.until("asleep", || worker.asleep());
-        let before = proc::signals();
-        proc::signal(worker.tid(), libc::SIGUSR1);
-        stage.until("the handler ran", || proc::signals() > before);
-        stage.until("asleep again", || worker.asleep());
+        harness.until("asleep", || worker.asleep());
+        let before = signals::handled(signal);
+        signals::send(worker.tid(), signal);
+        harness.until("the handler ran", || signals::handled(signal) > before);
+        harness.until("asleep again", || worker.asleep());
         assert_eq!(worker.state(), state::RUNNABLE, "and the wait goes on");
         assert!(!worker.exited());
         assert!(worker.unpark());
@@ -231,14 +232,14 @@ fn c64_a_waiting_task_may_get_signals() {
 
 #[test]
 fn c65_preemption_frees_the_slot_and_the_loop_is_the_same() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
-        let spinner = spinner(stage, "spinner", server.tid(), &stop);
+        let spinner = harness.spinner("spinner", server.tid(), &stop);
         server.hold(&spinner);
         // Nobody yields: only the preemption in the loop's slice lets the other one run. And
         // the preempted one comes back by the ordinary way: its token.
-        let other = stage.worker("other", server.tid(), {
+        let other = harness.worker("other", server.tid(), {
             let spinner = spinner.clone();
             move |me| {
                 // Where an unblocked worker is stopped at once its token was drained long ago;
@@ -264,14 +265,14 @@ fn c65_preemption_frees_the_slot_and_the_loop_is_the_same() {
 
 #[test]
 fn c66_preemption_with_the_server_awake_is_a_push_without_a_switch() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
-        let spinner = spinner(stage, "spinner", server.tid(), &stop);
+        let spinner = harness.spinner("spinner", server.tid(), &stop);
         server.hold(&spinner);
         server.preempt(&spinner);
         assert_eq!(server.task().state(), state::RUNNING, "the server runs on");
-        stage.until("the token of the preempted worker", || {
+        harness.until("the token of the preempted worker", || {
             server.task().has_events(List::Runnable)
         });
         assert_eq!(spinner.state(), state::RUNNABLE);
@@ -284,12 +285,12 @@ fn c66_preemption_with_the_server_awake_is_a_push_without_a_switch() {
 
 #[test]
 fn c68_a_server_sleeps_while_its_worker_runs() {
-    on_each(|stage| {
-        stage.attempt("a worker left alone", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("a worker left alone", || {
+            let mut server = Server::start(harness);
             let asleep = Arc::new(AtomicU32::new(0));
             let awake = Arc::new(AtomicU32::new(0));
-            let worker = stage.worker("worker", server.tid(), {
+            let worker = harness.worker("worker", server.tid(), {
                 let (record, asleep) = (Arc::clone(server.record()), Arc::clone(&asleep));
                 let awake = Arc::clone(&awake);
                 move |me| {
@@ -303,9 +304,9 @@ fn c68_a_server_sleeps_while_its_worker_runs() {
                 }
             });
             server.collect(&worker);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             server.run_without_deadline(&[&worker]);
-            let quiet = stage.disturbances(server.tid()) == before;
+            let quiet = harness.disturbances(server.tid()) == before;
             server.finish();
             if quiet {
                 assert_eq!(awake.load(SeqCst), 0, "the server ran beside its worker");
@@ -318,15 +319,12 @@ fn c68_a_server_sleeps_while_its_worker_runs() {
 
 #[test]
 fn c69_when_a_worker_blocks_its_server_runs_another() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let data = Futex::default();
         // The second one ends the first one's sleep: without it, this hangs.
-        let first = stage.worker("first", server.tid(), {
-            let data = data.clone();
-            move |me| me.blocking(|| data.wait())
-        });
-        let second = stage.worker("second", server.tid(), move |_| data.set());
+        let first = harness.sleeper("first", server.tid(), &data);
+        let second = harness.worker("second", server.tid(), move |_| data.set());
         server.collect(&first);
         server.collect(&second);
         server.ready.clear();
@@ -339,13 +337,10 @@ fn c69_when_a_worker_blocks_its_server_runs_another() {
 
 #[test]
 fn c69_work_that_waited_before_the_dispatch_counts() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let data = Futex::default();
-        let worker = stage.worker("worker", server.tid(), {
-            let data = data.clone();
-            move |me| me.blocking(|| data.wait())
-        });
+        let worker = harness.sleeper("worker", server.tid(), &data);
         server.collect(&worker);
         // Whoever watches may go to sleep meanwhile.
         server.set_has_work(false);
@@ -361,12 +356,12 @@ fn c69_work_that_waited_before_the_dispatch_counts() {
 
 #[test]
 fn c69_work_queued_beside_a_running_worker_counts() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let data = Futex::default();
         server.set_has_work(false);
         let queued = server.work_flag();
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (data, server) = (data.clone(), server.tid());
             move |me| {
                 queued.store(true, SeqCst);
@@ -388,10 +383,10 @@ fn c69_work_queued_beside_a_running_worker_counts() {
 /// outside, which wakes the server, and that is all that is said of it.
 #[test]
 fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (first, second) = (Futex::default(), Futex::default());
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (first, second) = (first.clone(), second.clone());
             move |me| {
                 me.blocking(|| first.wait());
@@ -403,9 +398,9 @@ fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
             server.turn(0);
         }
         server.set_has_work(false);
-        stage.thread("outside", {
+        harness.thread("outside", {
             let (work, tid) = (server.work_flag(), server.tid());
-            let provider = Arc::clone(stage.provider());
+            let provider = Arc::clone(harness.provider());
             let worker = worker.clone();
             let nap = || std::thread::sleep(Duration::from_millis(50));
             move || {
@@ -435,9 +430,9 @@ fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
 /// repeats wake-ups that may be owed must not take the switch from it.
 #[test]
 fn c69_a_server_that_drains_for_long_still_switches() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             for _ in 0..20 {
                 me.yield_now();
             }
@@ -471,15 +466,17 @@ fn c69_a_server_that_drains_for_long_still_switches() {
 
 #[test]
 fn c70_blocking_and_preemption_in_one_loop() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         server.set_slice(Duration::from_millis(2));
         let stop = Arc::new(AtomicBool::new(false));
         let spinners: Vec<_> = (0..2)
-            .map(|index| spinner(stage, &format!("spinner {index}"), server.tid(), &stop))
+            .map(|index| harness.spinner(&format!("spinner {index}"), server.tid(), &stop))
             .collect();
         let mixed: Vec<_> = (0..3)
-            .map(|index| stage.worker(&format!("mixed {index}"), server.tid(), |me| mixed(me, 20)))
+            .map(|index| {
+                harness.worker(&format!("mixed {index}"), server.tid(), |me| mixed(me, 20))
+            })
             .collect();
         server.run_until("the others, between two that never stop", |_| {
             mixed.iter().all(Worker::exited)

@@ -12,7 +12,8 @@ use std::{
 
 use umcg_sys::{List, Placement, Register, UmcgTask, gettid, state};
 use umcg_tests::{
-    NO_SUCH_TID, Record, Server, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+    NO_SUCH_TID, Record, Server, Worker, assert_errno, blockers::Futex, for_each_provider, in_ms,
+    proc,
 };
 
 #[test]
@@ -45,10 +46,10 @@ fn c01_layout_of_the_task() {
 
 #[test]
 fn c02_pointers_are_64_bits_and_name_the_task() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |_| {});
-        stage.until("admission is pushed", || {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |_| {});
+        harness.until("admission is pushed", || {
             server.task().has_events(List::Runnable)
         });
         let head: u64 = Record::raw_list(server.task(), List::Runnable);
@@ -60,9 +61,9 @@ fn c02_pointers_are_64_bits_and_name_the_task() {
 
 #[test]
 fn c03_the_provider_writes_only_what_the_table_says() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             me.yield_now();
             me.sleep(std::time::Duration::from_millis(2));
             me.yield_now();
@@ -81,8 +82,8 @@ fn c03_the_provider_writes_only_what_the_table_says() {
 
 #[test]
 fn c04_tid_is_the_callers() {
-    on_each(|stage| {
-        let provider = stage.provider();
+    for_each_provider(|harness| {
+        let provider = harness.provider();
         let task = UmcgTask::for_current_thread(0);
         assert_eq!(task.tid(), gettid());
         // A task that another thread prepared has another tid.
@@ -96,7 +97,7 @@ fn c04_tid_is_the_callers() {
             assert_eq!(task.state(), state::NONE, "and it stays unregistered");
             assert_errno(provider.wait(0, 0), libc::EINVAL, "wait after that");
         };
-        let how = Register::server(stage.subject().placement);
+        let how = Register::server(harness.under_test().placement);
         refused("another thread's task", &foreign, &how);
         // Nothing but the tid is wrong: its server is the caller, then a live one.
         let own = gettid();
@@ -105,7 +106,7 @@ fn c04_tid_is_the_callers() {
             Box::leak(Box::new(thread.join().expect("prepares a task")))
         };
         refused("a server by another tid", foreign(own), &how);
-        let server = Server::start(stage);
+        let server = Server::start(harness);
         let task = foreign(server.tid());
         std::thread::scope(|scope| {
             scope.spawn(|| refused("a worker by another tid", task, &Register::worker()));
@@ -116,10 +117,10 @@ fn c04_tid_is_the_callers() {
 
 #[test]
 fn c05_the_words_alone_say_who_runs_and_who_waits() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let seen = Arc::new(AtomicBool::new(false));
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let seen = Arc::clone(&seen);
             move |me| me.spin_until(|| seen.load(SeqCst))
         });
@@ -127,10 +128,10 @@ fn c05_the_words_alone_say_who_runs_and_who_waits() {
         assert_eq!(worker.state(), state::RUNNABLE, "admitted, not picked");
         let server_record = Arc::clone(server.record());
         let looker = worker.clone();
-        stage.thread("looker", {
-            let stage = Arc::clone(stage);
+        harness.thread("looker", {
+            let harness = Arc::clone(harness);
             move || {
-                stage.until("worker RUNNING, server RUNNABLE, in words", || {
+                harness.until("worker RUNNING, server RUNNABLE, in words", || {
                     looker.state() == state::RUNNING
                         && server_record.task.state() == state::RUNNABLE
                 });
@@ -145,20 +146,20 @@ fn c05_the_words_alone_say_who_runs_and_who_waits() {
 
 #[test]
 fn c06_server_tid_takes_effect_without_a_call() {
-    on_each(|stage| {
-        let mut first = Server::named(stage, "first");
-        let worker = stage.worker("worker", first.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut first = Server::named(harness, "first");
+        let worker = harness.worker("worker", first.tid(), |me| {
             me.yield_now();
             me.sleep(std::time::Duration::from_millis(5));
         });
         first.collect(&worker);
         let tid = first.remove(&worker);
-        stage.thread("second", {
-            let stage = Arc::clone(stage);
+        harness.thread("second", {
+            let harness = Arc::clone(harness);
             let worker = worker.clone();
             move || {
-                stage.guarded("second", || {
-                    let mut second = Server::named(&stage, "second");
+                harness.guarded("second", || {
+                    let mut second = Server::named(&harness, "second");
                     // The owner of a drained RUNNABLE worker: the token was handed over.
                     worker.task().set_server_tid(second.tid());
                     second.ready.push_back(tid);
@@ -183,10 +184,10 @@ fn c06_server_tid_takes_effect_without_a_call() {
 
 #[test]
 fn c08_a_worker_can_be_on_both_lists() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (go, data) = (Arc::clone(&go), data.clone());
             move |me| {
                 me.spin_until(|| go.load(SeqCst));
@@ -199,7 +200,7 @@ fn c08_a_worker_can_be_on_both_lists() {
         go.store(true, SeqCst);
         server.until_slot_is_free();
         data.set();
-        stage.until("the unblock", || worker.task().is_linked(List::Runnable));
+        harness.until("the unblock", || worker.task().is_linked(List::Runnable));
         assert!(worker.task().is_linked(List::Blocked), "on both");
         assert_eq!(worker.state(), state::RUNNABLE);
         assert_eq!(worker.step(), 0, "not past its checkpoint unpicked");
@@ -217,21 +218,21 @@ fn c09_three_states_and_none() {
         [state::NONE, state::RUNNING, state::RUNNABLE, state::BLOCKED],
         [0, 1, 2, 3]
     );
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             for _ in 0..20 {
                 me.yield_now();
                 me.sleep(std::time::Duration::from_micros(300));
             }
         });
         let done = Arc::new(AtomicBool::new(false));
-        stage.thread("looker", {
-            let (stage, done) = (Arc::clone(stage), Arc::clone(&done));
+        harness.thread("looker", {
+            let (harness, done) = (Arc::clone(harness), Arc::clone(&done));
             move || {
-                stage.guarded("looker", || {
+                harness.guarded("looker", || {
                     while !done.load(SeqCst) {
-                        for record in stage.records() {
+                        for record in harness.records() {
                             let word = record.task.state_word().load(SeqCst);
                             assert!(word & state::STATE_MASK <= 3, "a fourth state: {word:#x}");
                             assert_eq!(word & state::USER_MASK, 0, "user bits appear");
@@ -249,10 +250,10 @@ fn c09_three_states_and_none() {
 
 #[test]
 fn c10_unblocked_is_runnable() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (go, data) = (Arc::clone(&go), data.clone());
             move |me| {
                 me.spin_until(|| go.load(SeqCst));
@@ -263,7 +264,7 @@ fn c10_unblocked_is_runnable() {
         go.store(true, SeqCst);
         server.until_slot_is_free();
         data.set();
-        stage.until("the event of the unblock", || {
+        harness.until("the event of the unblock", || {
             server.task().has_events(List::Runnable)
         });
         assert_eq!(
@@ -280,11 +281,11 @@ fn c10_unblocked_is_runnable() {
 
 #[test]
 fn c11_serving_is_runnable_and_processing_is_running() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         assert_eq!(server.task().state(), state::RUNNING, "processing");
         let server_record = Arc::clone(server.record());
-        let worker = stage.worker("worker", server.tid(), move |me| {
+        let worker = harness.worker("worker", server.tid(), move |me| {
             // Serving: a worker runs in its slot.
             me.spin_until(|| server_record.task.state() == state::RUNNABLE);
         });
@@ -295,12 +296,12 @@ fn c11_serving_is_runnable_and_processing_is_running() {
 
 #[test]
 fn c12_a_server_is_a_task_whose_work_is_idling() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // The same struct, the same calls; nothing to do: it waits like any task.
         let error = server.insist(0, in_ms(2)).expect_err("nothing comes");
         assert!(error.is_timeout(), "{error}");
-        stage.provider().checkpoint().expect("and may checkpoint");
+        harness.provider().checkpoint().expect("and may checkpoint");
         assert_eq!(server.task().state(), state::RUNNING);
         server.finish();
     });
@@ -308,16 +309,16 @@ fn c12_a_server_is_a_task_whose_work_is_idling() {
 
 #[test]
 fn c13_idle_is_runnable_not_a_state_of_its_own() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let (record, provider) = (Arc::clone(server.record()), Arc::clone(stage.provider()));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let (record, provider) = (Arc::clone(server.record()), Arc::clone(harness.provider()));
         let woken = Arc::new(AtomicBool::new(false));
-        stage.thread("outside", {
-            let (stage, woken) = (Arc::clone(stage), Arc::clone(&woken));
+        harness.thread("outside", {
+            let (harness, woken) = (Arc::clone(harness), Arc::clone(&woken));
             move || {
-                stage.guarded("outside", || {
+                harness.guarded("outside", || {
                     let tid = record.task.tid();
-                    stage.until("the server idles", || {
+                    harness.until("the server idles", || {
                         record.task.state() == state::RUNNABLE && proc::asleep(tid)
                     });
                     woken.store(true, SeqCst);
@@ -326,7 +327,7 @@ fn c13_idle_is_runnable_not_a_state_of_its_own() {
             }
         });
         while !woken.load(SeqCst) {
-            stage.check();
+            harness.check();
             server.drain();
             server.wait(0, 0).expect("idle until woken");
         }
@@ -336,10 +337,10 @@ fn c13_idle_is_runnable_not_a_state_of_its_own() {
 
 #[test]
 fn c14_register_records_the_pointer() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |_| {});
-        stage.until("the worker's own words change", || {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |_| {});
+        harness.until("the worker's own words change", || {
             worker.state() == state::RUNNABLE
         });
         server.collect(&worker);
@@ -352,10 +353,10 @@ fn c14_register_records_the_pointer() {
 
 #[test]
 fn c15_after_unregister_the_memory_is_the_callers() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let freed = Arc::new(AtomicBool::new(false));
-        let leaver = stage.worker_that_just_ends("leaver", server.tid(), {
+        let leaver = harness.worker_that_just_ends("leaver", server.tid(), {
             let freed = Arc::clone(&freed);
             move |me| {
                 me.sleep(std::time::Duration::from_millis(2));
@@ -372,13 +373,13 @@ fn c15_after_unregister_the_memory_is_the_callers() {
                 // And the same memory can be registered again.
                 let task = NonNull::from(me.task());
                 me.task().prepare(me.task().server_tid());
-                // SAFETY: the stage keeps the task.
+                // SAFETY: the harness keeps the task.
                 unsafe { me.provider().register(task, &Register::worker()) }
                     .expect("register again");
                 me.unregister();
             }
         });
-        let busy = stage.worker("busy", server.tid(), move |me| {
+        let busy = harness.worker("busy", server.tid(), move |me| {
             while !freed.load(SeqCst) {
                 me.yield_now();
             }
@@ -393,13 +394,13 @@ fn c15_after_unregister_the_memory_is_the_callers() {
 
 #[test]
 fn c16_the_version_is_in_the_flags() {
-    on_each(|stage| {
+    for_each_provider(|harness| {
         let task = UmcgTask::for_current_thread(0);
         for version in [1_u32 << 24, 1 << 31, 0xff << 24] {
             let mut how = Register::server(Placement::Unpinned);
             how.flags |= version;
             // SAFETY: the call fails, so nothing keeps the pointer.
-            let result = unsafe { stage.provider().register(NonNull::from(&task), &how) };
+            let result = unsafe { harness.provider().register(NonNull::from(&task), &how) };
             assert_errno(result, libc::EINVAL, "a version that is not spoken");
             assert_eq!(task.state(), state::NONE);
         }
@@ -408,12 +409,12 @@ fn c16_the_version_is_in_the_flags() {
 
 #[test]
 fn c17_register_wait_unregister_are_enough_for_cooperative_work() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // No blocking, no slices: nothing but the three calls of the mail.
         let workers: Vec<_> = (0..4)
             .map(|index| {
-                stage.worker(&format!("worker {index}"), server.tid(), |me| {
+                harness.worker(&format!("worker {index}"), server.tid(), |me| {
                     for round in 0..10 {
                         me.step(round);
                         me.yield_now();
@@ -423,7 +424,7 @@ fn c17_register_wait_unregister_are_enough_for_cooperative_work() {
             })
             .collect();
         while !workers.iter().all(Worker::exited) {
-            stage.check();
+            harness.check();
             server.turn(in_ms(100));
         }
         assert!(workers.iter().all(|worker| worker.reached(10)));

@@ -12,15 +12,18 @@ use std::{
 };
 
 use umcg_sys::{List, ProviderKind, UmcgTask, state};
-use umcg_tests::{Fleet, Me, Server, Stage, Worker, blockers::Futex, in_ms, on_each, proc};
+use umcg_tests::{
+    Harness, Me, Server, ServerGroup, Worker, blockers::Futex, cpu, for_each_provider, in_ms, proc,
+    wrong_verdicts,
+};
 
 /// Two workers of one server that hand the slot to and fro as fast as they can, and block for a
 /// moment now and then: verdicts and hand-overs meet in every order.
-fn verdicts_and_hand_overs(stage: &Arc<Stage>, rounds: u64) {
-    let mut server = Server::start(stage);
+fn verdicts_and_hand_overs(harness: &Arc<Harness>, rounds: u64) {
+    let mut server = Server::start(harness);
     let workers: Vec<_> = (0..3)
         .map(|index| {
-            stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+            harness.worker(&format!("worker {index}"), server.tid(), move |me| {
                 for round in 0..rounds {
                     me.yield_now();
                     if (round + index) % 5 == 0 {
@@ -36,20 +39,20 @@ fn verdicts_and_hand_overs(stage: &Arc<Stage>, rounds: u64) {
 
 #[test]
 fn a01_a_verdict_hits_only_the_dispatch_that_it_saw() {
-    on_each(|stage| verdicts_and_hand_overs(stage, 400));
+    for_each_provider(|harness| verdicts_and_hand_overs(harness, 400));
 }
 
 /// Trace B2, and the reason why there is a confirmation at all: the sentinel gets its CPU now and
 /// then beside a worker that computes, too, and finds by a yield that somebody wants it.
 #[test]
 fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
-    if std::env::var_os("UMCG_FAULT").is_some() {
+    if wrong_verdicts() {
         // Wrong verdicts are what that makes, and counts as the sentinel's.
         return;
     }
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("computes", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("computes", server.tid(), |me| {
             let end = std::time::Instant::now() + Duration::from_secs(1);
             while std::time::Instant::now() < end {
                 std::hint::spin_loop();
@@ -57,7 +60,7 @@ fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
             }
         });
         server.run_to_exit(&[&worker]);
-        let count = stage.provider().counters(server.tid()).unwrap();
+        let count = harness.provider().counters(server.tid()).unwrap();
         server.finish();
         assert!(count.blocks_sentinel <= 2, "{count:?}");
     });
@@ -67,15 +70,15 @@ fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
 /// that blocks, instead of yet another one.
 #[test]
 fn b06_a_worker_that_is_found_awake_is_adopted_into_the_slot() {
-    on_each(|stage| {
-        if stage.provider().kind() != ProviderKind::Emulated {
+    for_each_provider(|harness| {
+        if harness.provider().kind() != ProviderKind::Emulated {
             // Nobody runs unmanaged.
             return;
         }
-        stage.attempt("an adoption, with no verdict from elsewhere", || {
-            let mut server = Server::start(stage);
+        harness.attempt("an adoption, with no verdict from elsewhere", || {
+            let mut server = Server::start(harness);
             let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-            let computes = stage.worker("computes", server.tid(), {
+            let computes = harness.worker("computes", server.tid(), {
                 let (data, stop) = (data.clone(), Arc::clone(&stop));
                 move |me| {
                     data.wait();
@@ -86,12 +89,10 @@ fn b06_a_worker_that_is_found_awake_is_adopted_into_the_slot() {
                     me.checkpoint();
                 }
             });
-            server.run_until("it blocks", |_| {
-                computes.state() == state::BLOCKED && computes.asleep()
-            });
+            server.run_until_blocked(&computes);
             data.set();
             // Not too often: a server remembers the last few blocks only.
-            let blocks = stage.worker("blocks", server.tid(), |me| {
+            let blocks = harness.worker("blocks", server.tid(), |me| {
                 for _ in 0..4 {
                     me.sleep(Duration::from_millis(5));
                 }
@@ -163,9 +164,9 @@ fn a03_a_worker_is_unlinked_before_it_is_handed_out() {
 fn a03_short_blocks_of_an_idle_servers_only_worker() {
     // The worker may take the slot of its idle server by itself while its last block has not
     // been drained yet, and block again.
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             for round in 0..400 {
                 me.sleep(Duration::from_micros(1 + round % 90));
             }
@@ -179,11 +180,11 @@ fn a03_short_blocks_of_an_idle_servers_only_worker() {
 fn a04_an_overtaken_verdict_changes_nothing() {
     // The same with several servers: what a judge that was overtaken still has to do names the
     // dispatch that it judged. `UMCG_FAULT` makes this one bite.
-    on_each(|stage| {
-        let fleet = Fleet::start(stage, 2);
+    for_each_provider(|harness| {
+        let group = ServerGroup::start(harness, 2);
         let workers: Vec<_> = (0..5)
             .map(|index| {
-                stage.worker(&format!("worker {index}"), fleet.tid(index), |me| {
+                harness.worker(&format!("worker {index}"), group.tid(index), |me| {
                     for round in 0..200 {
                         me.sleep(Duration::from_micros(1 + round % 40));
                         me.yield_now();
@@ -191,18 +192,18 @@ fn a04_an_overtaken_verdict_changes_nothing() {
                 })
             })
             .collect();
-        stage.until("all exit", || workers.iter().all(Worker::exited));
-        fleet.finish();
+        harness.until("all exit", || workers.iter().all(Worker::exited));
+        group.finish();
     });
 }
 
 #[test]
 fn a05_helper_threads_take_no_signals() {
-    on_each(|stage| {
-        if stage.provider().kind() != ProviderKind::Emulated {
+    for_each_provider(|harness| {
+        if harness.provider().kind() != ProviderKind::Emulated {
             return;
         }
-        let server = Server::start(stage);
+        let server = Server::start(harness);
         let all = |tid: u32| {
             // A sentinel of the subject before may end just now.
             let Some(mask) = proc::status(tid, "SigBlk") else {
@@ -217,7 +218,7 @@ fn a05_helper_threads_take_no_signals() {
         for tid in proc::threads() {
             let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
             let name = name.unwrap_or_default();
-            if proc::policy(tid) == libc::SCHED_IDLE {
+            if cpu::policy(tid) == libc::SCHED_IDLE {
                 idle += 1;
                 assert!(all(tid), "{} takes signals", name.trim());
             }
@@ -225,11 +226,11 @@ fn a05_helper_threads_take_no_signals() {
                 assert!(all(tid), "{} takes signals", name.trim());
             }
         }
-        let pinned = stage
+        let pinned = harness
             .provider()
             .counters(server.tid())
             .is_some_and(|count| count.cpu.is_some());
-        let sentinels = !stage.provider().describe().contains("without sentinels");
+        let sentinels = !harness.provider().describe().contains("without sentinels");
         assert!(!pinned || !sentinels || idle > 0, "no sentinel was found");
         server.finish();
     });
@@ -237,13 +238,13 @@ fn a05_helper_threads_take_no_signals() {
 
 #[test]
 fn a08_a_worker_that_was_judged_does_not_leave() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (judged, refused) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU32::new(0)),
         );
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (judged, refused) = (Arc::clone(&judged), Arc::clone(&refused));
             move |me| {
                 while !judged.load(SeqCst) {
@@ -268,7 +269,7 @@ fn a08_a_worker_that_was_judged_does_not_leave() {
         server.preempt(&worker);
         judged.store(true, SeqCst);
         server.run_to_exit(&[&worker]);
-        if !stage.provider().facts().exact_stop {
+        if !harness.provider().facts().exact_stop {
             assert_eq!(
                 refused.load(SeqCst),
                 1,
@@ -281,11 +282,11 @@ fn a08_a_worker_that_was_judged_does_not_leave() {
 
 #[test]
 fn a08_preemption_between_leave_and_wait_loses_nobody() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let (left, go) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         const ROUNDS: u64 = 50;
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (left, go) = (Arc::clone(&left), Arc::clone(&go));
             move |me| {
                 for round in 1..=ROUNDS {
@@ -299,13 +300,13 @@ fn a08_preemption_between_leave_and_wait_loses_nobody() {
                 }
             }
         });
-        stage.thread("preempter", {
-            let (provider, tid) = (Arc::clone(stage.provider()), worker.tid());
-            let stage = Arc::clone(stage);
+        harness.thread("preempter", {
+            let (provider, tid) = (Arc::clone(harness.provider()), worker.tid());
+            let harness = Arc::clone(harness);
             move || {
-                stage.guarded("preempter", || {
+                harness.guarded("preempter", || {
                     for round in 1..=ROUNDS {
-                        stage.until("the window", || left.load(SeqCst) >= round);
+                        harness.until("the window", || left.load(SeqCst) >= round);
                         provider.preempt(tid).expect("preempt in the window");
                         go.store(round, SeqCst);
                     }
@@ -320,14 +321,14 @@ fn a08_preemption_between_leave_and_wait_loses_nobody() {
 
 #[test]
 fn a08_wait_without_a_slot_wakes_nobody() {
-    on_each(|stage| {
-        stage.attempt(
+    for_each_provider(|harness| {
+        harness.attempt(
             "a wait of a worker that lost its slot in the window",
             || {
-                let mut server = Server::start(stage);
+                let mut server = Server::start(harness);
                 let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
                 // It sleeps in the window, which it should not: it is judged, and queued already.
-                let sleeper = stage.worker("sleeper", server.tid(), {
+                let sleeper = harness.worker("sleeper", server.tid(), {
                     let data = data.clone();
                     move |me| {
                         me.leave();
@@ -344,7 +345,7 @@ fn a08_wait_without_a_slot_wakes_nobody() {
                 if !sleeper.reached(1) {
                     // Judged too early.
                     data.set();
-                    server.run_until("sleeper in the pool", |_| sleeper.unpark());
+                    server.run_until_parked(&sleeper);
                     server.ready.push_back(sleeper.tid());
                     server.run_to_exit(&[&sleeper]);
                     server.finish();
@@ -352,7 +353,7 @@ fn a08_wait_without_a_slot_wakes_nobody() {
                 }
                 // Somebody else holds the slot now, and the server sleeps.
                 let woken = Arc::new(AtomicBool::new(true));
-                let runner = stage.worker("runner", server.tid(), {
+                let runner = harness.worker("runner", server.tid(), {
                     let (record, sleeper) = (Arc::clone(server.record()), sleeper.clone());
                     let (woken, stop) = (Arc::clone(&woken), Arc::clone(&stop));
                     move |me| {
@@ -373,10 +374,10 @@ fn a08_wait_without_a_slot_wakes_nobody() {
                 });
                 server.collect(&runner);
                 let next = server.remove(&runner);
-                let before = stage.disturbances(server.tid());
+                let before = harness.disturbances(server.tid());
                 server.dispatch(next, 0).expect("until the runner leaves");
-                let quiet = stop.load(SeqCst) && stage.disturbances(server.tid()) == before;
-                server.run_until("sleeper in the pool", |_| sleeper.unpark());
+                let quiet = stop.load(SeqCst) && harness.disturbances(server.tid()) == before;
+                server.run_until_parked(&sleeper);
                 server.ready.push_back(sleeper.tid());
                 server.run_to_exit(&[&sleeper, &runner]);
                 server.finish();
@@ -389,17 +390,17 @@ fn a08_wait_without_a_slot_wakes_nobody() {
 
 #[test]
 fn a08_a_worker_that_lost_its_slot_before_it_was_published_is_found() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), {
-            let (server, stage) = (Arc::clone(server.record()), Arc::clone(stage));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), {
+            let (server, harness) = (Arc::clone(server.record()), Arc::clone(harness));
             move |me| {
                 for _ in 0..10 {
                     me.leave();
                     // It sleeps in the window, which it should not: the slot goes back to the
                     // server, which finds nobody and idles.
                     let tid = server.task.tid();
-                    stage.until("the server idles", || {
+                    harness.until("the server idles", || {
                         me.provider().current(tid).is_none()
                             && server.task.state() == state::RUNNABLE
                             && proc::asleep(tid)
@@ -417,11 +418,11 @@ fn a08_a_worker_that_lost_its_slot_before_it_was_published_is_found() {
 
 #[test]
 fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
         let runs = Arc::new(AtomicU32::new(0));
-        let spare = stage.worker("spare", server.tid(), {
+        let spare = harness.worker("spare", server.tid(), {
             let (stop, runs) = (Arc::clone(&stop), Arc::clone(&runs));
             move |me| {
                 while !stop.load(SeqCst) {
@@ -430,11 +431,11 @@ fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
                 }
             }
         });
-        server.run_until("spare in the pool", |_| spare.unpark());
+        server.run_until_parked(&spare);
         let mut consumed = 0;
         for round in 0..60_u64 {
             let back = Arc::new(AtomicU32::new(0));
-            let sleeper = stage.worker("sleeper", server.tid(), {
+            let sleeper = harness.worker("sleeper", server.tid(), {
                 let back = Arc::clone(&back);
                 move |me| {
                     // Now and then too short to be seen.
@@ -453,7 +454,7 @@ fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
                 server.ready.push_back(next);
             }
             // Perhaps in the middle of the block, perhaps against the worker's own disarming.
-            let taken = stage.provider().disarm(sleeper.task());
+            let taken = harness.provider().disarm(sleeper.task());
             assert!(taken.is_none_or(|tid| tid == spare.tid()));
             server.run_to_exit(&[&sleeper]);
             match (taken, back.load(SeqCst)) {
@@ -461,7 +462,7 @@ fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
                 (None, tid) if tid == spare.tid() => {}
                 (None, 0) => {
                     consumed += 1;
-                    server.run_until("the consumed spare is in the pool", |_| spare.unpark());
+                    server.run_until_parked(&spare);
                 }
                 twice => panic!("taken back twice: {twice:?}"),
             }
@@ -479,16 +480,13 @@ fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
 
 #[test]
 fn a09_a_worker_of_another_server_is_not_armed() {
-    on_each(|stage| {
-        let fleet = Fleet::start(stage, 1);
-        let foreign = stage.worker("foreign", fleet.tid(0), Me::park);
-        stage.until("in the pool", || foreign.unpark());
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let group = ServerGroup::start(harness, 1);
+        let foreign = harness.worker("foreign", group.tid(0), Me::park);
+        harness.until("in the pool", || foreign.unpark());
+        let mut server = Server::start(harness);
         let data = Futex::default();
-        let sleeper = stage.worker("sleeper", server.tid(), {
-            let data = data.clone();
-            move |me| me.blocking(|| data.wait())
-        });
+        let sleeper = harness.sleeper("sleeper", server.tid(), &data);
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
         sleeper.task().set_next_tid(foreign.tid());
@@ -498,27 +496,27 @@ fn a09_a_worker_of_another_server_is_not_armed() {
         assert_eq!(foreign.state(), state::RUNNABLE, "not switched to");
         assert_eq!(server.current(), None);
         assert_eq!(
-            stage.provider().disarm(sleeper.task()),
+            harness.provider().disarm(sleeper.task()),
             Some(foreign.tid()),
             "and the caller has it back"
         );
         data.set();
         server.run_to_exit(&[&sleeper]);
         server.finish();
-        foreign.record().offered.store(fleet.tid(0), SeqCst);
-        stage.until("foreign ends", || foreign.exited());
-        fleet.finish();
+        foreign.record().offered.store(group.tid(0), SeqCst);
+        harness.until("foreign ends", || foreign.exited());
+        group.finish();
     });
 }
 
 #[test]
 fn a13_a_spin_lock_whose_holder_waits() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let lock = Arc::new(AtomicBool::new(false));
         let data = Futex::default();
         // Takes the lock, blocks inside, and is stopped on its way out with the lock held.
-        let holder = stage.worker("holder", server.tid(), {
+        let holder = harness.worker("holder", server.tid(), {
             let (lock, data) = (Arc::clone(&lock), data.clone());
             move |me| {
                 lock.store(true, SeqCst);
@@ -531,7 +529,7 @@ fn a13_a_spin_lock_whose_holder_waits() {
             holder.reached(1) && holder.state() == state::BLOCKED && holder.asleep()
         });
         // Spins for it and never blocks, and never comes to a checkpoint by itself.
-        let spinner = stage.worker("spinner", server.tid(), {
+        let spinner = harness.worker("spinner", server.tid(), {
             let lock = Arc::clone(&lock);
             move |me| {
                 while lock.compare_exchange(false, true, SeqCst, SeqCst).is_err() {

@@ -11,20 +11,21 @@ use std::{
 
 use umcg_sys::{List, UmcgTask, state};
 use umcg_tests::{
-    Fleet, Me, Record, Server, Worker, assert_errno, blockers::Futex, in_ms, on_each, proc,
+    Me, Record, Server, ServerGroup, Worker, assert_errno, blockers::Futex, for_each_provider,
+    in_ms, now_ns, signals,
 };
 
 #[test]
 fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
-    on_each(|stage| {
-        let mut first = Server::named(stage, "first");
-        let other = stage.worker("other", first.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut first = Server::named(harness, "first");
+        let other = harness.worker("other", first.tid(), |me| {
             me.park();
             me.step(1);
         });
-        first.run_until("other in the pool", |_| other.unpark());
+        first.run_until_parked(&other);
         let (left, stolen) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-        let worker = stage.worker("worker", first.tid(), {
+        let worker = harness.worker("worker", first.tid(), {
             let (left, stolen) = (left.clone(), Arc::clone(&stolen));
             let other = other.clone();
             move |me| {
@@ -47,16 +48,16 @@ fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
         });
         first.collect(&worker);
         let tid = first.remove(&worker);
-        stage.thread("thief", {
-            let (stage, worker) = (Arc::clone(stage), worker.clone());
+        harness.thread("thief", {
+            let (harness, worker) = (Arc::clone(harness), worker.clone());
             move || {
-                stage.guarded("thief", || {
-                    let mut thief = Server::named(&stage, "thief");
+                harness.guarded("thief", || {
+                    let mut thief = Server::named(&harness, "thief");
                     left.wait();
                     worker.task().set_server_tid(thief.tid());
                     let looker = worker.clone();
-                    let of_looker = Arc::clone(&stage);
-                    stage.thread("looker", move || {
+                    let of_looker = Arc::clone(&harness);
+                    harness.thread("looker", move || {
                         of_looker.until("the theft", || looker.state() == state::RUNNING);
                         stolen.store(true, SeqCst);
                     });
@@ -78,15 +79,15 @@ fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
 
 #[test]
 fn t06_a_block_between_leave_and_a_switch() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let other = stage.worker("other", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let other = harness.worker("other", server.tid(), |me| {
             me.park();
             me.step(1);
         });
-        server.run_until("other in the pool", |_| other.unpark());
+        server.run_until_parked(&other);
         let data = Futex::default();
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (data, other) = (data.clone(), other.tid());
             move |me| {
                 me.leave();
@@ -97,7 +98,7 @@ fn t06_a_block_between_leave_and_a_switch() {
                 me.record().offered.store(me.task().server_tid(), SeqCst);
                 me.wait();
                 if me.task().clear_next_tid(other) {
-                    let other = me.stage().by_tid(other).expect("the other worker");
+                    let other = me.harness().by_tid(other).expect("the other worker");
                     other.offered.store(me.task().server_tid(), SeqCst);
                 }
             }
@@ -114,15 +115,15 @@ fn t06_a_block_between_leave_and_a_switch() {
 
 #[test]
 fn t07_three_workers_that_switch_in_a_ring() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // Each takes whoever waits in the pool and switches there, offering itself.
         let stop = Arc::new(AtomicBool::new(false));
         let workers: Vec<_> = (0..3)
             .map(|index| {
-                stage.worker(&format!("worker {index}"), server.tid(), move |me| {
+                harness.worker(&format!("worker {index}"), server.tid(), move |me| {
                     for round in 0..60_u64 {
-                        let all = me.stage().records();
+                        let all = me.harness().records();
                         let waits = all
                             .iter()
                             .find(|record| record.parked.swap(false, SeqCst))
@@ -154,9 +155,9 @@ fn t07_three_workers_that_switch_in_a_ring() {
 
 #[test]
 fn t35_flags_and_user_bits_do_not_confuse_a_state() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             for bits in [0, 1, 0x8000, 0xffff] {
                 me.task().set_user_bits(bits);
                 me.yield_now();
@@ -175,11 +176,11 @@ fn t35_flags_and_user_bits_do_not_confuse_a_state() {
 
 #[test]
 fn t40_late_and_lost_preemptions_are_harmless() {
-    on_each(|stage| {
-        let fleet = Fleet::start(stage, 2);
+    for_each_provider(|harness| {
+        let group = ServerGroup::start(harness, 2);
         let workers: Vec<_> = (0..4)
             .map(|index| {
-                stage.worker(&format!("worker {index}"), fleet.tid(index), |me| {
+                harness.worker(&format!("worker {index}"), group.tid(index), |me| {
                     for round in 0..60 {
                         me.yield_now();
                         me.sleep(Duration::from_micros(1 + round % 50));
@@ -189,8 +190,8 @@ fn t40_late_and_lost_preemptions_are_harmless() {
             })
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
-        stage.thread("preempter", {
-            let (stop, provider) = (Arc::clone(&stop), Arc::clone(stage.provider()));
+        harness.thread("preempter", {
+            let (stop, provider) = (Arc::clone(&stop), Arc::clone(harness.provider()));
             let tids: Vec<_> = workers.iter().map(Worker::tid).collect();
             move || {
                 while !stop.load(SeqCst) {
@@ -202,17 +203,17 @@ fn t40_late_and_lost_preemptions_are_harmless() {
                 }
             }
         });
-        stage.until("all exit", || workers.iter().all(Worker::exited));
+        harness.until("all exit", || workers.iter().all(Worker::exited));
         stop.store(true, SeqCst);
-        fleet.finish();
+        group.finish();
     });
 }
 
 #[test]
 fn t42_a_deadline_that_races_an_event_loses_nothing() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             for round in 0..300 {
                 me.sleep(Duration::from_micros(20 + round % 60));
             }
@@ -220,9 +221,9 @@ fn t42_a_deadline_that_races_an_event_loses_nothing() {
         // Deadlines of the length of the sleeps, or past already.
         let mut turn = 0;
         while !worker.exited() {
-            stage.check();
+            harness.check();
             turn += 1;
-            let now = umcg_tests::now_ns();
+            let now = now_ns();
             let length = [0, 30_000, 60_000, 90_000][turn % 4];
             server.turn(now + length);
         }
@@ -233,14 +234,14 @@ fn t42_a_deadline_that_races_an_event_loses_nothing() {
 #[test]
 fn t43_a_worker_wakes_a_worker_through_its_server() {
     // A wake from a worker to a worker is no call of the provider: it is a user queue.
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let waiter = stage.worker("waiter", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let waiter = harness.worker("waiter", server.tid(), |me| {
             me.park();
             me.step(1);
         });
         server.run_until("waiter waits", |_| waiter.record().parked.load(SeqCst));
-        let waker = stage.worker("waker", server.tid(), {
+        let waker = harness.worker("waker", server.tid(), {
             let waiter = waiter.clone();
             move |me| {
                 assert!(waiter.unpark());
@@ -255,12 +256,12 @@ fn t43_a_worker_wakes_a_worker_through_its_server() {
 
 #[test]
 fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
-    on_each(|stage| {
-        stage.attempt("a direct switch", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("a direct switch", || {
+            let mut server = Server::start(harness);
             let stop = Arc::new(AtomicBool::new(false));
             let holds = Arc::new(AtomicU32::new(0));
-            let second = stage.worker("second", server.tid(), {
+            let second = harness.worker("second", server.tid(), {
                 let (stop, holds) = (Arc::clone(&stop), Arc::clone(&holds));
                 move |me| {
                     me.park();
@@ -270,18 +271,18 @@ fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
                     me.spin_until(|| stop.load(SeqCst));
                 }
             });
-            server.run_until("second in the pool", |_| second.unpark());
-            let first = stage.worker("first", server.tid(), {
+            server.run_until_parked(&second);
+            let first = harness.worker("first", server.tid(), {
                 let second = second.tid();
                 move |me| me.switch_to(second)
             });
             server.collect(&first);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             let next = server.remove(&first);
             let result = server.dispatch(next, in_ms(5));
             let named = server.task().next_tid();
             let current = server.current();
-            let quiet = stage.disturbances(server.tid()) == before
+            let quiet = harness.disturbances(server.tid()) == before
                 && result.is_err_and(|error| error.is_timeout())
                 && holds.load(SeqCst) != 0;
             stop.store(true, SeqCst);
@@ -356,9 +357,9 @@ fn t47_lists_under_concurrent_push_and_take() {
 
 #[test]
 fn t51_a_new_worker_runs_nothing_before_admission() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| me.step(1));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| me.step(1));
         server.collect(&worker);
         for _ in 0..3 {
             server.task().begin_drain();
@@ -372,10 +373,10 @@ fn t51_a_new_worker_runs_nothing_before_admission() {
 
 #[test]
 fn t52_an_event_names_the_record_around_the_task() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |_| {});
-        stage.until("the event", || server.task().has_events(List::Runnable));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |_| {});
+        harness.until("the event", || server.task().has_events(List::Runnable));
         server.task().begin_drain();
         let events: Vec<_> = server.task().take(List::Runnable).collect();
         assert_eq!(events.len(), 1);
@@ -391,10 +392,10 @@ fn t52_an_event_names_the_record_around_the_task() {
 
 #[test]
 fn ti_a_refused_wait_leaves_the_worker_watched() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let data = Futex::default();
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let data = data.clone();
             move |me| {
                 let error = me.failing_wait("a deadline", 0, in_ms(1000), 0);
@@ -414,14 +415,14 @@ fn ti_a_refused_wait_leaves_the_worker_watched() {
 
 #[test]
 fn tj_the_high_bits_of_a_tid_count() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |_| {});
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |_| {});
         server.collect(&worker);
         for bit in [1 << 30, 1 << 31] {
             let result = server.insist(worker.tid() | bit, 0);
             assert_errno(result, libc::ESRCH, "a tid with a high bit");
-            let result = stage.provider().preempt(server.tid() | bit);
+            let result = harness.provider().preempt(server.tid() | bit);
             assert_errno(result, libc::ESRCH, "a tid with a high bit");
         }
         server.run_to_exit(&[&worker]);
@@ -431,15 +432,16 @@ fn tj_the_high_bits_of_a_tid_count() {
 
 #[test]
 fn te_a_signal_does_not_drop_the_deadline() {
-    on_each(|stage| {
-        proc::count_signals(libc::SIGUSR1, 0);
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let signal = signals::unused();
+        signals::count(signal, 0);
+        let mut server = Server::start(harness);
         let (tid, stop) = (server.tid(), Arc::new(AtomicBool::new(false)));
-        stage.thread("signals", {
+        harness.thread("signals", {
             let stop = Arc::clone(&stop);
             move || {
                 while !stop.load(SeqCst) {
-                    proc::signal(tid, libc::SIGUSR1);
+                    signals::send(tid, signal);
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
@@ -448,7 +450,7 @@ fn te_a_signal_does_not_drop_the_deadline() {
             assert_errno(server.insist(0, in_ms(10)), libc::ETIMEDOUT, "the deadline");
         }
         stop.store(true, SeqCst);
-        let worker = stage.worker("worker", server.tid(), Me::yield_now);
+        let worker = harness.worker("worker", server.tid(), Me::yield_now);
         server.run_to_exit(&[&worker]);
         server.finish();
     });

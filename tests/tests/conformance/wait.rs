@@ -13,25 +13,17 @@ use std::{
 
 use umcg_sys::state;
 use umcg_tests::{
-    NO_SUCH_TID, Server, Stage, Turn, Worker, assert_errno, in_ms, now_ns, on_each, proc,
+    Harness, NO_SUCH_TID, Server, Turn, Worker, assert_errno, blockers, for_each_provider, in_ms,
+    now_ns, proc, signals,
 };
 
 /// A worker that waits in the test's pool each time it runs, until `stop`.
-fn parker(stage: &Arc<Stage>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
+fn parker(harness: &Arc<Harness>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
     let stop = Arc::clone(stop);
-    stage.worker(name, server.tid(), move |me| {
+    harness.worker(name, server.tid(), move |me| {
         while !stop.load(SeqCst) {
             me.park();
         }
-    })
-}
-
-/// A worker that computes until `stop`.
-fn spinner(stage: &Arc<Stage>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
-    let stop = Arc::clone(stop);
-    stage.worker(name, server.tid(), move |me| {
-        me.step(1);
-        me.spin_until(|| stop.load(SeqCst));
     })
 }
 
@@ -44,14 +36,14 @@ fn own_parked(server: &mut Server, worker: &Worker) -> u32 {
 
 #[test]
 fn c18_wait_returns_at_once_when_running() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // A target that does not exist, a deadline long past: neither is looked at.
         server.wait(NO_SUCH_TID, 1).expect("RUNNING already");
         assert_eq!(server.task().next_tid(), NO_SUCH_TID, "untouched");
         server.task().set_next_tid(0);
 
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             for _ in 0..100 {
                 me.checkpoint();
                 match me.provider().wait(0, 0) {
@@ -75,14 +67,14 @@ fn c18_wait_returns_at_once_when_running() {
 
 #[test]
 fn c19_the_target_is_next_tid_or_else_the_server() {
-    on_each(|stage| {
-        stage.attempt("a switch past the server", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("a switch past the server", || {
+            let mut server = Server::start(harness);
             let stop = Arc::new(AtomicBool::new(false));
             let turns = Arc::new(AtomicU64::new(0));
             let undisturbed = Arc::new(AtomicBool::new(false));
 
-            let second = stage.worker("second", server.tid(), {
+            let second = harness.worker("second", server.tid(), {
                 let (stop, turns) = (Arc::clone(&stop), Arc::clone(&turns));
                 let undisturbed = Arc::clone(&undisturbed);
                 let record = Arc::clone(server.record());
@@ -95,7 +87,7 @@ fn c19_the_target_is_next_tid_or_else_the_server() {
                 }
             });
             own_parked(&mut server, &second);
-            let first = stage.worker("first", server.tid(), {
+            let first = harness.worker("first", server.tid(), {
                 let second = second.tid();
                 let turns = Arc::clone(&turns);
                 let record = Arc::clone(server.record());
@@ -109,13 +101,13 @@ fn c19_the_target_is_next_tid_or_else_the_server() {
                 }
             });
             server.collect(&first);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             // No slices: a deadline would count as a turn.
             while !second.finishing() {
-                stage.check();
+                harness.check();
                 server.turn(0);
             }
-            let quiet = stage.disturbances(server.tid()) == before;
+            let quiet = harness.disturbances(server.tid()) == before;
             server.run_to_exit(&[&first, &second]);
             server.finish();
             if quiet {
@@ -131,17 +123,17 @@ fn c19_the_target_is_next_tid_or_else_the_server() {
 
 #[test]
 fn c20_a_server_that_is_its_own_target_idles() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         for own in [0, server.tid()] {
-            let (record, provider) = (Arc::clone(server.record()), Arc::clone(stage.provider()));
+            let (record, provider) = (Arc::clone(server.record()), Arc::clone(harness.provider()));
             let idled = Arc::new(AtomicBool::new(false));
-            stage.thread("outside", {
-                let (stage, idled) = (Arc::clone(stage), Arc::clone(&idled));
+            harness.thread("outside", {
+                let (harness, idled) = (Arc::clone(harness), Arc::clone(&idled));
                 move || {
                     let tid = record.task.tid();
-                    stage.guarded("outside", || {
-                        stage.until("the server idles", || {
+                    harness.guarded("outside", || {
+                        harness.until("the server idles", || {
                             record.task.state() == state::RUNNABLE && proc::asleep(tid)
                         });
                         idled.store(true, SeqCst);
@@ -150,7 +142,7 @@ fn c20_a_server_that_is_its_own_target_idles() {
                 }
             });
             while !idled.load(SeqCst) {
-                stage.check();
+                harness.check();
                 server.drain();
                 server.wait(own, 0).expect("idle, then woken");
             }
@@ -161,8 +153,8 @@ fn c20_a_server_that_is_its_own_target_idles() {
 
 #[test]
 fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let deadline = in_ms(20);
         assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "no work comes");
         assert!(now_ns() >= deadline, "not before the deadline");
@@ -176,12 +168,12 @@ fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
 
         // Work: a worker registers while the server idles without a deadline.
         let tid = server.tid();
-        stage.thread("later", {
-            let (stage, record) = (Arc::clone(stage), Arc::clone(server.record()));
+        harness.thread("later", {
+            let (harness, record) = (Arc::clone(harness), Arc::clone(server.record()));
             move || {
                 let idle = || record.task.state() == state::RUNNABLE && proc::asleep(tid);
-                stage.until("the server idles", idle);
-                stage.worker("worker", tid, |_| {});
+                harness.until("the server idles", idle);
+                harness.worker("worker", tid, |_| {});
             }
         });
         while server.ready.is_empty() {
@@ -190,7 +182,7 @@ fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
                 server.wait(0, 0).expect("idle until work comes");
             }
         }
-        let records = stage.records();
+        let records = harness.records();
         let worker = records.last().expect("the worker");
         server.run_until("the worker's exit", |_| worker.exited.load(SeqCst));
         server.finish();
@@ -199,10 +191,10 @@ fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
 
 #[test]
 fn c22_a_target_that_does_not_exist_is_esrch() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
-        let worker = stage.worker("worker", server.tid(), |me| {
+        let worker = harness.worker("worker", server.tid(), |me| {
             let error = me.failing_wait("wait for nobody", NO_SUCH_TID, 0, 0);
             assert_eq!(error.errno(), libc::ESRCH, "{error}");
         });
@@ -213,18 +205,18 @@ fn c22_a_target_that_does_not_exist_is_esrch() {
 
 #[test]
 fn c23_only_a_runnable_target_is_taken() {
-    on_each(|stage| {
-        let mut first = Server::named(stage, "first");
+    for_each_provider(|harness| {
+        let mut first = Server::named(harness, "first");
         let stop = Arc::new(AtomicBool::new(false));
         // RUNNING, on another server.
         let other_tid = Arc::new(AtomicU32::new(0));
-        stage.thread("second", {
-            let (stage, stop) = (Arc::clone(stage), Arc::clone(&stop));
+        harness.thread("second", {
+            let (harness, stop) = (Arc::clone(harness), Arc::clone(&stop));
             let other_tid = Arc::clone(&other_tid);
             move || {
-                stage.guarded("second", || {
-                    let mut second = Server::named(&stage, "second");
-                    let other = spinner(&stage, "other", &second, &stop);
+                harness.guarded("second", || {
+                    let mut second = Server::named(&harness, "second");
+                    let other = harness.spinner("other", second.tid(), &stop);
                     second.run_until("other runs", |_| other.reached(1));
                     other_tid.store(other.tid(), SeqCst);
                     second.run_to_exit(&[&other]);
@@ -232,19 +224,14 @@ fn c23_only_a_runnable_target_is_taken() {
                 });
             }
         });
-        stage.until("a running worker elsewhere", || other_tid.load(SeqCst) != 0);
+        harness.until("a running worker elsewhere", || other_tid.load(SeqCst) != 0);
         let busy = first.insist(other_tid.load(SeqCst), 0);
         assert_errno(busy, libc::EBUSY, "a worker that runs elsewhere");
 
         // BLOCKED, own.
-        let data = umcg_tests::blockers::Futex::default();
-        let sleeper = stage.worker("sleeper", first.tid(), {
-            let data = data.clone();
-            move |me| me.blocking(|| data.wait())
-        });
-        first.run_until("sleeper blocks", |_| {
-            sleeper.state() == state::BLOCKED && sleeper.asleep()
-        });
+        let data = blockers::Futex::default();
+        let sleeper = harness.sleeper("sleeper", first.tid(), &data);
+        first.run_until_blocked(&sleeper);
         let busy = first.insist(sleeper.tid(), 0);
         assert_errno(busy, libc::EBUSY, "a worker that is blocked");
         assert_eq!(sleeper.state(), state::BLOCKED, "and stays so");
@@ -257,17 +244,17 @@ fn c23_only_a_runnable_target_is_taken() {
 
 #[test]
 fn c68_naming_the_worker_in_the_slot_is_no_switch() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = spinner(stage, "worker", &server, &stop);
-        stage.attempt("a wait that names who runs", || {
+        let worker = harness.spinner("worker", server.tid(), &stop);
+        harness.attempt("a wait that names who runs", || {
             server.hold(&worker);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             server.task().begin_drain();
             let result = server.wait(worker.tid(), in_ms(2));
             let held = server.current() == Some(worker.tid());
-            if !held || stage.disturbances(server.tid()) != before || result.is_ok() {
+            if !held || harness.disturbances(server.tid()) != before || result.is_ok() {
                 return false;
             }
             assert_errno(result, libc::ETIMEDOUT, "the server sleeps on");
@@ -282,11 +269,11 @@ fn c68_naming_the_worker_in_the_slot_is_no_switch() {
 
 #[test]
 fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let go = Arc::new(AtomicU32::new(0));
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (go, stop) = (Arc::clone(&go), Arc::clone(&stop));
             let server = Arc::clone(server.record());
             move |me| {
@@ -308,11 +295,11 @@ fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
                 }
             }
         });
-        stage.attempt("a pick between leave and wait", || {
+        harness.attempt("a pick between leave and wait", || {
             server.hold(&worker);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             go.fetch_add(1, SeqCst);
-            stage.until("it is published", || worker.unpark());
+            harness.until("it is published", || worker.unpark());
             server.task().begin_drain();
             server.wait(worker.tid(), 0).expect("woken by its wait");
             let kept = server.task().next_tid() == worker.tid();
@@ -320,7 +307,7 @@ fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
                 server.ready.push_front(worker.tid());
             }
             // Judged meanwhile, it had left the slot: then this was a switch like any other.
-            let disturbed = stage.disturbances(server.tid()) != before;
+            let disturbed = harness.disturbances(server.tid()) != before;
             assert!(
                 kept || disturbed,
                 "the pick is neither kept nor carried out"
@@ -335,10 +322,10 @@ fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
 
 #[test]
 fn c25_a_switch_puts_the_caller_to_sleep_and_runs_the_target() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let slept = Arc::new(AtomicBool::new(false));
-        let worker = stage.worker("worker", server.tid(), {
+        let worker = harness.worker("worker", server.tid(), {
             let (slept, tid) = (Arc::clone(&slept), server.tid());
             move |me| {
                 me.spin_until(|| proc::asleep(tid));
@@ -354,15 +341,15 @@ fn c25_a_switch_puts_the_caller_to_sleep_and_runs_the_target() {
 
 #[test]
 fn c26_the_sleep_loops_until_running() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
-        let parked = parker(stage, "parked", &server, &stop);
+        let parked = parker(harness, "parked", &server, &stop);
         own_parked(&mut server, &parked);
         // Wakes that mean nothing, on the word that a sleeper may use.
         let records = [Arc::clone(server.record()), Arc::clone(parked.record())];
         let pester = Arc::new(AtomicBool::new(true));
-        stage.thread("pester", {
+        harness.thread("pester", {
             let pester = Arc::clone(&pester);
             move || {
                 while pester.load(SeqCst) {
@@ -400,16 +387,16 @@ fn futex_wake(word: &AtomicU32) {
 
 #[test]
 fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         // The server idles without a deadline, a thread outside wakes it, as fast as both can:
         // one lost wake-up and this hangs.
         let round = Arc::new(AtomicU32::new(0));
         let answered = Arc::new(AtomicU32::new(0));
         const ROUNDS: u32 = 2000;
-        stage.thread("outside", {
+        harness.thread("outside", {
             let (round, answered) = (Arc::clone(&round), Arc::clone(&answered));
-            let (tid, provider) = (server.tid(), Arc::clone(stage.provider()));
+            let (tid, provider) = (server.tid(), Arc::clone(harness.provider()));
             move || {
                 for number in 1..=ROUNDS {
                     round.store(number, SeqCst);
@@ -442,11 +429,11 @@ fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
 #[test]
 fn c28_a_successful_wait_leaves_the_caller_running() {
     // `Server::wait` and `Me::wait` assert it at every return; here, many returns of all kinds.
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let workers: Vec<_> = (0..3)
             .map(|index| {
-                stage.worker(&format!("worker {index}"), server.tid(), |me| {
+                harness.worker(&format!("worker {index}"), server.tid(), |me| {
                     for _ in 0..30 {
                         me.yield_now();
                         me.sleep(Duration::from_micros(200));
@@ -463,21 +450,21 @@ fn c28_a_successful_wait_leaves_the_caller_running() {
 fn c29_events_do_not_end_running() {
     // What remains of the line here: nothing but a verdict or a preemption ends a worker's
     // RUNNING, and nothing at all ends a server's.
-    on_each(|stage| {
-        stage.attempt("a worker left alone", || {
-            let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        harness.attempt("a worker left alone", || {
+            let mut server = Server::start(harness);
             let stop = Arc::new(AtomicBool::new(false));
-            let spinner = spinner(stage, "spinner", &server, &stop);
+            let spinner = harness.spinner("spinner", server.tid(), &stop);
             server.hold(&spinner);
-            let before = stage.disturbances(server.tid());
+            let before = harness.disturbances(server.tid());
             // Admissions are events for a server that is awake.
-            let newcomer = stage.worker("newcomer", server.tid(), |_| {});
-            stage.until("the event", || {
+            let newcomer = harness.worker("newcomer", server.tid(), |_| {});
+            harness.until("the event", || {
                 server.task().has_events(umcg_sys::List::Runnable)
             });
             assert_eq!(server.task().state(), state::RUNNING);
             let running = spinner.state() == state::RUNNING;
-            let quiet = stage.disturbances(server.tid()) == before;
+            let quiet = harness.disturbances(server.tid()) == before;
             stop.store(true, SeqCst);
             server.run_to_exit(&[&spinner, &newcomer]);
             server.finish();
@@ -490,20 +477,21 @@ fn c29_events_do_not_end_running() {
 #[test]
 fn c30_signals_do_not_end_a_wait() {
     // More about signals in `process.rs`.
-    on_each(|stage| {
-        umcg_tests::proc::count_signals(libc::SIGUSR1, 0);
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let signal = signals::unused();
+        signals::count(signal, 0);
+        let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
-        let parked = parker(stage, "parked", &server, &stop);
+        let parked = parker(harness, "parked", &server, &stop);
         own_parked(&mut server, &parked);
         let tids = [server.tid(), parked.tid()];
         let pester = Arc::new(AtomicBool::new(true));
-        stage.thread("pester", {
+        harness.thread("pester", {
             let pester = Arc::clone(&pester);
             move || {
                 while pester.load(SeqCst) {
                     for tid in tids {
-                        proc::signal(tid, libc::SIGUSR1);
+                        signals::send(tid, signal);
                     }
                     std::thread::sleep(Duration::from_micros(100));
                 }
@@ -525,17 +513,17 @@ fn c30_signals_do_not_end_a_wait() {
 
 #[test]
 fn c31_time_is_nanoseconds_in_64_bits() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
         let start = now_ns();
         let deadline = start + 1_500_000;
         assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "1.5 ms");
         assert!(now_ns() >= deadline);
         // The far end of the range is a deadline that does not come, not one in the past.
         for far in [u64::MAX, i64::MAX as u64, i64::MAX as u64 + 1] {
-            let worker = stage.worker("worker", server.tid(), |_| {});
+            let worker = harness.worker("worker", server.tid(), |_| {});
             while !worker.finishing() {
-                stage.check();
+                harness.check();
                 assert!(
                     !matches!(server.turn(far), Turn::TimedOut),
                     "deadline {far} is far away"
@@ -549,9 +537,9 @@ fn c31_time_is_nanoseconds_in_64_bits() {
 
 #[test]
 fn c32_running_a_worker_is_three_steps() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| me.step(1));
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| me.step(1));
         server.collect(&worker);
         let next = server.remove(&worker);
         assert!(!worker.reached(1));
@@ -560,7 +548,7 @@ fn c32_running_a_worker_is_three_steps() {
         loop {
             server.task().begin_drain();
             server.task().set_next_tid(next);
-            stage.provider().wait(0, 0).expect("run the worker");
+            harness.provider().wait(0, 0).expect("run the worker");
             if server.task().next_tid() == 0 {
                 break;
             }
@@ -573,16 +561,16 @@ fn c32_running_a_worker_is_three_steps() {
 
 #[test]
 fn c33_no_retry_loop_in_user_space() {
-    on_each(|stage| {
-        let mut server = Server::start(stage);
-        let worker = stage.worker("worker", server.tid(), |me| {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let worker = harness.worker("worker", server.tid(), |me| {
             for _ in 0..100 {
                 me.yield_now();
             }
         });
         // Somebody plays with the user bits all the time: each call succeeds all the same.
         let stop = Arc::new(AtomicBool::new(false));
-        stage.thread("flipper", {
+        harness.thread("flipper", {
             let stop = Arc::clone(&stop);
             let records = [Arc::clone(server.record()), Arc::clone(worker.record())];
             move || {
@@ -599,7 +587,7 @@ fn c33_no_retry_loop_in_user_space() {
             }
         });
         while !worker.exited() {
-            stage.check();
+            harness.check();
             let turn = server.turn(in_ms(100));
             assert!(
                 !matches!(turn, Turn::Busy(_) | Turn::Gone(_)),

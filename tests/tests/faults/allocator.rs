@@ -13,10 +13,7 @@ use std::{
 };
 
 use umcg::{Builder, JoinHandle, Runtime};
-use umcg_tests::{
-    fault::{Dam, apart, eventually},
-    skip,
-};
+use umcg_tests::{BlockerGate, eventually, isolated, skip};
 
 /// What a block of the injector takes, 63 tasks and a link, which is freed when its last task was
 /// taken. In the middle of a fetch: the tasks that come along are in no queue at that moment.
@@ -74,18 +71,18 @@ fn caught_in_a_fetch(
     task: impl Fn() + Clone + Send + 'static,
 ) -> Option<(Runtime, Vec<JoinHandle<()>>)> {
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-    let dam = Arc::new(Dam::new());
+    let gate = Arc::new(BlockerGate::new());
     let first = runtime.spawn_blocking({
-        let dam = Arc::clone(&dam);
-        move || dam.wait()
+        let gate = Arc::clone(&gate);
+        move || gate.wait()
     });
-    eventually("the worker is blocked", || dam.waiting() == 1);
+    eventually("the worker is blocked", || gate.waiting() == 1);
     let mut handles: Vec<_> = (0..200)
         .map(|_| runtime.spawn_blocking(task.clone()))
         .collect();
     handles.push(first);
     HOLD.store(hold::ARMED, SeqCst);
-    dam.open();
+    gate.open();
     for _ in 0..2_000 {
         if HOLD.load(SeqCst) == hold::HELD {
             return Some((runtime, handles));
@@ -100,7 +97,7 @@ const OTHER: &str = "the injector does not free blocks of that size";
 
 #[test]
 fn tasks_between_two_queues_are_cancelled_in_the_background() {
-    apart(60, || {
+    isolated(60, || {
         let Some((runtime, handles)) = caught_in_a_fetch(|| ()) else {
             skip!("{OTHER}");
         };
@@ -118,7 +115,7 @@ fn tasks_between_two_queues_are_cancelled_in_the_background() {
 /// The one that the worker is about to run waits for one that came along.
 #[test]
 fn tasks_between_two_queues_do_not_hold_a_drop_up() {
-    apart(60, || {
+    isolated(60, || {
         let last = Arc::new(Mutex::new(None::<JoinHandle<()>>));
         let task = {
             let last = Arc::clone(&last);

@@ -17,28 +17,30 @@ use std::{
     time::Duration,
 };
 
-use umcg::{Builder, Runtime};
+use umcg::Builder;
 use umcg_sys::CommandUnmanaged;
 use umcg_tests::{
-    fault::{
-        Dam, SpinLock, apart, blocks_are_seen, eventually, overlap, signals::Storm, wrong_verdicts,
-    },
-    proc,
+    BlockerGate, SpinLock, cpu, eventually, isolated, proc,
+    runtime::{assert_blocks_are_seen, default_runtime, run_mixed_tasks, runtime_with},
+    signals::{self, Storm},
+    wrong_verdicts,
 };
 
-/// As many servers as `UMCG_SERVERS` says, or one a CPU.
-fn any_runtime() -> Runtime {
-    Runtime::new().expect("a runtime")
-}
-
-fn runtime(servers: usize) -> Runtime {
-    Builder::new().servers(servers).build().expect("a runtime")
+/// Sends SIGUSR1, which a handler counts, to every thread of this process except the caller.
+fn storm(flags: i32) -> Storm {
+    signals::count(libc::SIGUSR1, flags);
+    let caller = umcg_sys::gettid();
+    Storm::on(libc::SIGUSR1, move || {
+        let mut all = proc::threads();
+        all.retain(|&tid| tid != caller);
+        all
+    })
 }
 
 fn survives_a_storm(flags: i32) {
-    let runtime = any_runtime();
-    overlap(&runtime, 50);
-    let dam = Arc::new(Dam::new());
+    let runtime = default_runtime();
+    run_mixed_tasks(&runtime, 50);
+    let gate = Arc::new(BlockerGate::new());
     let mutex = Arc::new(Mutex::new(0_u64));
     let (sender, receiver) = mpsc::channel();
     let held = mutex.lock().unwrap();
@@ -46,8 +48,8 @@ fn survives_a_storm(flags: i32) {
     // Blocked in a read, on a lock, in a queue, on the clock; beside idle workers and servers.
     let mut handles = Vec::new();
     for _ in 0..8 {
-        let dam = Arc::clone(&dam);
-        handles.push(runtime.spawn_blocking(move || dam.wait()));
+        let gate = Arc::clone(&gate);
+        handles.push(runtime.spawn_blocking(move || gate.wait()));
         let mutex = Arc::clone(&mutex);
         handles.push(runtime.spawn_blocking(move || *mutex.lock().unwrap() += 1));
     }
@@ -56,56 +58,58 @@ fn survives_a_storm(flags: i32) {
         umcg::thread::park_timeout(Duration::from_millis(300));
         umcg::time::sleep(Duration::from_millis(50)).await;
     });
-    eventually("the readers are blocked", || dam.waiting() == 8);
+    eventually("the readers are blocked", || gate.waiting() == 8);
 
-    let storm = Storm::start(libc::SIGUSR1, flags);
-    eventually("signals come", || proc::signals() > 500);
+    let storm = storm(flags);
+    eventually("signals come", || signals::handled(libc::SIGUSR1) > 500);
     for _ in 0..5 {
-        overlap(&runtime, 40);
+        run_mixed_tasks(&runtime, 40);
     }
     drop(held);
     for i in 0..100 {
         sender.send(i).unwrap();
     }
     drop(sender);
-    eventually("more signals come", || proc::signals() > 2_000);
-    dam.open();
+    eventually("more signals come", || {
+        signals::handled(libc::SIGUSR1) > 2_000
+    });
+    gate.open();
     for handle in handles {
         handle.join().unwrap();
     }
     parked.join().unwrap();
     assert_eq!(*mutex.lock().unwrap(), 8);
-    blocks_are_seen(&runtime);
+    assert_blocks_are_seen(&runtime);
     drop(storm);
-    overlap(&runtime, 50);
+    run_mixed_tasks(&runtime, 50);
 }
 
 #[test]
 fn a_storm_of_signals_that_interrupt() {
-    apart(60, || survives_a_storm(0));
+    isolated(60, || survives_a_storm(0));
 }
 
 #[test]
 fn a_storm_of_signals_that_restart() {
-    apart(60, || survives_a_storm(libc::SA_RESTART));
+    isolated(60, || survives_a_storm(libc::SA_RESTART));
 }
 
 /// A signal in the midst of the shutdown of one runtime after the other.
 #[test]
 fn a_storm_of_signals_while_runtimes_come_and_go() {
-    apart(60, || {
-        let _storm = Storm::start(libc::SIGUSR1, 0);
+    isolated(60, || {
+        let _storm = storm(0);
         for servers in [1, 2, 3, 2, 1] {
-            let runtime = runtime(servers);
-            overlap(&runtime, 20);
+            let runtime = runtime_with(servers);
+            run_mixed_tasks(&runtime, 20);
         }
     });
 }
 
 #[test]
 fn fork_in_a_worker() {
-    apart(60, || {
-        let runtime = any_runtime();
+    isolated(60, || {
+        let runtime = default_runtime();
         let handles: Vec<_> = (0..10)
             .map(|code| {
                 runtime.spawn_blocking(move || {
@@ -129,16 +133,16 @@ fn fork_in_a_worker() {
         for handle in handles {
             handle.join().unwrap();
         }
-        overlap(&runtime, 50);
-        blocks_are_seen(&runtime);
+        run_mixed_tasks(&runtime, 50);
+        assert_blocks_are_seen(&runtime);
     });
 }
 
 #[test]
 fn children_by_command_inherit_a_pin_or_are_given_the_original_mask() {
-    apart(60, || {
-        let before = proc::affinity();
-        let runtime = any_runtime();
+    isolated(60, || {
+        let before = cpu::affinity();
+        let runtime = default_runtime();
         let handles: Vec<_> = (0..12)
             .map(|i| {
                 let before = before.clone();
@@ -163,7 +167,7 @@ fn children_by_command_inherit_a_pin_or_are_given_the_original_mask() {
         for handle in handles {
             handle.join().unwrap();
         }
-        overlap(&runtime, 50);
+        run_mixed_tasks(&runtime, 50);
     });
 }
 
@@ -250,10 +254,10 @@ impl Drop for Pages {
 
 #[test]
 fn a_spin_lock_may_be_held_across_page_faults() {
-    apart(60, || {
+    isolated(60, || {
         let pages = Arc::new(Pages::new());
         for servers in [1, 2] {
-            let runtime = runtime(servers);
+            let runtime = runtime_with(servers);
             let lock = Arc::new(SpinLock::new(0_u64));
             let handles: Vec<_> = (0..8_usize)
                 .map(|task| {
@@ -281,9 +285,9 @@ fn a_spin_lock_may_be_held_across_page_faults() {
 /// every other worker spins meanwhile, on all servers (trace A13).
 #[test]
 fn a_spin_lock_may_be_held_across_a_block_and_a_checkpoint() {
-    apart(60, || {
+    isolated(60, || {
         for servers in [1, 2] {
-            let runtime = runtime(servers);
+            let runtime = runtime_with(servers);
             let lock = Arc::new(SpinLock::new(0_u64));
             let handles: Vec<_> = (0..6)
                 .map(|_| {
@@ -329,8 +333,8 @@ impl Drop for Payload {
 
 #[test]
 fn panics_stay_in_their_tasks() {
-    apart(60, || {
-        let runtime = any_runtime();
+    isolated(60, || {
+        let runtime = default_runtime();
         let workers = runtime.metrics().workers.total;
         for _ in 0..20 {
             let error = runtime
@@ -360,14 +364,24 @@ fn panics_stay_in_their_tasks() {
                 .unwrap_err();
             assert_eq!(error.into_panic().downcast_ref::<u32>(), Some(&7));
 
+            // The local variable of a future, when that has returned.
+            let error = runtime
+                .spawn(async {
+                    let _grenade = Grenade;
+                    umcg::yield_now().await;
+                })
+                .join()
+                .unwrap_err();
+            assert!(error.is_panic());
+
             // Nobody looks at these.
             drop(runtime.spawn_blocking(|| panic!("detached")));
             drop(runtime.spawn_blocking(|| Grenade));
             drop(runtime.spawn(async { Grenade }));
             drop(runtime.spawn_blocking(|| panic_any(Payload)));
         }
-        overlap(&runtime, 100);
-        blocks_are_seen(&runtime);
+        run_mixed_tasks(&runtime, 100);
+        assert_blocks_are_seen(&runtime);
         assert!(
             runtime.metrics().workers.total <= workers + 64,
             "a panic costs no thread: {:?}",
@@ -378,8 +392,8 @@ fn panics_stay_in_their_tasks() {
 
 #[test]
 fn a_future_that_panics_when_it_is_cancelled() {
-    apart(60, || {
-        let runtime = any_runtime();
+    isolated(60, || {
+        let runtime = default_runtime();
         for _ in 0..20 {
             let grenade = Grenade;
             let task = runtime.spawn(async move {
@@ -397,30 +411,33 @@ fn a_future_that_panics_when_it_is_cancelled() {
                 drop(grenade);
             }));
         }
-        overlap(&runtime, 50);
+        run_mixed_tasks(&runtime, 50);
         drop(runtime);
     });
 }
 
 #[test]
 fn panics_of_the_hooks_stop_nothing() {
-    apart(60, || {
+    isolated(60, || {
         let (starts, stops) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (started, stopped) = (Arc::clone(&starts), Arc::clone(&stops));
         let runtime = Builder::new()
             .servers(2)
             .on_worker_start(move |_| {
+                assert!(umcg::Handle::try_current().is_some());
                 starts.fetch_add(1, SeqCst);
                 panic!("in a start hook");
             })
             .on_worker_stop(move |_| {
+                // It may block like any task.
+                thread::sleep(Duration::from_millis(1));
                 stops.fetch_add(1, SeqCst);
                 panic!("in a stop hook");
             })
             .build()
             .expect("a runtime");
-        overlap(&runtime, 100);
-        blocks_are_seen(&runtime);
+        run_mixed_tasks(&runtime, 100);
+        assert_blocks_are_seen(&runtime);
         assert!(started.load(SeqCst) > 0);
         drop(runtime);
         assert_eq!(stopped.load(SeqCst), started.load(SeqCst));
@@ -430,25 +447,25 @@ fn panics_of_the_hooks_stop_nothing() {
 /// A worker that is still in its start hook is on its way: no other one is made in its place.
 #[test]
 fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
-    apart(60, || {
+    isolated(60, || {
         let runtime = Builder::new()
             .servers(2)
             .on_worker_start(|_| thread::sleep(Duration::from_millis(20)))
             .build()
             .expect("a runtime");
-        let dam = Arc::new(Dam::new());
+        let gate = Arc::new(BlockerGate::new());
         let handles: Vec<_> = (0..10)
             .map(|_| {
-                let dam = Arc::clone(&dam);
-                runtime.spawn_blocking(move || dam.wait())
+                let gate = Arc::clone(&gate);
+                runtime.spawn_blocking(move || gate.wait())
             })
             .collect();
-        eventually("all are blocked", || dam.waiting() == 10);
-        overlap(&runtime, 20);
+        eventually("all are blocked", || gate.waiting() == 10);
+        run_mixed_tasks(&runtime, 20);
         let peak = runtime.metrics().workers_peak;
         // One for each blocked task, those of `overlap`, and spares.
         assert!(wrong_verdicts() || peak <= 10 + 20 + 8, "{peak} workers");
-        dam.open();
+        gate.open();
         for handle in handles {
             handle.join().unwrap();
         }
@@ -457,8 +474,8 @@ fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
 
 #[test]
 fn a_panic_in_block_on_is_the_caller_s() {
-    apart(60, || {
-        let runtime = runtime(1);
+    isolated(60, || {
+        let runtime = runtime_with(1);
         let caught = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
                 umcg::yield_now().await;
@@ -474,6 +491,6 @@ fn a_panic_in_block_on_is_the_caller_s() {
         });
         assert!(task.join().unwrap_err().is_panic());
         drop(poisoned.lock().unwrap_or_else(PoisonError::into_inner));
-        overlap(&runtime, 20);
+        run_mixed_tasks(&runtime, 20);
     });
 }

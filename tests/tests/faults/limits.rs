@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io,
     os::unix::process::CommandExt,
+    process::Command,
     sync::{
         Arc, Barrier, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -16,8 +17,9 @@ use std::{
 use umcg::{Builder, Runtime};
 use umcg_sys::ProviderKind;
 use umcg_tests::{
-    fault::{Dam, apart, apart_with, blocks_are_seen, eventually, limits, overlap, threads},
-    skip,
+    BlockerGate, Subprocess, eventually, isolated, limits,
+    runtime::{assert_blocks_are_seen, run_mixed_tasks},
+    skip, threads,
 };
 
 /// Root gives each test a user of its own to be limited as. Otherwise they are one user, whose
@@ -47,7 +49,7 @@ fn lift_thread_limit() {
 #[test]
 fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
     let _alone = alone();
-    apart(60, || {
+    isolated(60, || {
         limit_threads(14);
         let runtime = Builder::new()
             .servers(2)
@@ -81,19 +83,19 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
 #[test]
 fn growth_is_tried_again_when_there_is_room() {
     let _alone = alone();
-    apart(60, || {
+    isolated(60, || {
         limit_threads(14);
         let runtime = Builder::new()
             .servers(2)
             .build()
             .expect("room for the servers");
         // All of them must be there at once: this cannot end under the limit.
-        let dam = Arc::new(Dam::new());
+        let gate = Arc::new(BlockerGate::new());
         let handles: Vec<_> = (0..40_usize)
             .map(|i| {
-                let dam = Arc::clone(&dam);
+                let gate = Arc::clone(&gate);
                 runtime.spawn_blocking(move || {
-                    dam.wait();
+                    gate.wait();
                     i
                 })
             })
@@ -101,17 +103,17 @@ fn growth_is_tried_again_when_there_is_room() {
         // More than once since the last worker blocked: nobody is left to ask for a thread, and
         // it is tried again all the same.
         let failures = || runtime.metrics().worker_spawn_failures;
-        let mut quiet_since = (dam.waiting(), failures());
+        let mut quiet_since = (gate.waiting(), failures());
         eventually("a thread is refused again and again", || {
-            if dam.waiting() != quiet_since.0 {
-                quiet_since = (dam.waiting(), failures());
+            if gate.waiting() != quiet_since.0 {
+                quiet_since = (gate.waiting(), failures());
             }
             failures() >= quiet_since.1 + 6
         });
-        assert!(dam.waiting() < 40);
+        assert!(gate.waiting() < 40);
         lift_thread_limit();
-        eventually("all are blocked at once", || dam.waiting() == 40);
-        dam.open();
+        eventually("all are blocked at once", || gate.waiting() == 40);
+        gate.open();
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().expect("nothing is lost"), i);
         }
@@ -121,7 +123,7 @@ fn growth_is_tried_again_when_there_is_room() {
 #[test]
 fn a_runtime_that_cannot_have_its_threads_is_an_error() {
     let _alone = alone();
-    apart(30, || {
+    isolated(30, || {
         limit_threads(0);
         let before = threads::count();
         let error = Builder::new()
@@ -133,8 +135,8 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
         // What was made of it is gone, and the next attempt does better.
         eventually("no thread is left over", || threads::count() <= before);
         let runtime = Builder::new().servers(2).build().expect("room again");
-        overlap(&runtime, 40);
-        blocks_are_seen(&runtime);
+        run_mixed_tasks(&runtime, 40);
+        assert_blocks_are_seen(&runtime);
     });
 }
 
@@ -142,7 +144,7 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
 #[test]
 fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
     let _alone = alone();
-    apart(60, || {
+    isolated(60, || {
         // Threads of the process that are made once, and stay.
         drop(Builder::new().servers(2).build().expect("no limit yet"));
         limits::drop_privileges().expect("root may become anybody");
@@ -152,7 +154,7 @@ fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
             match Builder::new().servers(2).build() {
                 Err(error) => assert!(!error.to_string().is_empty()),
                 Ok(runtime) => {
-                    overlap(&runtime, 40);
+                    run_mixed_tasks(&runtime, 40);
                     // Workers of this runtime must be gone before the next limit is set.
                     drop(runtime);
                 }
@@ -180,8 +182,8 @@ fn exhaust_descriptors() -> Vec<File> {
 #[test]
 fn without_a_free_descriptor_everything_works() {
     let _alone = alone();
-    apart(60, || {
-        let dam = Arc::new(Dam::new());
+    isolated(60, || {
+        let gate = Arc::new(BlockerGate::new());
         // The device, where it is used, is one descriptor for the process, kept for good.
         let _ = umcg_sys::Device::open();
         limits::set_soft(libc::RLIMIT_NOFILE, 64).expect("a lower limit is permitted");
@@ -190,19 +192,19 @@ fn without_a_free_descriptor_everything_works() {
             .servers(2)
             .build()
             .expect("it needs no descriptor");
-        overlap(&runtime, 200);
+        run_mixed_tasks(&runtime, 200);
         let handles: Vec<_> = (0..6_usize)
             .map(|i| {
-                let dam = Arc::clone(&dam);
+                let gate = Arc::clone(&gate);
                 runtime.spawn_blocking(move || {
-                    dam.wait();
+                    gate.wait();
                     i
                 })
             })
             .collect();
-        eventually("all are blocked", || dam.waiting() == 6);
+        eventually("all are blocked", || gate.waiting() == 6);
         assert_eq!(runtime.spawn(async { 1 }).join().unwrap(), 1);
-        dam.open();
+        gate.open();
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), i);
         }
@@ -255,7 +257,7 @@ fn is_said(runtime: &Runtime) {
 #[test]
 fn without_proc_everything_works() {
     let _alone = alone();
-    let setup = |command: &mut std::process::Command| {
+    let setup = |command: &mut Command| {
         // SAFETY: see `hide_proc`. What is refused is seen by the body.
         unsafe {
             command.pre_exec(|| {
@@ -264,7 +266,7 @@ fn without_proc_everything_works() {
             });
         }
     };
-    apart_with(60, setup, || {
+    Subprocess::new(60).setup(setup).run(|| {
         if File::open("/proc/self/stat").is_ok() {
             skip!("this user may not have a mount namespace to hide /proc in");
         }
@@ -272,8 +274,8 @@ fn without_proc_everything_works() {
             .servers(2)
             .build()
             .expect("it needs no /proc");
-        overlap(&runtime, 200);
-        blocks_are_seen(&runtime);
+        run_mixed_tasks(&runtime, 200);
+        assert_blocks_are_seen(&runtime);
         is_said(&runtime);
         let unpinned = Builder::new()
             .servers(1)
@@ -281,8 +283,8 @@ fn without_proc_everything_works() {
             .build()
             .expect("the monitor alone");
         is_said(&unpinned);
-        overlap(&unpinned, 40);
-        blocks_are_seen(&unpinned);
+        run_mixed_tasks(&unpinned, 40);
+        assert_blocks_are_seen(&unpinned);
     });
 }
 
@@ -290,19 +292,19 @@ fn without_proc_everything_works() {
 fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
     let _alone = alone();
     const TASKS: usize = 10_000;
-    apart(60, || {
+    isolated(60, || {
         let runtime = Builder::new().servers(2).max_workers(64).build().unwrap();
-        let dam = Arc::new(Dam::new());
+        let gate = Arc::new(BlockerGate::new());
         let handles: Vec<_> = (0..TASKS)
             .map(|i| {
-                let dam = Arc::clone(&dam);
+                let gate = Arc::clone(&gate);
                 runtime.spawn_blocking(move || {
-                    dam.wait();
+                    gate.wait();
                     i
                 })
             })
             .collect();
-        eventually("the workers are all blocked", || dam.waiting() == 64);
+        eventually("the workers are all blocked", || gate.waiting() == 64);
         // Servers and helpers beside the workers.
         assert!(threads::count() < 64 + 16, "{} threads", threads::count());
         assert!(
@@ -310,7 +312,7 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
             "{:?}",
             runtime.metrics()
         );
-        dam.open();
+        gate.open();
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), i);
         }
@@ -321,7 +323,7 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
 fn ten_thousand_tasks_are_blocked_at_once() {
     let _alone = alone();
     const TASKS: usize = 10_000;
-    apart(110, || {
+    isolated(110, || {
         let room = limits::room_for_threads();
         if room < TASKS as u64 + 2_000 {
             skip!("this machine permits {room} threads, {TASKS} and some are needed");
@@ -332,17 +334,17 @@ fn ten_thousand_tasks_are_blocked_at_once() {
             .thread_stack_size(64 * 1024)
             .build()
             .unwrap();
-        let dam = Arc::new(Dam::new());
+        let gate = Arc::new(BlockerGate::new());
         let handles: Vec<_> = (0..TASKS)
             .map(|i| {
-                let dam = Arc::clone(&dam);
+                let gate = Arc::clone(&gate);
                 runtime.spawn_blocking(move || {
-                    dam.wait();
+                    gate.wait();
                     i
                 })
             })
             .collect();
-        while dam.waiting() < TASKS {
+        while gate.waiting() < TASKS {
             assert_eq!(
                 runtime.metrics().worker_spawn_failures,
                 0,
@@ -356,7 +358,7 @@ fn ten_thousand_tasks_are_blocked_at_once() {
             each < 64 * 1024,
             "{each} bytes of memory for each blocked task"
         );
-        dam.open();
+        gate.open();
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), i);
         }
@@ -367,7 +369,7 @@ fn ten_thousand_tasks_are_blocked_at_once() {
 #[test]
 fn every_worker_of_the_limit_can_be_used() {
     let _alone = alone();
-    apart(30, || {
+    isolated(30, || {
         let runtime = Builder::new().servers(2).max_workers(24).build().unwrap();
         let barrier = Arc::new(Barrier::new(24));
         let handles: Vec<_> = (0..24)

@@ -21,8 +21,7 @@ use umcg_sys::{
     Emulated, EmulatedOptions, Placement, Provider, ProviderChoice, Register, UmcgTask,
 };
 use umcg_tests::{
-    fault::{Dam, apart, blocks_are_seen, eventually, threads},
-    proc,
+    BlockerGate, eventually, isolated, proc, runtime::assert_blocks_are_seen, threads,
 };
 
 /// What the next `pthread_create` is to do.
@@ -85,26 +84,26 @@ unsafe extern "C" fn pthread_create(
 
 /// A runtime of one server whose only worker is blocked, and that is making a second one: the
 /// call is held up.
-fn runtime_that_grows(dam: &Arc<Dam>) -> Runtime {
+fn runtime_that_grows(gate: &Arc<BlockerGate>) -> Runtime {
     let runtime = Builder::new().servers(1).build().expect("a runtime");
-    let blocks = |dam: &Arc<Dam>| {
-        let dam = Arc::clone(dam);
-        drop(runtime.spawn_blocking(move || dam.wait()));
+    let blocks = |gate: &Arc<BlockerGate>| {
+        let gate = Arc::clone(gate);
+        drop(runtime.spawn_blocking(move || gate.wait()));
     };
-    blocks(dam);
-    eventually("it is blocked", || dam.waiting() == 1);
+    blocks(gate);
+    eventually("it is blocked", || gate.waiting() == 1);
     NEXT.store(next::HOLD, SeqCst);
-    blocks(dam);
+    blocks(gate);
     eventually("a worker is asked for", || NEXT.load(SeqCst) == next::HELD);
     runtime
 }
 
 /// Ends the runtime while the worker is being made; by `answer` it then is made, or not.
 fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
-    let dam = Arc::new(Dam::new());
-    let runtime = runtime_that_grows(&dam);
+    let gate = Arc::new(BlockerGate::new());
+    let runtime = runtime_that_grows(&gate);
     let ending = thread::spawn(move || end(runtime));
-    dam.open();
+    gate.open();
     // Nothing but the worker that is being made is left for the server to wait for.
     eventually("the other worker is gone", || threads::named("umcg-w") == 0);
     eventually("the server is asleep, or gone", || {
@@ -125,22 +124,22 @@ fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
 
 #[test]
 fn a_worker_that_is_refused_while_the_runtime_is_dropped() {
-    apart(60, || ends(next::REFUSE, drop));
+    isolated(60, || ends(next::REFUSE, drop));
 }
 
 #[test]
 fn a_worker_that_is_made_while_the_runtime_is_dropped() {
-    apart(60, || ends(next::MAKE, drop));
+    isolated(60, || ends(next::MAKE, drop));
 }
 
 #[test]
 fn a_worker_that_is_refused_while_the_runtime_is_left_behind() {
-    apart(60, || ends(next::REFUSE, Runtime::shutdown_background));
+    isolated(60, || ends(next::REFUSE, Runtime::shutdown_background));
 }
 
 #[test]
 fn a_worker_that_is_made_while_the_runtime_is_left_behind() {
-    apart(60, || ends(next::MAKE, Runtime::shutdown_background));
+    isolated(60, || ends(next::MAKE, Runtime::shutdown_background));
 }
 
 /// A server that registers, without a pin, and whose monitor is being made: the call is held up.
@@ -168,7 +167,7 @@ fn server_that_starts_the_monitor() -> (u32, thread::JoinHandle<Result<(), umcg_
 /// Two register at once, and the monitor of the first cannot be had: the second makes one.
 #[test]
 fn a_monitor_that_is_refused_to_one_is_there_for_another() {
-    apart(60, || {
+    isolated(60, || {
         let (_, first) = server_that_starts_the_monitor();
         let second = thread::spawn(|| {
             let runtime = Builder::new()
@@ -177,7 +176,7 @@ fn a_monitor_that_is_refused_to_one_is_there_for_another() {
                 .servers(2)
                 .build()
                 .expect("a runtime");
-            blocks_are_seen(&runtime);
+            assert_blocks_are_seen(&runtime);
         });
         thread::sleep(Duration::from_millis(200));
         NEXT.store(next::REFUSE, SeqCst);
@@ -191,7 +190,7 @@ fn a_monitor_that_is_refused_to_one_is_there_for_another() {
 /// A worker that has found a server which then cannot be one.
 #[test]
 fn a_worker_of_a_server_that_is_refused_is_told() {
-    apart(60, || {
+    isolated(60, || {
         let (server_tid, server) = server_that_starts_the_monitor();
         let (tell, told) = mpsc::channel();
         let worker = thread::spawn(move || {

@@ -1,47 +1,29 @@
-//! Tasks that block: who runs meanwhile, on whose stack, and that nobody waits for ever.
+//! Tasks that block: who runs meanwhile, on whose stack, and that nobody waits forever.
 
 use std::{
     cell::Cell,
-    hint,
     io::Read,
     net::UdpSocket,
     os::unix::net::UnixStream,
     sync::{
         Arc, Barrier, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc,
     },
     thread,
     time::{Duration, Instant},
 };
 
-use umcg::{Builder, Handle, Runtime};
+use umcg::{Builder, Handle};
 use umcg_tests::{
-    blockers,
-    fault::{Dam, SpinLock, apart, blocks_are_seen, eventually, overlap, wrong_verdicts},
+    BlockerGate, blockers, eventually, isolated,
+    runtime::{assert_blocks_are_seen, default_runtime, join_all, run_mixed_tasks, runtime_with},
 };
-
-/// As many servers as `UMCG_SERVERS` says, or one a CPU.
-fn any_runtime() -> Runtime {
-    Runtime::new().expect("a runtime")
-}
-
-fn runtime(servers: usize) -> Runtime {
-    Builder::new().servers(servers).build().expect("a runtime")
-}
-
-/// Keeps the CPU, without a system call.
-fn compute(time: Duration) {
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        hint::spin_loop();
-    }
-}
 
 #[test]
 fn one_server_goes_on_whatever_a_task_blocks_in() {
-    apart(60, || {
-        let runtime = runtime(1);
+    isolated(60, || {
+        let runtime = runtime_with(1);
         for blocker in blockers::all() {
             let name = blocker.name;
             let before = Arc::new(AtomicBool::new(false));
@@ -69,19 +51,19 @@ fn one_server_goes_on_whatever_a_task_blocks_in() {
 
 #[test]
 fn a_block_inside_a_future_stops_no_other_future() {
-    apart(60, || {
-        let runtime = runtime(1);
-        let dam = Arc::new(Dam::new());
-        let blocked = Arc::clone(&dam);
+    isolated(60, || {
+        let runtime = runtime_with(1);
+        let gate = Arc::new(BlockerGate::new());
+        let blocked = Arc::clone(&gate);
         let task = runtime.spawn(async move {
             umcg::yield_now().await;
             blocked.wait();
             umcg::yield_now().await;
             5
         });
-        eventually("the poll blocks", || dam.waiting() == 1);
-        overlap(&runtime, 100);
-        dam.open();
+        eventually("the poll blocks", || gate.waiting() == 1);
+        run_mixed_tasks(&runtime, 100);
+        gate.open();
         assert_eq!(task.join().unwrap(), 5);
     });
 }
@@ -90,9 +72,9 @@ fn a_block_inside_a_future_stops_no_other_future() {
 /// that wants the lock on its own stack.
 #[test]
 fn a_lock_may_be_held_while_waiting_for_a_spawned_job() {
-    apart(60, || {
+    isolated(60, || {
         for servers in [1, 2] {
-            let runtime = runtime(servers);
+            let runtime = runtime_with(servers);
             let mutex = Arc::new(Mutex::new(0_u64));
             let handles: Vec<_> = (0..32)
                 .map(|i| {
@@ -132,8 +114,8 @@ fn alone_on_this_stack<R>(f: impl FnOnce() -> R) -> R {
 
 #[test]
 fn no_task_ever_runs_on_the_stack_of_a_blocked_one() {
-    apart(60, || {
-        let runtime = runtime(1);
+    isolated(60, || {
+        let runtime = runtime_with(1);
         let handles: Vec<_> = (0..200)
             .map(|i| {
                 runtime.spawn_blocking(move || {
@@ -165,36 +147,15 @@ fn no_task_ever_runs_on_the_stack_of_a_blocked_one() {
     });
 }
 
-/// Trace A12: all workers wait for tasks that are queued behind them.
-fn all_workers_wait_for_queued_tasks(wait: fn(u64) -> u64) {
-    let runtime = Builder::new().servers(2).max_workers(64).build().unwrap();
-    let barrier = Arc::new(Barrier::new(64));
-    let handles: Vec<_> = (0..64)
-        .map(|i| {
-            let barrier = Arc::clone(&barrier);
-            runtime.spawn_blocking(move || {
-                barrier.wait();
-                wait(i)
-            })
-        })
-        .collect();
-    for (i, handle) in (0..).zip(handles) {
-        assert_eq!(handle.join().unwrap(), i);
-    }
-    overlap(&runtime, 50);
-}
-
+/// Trace A12: every worker waits for a task that is queued behind the waiting ones.
 #[test]
-fn sixty_four_workers_each_join_a_queued_child() {
-    apart(60, || {
-        all_workers_wait_for_queued_tasks(|i| umcg::spawn_blocking(move || i).join().unwrap());
-    });
-}
-
-#[test]
-fn sixty_four_workers_each_join_a_child_that_joins_a_child() {
-    apart(60, || {
-        all_workers_wait_for_queued_tasks(|i| {
+fn sixty_four_workers_may_wait_for_queued_tasks() {
+    type Wait = fn(usize) -> usize;
+    let waits: [(&str, Wait); 5] = [
+        ("join of a child", |i| {
+            umcg::spawn_blocking(move || i).join().unwrap()
+        }),
+        ("join of a child that joins a child", |i| {
             let child = umcg::spawn_blocking(move || {
                 let child = umcg::spawn_blocking(move || {
                     thread::sleep(Duration::from_millis(1));
@@ -203,21 +164,11 @@ fn sixty_four_workers_each_join_a_child_that_joins_a_child() {
                 child.join().unwrap()
             });
             child.join().unwrap()
-        });
-    });
-}
-
-#[test]
-fn sixty_four_workers_each_wait_for_a_scope() {
-    apart(60, || {
-        all_workers_wait_for_queued_tasks(|i| umcg::scope(|s| s.spawn(|| i).join().unwrap()));
-    });
-}
-
-#[test]
-fn sixty_four_workers_each_block_on_a_spawned_future() {
-    apart(60, || {
-        all_workers_wait_for_queued_tasks(|i| {
+        }),
+        ("a scope", |i| {
+            umcg::scope(|s| s.spawn(|| i).join().unwrap())
+        }),
+        ("block_on of a spawned future", |i| {
             Handle::current().block_on(async move {
                 let child = umcg::spawn(async move {
                     umcg::yield_now().await;
@@ -225,14 +176,8 @@ fn sixty_four_workers_each_block_on_a_spawned_future() {
                 });
                 child.await.unwrap()
             })
-        });
-    });
-}
-
-#[test]
-fn sixty_four_workers_are_each_unparked_by_a_queued_child() {
-    apart(60, || {
-        all_workers_wait_for_queued_tasks(|i| {
+        }),
+        ("park until a child unparks", |i| {
             let this = umcg::thread::current();
             let done = Arc::new(AtomicBool::new(false));
             let sets = Arc::clone(&done);
@@ -244,44 +189,24 @@ fn sixty_four_workers_are_each_unparked_by_a_queued_child() {
                 umcg::thread::park();
             }
             i
-        });
-    });
-}
-
-/// Trace A13 on the runtime: the lock's holder is ready and waits behind its spinners, on every
-/// server.
-#[test]
-fn a_ready_holder_of_a_spin_lock_gets_its_turn() {
-    apart(60, || {
-        for servers in [1, 2, 3] {
-            let runtime = runtime(servers);
-            let lock = Arc::new(SpinLock::new(()));
-            let dam = Arc::new(Dam::new());
-            let (theirs, blocked) = (Arc::clone(&lock), Arc::clone(&dam));
-            let holder = runtime.spawn_blocking(move || {
-                theirs.with(|()| {
-                    blocked.wait();
-                    // It stops here until it is picked, with the lock held.
-                    umcg::thread::yield_now();
-                });
-            });
-            eventually("the holder is blocked", || dam.waiting() == 1);
-            let spinning = Arc::new(AtomicUsize::new(0));
-            let spinners: Vec<_> = (0..servers)
-                .map(|_| {
-                    let (lock, spinning) = (Arc::clone(&lock), Arc::clone(&spinning));
+        }),
+    ];
+    isolated(60, || {
+        for (name, wait) in waits {
+            eprintln!("{name}");
+            let runtime = Builder::new().servers(2).max_workers(64).build().unwrap();
+            let barrier = Arc::new(Barrier::new(64));
+            let handles: Vec<_> = (0..64)
+                .map(|i| {
+                    let barrier = Arc::clone(&barrier);
                     runtime.spawn_blocking(move || {
-                        spinning.fetch_add(1, SeqCst);
-                        lock.with(|()| ());
+                        barrier.wait();
+                        wait(i)
                     })
                 })
                 .collect();
-            eventually("all servers spin", || spinning.load(SeqCst) == servers);
-            dam.open();
-            holder.join().unwrap();
-            for spinner in spinners {
-                spinner.join().unwrap();
-            }
+            join_all(handles);
+            run_mixed_tasks(&runtime, 50);
         }
     });
 }
@@ -317,8 +242,8 @@ fn block_plainly(way: usize, time: Duration) {
 /// that block for a second at a time, in calls that nobody was told of.
 #[test]
 fn a_ticker_ticks_on_beside_futures_that_block() {
-    apart(60, || {
-        let runtime = any_runtime();
+    isolated(60, || {
+        let runtime = default_runtime();
         let stop = Arc::new(AtomicBool::new(false));
         let neighbours: Vec<_> = (0..16)
             .map(|way| {
@@ -360,128 +285,23 @@ fn a_ticker_ticks_on_beside_futures_that_block() {
     });
 }
 
-/// Trace B1: an unblocked worker gets its turn among tasks that never end and never block.
-#[test]
-fn a_ticker_is_not_starved_by_a_stream_of_short_tasks() {
-    apart(60, || {
-        let runtime = runtime(1);
-        let stop = Arc::new(AtomicBool::new(false));
-        let passed = Arc::new(AtomicU64::new(0));
-        fn again(stop: Arc<AtomicBool>, passed: Arc<AtomicU64>) {
-            passed.fetch_add(1, SeqCst);
-            compute(Duration::from_micros(20));
-            if !stop.load(SeqCst) {
-                drop(umcg::spawn_blocking(move || again(stop, passed)));
-            }
-        }
-        for _ in 0..4 {
-            let (stop, passed) = (Arc::clone(&stop), Arc::clone(&passed));
-            drop(runtime.spawn_blocking(move || again(stop, passed)));
-        }
-        eventually("the stream flows", || passed.load(SeqCst) > 100);
-        let gaps = runtime
-            .spawn_blocking(|| {
-                let mut gaps: Vec<_> = (0..100)
-                    .map(|_| {
-                        let begun = Instant::now();
-                        umcg::thread::sleep(Duration::from_millis(1));
-                        begun.elapsed()
-                    })
-                    .collect();
-                gaps.sort_unstable();
-                gaps
-            })
-            .join()
-            .unwrap();
-        stop.store(true, SeqCst);
-        // 8 tasks or 100 us, so 1.2 ms on a machine at rest; without the rule: never, or by the
-        // server's slice of 10 ms.
-        assert!(
-            gaps[50] < Duration::from_millis(8),
-            "half took more than {:?}",
-            gaps[50]
-        );
-    });
-}
-
-/// The same among futures that wake themselves.
-#[test]
-fn a_ticker_is_not_starved_by_futures_that_yield() {
-    apart(60, || {
-        let runtime = runtime(1);
-        let stop = Arc::new(AtomicBool::new(false));
-        for _ in 0..4 {
-            let stop = Arc::clone(&stop);
-            drop(runtime.spawn(async move {
-                while !stop.load(SeqCst) {
-                    umcg::yield_now().await;
-                }
-            }));
-        }
-        let blocking = runtime.spawn_blocking(|| {
-            for _ in 0..50 {
-                umcg::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let timed = runtime.spawn(async {
-            for _ in 0..50 {
-                umcg::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
-        blocking.join().unwrap();
-        timed.join().unwrap();
-        stop.store(true, SeqCst);
-    });
-}
-
-/// A task that others wake each other through the LIFO slot does not starve the queue.
-#[test]
-fn a_ping_pong_does_not_starve_the_queue() {
-    apart(60, || {
-        let runtime = runtime(1);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (a_sends, mut a_gets) = tokio::sync::mpsc::channel(1);
-        let (b_sends, mut b_gets) = tokio::sync::mpsc::channel(1);
-        let stopped = Arc::clone(&stop);
-        let ping = runtime.spawn(async move {
-            while !stopped.load(SeqCst) {
-                a_sends.send(()).await.unwrap();
-                b_gets.recv().await.unwrap();
-            }
-        });
-        let pong = runtime.spawn(async move {
-            while a_gets.recv().await.is_some() {
-                if b_sends.send(()).await.is_err() {
-                    break;
-                }
-            }
-        });
-        for i in 0..200 {
-            assert_eq!(runtime.spawn(async move { i }).join().unwrap(), i);
-        }
-        stop.store(true, SeqCst);
-        ping.join().unwrap();
-        pong.join().unwrap();
-    });
-}
-
 #[test]
 fn a_task_in_the_lifo_slot_is_not_stranded_by_a_block() {
-    apart(60, || {
+    isolated(60, || {
         for servers in [1, 2] {
-            let runtime = runtime(servers);
+            let runtime = runtime_with(servers);
             for _ in 0..50 {
-                let dam = Arc::new(Dam::new());
+                let gate = Arc::new(BlockerGate::new());
                 let (wake, woken) = tokio::sync::oneshot::channel::<()>();
                 let suspended = runtime.spawn(async move { woken.await.is_ok() });
-                let blocked = Arc::clone(&dam);
+                let blocked = Arc::clone(&gate);
                 let waker = runtime.spawn_blocking(move || {
                     // A wake on a worker: to the LIFO slot. Then this worker is gone.
                     wake.send(()).unwrap();
                     blocked.wait();
                 });
                 assert!(suspended.join().unwrap());
-                dam.open();
+                gate.open();
                 waker.join().unwrap();
             }
         }
@@ -490,11 +310,11 @@ fn a_task_in_the_lifo_slot_is_not_stranded_by_a_block() {
 
 #[test]
 fn tasks_queued_behind_a_block_are_not_stranded() {
-    apart(60, || {
-        let runtime = runtime(1);
+    isolated(60, || {
+        let runtime = runtime_with(1);
         for _ in 0..20 {
-            let dam = Arc::new(Dam::new());
-            let (blocked, (sender, receiver)) = (Arc::clone(&dam), mpsc::channel());
+            let gate = Arc::new(BlockerGate::new());
+            let (blocked, (sender, receiver)) = (Arc::clone(&gate), mpsc::channel());
             let task = runtime.spawn_blocking(move || {
                 for i in 0..50 {
                     let sender = sender.clone();
@@ -506,42 +326,16 @@ fn tasks_queued_behind_a_block_are_not_stranded() {
             let mut seen: Vec<_> = receiver.iter().collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..50).collect::<Vec<_>>());
-            dam.open();
+            gate.open();
             task.join().unwrap();
         }
     });
 }
 
 #[test]
-fn cpu_bound_work_never_grows_the_pool() {
-    apart(60, || {
-        // No worker is left over from anything: each wrong verdict needs a new one.
-        let runtime = any_runtime();
-        assert_eq!(runtime.spawn(async { 1 }).join().unwrap(), 1);
-        let before = runtime.metrics();
-        // More than there could be a worker for, and longer than a slice.
-        let handles: Vec<_> = (0..60)
-            .map(|_| runtime.spawn_blocking(|| compute(Duration::from_millis(15))))
-            .collect();
-        for handle in handles {
-            handle.join().unwrap();
-        }
-        let after = runtime.metrics();
-        // A verdict may be wrong now and then beside other processes; 60 would be growth.
-        assert!(
-            wrong_verdicts() || after.workers_peak <= before.servers.len() + 8,
-            "{} workers grew to {}, by {} verdicts",
-            before.workers_peak,
-            after.workers_peak,
-            after.blocks_sentinel + after.blocks_monitor - before.blocks_sentinel,
-        );
-    });
-}
-
-#[test]
 fn blocking_tasks_overlap_as_if_each_had_a_thread() {
-    apart(60, || {
-        let runtime = runtime(1);
+    isolated(60, || {
+        let runtime = runtime_with(1);
         let begun = Instant::now();
         let handles: Vec<_> = (0..100)
             .map(|_| runtime.spawn_blocking(|| thread::sleep(Duration::from_millis(50))))
@@ -555,25 +349,25 @@ fn blocking_tasks_overlap_as_if_each_had_a_thread() {
             "{:?}",
             begun.elapsed()
         );
-        blocks_are_seen(&runtime);
+        assert_blocks_are_seen(&runtime);
     });
 }
 
 #[test]
 fn block_in_place_returns_what_it_is_given_and_stops_nobody() {
-    apart(60, || {
-        let runtime = runtime(1);
-        let dam = Arc::new(Dam::new());
-        let blocked = Arc::clone(&dam);
+    isolated(60, || {
+        let runtime = runtime_with(1);
+        let gate = Arc::new(BlockerGate::new());
+        let blocked = Arc::clone(&gate);
         let task = runtime.spawn(async move {
             umcg::block_in_place(|| {
                 blocked.wait();
                 9
             })
         });
-        eventually("it blocks", || dam.waiting() == 1);
-        overlap(&runtime, 40);
-        dam.open();
+        eventually("it blocks", || gate.waiting() == 1);
+        run_mixed_tasks(&runtime, 40);
+        gate.open();
         assert_eq!(task.join().unwrap(), 9);
         assert_eq!(umcg::block_in_place(|| 3), 3, "outside of a runtime, too");
     });
@@ -583,7 +377,7 @@ fn block_in_place_returns_what_it_is_given_and_stops_nobody() {
 /// between (the provider's README, "A take-over").
 #[test]
 fn workers_that_unblock_follow_one_another() {
-    apart(60, || {
+    isolated(60, || {
         let runtime = Builder::new().servers(1).max_workers(64).build().unwrap();
         if !runtime
             .metrics()

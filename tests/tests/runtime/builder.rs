@@ -1,119 +1,16 @@
-//! The runtime as a whole, one property a test.
+//! What the options of the builder do, and which ones it refuses.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::{Duration, Instant},
+use std::sync::mpsc;
+
+use umcg::{BuildError, Builder, ProviderChoice};
+use umcg_tests::{
+    eventually, isolated, proc,
+    runtime::{block_tasks, join_all, run_mixed_tasks, runtime_with},
+    threads,
 };
 
-use umcg::{Builder, Runtime};
-
 #[test]
-fn a_future_runs_and_its_value_comes_back() {
-    let runtime = Runtime::new().unwrap();
-    assert_eq!(
-        runtime.block_on(async { umcg::spawn(async { 7 }).await.unwrap() }),
-        7
-    );
-}
-
-#[test]
-fn sleeping_closures_overlap_on_one_server() {
-    let runtime = Builder::new().servers(1).build().unwrap();
-    let start = Instant::now();
-    let tasks: Vec<_> = (0..200)
-        .map(|_| runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(50))))
-        .collect();
-    for task in tasks {
-        task.join().unwrap();
-    }
-    let elapsed = start.elapsed();
-    eprintln!("{elapsed:?} {:#?}", runtime.metrics());
-    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
-}
-
-#[test]
-fn many_tasks_on_many_servers_all_run() {
-    for servers in [1, 2, 5] {
-        let runtime = Builder::new().servers(servers).build().unwrap();
-        let count = Arc::new(AtomicUsize::new(0));
-        let tasks: Vec<_> = (0..10_000)
-            .map(|_| {
-                let count = Arc::clone(&count);
-                runtime.spawn(async move {
-                    count.fetch_add(1, SeqCst);
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.join().unwrap();
-        }
-        assert_eq!(count.load(SeqCst), 10_000);
-    }
-}
-
-/// A line of a thread's `/proc` status.
-fn status_of(thread: &str, field: &str) -> Option<String> {
-    std::fs::read_dir("/proc/self/task")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("status")).ok())
-        .find(|status| status.lines().next() == Some(&format!("Name:\t{thread}")))
-        .and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with(field))?;
-            Some(line.split_whitespace().nth(1)?.to_owned())
-        })
-}
-
-/// Whether a thread of this process blocks SIGUSR1. `None`: no such thread.
-fn blocks_usr1(thread: &str) -> Option<bool> {
-    let mask = u64::from_str_radix(&status_of(thread, "SigBlk:")?, 16).unwrap();
-    Some(mask & (1_u64 << (libc::SIGUSR1 - 1)) != 0)
-}
-
-#[test]
-fn servers_handle_no_signals_and_workers_do() {
-    let runtime = Builder::new()
-        .servers(1)
-        .thread_name("sig")
-        .build()
-        .unwrap();
-    let grow: Vec<_> = (0..4)
-        .map(|_| runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(20))))
-        .collect();
-    for task in grow {
-        task.join().unwrap();
-    }
-    // A new thread takes a moment to set its mask.
-    for (thread, blocks) in [
-        ("sig-s0", true),
-        ("sig-maker", true),
-        ("sig-w0", false),
-        // Made by the maker.
-        ("sig-w1", false),
-    ] {
-        crate::common::eventually(thread, || blocks_usr1(thread) == Some(blocks));
-    }
-}
-
-#[test]
-fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
-    let all = status_of("a_runtime_built", "Cpus_allowed:");
-    let outer = Builder::new().servers(1).build().unwrap();
-    let _inner = outer
-        .spawn_blocking(|| Builder::new().servers(2).thread_name("inner").build())
-        .join()
-        .unwrap()
-        .unwrap();
-    assert!(all.is_some());
-    crate::common::eventually("the maker has all CPUs", || {
-        status_of("inner-maker", "Cpus_allowed:") == all
-    });
-}
-
-#[test]
-fn builders_refuse_what_cannot_work() {
+fn values_that_cannot_work_are_refused() {
     for (builder, name) in [
         (Builder::new().servers(0), "servers"),
         (Builder::new().max_workers(0), "max_workers"),
@@ -123,42 +20,118 @@ fn builders_refuse_what_cannot_work() {
         let error = builder.build().unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
-    // On most machines there is no device; where there is one, it must be usable.
-    match Builder::new()
-        .provider(umcg::ProviderChoice::Device)
-        .build()
-    {
+    // On most machines there is no device. Where there is one, it must be usable.
+    match Builder::new().provider(ProviderChoice::Device).build() {
         Ok(_) => assert!(std::path::Path::new("/dev/umcg").exists()),
-        Err(error) => assert!(matches!(error, umcg::BuildError::Provider(_)), "{error}"),
+        Err(error) => assert!(matches!(error, BuildError::Provider(_)), "{error}"),
     }
     // No address space has room for this stack.
     let error = Builder::new()
         .thread_stack_size(1 << 46)
         .build()
         .unwrap_err();
-    assert!(matches!(error, umcg::BuildError::Thread(_)), "{error}");
+    assert!(matches!(error, BuildError::Thread(_)), "{error}");
 }
 
 #[test]
-fn try_spawn_stops_at_the_limit() {
-    let runtime = Builder::new()
-        .servers(1)
-        .max_workers(1)
-        .queue_limit(3)
-        .build()
-        .unwrap();
-    let (open, gate) = std::sync::mpsc::channel::<()>();
-    let first = runtime.spawn_blocking(move || gate.recv().unwrap());
-    crate::common::eventually("it runs", || runtime.metrics().queued == 0);
-    let queued: Vec<_> = (0..3)
-        .map(|_| runtime.handle().try_spawn(async {}).unwrap())
-        .collect();
-    let refused = runtime.handle().try_spawn(async {}).unwrap_err();
-    assert!(refused.is_full());
-    // `spawn` is not limited.
-    let more = runtime.spawn(refused.into_inner());
-    open.send(()).unwrap();
-    for task in queued.into_iter().chain([first, more]) {
-        task.join().unwrap();
-    }
+fn names_and_numbers_of_the_builder_are_kept() {
+    isolated(60, || {
+        let runtime = Builder::new()
+            .servers(2)
+            .thread_name("named")
+            .thread_stack_size(1 << 20)
+            .build()
+            .unwrap();
+        run_mixed_tasks(&runtime, 20);
+        assert!(threads::named("named") >= 2);
+        // A stack of a megabyte has room for this.
+        let deep = runtime
+            .spawn_blocking(|| {
+                fn down(depth: usize) -> usize {
+                    let page = std::hint::black_box([depth as u8; 1024]);
+                    if depth == 0 {
+                        0
+                    } else {
+                        down(depth - 1) + usize::from(page[0] != 0).min(1)
+                    }
+                }
+                down(400)
+            })
+            .join()
+            .unwrap();
+        assert!(deep > 300);
+    });
+}
+
+#[test]
+fn hooks_are_called_once_for_each_worker() {
+    isolated(60, || {
+        let (started, start) = mpsc::channel();
+        let (stopped, stop) = mpsc::channel();
+        let runtime = Builder::new()
+            .servers(2)
+            .on_worker_start(move |id| started.send(id).unwrap())
+            .on_worker_stop(move |id| stopped.send(id).unwrap())
+            .build()
+            .unwrap();
+        let (gate, blocked) = block_tasks(&runtime, 10);
+        gate.open();
+        for handle in blocked {
+            handle.join().unwrap();
+        }
+        drop(runtime);
+        let (mut began, mut ended): (Vec<_>, Vec<_>) =
+            (start.iter().collect(), stop.iter().collect());
+        began.sort_unstable();
+        ended.sort_unstable();
+        assert!(began.len() >= 10);
+        assert_eq!(began, ended);
+    });
+}
+
+#[test]
+fn servers_block_all_signals_and_workers_none() {
+    isolated(60, || {
+        let runtime = Builder::new()
+            .servers(1)
+            .thread_name("sig")
+            .build()
+            .unwrap();
+        // The second worker is made by the worker spawner, which blocks signals itself.
+        let (gate, blocked) = block_tasks(&runtime, 4);
+        let blocks_usr1 = |name: &str| {
+            let thread = threads::by_name(name)?;
+            let mask = u64::from_str_radix(&proc::status(thread.tid, "SigBlk")?, 16).unwrap();
+            Some(mask & (1_u64 << (libc::SIGUSR1 - 1)) != 0)
+        };
+        for (name, blocks) in [
+            ("sig-s0", true),
+            ("sig-maker", true),
+            ("sig-w0", false),
+            ("sig-w1", false),
+        ] {
+            // A new thread takes a moment to set its mask.
+            eventually(name, || blocks_usr1(name) == Some(blocks));
+        }
+        gate.open();
+        join_all(blocked);
+    });
+}
+
+#[test]
+fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
+    isolated(60, || {
+        let cpus_of = |tid| proc::status(tid, "Cpus_allowed");
+        let all = cpus_of(umcg_sys::gettid());
+        assert!(all.is_some());
+        let outer = runtime_with(1);
+        let _inner = outer
+            .spawn_blocking(|| Builder::new().servers(2).thread_name("inner").build())
+            .join()
+            .unwrap()
+            .unwrap();
+        eventually("the worker spawner has all CPUs", || {
+            threads::by_name("inner-maker").is_some_and(|thread| cpus_of(thread.tid) == all)
+        });
+    });
 }

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
+    os::unix::net::UnixStream,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -16,9 +17,7 @@ use tracing::{
     span,
 };
 use umcg::Builder;
-use umcg_tests::fault::apart;
-
-use crate::common::{eventually, pipe};
+use umcg_tests::{eventually, isolated};
 
 /// One event: its level, and its fields as text.
 #[derive(Clone, Debug)]
@@ -100,7 +99,7 @@ impl Subscriber for &'static Log {
 
 #[test]
 fn the_start_says_which_provider_why_and_how_it_sees_blocks() {
-    apart(60, || {
+    isolated(60, || {
         let log = log();
         let runtime = Builder::new().servers(2).max_workers(1001).build().unwrap();
         let seen = log
@@ -120,14 +119,14 @@ fn the_start_says_which_provider_why_and_how_it_sees_blocks() {
 
 #[test]
 fn the_cap_is_said_when_tasks_wait_because_of_it() {
-    apart(60, || {
+    isolated(60, || {
         let log = log();
         let runtime = Builder::new().servers(1).max_workers(3).build().unwrap();
         let at_cap = |seen: &Seen| seen.field("max_workers") == "3";
         let mut ends = Vec::new();
         let tasks: Vec<_> = (0..4)
             .map(|_| {
-                let (mut read, write) = pipe();
+                let (mut read, write) = UnixStream::pair().unwrap();
                 ends.push(write);
                 runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap())
             })
@@ -148,7 +147,7 @@ fn the_cap_is_said_when_tasks_wait_because_of_it() {
 /// builder asks for. RLIMIT_NPROC would not hold for root.
 #[test]
 fn a_thread_that_is_refused_is_said() {
-    apart(60, || {
+    isolated(60, || {
         const STACK: u64 = 1 << 30;
         let log = log();
         // The first worker has its stack when the runtime is there; each further one wants another.
@@ -158,7 +157,7 @@ fn a_thread_that_is_refused_is_said() {
             .build()
             .unwrap();
         let before = set_address_space(address_space() + STACK / 2);
-        let (mut read, write) = pipe();
+        let (mut read, write) = UnixStream::pair().unwrap();
         let blocked = runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap());
         let queued = runtime.spawn_blocking(|| 7);
         eventually("the event of a thread that was refused", || {

@@ -3,21 +3,20 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
 
-use umcg::{Builder, Runtime};
-
-use crate::common::{SERVERS, within};
+use umcg::Builder;
+use umcg_tests::{
+    isolated,
+    runtime::{SERVERS, runtime_with},
+    skip, threads, wrong_verdicts,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-fn runtime(servers: usize) -> Runtime {
-    Builder::new().servers(servers).build().unwrap()
-}
 
 /// Spins, without a yield or a checkpoint, until the flag is set. False: it took too long.
 fn spin_until(flag: &AtomicBool) -> bool {
@@ -31,35 +30,21 @@ fn spin_until(flag: &AtomicBool) -> bool {
     true
 }
 
-/// How often the thread with this name has gone to sleep.
-fn sleeps_of(name: &str) -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let status = tasks
-        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
-        .find(|status| status.lines().next() == Some(&format!("Name:\t{name}")))
-        .expect("the thread");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
-        .expect("a line");
-    line.trim().parse().expect("a number")
-}
-
 /// Nobody has to see that the joiner blocks, and nobody but the two workers runs.
 #[test]
 fn a_join_needs_no_verdict_and_no_server() {
-    if std::env::var_os("UMCG_FAULT").is_some() {
-        eprintln!("SKIPPED: with wrong verdicts on purpose there are verdicts");
-        return;
-    }
-    within(LIMIT, "spawn and join", || {
+    isolated(60, || {
+        if wrong_verdicts() {
+            skip!("this run makes verdicts where none are needed");
+        }
         const ROUNDS: u64 = 2_000;
         let runtime = Builder::new()
             .servers(1)
             .thread_name("direct")
             .build()
             .unwrap();
-        let before = sleeps_of("direct-s0");
+        let switches_of_the_server = || threads::by_name("direct-s0").expect("the server").switches;
+        let before = switches_of_the_server();
         runtime
             .spawn_blocking(|| {
                 for i in 0..ROUNDS {
@@ -78,7 +63,7 @@ fn a_join_needs_no_verdict_and_no_server() {
         assert!(metrics.workers_peak <= 4, "{metrics:#?}");
         // Where nobody watches (device) each resumption tells the server.
         if metrics.provider == umcg::ProviderKind::Emulated {
-            let sleeps = sleeps_of("direct-s0") - before;
+            let sleeps = switches_of_the_server() - before;
             assert!(sleeps < ROUNDS / 5, "the server slept {sleeps} times");
         }
     });
@@ -87,9 +72,9 @@ fn a_join_needs_no_verdict_and_no_server() {
 /// Trace A13 for a worker that was unparked: it waits behind its waker, which waits for it.
 #[test]
 fn a_waker_that_spins_for_whom_it_woke() {
-    for servers in SERVERS {
-        within(LIMIT, "the one that was woken", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in SERVERS {
+            let runtime = runtime_with(servers);
             let ran = Arc::new(AtomicBool::new(false));
             let theirs = Arc::clone(&ran);
             let done = runtime
@@ -114,16 +99,16 @@ fn a_waker_that_spins_for_whom_it_woke() {
                 .join()
                 .unwrap();
             assert!(done, "it never ran beside its waker");
-        });
-    }
+        }
+    });
 }
 
 /// The same, woken from outside while another worker computes on its server.
 #[test]
 fn a_wake_up_from_outside_behind_one_that_computes() {
-    for servers in SERVERS {
-        within(LIMIT, "the one that was woken", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in SERVERS {
+            let runtime = runtime_with(servers);
             let (ran, computes) = (
                 Arc::new(AtomicBool::new(false)),
                 Arc::new(AtomicU32::new(0)),
@@ -152,16 +137,16 @@ fn a_wake_up_from_outside_behind_one_that_computes() {
             }
             sleeper.join().unwrap();
             drop(entered);
-        });
-    }
+        }
+    });
 }
 
 /// The first task that a task spawns is left to its server; if its spawner goes on computing
 /// another server takes it.
 #[test]
 fn a_spawner_that_spins_for_its_first_child() {
-    within(LIMIT, "the child", || {
-        let runtime = runtime(2);
+    isolated(60, || {
+        let runtime = runtime_with(2);
         for _ in 0..20 {
             let done = runtime
                 .spawn_blocking(|| {
@@ -180,24 +165,24 @@ fn a_spawner_that_spins_for_its_first_child() {
 /// The same for a task that was woken.
 #[test]
 fn a_waker_that_spins_for_a_future() {
-    within(LIMIT, "the future", || {
-        let runtime = runtime(2);
+    isolated(60, || {
+        let runtime = runtime_with(2);
         if runtime.metrics().provider == umcg::ProviderKind::Device {
             // Nobody watches there, and the one that was woken waits for its waker to come back to
             // the scheduler.
             return;
         }
         for _ in 0..20 {
-            let (tell, told) = flag();
+            let (tell, told) = tokio::sync::oneshot::channel();
             let ran = Arc::new(AtomicBool::new(false));
             let theirs = Arc::clone(&ran);
             let future = runtime.spawn(async move {
-                told.await;
+                told.await.expect("it is told");
                 theirs.store(true, SeqCst);
             });
             let done = runtime
                 .spawn_blocking(move || {
-                    tell.set();
+                    tell.send(()).expect("the future waits");
                     spin_until(&ran)
                 })
                 .join()
@@ -213,11 +198,11 @@ fn a_waker_that_spins_for_a_future() {
 fn a_ring_of_threads_that_park() {
     const THREADS: usize = 12;
     const ROUNDS: u32 = 300;
-    for servers in SERVERS {
-        within(LIMIT, "the ring", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in SERVERS {
+            let runtime = runtime_with(servers);
             let turn = Arc::new(AtomicU32::new(0));
-            let threads: Arc<std::sync::Mutex<Vec<umcg::thread::Thread>>> = Arc::default();
+            let threads: Arc<Mutex<Vec<umcg::thread::Thread>>> = Arc::default();
             let _entered = runtime.enter();
             let handles: Vec<_> = (0..THREADS)
                 .map(|me| {
@@ -248,43 +233,6 @@ fn a_ring_of_threads_that_park() {
                 handle.join().unwrap();
             }
             assert_eq!(turn.load(SeqCst), ROUNDS * THREADS as u32);
-        });
-    }
-}
-
-/// A flag that a future waits for.
-fn flag() -> (Tell, Told) {
-    let shared = Arc::new((AtomicBool::new(false), std::sync::Mutex::new(None)));
-    (Tell(Arc::clone(&shared)), Told(shared))
-}
-
-type Shared = Arc<(AtomicBool, std::sync::Mutex<Option<std::task::Waker>>)>;
-
-struct Tell(Shared);
-
-impl Tell {
-    fn set(self) {
-        self.0.0.store(true, SeqCst);
-        if let Some(waker) = self.0.1.lock().unwrap().take() {
-            waker.wake();
         }
-    }
-}
-
-struct Told(Shared);
-
-impl Future for Told {
-    type Output = ();
-
-    fn poll(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<()> {
-        *self.0.1.lock().unwrap() = Some(cx.waker().clone());
-        if self.0.0.load(SeqCst) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    }
+    });
 }

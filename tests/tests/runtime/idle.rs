@@ -1,100 +1,55 @@
-//! An idle runtime costs nothing: no thread of this process wakes up. The only test in its file,
-//! since it counts over the whole process.
+//! A runtime that has nothing to do costs nothing: none of its threads wakes up.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{future, time::Duration};
 
 use umcg::Builder;
+use umcg_tests::{
+    eventually, isolated,
+    runtime::{assert_blocks_are_seen, block_tasks, join_all, run_mixed_tasks},
+    skip, threads, wrong_verdicts,
+};
 
-use umcg_tests::{fault::apart, skip};
-
-use crate::common::{eventually, pipe, wrong_verdicts};
-
-#[derive(Debug, PartialEq, Eq)]
-struct Thread {
-    asleep: bool,
-    /// Context switches so far.
-    switches: u64,
-}
-
-/// Each thread but the caller's.
-fn switches() -> BTreeMap<String, Thread> {
-    let own = std::fs::read_link("/proc/thread-self").unwrap();
-    std::fs::read_dir("/proc/self/task")
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name() != own.file_name())
-        .filter_map(|path| {
-            let status = std::fs::read_to_string(path.join("status")).ok()?;
-            let name = status.lines().next()?.to_owned();
-            let switches = status
-                .lines()
-                .filter(|line| line.contains("ctxt_switches"))
-                .map(|line| {
-                    line.split_whitespace()
-                        .last()
-                        .unwrap()
-                        .parse::<u64>()
-                        .unwrap()
-                })
-                .sum();
-            let asleep = status.lines().any(|line| line.starts_with("State:\tS"));
-            Some((
-                format!("{name} {}", path.display()),
-                Thread { asleep, switches },
-            ))
-        })
-        .collect()
-}
-
-#[test]
-fn no_thread_wakes_up_while_nothing_is_to_be_done() {
-    apart(60, idle);
-}
-
-fn idle() {
+fn nobody_wakes_up(blocked: usize, queued: usize) {
     if wrong_verdicts() {
-        skip!("the thread that makes wrong verdicts does");
+        skip!("the thread that makes wrong verdicts wakes up");
     }
     let runtime = Builder::new()
         .servers(2)
-        .keep_alive(Duration::from_millis(300))
+        .max_workers(if queued > 0 { blocked } else { 4096 })
+        .keep_alive(Duration::from_millis(50))
         .build()
         .unwrap();
-    // Grow, and keep one task suspended and one blocked for good.
-    let tasks: Vec<_> = (0..50)
-        .map(|_| runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(20))))
+    // Everything has been used once: workers, the monitor, timers.
+    run_mixed_tasks(&runtime, 100);
+    assert_blocks_are_seen(&runtime);
+    let timer = umcg::time::sleep(Duration::from_millis(5));
+    runtime.spawn(timer).join().unwrap();
+    let suspended = runtime.spawn(future::pending::<()>());
+    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    let (gate, blocked) = block_tasks(&runtime, blocked);
+    let queued = (0..queued)
+        .map(|i| runtime.spawn(async move { i }))
         .collect();
-    for task in tasks {
-        task.join().unwrap();
-    }
-    let suspended = runtime.spawn(std::future::pending::<()>());
-    let (mut read, write) = pipe();
-    let blocked = runtime.spawn_blocking(move || std::io::Read::read(&mut read, &mut [0]).unwrap());
-    let handle = runtime.handle().clone();
-    eventually("idle workers leave", || handle.metrics().workers.total <= 3);
-
-    // Whoever lingers comes to rest first. Asleep, too: on a busy machine a sentinel may be on its
-    // way to bed for long.
-    let before = std::cell::RefCell::new(switches());
-    eventually("all threads are asleep", || {
-        std::thread::sleep(Duration::from_millis(300));
-        let now = switches();
-        let quiet = *before.borrow() == now && now.values().all(|thread| thread.asleep);
-        before.replace(now);
-        quiet
-    });
-    // From here on not a single wake-up.
-    std::thread::sleep(Duration::from_secs(3));
-    let (before, after) = (before.into_inner(), switches());
-    let woken: Vec<_> = after
-        .iter()
-        .filter(|(thread, now)| before.get(*thread) != Some(*now))
-        .collect();
-    assert!(
-        woken.is_empty() && before.len() == after.len(),
-        "threads that woke up: {woken:?}, of {before:?}"
-    );
-    drop(write);
-    assert_eq!(blocked.join().unwrap(), 0);
+    // The workers beyond `min_idle_workers` leave first.
+    threads::stay_asleep(Duration::from_secs(2));
+    gate.open();
+    join_all(blocked);
+    join_all(queued);
     suspended.abort();
+}
+
+#[test]
+fn an_idle_runtime_does_not_wake_up() {
+    isolated(60, || nobody_wakes_up(0, 0));
+}
+
+#[test]
+fn a_runtime_whose_tasks_are_all_blocked_does_not_wake_up() {
+    isolated(60, || nobody_wakes_up(10, 0));
+}
+
+/// Nothing can be done for a queued task until a worker unblocks.
+#[test]
+fn a_full_pool_with_tasks_queued_does_not_wake_up() {
+    isolated(60, || nobody_wakes_up(8, 40));
 }

@@ -1,23 +1,23 @@
 //! The runtime as an application uses it: through the public API of the crate `umcg` alone.
 //!
-//! A test is in the module of the property that it checks.
+//! A test is in the module of the property that it checks. Nearly every test runs in a process of
+//! its own, so that it may count threads and change what belongs to the process.
 
 mod block;
 mod builder;
-mod common;
 mod events;
 mod fairness;
-mod growth;
+mod handles;
 mod handoff;
 mod idle;
 mod macros;
-mod panics;
 mod shutdown;
-mod shutdown_ways;
+mod shutdown_destructors;
 mod std_types;
 mod stealing;
-mod storm;
 mod tasks;
+mod thread_pool;
 mod threads;
 mod time;
+mod tokio_types;
 mod workers;

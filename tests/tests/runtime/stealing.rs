@@ -12,19 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use umcg::{Builder, Handle, Runtime};
-
-use crate::common::{eventually, within};
+use umcg::{Handle, Runtime};
+use umcg_tests::{
+    eventually, isolated,
+    runtime::{compute, runtime_with},
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The machines that this runs on have fewer CPUs, or not many more.
 const MANY: [usize; 2] = [8, 16];
-
-fn runtime(servers: usize) -> Runtime {
-    let runtime = Builder::new().servers(servers).build();
-    runtime.unwrap()
-}
 
 /// How often each task of a set has run.
 struct Runs(Box<[AtomicU32]>);
@@ -69,11 +66,8 @@ fn assert_nothing_is_left(runtime: &Runtime) {
     });
 }
 
-fn compute() {
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_micros(20) {
-        std::hint::spin_loop();
-    }
+fn compute_briefly() {
+    compute(Duration::from_micros(20));
 }
 
 fn block() {
@@ -96,9 +90,9 @@ fn until_stolen(runtime: &Runtime, round: impl Fn()) {
 /// server does: each of the tasks is stolen, the one in the LIFO slot too.
 #[test]
 fn what_a_computing_task_spawned_is_stolen() {
-    for servers in MANY {
-        within(LIMIT, "a queue that nobody comes back to", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in MANY {
+            let runtime = runtime_with(servers);
             let runs = Runs::of(200);
             let root = {
                 let (handle, runs) = (runtime.handle().clone(), Arc::clone(&runs));
@@ -118,21 +112,21 @@ fn what_a_computing_task_spawned_is_stolen() {
             let metrics = runtime.metrics();
             assert!(metrics.steals > 0, "{metrics:#?}");
             assert_nothing_is_left(&runtime);
-        });
-    }
+        }
+    });
 }
 
 #[test]
 fn tasks_of_one_task_run_once_each() {
-    for servers in MANY {
-        within(LIMIT, "tasks of one task", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in MANY {
+            let runtime = runtime_with(servers);
             until_stolen(&runtime, || {
                 let runs = Runs::of(500);
                 let root = {
                     let (handle, runs) = (runtime.handle().clone(), Arc::clone(&runs));
                     runtime.spawn_blocking(move || {
-                        for task in spawn_all(&handle, &runs, compute) {
+                        for task in spawn_all(&handle, &runs, compute_briefly) {
                             task.join().unwrap();
                         }
                     })
@@ -141,20 +135,20 @@ fn tasks_of_one_task_run_once_each() {
                 runs.assert_once_each();
             });
             assert_nothing_is_left(&runtime);
-        });
-    }
+        }
+    });
 }
 
 #[test]
 fn tasks_from_outside_run_once_each() {
-    for servers in MANY {
-        within(LIMIT, "tasks from outside", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in MANY {
+            let runtime = runtime_with(servers);
             let runs: Vec<_> = (0..4).map(|_| Runs::of(250)).collect();
             std::thread::scope(|scope| {
                 for runs in &runs {
                     scope.spawn(|| {
-                        for task in spawn_all(runtime.handle(), runs, compute) {
+                        for task in spawn_all(runtime.handle(), runs, compute_briefly) {
                             task.join().unwrap();
                         }
                     });
@@ -164,16 +158,16 @@ fn tasks_from_outside_run_once_each() {
                 runs.assert_once_each();
             }
             assert_nothing_is_left(&runtime);
-        });
-    }
+        }
+    });
 }
 
 /// The workers of a server that are blocked come back to one that has moved on, or to another.
 #[test]
 fn tasks_that_block_run_once_each() {
-    for servers in MANY {
-        within(LIMIT, "tasks that block", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in MANY {
+            let runtime = runtime_with(servers);
             until_stolen(&runtime, || {
                 let outside = Runs::of(200);
                 let tasks = spawn_all(runtime.handle(), &outside, block);
@@ -194,8 +188,8 @@ fn tasks_that_block_run_once_each() {
                 inside.assert_once_each();
             });
             assert_nothing_is_left(&runtime);
-        });
-    }
+        }
+    });
 }
 
 /// Tasks that spawn tasks, on whichever server they are: the tree has the size that it must have.
@@ -219,9 +213,9 @@ fn a_tree_of_tasks_is_complete() {
             child.join().unwrap();
         }
     }
-    for servers in MANY {
-        within(LIMIT, "a tree of tasks", move || {
-            let runtime = runtime(servers);
+    isolated(60, || {
+        for servers in MANY {
+            let runtime = runtime_with(servers);
             until_stolen(&runtime, || {
                 let count = Arc::new(AtomicU32::new(0));
                 let root = {
@@ -233,6 +227,6 @@ fn a_tree_of_tasks_is_complete() {
                 assert_eq!(count.load(SeqCst), 364);
             });
             assert_nothing_is_left(&runtime);
-        });
-    }
+        }
+    });
 }

@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    io::{Read, Write},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -14,10 +15,7 @@ use std::{
 };
 
 use umcg::{Builder, Handle, JoinSet};
-use umcg_tests::{
-    blockers,
-    fault::{SpinLock, apart},
-};
+use umcg_tests::{SpinLock, blockers, eventually, isolated};
 
 /// xorshift64*: good enough to mix, and the same on every machine.
 #[derive(Clone)]
@@ -56,6 +54,9 @@ struct Site {
     /// Tasks that have begun, and that have come to their end, be it a panic.
     begun: AtomicU64,
     ended: AtomicU64,
+    /// The runtimes have few workers. A task then blocks for a queued one only in the waits of the
+    /// runtime itself: any other wait could deadlock, as in any pool of threads.
+    few_workers: bool,
 }
 
 /// Counts the end of a task, however it ends.
@@ -160,7 +161,7 @@ fn tree(site: &Arc<Site>, handles: &Arc<[Handle]>, random: &mut Random, depth: u
 
 /// Something small that blocks, waits, computes or yields.
 fn act(site: &Site, random: &mut Random) {
-    match random.below(12) {
+    match random.below(16) {
         0 => thread::sleep(Duration::from_micros(random.below(800))),
         1 => umcg::thread::sleep(Duration::from_micros(random.below(300))),
         2 => umcg::thread::yield_now(),
@@ -168,10 +169,8 @@ fn act(site: &Site, random: &mut Random) {
         4 => {
             let (mut reader, mut writer) = blockers::pipe();
             let writes = thread::Builder::new().spawn(move || {
-                use std::io::Write;
                 writer.write_all(b"x").expect("a pipe");
             });
-            use std::io::Read;
             reader.read_exact(&mut [0]).expect("a pipe");
             writes.expect("a thread").join().expect("it writes");
         }
@@ -206,6 +205,29 @@ fn act(site: &Site, random: &mut Random) {
                 std::hint::spin_loop();
             }
         }
+        11 => Handle::current().block_on(async {
+            umcg::time::sleep(Duration::from_micros(100)).await;
+        }),
+        12 => {
+            let task = umcg::spawn(std::future::pending::<()>());
+            task.abort();
+            assert!(task.join().expect_err("it never ends").is_cancelled());
+        }
+        13 if !site.few_workers => {
+            let (mut reader, mut writer) = blockers::pipe();
+            let writes = umcg::spawn_blocking(move || writer.write_all(b"x").expect("a pipe"));
+            reader.read_exact(&mut [0]).expect("a pipe");
+            writes.join().expect("it writes");
+        }
+        14 if !site.few_workers => {
+            let (sender, receiver) = mpsc::channel();
+            let task = umcg::spawn(async move {
+                umcg::yield_now().await;
+                sender.send(7).expect("the receiver is here");
+            });
+            assert_eq!(receiver.recv(), Ok(7));
+            task.join().expect("it sends");
+        }
         _ => {}
     }
 }
@@ -215,18 +237,25 @@ fn stress(seconds: u64, seed: u64) {
     let mut random = Random(seed | 1);
     let (mut rounds, mut tasks) = (0_u64, 0_u64);
     while rounds == 0 || Instant::now() < until {
+        let few_workers = random.below(3) == 0;
         let site = Arc::new(Site {
             mutex: Mutex::new(0),
             changed: Condvar::new(),
             spin: SpinLock::new(0),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
+            few_workers,
         });
         let runtimes: Vec<_> = (0..1 + random.below(3))
             .map(|_| {
                 Builder::new()
                     .servers(1 + random.below(5) as usize)
-                    .max_workers(32 + random.below(200) as usize)
+                    .max_workers(if few_workers {
+                        6
+                    } else {
+                        32 + random.below(200) as usize
+                    })
+                    .pin(random.below(3) > 0)
                     .keep_alive(Duration::from_millis(1 + random.below(50)))
                     .build()
                     .expect("a runtime")
@@ -244,6 +273,12 @@ fn stress(seconds: u64, seed: u64) {
             .into_iter()
             .map(|root| root.join().expect("a root"))
             .sum();
+        for runtime in &runtimes {
+            eventually("all that was spawned is done", || {
+                let metrics = runtime.metrics();
+                metrics.completed == metrics.spawned
+            });
+        }
         drop(runtimes);
         assert_eq!(
             site.begun.load(SeqCst),
@@ -260,7 +295,7 @@ fn stress(seconds: u64, seed: u64) {
 #[test]
 fn everything_at_once() {
     let seconds = number("UMCG_STRESS_SECONDS", 5);
-    apart(seconds + 60, || {
+    isolated(seconds + 60, || {
         let clock = std::time::UNIX_EPOCH
             .elapsed()
             .map_or(1, |time| time.as_nanos() as u64);

@@ -1,119 +1,72 @@
-//! Threads, scopes, pools, sets and timers on the whole runtime, with few and many servers.
+//! `umcg::thread`, scopes and parking.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc, Condvar, Mutex,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
-    time::{Duration, Instant},
+    thread,
+    time::Duration,
 };
 
-use umcg::{Builder, JoinSet, Runtime, ThreadPool, thread, time};
-
-use crate::common::{SERVERS, eventually, within};
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn each(what: &str, f: impl Fn(&Runtime) + Clone + Send + 'static) {
-    for servers in SERVERS {
-        let f = f.clone();
-        within(LIMIT, &format!("{what}, {servers} servers"), move || {
-            let runtime = Builder::new().servers(servers).build().unwrap();
-            f(&runtime);
-        });
-    }
-}
+use umcg::Builder;
+use umcg_tests::{isolated, runtime::default_runtime};
 
 #[test]
-fn threads_that_park_and_unpark_each_other() {
-    each("park ping-pong", |runtime| {
-        let _entered = runtime.handle().enter();
-        let turn = Arc::new(AtomicUsize::new(0));
-        let threads: Vec<_> = (0..2)
-            .map(|me| {
-                let turn = Arc::clone(&turn);
-                let (send, receive) = mpsc::channel::<thread::Thread>();
-                let thread = thread::spawn(move || {
-                    let other = receive.recv().unwrap();
-                    for round in 0..200 {
-                        while turn.load(SeqCst) != round * 2 + me {
-                            thread::park();
-                        }
-                        turn.fetch_add(1, SeqCst);
-                        other.unpark();
-                    }
-                });
-                (thread, send)
-            })
-            .collect();
-        let names: Vec<_> = threads
-            .iter()
-            .map(|(thread, _)| thread.thread().clone())
-            .collect();
-        for (me, (_, send)) in threads.iter().enumerate() {
-            send.send(names[1 - me].clone()).unwrap();
-        }
-        for (thread, _) in threads {
-            thread.join().unwrap();
-        }
-    });
-}
-
-#[test]
-fn std_channels_and_condvars_between_threads() {
-    each("channels and condvars", |runtime| {
-        let _entered = runtime.handle().enter();
-        let gate = Arc::new((Mutex::new(0), Condvar::new()));
-        let (send, receive) = mpsc::sync_channel(1);
-        let threads: Vec<_> = (0..8)
-            .map(|i| {
-                let (gate, send) = (Arc::clone(&gate), send.clone());
-                thread::spawn(move || {
-                    let (turn, changed) = &*gate;
-                    let mut turn = changed
-                        .wait_while(turn.lock().unwrap(), |t| *t != i)
-                        .unwrap();
-                    send.send(i).unwrap();
-                    *turn += 1;
-                    changed.notify_all();
-                })
-            })
-            .collect();
-        drop(send);
-        assert_eq!(
-            receive.iter().collect::<Vec<_>>(),
-            (0..8).collect::<Vec<_>>()
-        );
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    });
-}
-
-/// The shape that hangs where a waiting thread runs other jobs on its own stack: the job that
-/// it would pick up takes the lock that it holds.
-#[test]
-fn lock_held_across_scope_and_join() {
-    each("a lock held across a scope", |runtime| {
-        let _entered = runtime.handle().enter();
-        let lock = Mutex::new(0);
-        umcg::scope(|s| {
-            for _ in 0..16 {
-                s.spawn(|| {
-                    let mut held = lock.lock().unwrap();
-                    umcg::scope(|s| {
-                        s.spawn(|| thread::sleep(Duration::from_micros(100)));
+fn scopes_borrow_nest_and_wait() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        let mut data = vec![1_u64; 1_000];
+        let sum = AtomicUsize::new(0);
+        // Off-worker, by the runtime's handle.
+        runtime.handle().scope(|scope| {
+            for chunk in data.chunks_mut(100) {
+                let sum = &sum;
+                scope.spawn(move || {
+                    thread::sleep(Duration::from_millis(1));
+                    // Nested, on a worker.
+                    let total: u64 = umcg::scope(|inner| {
+                        let halves: Vec<_> = chunk
+                            .chunks_mut(50)
+                            .map(|half| {
+                                inner.spawn(move || {
+                                    half.iter_mut().for_each(|value| *value *= 2);
+                                    half.iter().sum::<u64>()
+                                })
+                            })
+                            .collect();
+                        halves.into_iter().map(|half| half.join().unwrap()).sum()
                     });
-                    let (one, two) = umcg::join(|| 1, || 2);
-                    *held += one + two;
+                    sum.fetch_add(total as usize, SeqCst);
                 });
             }
         });
-        assert_eq!(*lock.lock().unwrap(), 48);
+        assert_eq!(sum.load(SeqCst), 2_000);
+        assert!(data.iter().all(|&value| value == 2));
+    });
+}
+
+#[test]
+fn a_scope_waits_for_its_threads_even_when_it_panics() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        let _entered = runtime.enter();
+        let done = AtomicUsize::new(0);
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            umcg::scope(|scope| {
+                for _ in 0..10 {
+                    scope.spawn(|| {
+                        thread::sleep(Duration::from_millis(5));
+                        done.fetch_add(1, SeqCst);
+                    });
+                }
+                panic!("in the scope");
+            })
+        }));
+        assert!(caught.is_err());
+        assert_eq!(done.load(SeqCst), 10);
     });
 }
 
@@ -134,7 +87,7 @@ fn scopes_and_joins_deeper_than_the_cap_on_workers() {
         a + b
     }
 
-    within(LIMIT, "nested scopes", || {
+    isolated(60, || {
         let runtime = Builder::new().servers(2).max_workers(2).build().unwrap();
         let _entered = runtime.handle().enter();
         assert_eq!(umcg::spawn_blocking(|| depth(40)).join().unwrap(), 40);
@@ -143,127 +96,119 @@ fn scopes_and_joins_deeper_than_the_cap_on_workers() {
 }
 
 #[test]
-fn parked_threads_do_not_count_against_the_cap() {
-    within(LIMIT, "parked threads", || {
-        let runtime = Builder::new().servers(1).max_workers(2).build().unwrap();
-        let _entered = runtime.handle().enter();
-        let begun = Arc::new(AtomicUsize::new(0));
-        let parked: Vec<_> = (0..10)
-            .map(|_| {
-                let begun = Arc::clone(&begun);
-                thread::spawn(move || {
-                    begun.fetch_add(1, SeqCst);
-                    thread::park();
+fn threads_have_names_ids_and_results() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        let _entered = runtime.enter();
+        let named = umcg::thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(|| umcg::thread::current().name().map(str::to_owned))
+            .unwrap();
+        assert_eq!(named.thread().name(), Some("reader"));
+        assert_eq!(named.join().unwrap().as_deref(), Some("reader"));
+        let ids: HashSet<_> = (0..50)
+            .map(|_| umcg::thread::spawn(|| umcg::thread::current().id()))
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert_eq!(ids.len(), 50);
+        let payload = umcg::thread::spawn(|| panic!("as in std"))
+            .join()
+            .unwrap_err();
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"as in std"));
+    });
+}
+
+#[test]
+fn park_and_unpark() {
+    isolated(60, || {
+        let runtime = Builder::new().servers(1).build().unwrap();
+        let _entered = runtime.enter();
+        // Two threads hand a turn to each other, by nothing but tokens.
+        let turn = Arc::new(AtomicUsize::new(0));
+        let partners = Arc::new(Mutex::new(Vec::<umcg::thread::Thread>::new()));
+        let threads: Vec<_> = (0..2)
+            .map(|me| {
+                let (turn, partners) = (Arc::clone(&turn), Arc::clone(&partners));
+                umcg::thread::spawn(move || {
+                    umcg::thread::park();
+                    let other = partners.lock().unwrap()[1 - me].clone();
+                    for _ in 0..500 {
+                        while turn.load(SeqCst) % 2 != me {
+                            umcg::thread::park();
+                        }
+                        turn.fetch_add(1, SeqCst);
+                        other.unpark();
+                    }
                 })
             })
             .collect();
-        eventually("all threads begin", || begun.load(SeqCst) == 10);
-        for thread in parked {
-            thread.thread().unpark();
+        let handles: Vec<_> = threads
+            .iter()
+            .map(|thread| thread.thread().clone())
+            .collect();
+        partners.lock().unwrap().extend(handles.clone());
+        handles.iter().for_each(umcg::thread::Thread::unpark);
+        for thread in threads {
             thread.join().unwrap();
         }
+        assert_eq!(turn.load(SeqCst), 1_000);
+        // A token given before.
+        umcg::thread::spawn(|| {
+            umcg::thread::current().unpark();
+            umcg::thread::park();
+        })
+        .join()
+        .unwrap();
     });
 }
 
 #[test]
-fn tasks_of_a_set_block_and_are_joined() {
-    each("a set of blocking tasks", |runtime| {
-        runtime.block_on(async {
-            let mut set = JoinSet::new();
-            for i in 0..200_usize {
-                if i % 2 == 0 {
-                    set.spawn(async move {
-                        std::thread::sleep(Duration::from_micros(200));
-                        i
-                    });
-                } else {
-                    set.spawn_blocking(move || i);
-                }
-            }
-            let sum: usize = set.join_all().await.into_iter().sum();
-            assert_eq!(sum, 199 * 200 / 2);
-        });
-    });
-}
-
-#[test]
-fn aborted_tasks_go_while_others_run() {
-    each("aborts", |runtime| {
-        let dropped = Arc::new(AtomicUsize::new(0));
-        let mut tasks = Vec::new();
-        for _ in 0..200 {
-            let token = Arc::clone(&dropped);
-            tasks.push(runtime.handle().spawn(async move {
-                loop {
-                    umcg::task::yield_now().await;
-                    let _ = &token;
-                }
-            }));
-        }
-        for task in &tasks {
-            task.abort();
-        }
-        for task in tasks {
-            let error: umcg::JoinError = task
-                .join()
-                .map(|never: std::convert::Infallible| match never {})
-                .unwrap_err();
-            assert!(error.is_cancelled());
-        }
-        assert_eq!(Arc::strong_count(&dropped), 1);
-    });
-}
-
-#[test]
-fn timers_fire_while_tasks_block() {
-    each("timers", |runtime| {
-        runtime.block_on(async {
-            let blockers: Vec<_> = (0..4)
-                .map(|_| umcg::spawn_blocking(|| std::thread::sleep(Duration::from_millis(50))))
-                .collect();
-            let tasks: Vec<_> = (0..100_u64)
-                .map(|i| {
-                    umcg::spawn(async move {
-                        let start = Instant::now();
-                        time::sleep(Duration::from_micros(i * 100)).await;
-                        start.elapsed() >= Duration::from_micros(i * 100)
-                    })
-                })
-                .collect();
-            for task in tasks {
-                assert!(task.await.unwrap(), "no sleep ends early");
-            }
-            let late = umcg::spawn(std::future::pending::<()>());
-            assert!(time::timeout(Duration::from_millis(1), late).await.is_err());
-            for blocker in blockers {
-                blocker.await.unwrap();
+fn std_s_own_parking_works_too() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        let (gives, thread) = mpsc::channel();
+        let woken = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&woken);
+        let task = runtime.spawn_blocking(move || {
+            gives.send(thread::current()).unwrap();
+            while !theirs.load(SeqCst) {
+                thread::park();
             }
         });
+        let worker = thread.recv().unwrap();
+        woken.store(true, SeqCst);
+        worker.unpark();
+        task.join().unwrap();
     });
 }
 
+/// Another task's destructor runs inside of a thread's code, and asks who it is.
 #[test]
-fn pools_of_one_runtime_keep_their_limits() {
-    each("two pools", |runtime| {
-        let _entered = runtime.handle().enter();
-        let pools = [ThreadPool::new(1), ThreadPool::new(3)];
-        let most: Vec<_> = pools
-            .iter()
-            .map(|_| Arc::new([const { AtomicUsize::new(0) }; 2]))
-            .collect();
-        for _ in 0..50 {
-            for (pool, counts) in pools.iter().zip(&most) {
-                let counts = Arc::clone(counts);
-                pool.execute(move || {
-                    counts[1].fetch_max(counts[0].fetch_add(1, SeqCst) + 1, SeqCst);
-                    std::thread::sleep(Duration::from_micros(100));
-                    counts[0].fetch_sub(1, SeqCst);
-                });
-            }
+fn a_thread_stays_itself_while_a_task_is_dropped_on_it() {
+    struct Asks;
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            drop(umcg::thread::current());
         }
-        for pool in &pools {
-            pool.join();
-        }
-        assert!(most[0][1].load(Relaxed) == 1 && most[1][1].load(Relaxed) <= 3);
+    }
+    fn check(gone: &umcg::Handle) {
+        let me = umcg::thread::current();
+        let asks = Asks;
+        // Cancelled at once, here.
+        drop(gone.spawn_blocking(move || drop(asks)));
+        assert_eq!(umcg::thread::current().id(), me.id());
+        me.unpark();
+        umcg::thread::park();
+    }
+    isolated(60, || {
+        let ended = default_runtime();
+        let gone = ended.handle().clone();
+        drop(ended);
+        check(&gone);
+        let runtime = default_runtime();
+        let _entered = runtime.enter();
+        umcg::thread::spawn(move || check(&gone))
+            .join()
+            .expect("it comes to its end");
     });
 }

@@ -1,16 +1,102 @@
-//! Timers where the system gives less than they would like.
+//! Timers and timeouts.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
-    task::{Context, Wake, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
 
 use umcg::Builder;
-use umcg_tests::fault::{apart, eventually, limits, overlap, threads};
+use umcg_tests::{
+    BlockerGate, eventually, isolated, limits,
+    runtime::{default_runtime, run_mixed_tasks},
+    threads,
+};
+
+#[test]
+fn timers_fire_late_rather_than_early_and_in_order() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tasks: Vec<_> = [80_u64, 20, 140, 50, 110]
+            .into_iter()
+            .map(|ms| {
+                let order = Arc::clone(&order);
+                runtime.spawn(async move {
+                    let begun = Instant::now();
+                    umcg::time::sleep(Duration::from_millis(ms)).await;
+                    assert!(begun.elapsed() >= Duration::from_millis(ms));
+                    order.lock().unwrap().push(ms);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.join().unwrap();
+        }
+        let order = order.lock().unwrap();
+        assert_eq!(*order, [20, 50, 80, 110, 140]);
+    });
+}
+
+#[test]
+fn a_timer_fires_while_other_tasks_block_or_compute() {
+    isolated(60, || {
+        let runtime = Builder::new().servers(1).build().unwrap();
+        let gate = Arc::new(BlockerGate::new());
+        let theirs = Arc::clone(&gate);
+        let blocked = runtime.spawn(async move { theirs.wait() });
+        eventually("it is blocked", || gate.waiting() == 1);
+        let begun = Instant::now();
+        let timed = runtime.spawn(umcg::time::sleep(Duration::from_millis(20)));
+        timed.join().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        gate.open();
+        blocked.join().unwrap();
+    });
+}
+
+#[test]
+fn timeouts() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        runtime.block_on(async {
+            let late = umcg::time::timeout(Duration::from_millis(10), std::future::pending::<()>());
+            assert!(late.await.is_err());
+            let quick = umcg::time::timeout(Duration::from_secs(3600), async {
+                umcg::time::sleep(Duration::from_millis(1)).await;
+                5
+            });
+            assert_eq!(quick.await.unwrap(), 5);
+        });
+        // Far more timers than threads, all cancelled but one.
+        let done = Arc::new(AtomicBool::new(false));
+        let tasks: Vec<_> = (0..2_000)
+            .map(|_| {
+                let done = Arc::clone(&done);
+                runtime.spawn(async move {
+                    let mut timer = pin!(umcg::time::sleep(Duration::from_secs(3600)));
+                    poll_fn(|cx| {
+                        assert!(timer.as_mut().poll(cx).is_pending());
+                        Poll::Ready(())
+                    })
+                    .await;
+                    umcg::time::sleep(Duration::from_millis(30)).await;
+                    done.store(true, SeqCst);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.join().unwrap();
+        }
+        assert!(done.load(SeqCst));
+    });
+}
 
 /// What the thread that keeps the timers is called.
 const KEEPER: &str = "umcg-timer";
@@ -18,7 +104,7 @@ const KEEPER: &str = "umcg-timer";
 /// The process's first timers come when it may have no thread more.
 #[test]
 fn timers_need_no_thread_of_their_own() {
-    apart(60, || {
+    isolated(60, || {
         limits::drop_privileges().expect("root may become anybody");
         let runtime = Builder::new().servers(2).build().expect("a runtime");
         // Below what there is: no thread more, whatever else this user does.
@@ -44,7 +130,7 @@ fn timers_need_no_thread_of_their_own() {
             })
             .collect();
         // Others run beside them, and so do timers outside of any runtime.
-        overlap(&runtime, 100);
+        run_mixed_tasks(&runtime, 100);
         umcg::block_on(umcg::time::sleep(Duration::from_millis(5)));
         let mut interval = umcg::time::interval(Duration::from_millis(2));
         let ticks = umcg::block_on(async {
@@ -75,12 +161,13 @@ fn timers_need_no_thread_of_their_own() {
     });
 }
 
-/// A waker of somebody else's panics, with a payload whose destructor panics, too.
+/// A waker of the application panics, and the destructor of its payload panics as well.
 #[test]
 fn a_waker_that_panics_badly_does_not_stop_the_timers() {
-    struct Panics;
+    struct Panics(AtomicBool);
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
             std::panic::panic_any(Payload);
         }
     }
@@ -90,16 +177,13 @@ fn a_waker_that_panics_badly_does_not_stop_the_timers() {
             panic!("the destructor of a payload");
         }
     }
-    apart(60, || {
+    isolated(60, || {
         let mut sleep = pin!(umcg::time::sleep(Duration::from_millis(1)));
-        let waker = Waker::from(Arc::new(Panics));
-        assert!(
-            sleep
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        );
-        thread::sleep(Duration::from_millis(50));
+        let panics = Arc::new(Panics(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&panics));
+        let first = sleep.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(first.is_pending());
+        eventually("the timer fires", || panics.0.load(SeqCst));
         umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
     });
 }

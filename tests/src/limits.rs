@@ -2,6 +2,8 @@
 
 use std::{fs, io};
 
+use crate::proc::check;
+
 /// Sets the soft limit of a resource and leaves the hard one.
 ///
 /// # Errors
@@ -106,12 +108,4 @@ pub fn resident_bytes() -> u64 {
         .ok()
         .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
         .map_or(0, |pages| pages * 4096)
-}
-
-fn check(result: i32) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }

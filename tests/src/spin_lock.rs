@@ -1,4 +1,4 @@
-//! A spin lock whose waiters call `sched_yield`, as user-space libraries have them.
+//! A spin lock whose waiters call `sched_yield`, as those of many libraries in user space do.
 
 use std::{
     cell::UnsafeCell,
@@ -12,16 +12,17 @@ use std::{
 /// A value behind a spin lock.
 #[derive(Debug, Default)]
 pub struct SpinLock<T> {
+    /// Somebody is inside [`with`](Self::with).
     held: AtomicBool,
-    /// Touched by the holder alone.
+    /// Only the holder of the lock touches it.
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is touched by one thread at a time, which Send permits.
+// SAFETY: one thread at a time touches the value, which `Send` permits.
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
-    /// An unlocked one.
+    /// An unlocked value.
     pub const fn new(value: T) -> Self {
         Self {
             held: AtomicBool::new(false),
@@ -29,9 +30,9 @@ impl<T> SpinLock<T> {
         }
     }
 
-    /// Calls `f` with the value. Waits by `sched_yield`, and never sleeps.
+    /// Calls `f` with the value. Waits for the lock with `sched_yield`, and never sleeps.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        // Acquire pairs with the Release below.
+        // Acquire pairs with the Release below: this holder sees what the last one wrote.
         while self
             .held
             .compare_exchange_weak(false, true, Acquire, Relaxed)
@@ -39,7 +40,7 @@ impl<T> SpinLock<T> {
         {
             thread::yield_now();
         }
-        // SAFETY: `held` was false and is ours.
+        // SAFETY: `held` was false and is now ours.
         let result = f(unsafe { &mut *self.value.get() });
         self.held.store(false, Release);
         result

@@ -1,4 +1,4 @@
-//! A place to be blocked for as long as a test wants it.
+//! A gate that blocks every task which comes to it, until the test opens it.
 
 use std::{
     fs::File,
@@ -11,23 +11,25 @@ use std::{
 
 use crate::blockers;
 
-/// A pipe that nothing is written to: who reads sleeps in the kernel until it is opened.
+/// A pipe that nothing is written to: whoever reads from it sleeps in the kernel until the gate is
+/// opened.
 #[derive(Debug)]
-pub struct Dam {
+pub struct BlockerGate {
     reader: File,
-    /// Open is closed: the end of file ends all reads.
+    /// `None` when the gate is open: closing the last writer ends all reads.
     writer: Mutex<Option<File>>,
+    /// The callers of [`wait`](Self::wait) that have not come back.
     waiting: AtomicUsize,
 }
 
-impl Default for Dam {
+impl Default for BlockerGate {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Dam {
-    /// A closed one. Takes two descriptors, and one when it is open.
+impl BlockerGate {
+    /// A closed gate. It takes two descriptors, and one when it is open.
     #[must_use]
     pub fn new() -> Self {
         let (reader, writer) = blockers::pipe();
@@ -38,7 +40,7 @@ impl Dam {
         }
     }
 
-    /// Sleeps in `read` until the dam is opened. Signals do not end it.
+    /// Sleeps in `read` until the gate is opened. A signal does not end the wait.
     ///
     /// # Panics
     /// If the read fails.
@@ -54,19 +56,15 @@ impl Dam {
         assert_eq!(read.expect("read of a pipe"), 0);
     }
 
-    /// How many wait, or are about to.
+    /// How many callers are blocked, or are about to be.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)
     }
 
-    /// Lets all pass, from now on.
+    /// Lets everybody through, now and later.
     pub fn open(&self) {
-        drop(
-            self.writer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(writer.take());
     }
 }
