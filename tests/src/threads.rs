@@ -1,6 +1,6 @@
 //! The threads of this process: how many there are, and whether they are at rest.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, sync::mpsc, thread, time::Duration};
 
 use crate::{proc, watchdog::eventually};
 
@@ -85,13 +85,42 @@ pub fn until_at_rest(
     last
 }
 
-/// Waits until the thread is at rest, or has ended.
+/// Waits until the helper threads of the emulated provider are at rest, so that none of them watches
+/// for blocks. Other providers have none.
+///
+/// Returns at once in a run with wrong verdicts: the thread that makes them never rests.
 ///
 /// # Panics
-/// If it does not come to rest.
+/// If the helper threads do not come to rest.
 #[track_caller]
-pub fn until_thread_at_rest(what: &str, tid: u32) {
+pub fn until_helpers_at_rest() {
+    if !crate::wrong_verdicts() {
+        until_at_rest("the helper threads", Duration::from_millis(20), |thread| {
+            ["umcg-sentinel", "umcg-monitor"]
+                .iter()
+                .any(|name| thread.name.starts_with(name))
+        });
+    }
+}
+
+/// Starts `body` on a thread of its own, and returns when it has ended or can go no further.
+///
+/// # Panics
+/// If the thread neither ends nor comes to rest.
+#[track_caller]
+pub fn spawn_until_at_rest<T: Send + 'static>(
+    what: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        tell.send(umcg_sys::gettid())
+            .expect("the test waits for the tid");
+        body()
+    });
+    let tid = told.recv().expect("the tid of the thread");
     until_at_rest(what, Duration::from_millis(20), |thread| thread.tid == tid);
+    thread
 }
 
 /// Waits until all threads except the caller are at rest. Then asserts that for `time` none of them

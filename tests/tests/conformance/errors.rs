@@ -12,7 +12,7 @@ use libc::{EBUSY, EINVAL, ESRCH, ETIMEDOUT};
 use umcg_sys::{Call, Placement, Provider, REGISTER_WORKER, Register, UmcgTask, gettid, state};
 use umcg_tests::{
     Harness, Me, NO_SUCH_TID, Server, ServerGroup, Worker, assert_errno, blockers::Futex, cpu,
-    for_each_provider, in_ms, wrong_verdicts,
+    for_each_provider, in_ms, proc, wrong_verdicts,
 };
 
 fn register(provider: &dyn Provider, task: &UmcgTask, how: &Register) -> i32 {
@@ -470,6 +470,88 @@ fn preempt() {
         server.finish();
         assert_errno(provider.preempt(own), ESRCH, "after unregister");
         assert_errno(provider.preempt(worker), ESRCH, "a worker that has gone");
+    });
+}
+
+#[test]
+fn wake() {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let provider = Arc::clone(harness.provider());
+        for tid in [0, NO_SUCH_TID, u32::MAX, dead_tid()] {
+            assert_errno(provider.wake(tid), ESRCH, "no such task");
+        }
+        with_ordinary_thread(|tid| {
+            assert_errno(provider.wake(tid), ESRCH, "an ordinary thread");
+        });
+        // A server that is awake is left alone, and its next wait is an ordinary one.
+        provider.wake(server.tid()).expect("an awake server");
+        assert_eq!(server.task().state(), state::RUNNING);
+        assert_errno(server.insist(0, in_ms(3)), ETIMEDOUT, "nobody wakes it");
+        // A server that idles.
+        let waker = wake_when_asleep(harness, &server);
+        while !waker.load(SeqCst) {
+            server.drain();
+            server.wait(0, 0).expect("woken");
+        }
+        let own = server.tid();
+        server.finish();
+        assert_errno(provider.wake(own), ESRCH, "after unregister");
+    });
+}
+
+/// Wakes the server as soon as it sleeps in `wait`. The flag that is returned is set just before.
+fn wake_when_asleep(harness: &Arc<Harness>, server: &Server) -> Arc<AtomicBool> {
+    let woken = Arc::new(AtomicBool::new(false));
+    harness.thread("waker", {
+        let (harness, woken) = (Arc::clone(harness), Arc::clone(&woken));
+        let record = Arc::clone(server.record());
+        move || {
+            harness.guarded("waker", || {
+                let tid = record.task.tid();
+                harness.until("the server sleeps", || {
+                    record.task.state() == state::RUNNABLE && proc::asleep(tid)
+                });
+                woken.store(true, SeqCst);
+                harness.provider().wake(tid).expect("wake the server");
+            });
+        }
+    });
+    woken
+}
+
+#[test]
+fn wake_leaves_the_worker_in_the_slot_alone() {
+    for_each_provider(|harness| {
+        harness.attempt("a wake-up, and no verdict beside it", || {
+            let mut server = Server::start(harness);
+            let stop = Arc::new(AtomicBool::new(false));
+            let holder = harness.spinner("holder", server.tid(), &stop);
+            server.hold(&holder);
+            let before = harness.disturbances(server.tid());
+            let holds = |server: &Server| {
+                server.current() == Some(holder.tid()) && holder.state() == state::RUNNING
+            };
+            // Beside a server that is awake, and beside one that sleeps.
+            let provider = harness.provider();
+            provider.wake(server.tid()).expect("an awake server");
+            let beside_awake = holds(&server);
+            let waker = wake_when_asleep(harness, &server);
+            while !waker.load(SeqCst) {
+                server.task().begin_drain();
+                server.wait(0, 0).expect("woken");
+            }
+            let beside_asleep = holds(&server);
+            let quiet = harness.disturbances(server.tid()) == before;
+            stop.store(true, SeqCst);
+            server.run_to_exit(&[&holder]);
+            server.finish();
+            assert!(
+                beside_awake && beside_asleep || !quiet,
+                "the wake-up took the slot from the worker"
+            );
+            quiet
+        });
     });
 }
 

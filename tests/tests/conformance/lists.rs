@@ -260,7 +260,7 @@ fn c50_the_pick_of_a_wait_without_a_switch_survives() {
             let (stop, provider) = (Arc::clone(&stop), Arc::clone(harness.provider()));
             move || {
                 while !stop.load(SeqCst) {
-                    provider.preempt(tid).expect("the server is there");
+                    provider.wake(tid).expect("the server is there");
                     std::thread::sleep(Duration::from_micros(20));
                 }
             }
@@ -269,7 +269,7 @@ fn c50_the_pick_of_a_wait_without_a_switch_survives() {
         server.run_until("the workers' exit", |server| {
             let drained = server.drain();
             // The wake that comes exactly now.
-            let _ = server.provider().preempt(server.tid());
+            let _ = server.provider().wake(server.tid());
             if server.turn_from(&drained, in_ms(10)) == Turn::NotSwitched {
                 unswitched += 1;
             }

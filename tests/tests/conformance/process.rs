@@ -136,6 +136,7 @@ fn forked(me: &Me) -> i32 {
             gone(provider.wait(0, 0)),
             gone(provider.unregister(own)),
             gone(provider.preempt(me.task().tid())),
+            gone(provider.wake(me.task().server_tid())),
             // SAFETY: the call fails.
             gone(unsafe { provider.register(own, &Register::worker()) }),
         ];

@@ -14,7 +14,7 @@ use std::{
 use umcg_sys::{List, state};
 use umcg_tests::{
     Harness, Me, NO_SUCH_TID, Server, ServerGroup, Worker, assert_errno, blockers::Futex,
-    for_each_provider, in_ms, proc, signals,
+    eventually, for_each_provider, in_ms, isolated, proc, signals, threads,
 };
 
 /// Some of everything.
@@ -130,6 +130,7 @@ fn c59_tasks_of_other_processes_do_not_exist() {
             libc::ESRCH,
             "preempt",
         );
+        assert_errno(harness.provider().wake(child.id()), libc::ESRCH, "wake");
         let worker = harness.worker("worker", child.id(), |_| {});
         harness.until("the answer", || worker.exited());
         assert_eq!(worker.admission(), Some(libc::ESRCH));
@@ -337,45 +338,48 @@ fn c69_when_a_worker_blocks_its_server_runs_another() {
 
 #[test]
 fn c69_work_that_waited_before_the_dispatch_counts() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let data = Futex::default();
-        let worker = harness.sleeper("worker", server.tid(), &data);
-        server.collect(&worker);
-        // Whoever watches may go to sleep meanwhile.
-        server.set_has_work(false);
-        std::thread::sleep(Duration::from_millis(50));
-        server.set_has_work(true);
-        let next = server.remove(&worker);
-        server.dispatch(next, 0).expect("the block ends this wait");
-        data.set();
-        server.run_to_exit(&[&worker]);
-        server.finish();
+    isolated(200, || {
+        for_each_provider(|harness| {
+            let mut server = Server::start(harness);
+            let data = Futex::default();
+            let worker = harness.sleeper("worker", server.tid(), &data);
+            server.collect(&worker);
+            server.set_has_work(false);
+            threads::until_helpers_at_rest();
+            server.set_has_work(true);
+            let next = server.remove(&worker);
+            server.dispatch(next, 0).expect("the block ends this wait");
+            data.set();
+            server.run_to_exit(&[&worker]);
+            server.finish();
+        });
     });
 }
 
 #[test]
 fn c69_work_queued_beside_a_running_worker_counts() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let data = Futex::default();
-        server.set_has_work(false);
-        let queued = server.work_flag();
-        let worker = harness.worker("worker", server.tid(), {
-            let (data, server) = (data.clone(), server.tid());
-            move |me| {
-                queued.store(true, SeqCst);
-                me.provider().work_waiting(server);
-                me.blocking(|| data.wait());
-            }
+    isolated(200, || {
+        for_each_provider(|harness| {
+            let mut server = Server::start(harness);
+            let data = Futex::default();
+            server.set_has_work(false);
+            let queued = server.work_flag();
+            let worker = harness.worker("worker", server.tid(), {
+                let (data, server) = (data.clone(), server.tid());
+                move |me| {
+                    queued.store(true, SeqCst);
+                    me.provider().work_waiting(server);
+                    me.blocking(|| data.wait());
+                }
+            });
+            server.collect(&worker);
+            threads::until_helpers_at_rest();
+            let next = server.remove(&worker);
+            server.dispatch(next, 0).expect("the block ends this wait");
+            data.set();
+            server.run_to_exit(&[&worker]);
+            server.finish();
         });
-        server.collect(&worker);
-        std::thread::sleep(Duration::from_millis(50));
-        let next = server.remove(&worker);
-        server.dispatch(next, 0).expect("the block ends this wait");
-        data.set();
-        server.run_to_exit(&[&worker]);
-        server.finish();
     });
 }
 
@@ -383,46 +387,47 @@ fn c69_work_queued_beside_a_running_worker_counts() {
 /// outside, which wakes the server, and that is all that is said of it.
 #[test]
 fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let (first, second) = (Futex::default(), Futex::default());
-        let worker = harness.worker("worker", server.tid(), {
-            let (first, second) = (first.clone(), second.clone());
-            move |me| {
-                me.blocking(|| first.wait());
-                me.step(1);
-                me.blocking(|| second.wait());
-            }
-        });
-        while worker.state() != state::BLOCKED {
-            server.turn(0);
-        }
-        server.set_has_work(false);
-        harness.thread("outside", {
-            let (work, tid) = (server.work_flag(), server.tid());
-            let provider = Arc::clone(harness.provider());
-            let worker = worker.clone();
-            let nap = || std::thread::sleep(Duration::from_millis(50));
-            move || {
-                // Whoever watches goes to sleep meanwhile.
-                nap();
-                first.set();
-                while !worker.reached(1) {
-                    nap();
+    isolated(200, || {
+        for_each_provider(|harness| {
+            let mut server = Server::start(harness);
+            let (first, second) = (Futex::default(), Futex::default());
+            let worker = harness.worker("worker", server.tid(), {
+                let (first, second) = (first.clone(), second.clone());
+                move |me| {
+                    me.blocking(|| first.wait());
+                    me.step(1);
+                    me.blocking(|| second.wait());
                 }
-                nap();
-                work.store(true, SeqCst);
-                // ESRCH: the block was seen without that, and the server is done.
-                let _ = provider.preempt(tid);
+            });
+            while worker.state() != state::BLOCKED {
+                server.turn(0);
             }
+            server.set_has_work(false);
+            harness.thread("outside", {
+                let (work, tid) = (server.work_flag(), server.tid());
+                let provider = Arc::clone(harness.provider());
+                let worker = worker.clone();
+                move || {
+                    threads::until_helpers_at_rest();
+                    first.set();
+                    eventually("the worker blocks again", || {
+                        // Or its block was seen already, and it has come to its end.
+                        worker.reached(1) && (worker.asleep() || worker.exited())
+                    });
+                    threads::until_helpers_at_rest();
+                    work.store(true, SeqCst);
+                    // ESRCH: the block was seen without the wake-up, and the server has ended.
+                    let _ = provider.wake(tid);
+                }
+            });
+            // No deadline: nothing but the block brings the server back.
+            while !(worker.reached(1) && worker.state() == state::BLOCKED) {
+                server.turn(0);
+            }
+            second.set();
+            server.run_to_exit(&[&worker]);
+            server.finish();
         });
-        // No deadline: nothing but the block brings the server back.
-        while !(worker.reached(1) && worker.state() == state::BLOCKED) {
-            server.turn(0);
-        }
-        second.set();
-        server.run_to_exit(&[&worker]);
-        server.finish();
     });
 }
 

@@ -322,7 +322,7 @@ fn c13_idle_is_runnable_not_a_state_of_its_own() {
                         record.task.state() == state::RUNNABLE && proc::asleep(tid)
                     });
                     woken.store(true, SeqCst);
-                    provider.preempt(tid).expect("wake the server");
+                    provider.wake(tid).expect("wake the server");
                 });
             }
         });

@@ -11,8 +11,8 @@ use std::{
 
 use umcg_sys::{List, UmcgTask, state};
 use umcg_tests::{
-    Me, Record, Server, ServerGroup, Worker, assert_errno, blockers::Futex, for_each_provider,
-    in_ms, now_ns, signals,
+    Record, Server, ServerGroup, Worker, assert_errno, blockers::Futex, for_each_provider, in_ms,
+    now_ns,
 };
 
 #[test]
@@ -42,7 +42,7 @@ fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
                 // Either way the choice is in one place only: here, or at its server.
                 if me.task().clear_next_tid(other.tid()) {
                     other.record().offered.store(home, SeqCst);
-                    me.provider().preempt(home).expect("tell its server");
+                    me.provider().wake(home).expect("tell its server");
                 }
             }
         });
@@ -422,35 +422,11 @@ fn tj_the_high_bits_of_a_tid_count() {
         for bit in [1 << 30, 1 << 31] {
             let result = server.insist(worker.tid() | bit, 0);
             assert_errno(result, libc::ESRCH, "a tid with a high bit");
-            let result = harness.provider().preempt(server.tid() | bit);
+            let result = harness.provider().preempt(worker.tid() | bit);
+            assert_errno(result, libc::ESRCH, "a tid with a high bit");
+            let result = harness.provider().wake(server.tid() | bit);
             assert_errno(result, libc::ESRCH, "a tid with a high bit");
         }
-        server.run_to_exit(&[&worker]);
-        server.finish();
-    });
-}
-
-#[test]
-fn te_a_signal_does_not_drop_the_deadline() {
-    for_each_provider(|harness| {
-        let signal = signals::unused();
-        signals::count(signal, 0);
-        let mut server = Server::start(harness);
-        let (tid, stop) = (server.tid(), Arc::new(AtomicBool::new(false)));
-        harness.thread("signals", {
-            let stop = Arc::clone(&stop);
-            move || {
-                while !stop.load(SeqCst) {
-                    signals::send(tid, signal);
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
-        });
-        for _ in 0..5 {
-            assert_errno(server.insist(0, in_ms(10)), libc::ETIMEDOUT, "the deadline");
-        }
-        stop.store(true, SeqCst);
-        let worker = harness.worker("worker", server.tid(), Me::yield_now);
         server.run_to_exit(&[&worker]);
         server.finish();
     });

@@ -14,7 +14,8 @@ use std::{
 use umcg_sys::state;
 use umcg_tests::{
     Harness, NO_SUCH_TID, Server, Turn, Worker, assert_errno, blockers, for_each_provider, in_ms,
-    now_ns, proc, signals,
+    now_ns, proc,
+    signals::{self, Storm},
 };
 
 /// A worker that waits in the test's pool each time it runs, until `stop`.
@@ -137,7 +138,7 @@ fn c20_a_server_that_is_its_own_target_idles() {
                             record.task.state() == state::RUNNABLE && proc::asleep(tid)
                         });
                         idled.store(true, SeqCst);
-                        provider.preempt(tid).expect("wake the server");
+                        provider.wake(tid).expect("wake the server");
                     });
                 }
             });
@@ -401,7 +402,7 @@ fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
                 for number in 1..=ROUNDS {
                     round.store(number, SeqCst);
                     // The last one may come too late.
-                    match provider.preempt(tid) {
+                    match provider.wake(tid) {
                         Ok(()) => {}
                         Err(error) => assert!(error.is_gone() && number == ROUNDS, "{error}"),
                     }
@@ -484,26 +485,15 @@ fn c30_signals_do_not_end_a_wait() {
         let stop = Arc::new(AtomicBool::new(false));
         let parked = parker(harness, "parked", &server, &stop);
         own_parked(&mut server, &parked);
-        let tids = [server.tid(), parked.tid()];
-        let pester = Arc::new(AtomicBool::new(true));
-        harness.thread("pester", {
-            let pester = Arc::clone(&pester);
-            move || {
-                while pester.load(SeqCst) {
-                    for tid in tids {
-                        signals::send(tid, signal);
-                    }
-                    std::thread::sleep(Duration::from_micros(100));
-                }
-            }
-        });
+        let tids = vec![server.tid(), parked.tid()];
+        let storm = Storm::on(signal, move || tids.clone());
         for _ in 0..5 {
             let deadline = in_ms(20);
             assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "no event came");
             assert!(now_ns() >= deadline, "a signal shortened the wait");
             assert_eq!(parked.state(), state::RUNNABLE);
         }
-        pester.store(false, SeqCst);
+        drop(storm);
         stop.store(true, SeqCst);
         server.ready.push_back(parked.tid());
         server.run_to_exit(&[&parked]);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use umcg::{Builder, JoinHandle, Runtime};
-use umcg_tests::{BlockerGate, eventually, isolated, skip};
+use umcg_tests::{BlockerGate, eventually, isolated, skip, threads};
 
 /// What a block of the injector takes, 63 tasks and a link, which is freed when its last task was
 /// taken. In the middle of a fetch: the tasks that come along are in no queue at that moment.
@@ -131,9 +131,7 @@ fn tasks_between_two_queues_do_not_hold_a_drop_up() {
         };
         // One of those behind the one that the worker is about to run.
         *last.lock().unwrap() = Some(handles.swap_remove(50));
-        let ending = thread::spawn(move || drop(runtime));
-        // It is as far as it comes.
-        thread::sleep(Duration::from_millis(100));
+        let ending = threads::spawn_until_at_rest("the end", move || drop(runtime));
         HOLD.store(hold::NOTHING, SeqCst);
         eventually("the end", || ending.is_finished());
         ending.join().expect("no panic");

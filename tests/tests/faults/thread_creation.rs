@@ -106,13 +106,11 @@ fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
     gate.open();
     // Nothing but the worker that is being made is left for the server to wait for.
     eventually("the other worker is gone", || threads::named("umcg-w") == 0);
-    eventually("the server is asleep, or gone", || {
-        thread::sleep(Duration::from_millis(20));
-        proc::threads().into_iter().all(|tid| {
-            proc::status(tid, "Name").is_none_or(|name| !name.starts_with("umcg-s"))
-                || proc::asleep(tid)
-        })
-    });
+    threads::until_at_rest(
+        "the server, if there still is one",
+        Duration::from_millis(20),
+        |thread| thread.name.starts_with("umcg-s"),
+    );
     NEXT.store(answer, SeqCst);
     eventually("the end", || ending.is_finished());
     ending.join().expect("no panic");
@@ -178,7 +176,13 @@ fn a_monitor_that_is_refused_to_one_is_there_for_another() {
                 .expect("a runtime");
             assert_blocks_are_seen(&runtime);
         });
-        thread::sleep(Duration::from_millis(200));
+        // Its servers register, and wait for the monitor that the first server is making.
+        eventually("the runtime starts its servers", || {
+            threads::named("umcg-s") > 0
+        });
+        threads::until_at_rest("the servers", Duration::from_millis(20), |thread| {
+            thread.name.starts_with("umcg-s")
+        });
         NEXT.store(next::REFUSE, SeqCst);
         let error = first.join().expect("no panic").expect_err("no monitor");
         assert_eq!(error.errno(), libc::EAGAIN);

@@ -63,16 +63,9 @@ impl Drops {
     }
 }
 
-/// Starts `end` on a thread of its own, and waits until it is over or can go no further.
+/// Ends the runtime on a thread of its own. Returns when the end is over or can go no further.
 fn begin_to_end(runtime: Runtime, end: fn(Runtime)) -> thread::JoinHandle<()> {
-    let (tell, told) = mpsc::channel();
-    let ending = thread::spawn(move || {
-        tell.send(umcg_sys::gettid()).unwrap();
-        end(runtime);
-    });
-    let tid = told.recv().unwrap();
-    threads::until_thread_at_rest("the end of the runtime", tid);
-    ending
+    threads::spawn_until_at_rest("the end of the runtime", move || end(runtime))
 }
 
 /// The workers that are blocked are left behind. The servers and all other workers end, and the
