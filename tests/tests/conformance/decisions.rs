@@ -9,10 +9,7 @@ use std::{
 };
 
 use umcg_sys::{List, state};
-use umcg_tests::{
-    Me, NO_SUCH_TID, Record, Server, Worker, assert_errno, blockers::Futex, for_each_provider,
-    in_ms, signals,
-};
+use umcg_tests::{Me, Record, Server, Worker, blockers::Futex, for_each_provider, in_ms, signals};
 
 #[test]
 fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
@@ -63,26 +60,6 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
             );
             quiet
         });
-    });
-}
-
-#[test]
-fn g02_errors_leave_the_caller_running() {
-    // Asserted after every error by `Server::wait` and `Me::failing_wait`; the table of all
-    // errors is in `errors.rs`.
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
-        assert_eq!(server.task().state(), state::RUNNING);
-        let worker = harness.worker("worker", server.tid(), |me| {
-            let error = me.failing_wait("worker", NO_SUCH_TID, 0, 0);
-            assert_eq!(error.errno(), libc::ESRCH);
-            // It goes on without being picked again.
-            me.step(1);
-        });
-        server.run_to_exit(&[&worker]);
-        assert!(worker.reached(1));
-        server.finish();
     });
 }
 

@@ -182,6 +182,9 @@ fn wait_of_a_server() {
         let elsewhere = ServerGroup::start(harness, 1);
         let foreign = harness.worker("foreign", elsewhere.tid(0), Me::park);
         harness.until("it waits there", || foreign.record().parked.load(SeqCst));
+        let stop = Arc::new(AtomicBool::new(false));
+        let running = harness.spinner("running", elsewhere.tid(0), &stop);
+        harness.until("it runs there", || running.reached(1));
         let data = Futex::default();
         let sleeper = blocked(harness, &mut server, &data);
 
@@ -191,6 +194,7 @@ fn wait_of_a_server() {
                 ("a thread that is gone", dead_tid(), ESRCH),
                 ("an ordinary thread", ordinary, ESRCH),
                 ("a worker of another server", foreign.tid(), EBUSY),
+                ("a worker that runs elsewhere", running.tid(), EBUSY),
                 ("another server", elsewhere.tid(0), EBUSY),
                 ("a blocked worker", sleeper.tid(), EBUSY),
             ];
@@ -228,7 +232,8 @@ fn wait_of_a_server() {
             .record()
             .offered
             .store(foreign.task().server_tid(), SeqCst);
-        harness.until("the foreign one ends", || foreign.exited());
+        stop.store(true, SeqCst);
+        harness.until("both end", || foreign.exited() && running.exited());
         elsewhere.finish();
         server.finish();
     });
@@ -292,11 +297,14 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
             if still {
                 // The holder is named only where no verdict on it is to be expected: after one
                 // it would be picked while its token is on the list.
-                let faults = wrong_verdicts();
-                let holder = if faults { 0 } else { holder.tid() };
-                for next in [0, server.tid(), holder] {
+                let named = if wrong_verdicts() { 0 } else { holder.tid() };
+                for next in [0, server.tid(), named] {
                     server.task().begin_drain();
-                    slept.push(server.wait(next, in_ms(2)));
+                    let result = server.wait(next, in_ms(2));
+                    if next == holder.tid() && result.is_err() {
+                        assert_eq!(server.task().next_tid(), 0, "it runs in this slot already");
+                    }
+                    slept.push(result);
                 }
             }
             // An event in between ends a wait, too, and that is no answer.

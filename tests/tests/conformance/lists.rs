@@ -369,12 +369,16 @@ fn c54_transitions_keep_the_users_bits() {
         let mut server = Server::start(harness);
         server.task().set_user_bits(0x1234);
         let worker = harness.worker("worker", server.tid(), |me| {
-            me.task().set_user_bits(0xabcd);
-            for _ in 0..10 {
-                me.yield_now();
-                assert_eq!(me.task().user_bits(), 0xabcd, "across a yield");
-                me.sleep(Duration::from_millis(1));
-                assert_eq!(me.task().user_bits(), 0xabcd, "across a block");
+            for bits in [0, 1, 0x8000, 0xffff, 0xabcd] {
+                me.task().set_user_bits(bits);
+                for _ in 0..3 {
+                    me.yield_now();
+                    assert_eq!(me.task().user_bits(), bits, "across a yield");
+                    me.sleep(Duration::from_micros(300));
+                    assert_eq!(me.task().user_bits(), bits, "across a block");
+                }
+                let word = me.task().state_word().load(SeqCst);
+                assert_eq!(word & state::FLAG_MASK, 0, "a running worker has no flag");
             }
         });
         server.run_until("the worker's exit", |server| {

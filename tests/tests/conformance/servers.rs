@@ -154,25 +154,6 @@ fn a06_stealing_a_worker_that_has_not_reached_wait() {
     });
 }
 
-#[test]
-fn a_worker_moves_between_two_blocks() {
-    for_each_provider(|harness| {
-        let group = ServerGroup::start(harness, 3);
-        let workers: Vec<_> = (0..6)
-            .map(|index| {
-                harness.worker(&format!("worker {index}"), group.tid(index), |me| {
-                    for _ in 0..30 {
-                        me.sleep(Duration::from_micros(200));
-                        me.yield_now();
-                    }
-                })
-            })
-            .collect();
-        harness.until("all exit", || workers.iter().all(Worker::exited));
-        group.finish();
-    });
-}
-
 /// A worker that asks `call` what the end of its server looks like, in the state that it brings
 /// itself into, and then is an ordinary thread, which can register anew.
 fn orphan(

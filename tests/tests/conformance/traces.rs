@@ -181,19 +181,21 @@ fn a04_an_overtaken_verdict_changes_nothing() {
     // The same with several servers: what a judge that was overtaken still has to do names the
     // dispatch that it judged. `UMCG_FAULT` makes this one bite.
     for_each_provider(|harness| {
-        let group = ServerGroup::start(harness, 2);
-        let workers: Vec<_> = (0..5)
-            .map(|index| {
-                harness.worker(&format!("worker {index}"), group.tid(index), |me| {
-                    for round in 0..200 {
-                        me.sleep(Duration::from_micros(1 + round % 40));
-                        me.yield_now();
-                    }
+        for servers in [2, 3] {
+            let group = ServerGroup::start(harness, servers);
+            let workers: Vec<_> = (0..5)
+                .map(|index| {
+                    harness.worker(&format!("worker {index}"), group.tid(index), |me| {
+                        for round in 0..200 {
+                            me.sleep(Duration::from_micros(1 + round % 40));
+                            me.yield_now();
+                        }
+                    })
                 })
-            })
-            .collect();
-        harness.until("all exit", || workers.iter().all(Worker::exited));
-        group.finish();
+                .collect();
+            harness.until("all exit", || workers.iter().all(Worker::exited));
+            group.finish();
+        }
     });
 }
 

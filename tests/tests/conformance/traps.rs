@@ -11,8 +11,7 @@ use std::{
 
 use umcg_sys::{List, UmcgTask, state};
 use umcg_tests::{
-    Record, Server, ServerGroup, Worker, assert_errno, blockers::Futex, for_each_provider, in_ms,
-    now_ns,
+    Server, ServerGroup, Worker, assert_errno, blockers::Futex, for_each_provider, in_ms, now_ns,
 };
 
 #[test]
@@ -149,27 +148,6 @@ fn t07_three_workers_that_switch_in_a_ring() {
             workers.iter().all(Worker::exited)
         });
         stop.store(true, SeqCst);
-        server.finish();
-    });
-}
-
-#[test]
-fn t35_flags_and_user_bits_do_not_confuse_a_state() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let worker = harness.worker("worker", server.tid(), |me| {
-            for bits in [0, 1, 0x8000, 0xffff] {
-                me.task().set_user_bits(bits);
-                me.yield_now();
-                me.sleep(Duration::from_micros(200));
-                let word = me.task().state_word().load(SeqCst);
-                assert_eq!(word >> 16, u32::from(bits));
-                assert_eq!(word & state::FLAG_MASK, 0, "no flag in a worker that runs");
-            }
-        });
-        server.task().set_user_bits(0xffff);
-        server.run_to_exit(&[&worker]);
-        assert_eq!(server.task().user_bits(), 0xffff);
         server.finish();
     });
 }
@@ -353,41 +331,6 @@ fn t47_lists_under_concurrent_push_and_take() {
         assert_eq!(counts.0, counts.1, "each push is taken once");
         assert!(!workers[index].is_linked(List::Blocked));
     }
-}
-
-#[test]
-fn t51_a_new_worker_runs_nothing_before_admission() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let worker = harness.worker("worker", server.tid(), |me| me.step(1));
-        server.collect(&worker);
-        for _ in 0..3 {
-            server.task().begin_drain();
-            let _ = server.wait(0, in_ms(3));
-            assert!(!worker.reached(1));
-        }
-        server.run_to_exit(&[&worker]);
-        server.finish();
-    });
-}
-
-#[test]
-fn t52_an_event_names_the_record_around_the_task() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let worker = harness.worker("worker", server.tid(), |_| {});
-        harness.until("the event", || server.task().has_events(List::Runnable));
-        server.task().begin_drain();
-        let events: Vec<_> = server.task().take(List::Runnable).collect();
-        assert_eq!(events.len(), 1);
-        // The task is the record's first field: container layout, no pointer is needed.
-        // SAFETY: every task of this server is the first field of a record.
-        let record = unsafe { events[0].cast::<Record>().as_ref() };
-        assert_eq!(record.name, "worker");
-        server.ready.push_back(worker.tid());
-        server.run_to_exit(&[&worker]);
-        server.finish();
-    });
 }
 
 #[test]

@@ -13,8 +13,8 @@ use std::{
 
 use umcg_sys::state;
 use umcg_tests::{
-    Harness, NO_SUCH_TID, Server, Turn, Worker, assert_errno, blockers, for_each_provider, in_ms,
-    now_ns, proc,
+    Harness, NO_SUCH_TID, Server, Turn, Worker, assert_errno, for_each_provider, in_ms, now_ns,
+    proc,
     signals::{self, Storm},
 };
 
@@ -191,84 +191,6 @@ fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
 }
 
 #[test]
-fn c22_a_target_that_does_not_exist_is_esrch() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        assert_errno(server.insist(NO_SUCH_TID, 0), libc::ESRCH, "server");
-        let worker = harness.worker("worker", server.tid(), |me| {
-            let error = me.failing_wait("wait for nobody", NO_SUCH_TID, 0, 0);
-            assert_eq!(error.errno(), libc::ESRCH, "{error}");
-        });
-        server.run_to_exit(&[&worker]);
-        server.finish();
-    });
-}
-
-#[test]
-fn c23_only_a_runnable_target_is_taken() {
-    for_each_provider(|harness| {
-        let mut first = Server::named(harness, "first");
-        let stop = Arc::new(AtomicBool::new(false));
-        // RUNNING, on another server.
-        let other_tid = Arc::new(AtomicU32::new(0));
-        harness.thread("second", {
-            let (harness, stop) = (Arc::clone(harness), Arc::clone(&stop));
-            let other_tid = Arc::clone(&other_tid);
-            move || {
-                harness.guarded("second", || {
-                    let mut second = Server::named(&harness, "second");
-                    let other = harness.spinner("other", second.tid(), &stop);
-                    second.run_until("other runs", |_| other.reached(1));
-                    other_tid.store(other.tid(), SeqCst);
-                    second.run_to_exit(&[&other]);
-                    second.finish();
-                });
-            }
-        });
-        harness.until("a running worker elsewhere", || other_tid.load(SeqCst) != 0);
-        let busy = first.insist(other_tid.load(SeqCst), 0);
-        assert_errno(busy, libc::EBUSY, "a worker that runs elsewhere");
-
-        // BLOCKED, own.
-        let data = blockers::Futex::default();
-        let sleeper = harness.sleeper("sleeper", first.tid(), &data);
-        first.run_until_blocked(&sleeper);
-        let busy = first.insist(sleeper.tid(), 0);
-        assert_errno(busy, libc::EBUSY, "a worker that is blocked");
-        assert_eq!(sleeper.state(), state::BLOCKED, "and stays so");
-        data.set();
-        first.run_to_exit(&[&sleeper]);
-        stop.store(true, SeqCst);
-        first.finish();
-    });
-}
-
-#[test]
-fn c68_naming_the_worker_in_the_slot_is_no_switch() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let stop = Arc::new(AtomicBool::new(false));
-        let worker = harness.spinner("worker", server.tid(), &stop);
-        harness.attempt("a wait that names who runs", || {
-            server.hold(&worker);
-            let before = harness.disturbances(server.tid());
-            server.task().begin_drain();
-            let result = server.wait(worker.tid(), in_ms(2));
-            let held = server.current() == Some(worker.tid());
-            if !held || harness.disturbances(server.tid()) != before || result.is_ok() {
-                return false;
-            }
-            assert_errno(result, libc::ETIMEDOUT, "the server sleeps on");
-            assert_eq!(server.task().next_tid(), 0, "it runs where it was wanted");
-            true
-        });
-        stop.store(true, SeqCst);
-        server.run_to_exit(&[&worker]);
-        server.finish();
-    });
-}
-
-#[test]
 fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
@@ -317,25 +239,6 @@ fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
         });
         stop.store(true, SeqCst);
         server.run_to_exit(&[&worker]);
-        server.finish();
-    });
-}
-
-#[test]
-fn c25_a_switch_puts_the_caller_to_sleep_and_runs_the_target() {
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let slept = Arc::new(AtomicBool::new(false));
-        let worker = harness.worker("worker", server.tid(), {
-            let (slept, tid) = (Arc::clone(&slept), server.tid());
-            move |me| {
-                me.spin_until(|| proc::asleep(tid));
-                slept.store(true, SeqCst);
-            }
-        });
-        server.collect(&worker);
-        server.run_without_deadline(&[&worker]);
-        assert!(slept.load(SeqCst));
         server.finish();
     });
 }
@@ -428,26 +331,6 @@ fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
 }
 
 #[test]
-fn c28_a_successful_wait_leaves_the_caller_running() {
-    // `Server::wait` and `Me::wait` assert it at every return; here, many returns of all kinds.
-    for_each_provider(|harness| {
-        let mut server = Server::start(harness);
-        let workers: Vec<_> = (0..3)
-            .map(|index| {
-                harness.worker(&format!("worker {index}"), server.tid(), |me| {
-                    for _ in 0..30 {
-                        me.yield_now();
-                        me.sleep(Duration::from_micros(200));
-                    }
-                })
-            })
-            .collect();
-        server.run_to_exit(&workers.iter().collect::<Vec<_>>());
-        server.finish();
-    });
-}
-
-#[test]
 fn c29_events_do_not_end_running() {
     // What remains of the line here: nothing but a verdict or a preemption ends a worker's
     // RUNNING, and nothing at all ends a server's.
@@ -494,6 +377,10 @@ fn c30_signals_do_not_end_a_wait() {
             assert_eq!(parked.state(), state::RUNNABLE);
         }
         drop(storm);
+        assert!(
+            signals::handled(signal) > 0,
+            "a task that waits gets its signals"
+        );
         stop.store(true, SeqCst);
         server.ready.push_back(parked.tid());
         server.run_to_exit(&[&parked]);
@@ -549,16 +436,19 @@ fn c32_running_a_worker_is_three_steps() {
     });
 }
 
+/// User code changes the user bits of both tasks as fast as it can. No call fails because of that,
+/// and no loop of the provider waits for it to stop.
 #[test]
 fn c33_no_retry_loop_in_user_space() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| {
-            for _ in 0..100 {
+            for _ in 0..50 {
+                me.yield_now();
+                me.sleep(Duration::from_micros(150));
                 me.yield_now();
             }
         });
-        // Somebody plays with the user bits all the time: each call succeeds all the same.
         let stop = Arc::new(AtomicBool::new(false));
         harness.thread("flipper", {
             let stop = Arc::clone(&stop);
@@ -570,9 +460,6 @@ fn c33_no_retry_loop_in_user_space() {
                     for record in &records {
                         record.task.set_user_bits(bits);
                     }
-                    if bits % 16 == 0 {
-                        std::thread::sleep(Duration::from_micros(1));
-                    }
                 }
             }
         });
@@ -581,7 +468,7 @@ fn c33_no_retry_loop_in_user_space() {
             let turn = server.turn(in_ms(100));
             assert!(
                 !matches!(turn, Turn::Busy(_) | Turn::Gone(_)),
-                "the user's bits show: {turn:?}"
+                "a change of the user bits fails a call: {turn:?}"
             );
         }
         stop.store(true, SeqCst);

@@ -268,42 +268,6 @@ fn in_the_metrics(says: &str) {
     }
 }
 
-/// A loop of `sched_yield` that waits for a worker which is ready to run: the server's slice
-/// gives that one its turn.
-#[test]
-fn a_loop_of_sched_yield_does_not_keep_a_ready_worker_out() {
-    isolated(60, || {
-        let runtime = runtime_with(1);
-        let (gate, flag) = (
-            Arc::new(BlockerGate::new()),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (blocked, set) = (Arc::clone(&gate), Arc::clone(&flag));
-        let first = runtime.spawn_blocking(move || {
-            blocked.wait();
-            // The place to stop until it is picked, behind the loop below.
-            umcg::thread::yield_now();
-            set.store(true, SeqCst);
-        });
-        eventually("it is blocked", || gate.waiting() == 1);
-        let began = Arc::new(AtomicBool::new(false));
-        let begins = Arc::clone(&began);
-        let looping = runtime.spawn_blocking(move || {
-            begins.store(true, SeqCst);
-            let mut turns = 0_u64;
-            while !flag.load(SeqCst) {
-                thread::yield_now();
-                turns += 1;
-            }
-            turns
-        });
-        eventually("the loop runs", || began.load(SeqCst));
-        gate.open();
-        first.join().unwrap();
-        looping.join().unwrap();
-    });
-}
-
 /// The sentinel is beside a loop of `sched_yield` on the same CPU, and leaves most of it to the
 /// loop.
 #[test]

@@ -7,7 +7,7 @@ use std::{
     os::unix::process::CommandExt,
     process::Command,
     sync::{
-        Arc, Barrier, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
@@ -362,27 +362,5 @@ fn ten_thousand_tasks_are_blocked_at_once() {
         for (i, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), i);
         }
-    });
-}
-
-/// A barrier of as many tasks as there may be workers: none is kept back as a spare.
-#[test]
-fn every_worker_of_the_limit_can_be_used() {
-    let _alone = alone();
-    isolated(30, || {
-        let runtime = Builder::new().servers(2).max_workers(24).build().unwrap();
-        let barrier = Arc::new(Barrier::new(24));
-        let handles: Vec<_> = (0..24)
-            .map(|_| {
-                let barrier = Arc::clone(&barrier);
-                runtime.spawn_blocking(move || barrier.wait().is_leader())
-            })
-            .collect();
-        let leaders = handles
-            .into_iter()
-            .map(|handle| handle.join().unwrap())
-            .filter(|&leader| leader)
-            .count();
-        assert_eq!(leaders, 1);
     });
 }
