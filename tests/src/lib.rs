@@ -107,3 +107,37 @@ pub fn assert_errno<T: std::fmt::Debug>(
         Err(error) => assert_eq!(error.errno(), errno, "{what}: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// The pages of this package name tests as `module::test`. Each of them exists.
+    #[test]
+    fn every_test_that_a_page_names_exists() {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for page in ["CHECKLIST.md", "TRAPS.md"] {
+            let text = fs::read_to_string(package.join(page)).expect("the page");
+            // Every second part is inside of backquotes.
+            let names = text.split('`').skip(1).step_by(2);
+            // The rest are paths of types, as `Facts::block_bound`.
+            let tests: Vec<_> = names
+                .filter_map(|name| name.split_once("::"))
+                .filter(|(module, _)| module.starts_with(char::is_lowercase))
+                .collect();
+            let found = tests.len();
+            for (module, test) in tests {
+                let definition = format!("\nfn {test}() {{\n");
+                let exists = ["conformance", "runtime", "faults"].iter().any(|room| {
+                    let file = package.join(format!("tests/{room}/{module}.rs"));
+                    fs::read_to_string(file).is_ok_and(|text| text.contains(&definition))
+                });
+                assert!(
+                    exists,
+                    "{page} names {module}::{test}, which does not exist"
+                );
+            }
+            assert!(found > 50, "{page} names {found} tests only");
+        }
+    }
+}

@@ -77,8 +77,9 @@ fn block_one(harness: &Arc<Harness>, blocker: Blocker) {
     server.finish();
 }
 
+/// Checklist 34 and 41, for every kind of sleep in `blockers`.
 #[test]
-fn c34_a_block_in_any_system_call_is_seen() {
+fn a_block_in_any_system_call_is_seen() {
     for_each_provider(|harness| {
         for blocker in blockers::all() {
             block_one(harness, blocker);
@@ -86,8 +87,9 @@ fn c34_a_block_in_any_system_call_is_seen() {
     });
 }
 
+/// Checklist 34, trap 19.
 #[test]
-fn c34_a_page_fault_is_seen() {
+fn a_page_fault_is_seen() {
     for_each_provider(|harness| match blockers::page_fault() {
         Ok(blocker) => block_one(harness, blocker),
         Err(error) => skip!("no page fault can be held up here: userfaultfd: {error}"),
@@ -204,8 +206,9 @@ fn the_longest_block_is_a_block_and_no_preemption() {
     });
 }
 
+/// Checklist 35.
 #[test]
-fn c35_a_block_is_state_then_list_then_server() {
+fn a_block_changes_the_state_then_the_list_then_the_server() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let data = Futex::default();
@@ -226,8 +229,9 @@ fn c35_a_block_is_state_then_list_then_server() {
     });
 }
 
+/// Checklist 35.
 #[test]
-fn c35_a_block_while_the_server_is_awake_is_told_at_its_next_turns() {
+fn a_block_beside_an_awake_server_is_reported_at_its_next_turns() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
@@ -253,8 +257,9 @@ fn c35_a_block_while_the_server_is_awake_is_told_at_its_next_turns() {
     });
 }
 
+/// Checklist 36.
 #[test]
-fn c36_leaving_running_switches_to_next_or_else_the_server() {
+fn a_block_switches_to_the_armed_worker_past_the_server() {
     for_each_provider(|harness| {
         harness.attempt("a block that consumes the armed next_tid", || {
             let mut server = Server::start(harness);
@@ -301,8 +306,9 @@ fn c36_leaving_running_switches_to_next_or_else_the_server() {
     });
 }
 
+/// Checklist 39, trap 10.
 #[test]
-fn c39_an_unblocked_worker_stops_until_it_is_picked() {
+fn an_unblocked_worker_stops_until_it_is_picked() {
     for_each_provider(|harness| {
         let exact = harness.provider().facts().exact_stop;
         let mut server = Server::start(harness);
@@ -332,8 +338,9 @@ fn c39_an_unblocked_worker_stops_until_it_is_picked() {
     });
 }
 
+/// Checklist 6 and 40: only the server whose tid is in `server_tid` hears of the worker.
 #[test]
-fn c40_the_unblock_goes_to_the_current_server() {
+fn a_block_and_its_end_go_to_the_current_server() {
     for_each_provider(|harness| {
         let mut first = Server::named(harness, "first");
         let data = Futex::default();
@@ -375,8 +382,9 @@ fn c40_the_unblock_goes_to_the_current_server() {
     });
 }
 
+/// Checklist 41.
 #[test]
-fn c41_the_result_of_the_system_call_is_untouched() {
+fn the_result_of_the_system_call_is_untouched() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         // A partial read, an error with its errno, a time-out: as without UMCG.

@@ -11,8 +11,9 @@ use std::{
 use umcg_sys::{List, state};
 use umcg_tests::{Me, Record, Server, Worker, blockers::Futex, for_each_provider, in_ms, signals};
 
+/// Decision 1, trap 9.
 #[test]
-fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
+fn an_unblock_wakes_the_server_only_if_its_slot_is_free() {
     for_each_provider(|harness| {
         harness.attempt("an unblock beside a running worker", || {
             let mut server = Server::start(harness);
@@ -63,8 +64,9 @@ fn g01_an_unblock_wakes_the_server_only_if_its_slot_is_free() {
     });
 }
 
+/// Decision 3.
 #[test]
-fn g03_an_explicit_wait_is_pushed_on_no_list() {
+fn an_explicit_wait_is_pushed_on_no_list() {
     for_each_provider(|harness| {
         harness.attempt("a wait", || {
             let mut server = Server::start(harness);
@@ -86,8 +88,9 @@ fn g03_an_explicit_wait_is_pushed_on_no_list() {
     });
 }
 
+/// Decision 4, trap 13.
 #[test]
-fn g04_a_signal_between_leave_and_wait() {
+fn a_signal_between_leave_and_wait_is_harmless() {
     for_each_provider(|harness| {
         let signal = signals::unused();
         signals::count(signal, 0);
@@ -110,8 +113,9 @@ fn g04_a_signal_between_leave_and_wait() {
     });
 }
 
+/// Decision 5, trap 17.
 #[test]
-fn g05_a_block_consumes_the_armed_next_tid() {
+fn a_block_consumes_the_armed_next_tid() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let consumed = AtomicU32::new(0);
@@ -144,8 +148,9 @@ fn g05_a_block_consumes_the_armed_next_tid() {
     });
 }
 
+/// Decision 6.
 #[test]
-fn g06_next_tid_is_cleared_when_the_switch_commits() {
+fn next_tid_is_cleared_when_the_switch_commits() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), {
@@ -165,8 +170,9 @@ fn g06_next_tid_is_cleared_when_the_switch_commits() {
     });
 }
 
+/// Decision 7.
 #[test]
-fn g07_the_link_is_read_before_the_worker_is_handed_out() {
+fn the_link_is_read_before_the_worker_is_handed_out() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let data = Futex::default();
@@ -213,8 +219,10 @@ fn g07_the_link_is_read_before_the_worker_is_handed_out() {
     });
 }
 
+/// Decision 10. The first sketch of the mail pushed the blocked worker on the list of the task
+/// that is woken.
 #[test]
-fn g10_the_lists_are_those_of_server_tid() {
+fn the_lists_are_those_of_server_tid() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
@@ -251,8 +259,9 @@ fn g10_the_lists_are_those_of_server_tid() {
     });
 }
 
+/// Decision 4, traps 6, 14 and a.
 #[test]
-fn g04_a_handler_that_blocks_between_leave_and_wait() {
+fn a_handler_that_blocks_between_leave_and_wait_is_harmless() {
     extern "C" fn nap(_signal: i32) {
         let time = libc::timespec {
             tv_sec: 0,

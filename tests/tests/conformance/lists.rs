@@ -54,8 +54,10 @@ fn finish(mut server: Server, workers: &[Worker]) {
     server.finish();
 }
 
+/// Checklist 42. The harness asserts after every wait that the caller is RUNNING (checklist
+/// 28).
 #[test]
-fn c42_the_mails_loop_runs_everything() {
+fn the_loop_of_the_mail_runs_everything() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let workers = crew(harness, &server, 6, mixed(30));
@@ -64,8 +66,10 @@ fn c42_the_mails_loop_runs_everything() {
     });
 }
 
+/// Checklist 43, trace A2. A scheduler that believes every event, in the order of processing,
+/// ends up with the right queue: it has each runnable worker once.
 #[test]
-fn c43_blocked_is_processed_before_runnable() {
+fn blocked_events_are_processed_before_runnable_ones() {
     // A scheduler that believes every event as it comes, in the order of processing, ends up
     // with the right set: each worker that is runnable is enqueued, none is lost.
     for_each_provider(|harness| {
@@ -105,8 +109,9 @@ fn c43_blocked_is_processed_before_runnable() {
     });
 }
 
+/// Checklist 44: between two drains there is at most one event of each kind.
 #[test]
-fn c44_between_two_drains_at_most_one_of_each() {
+fn a_worker_is_on_a_list_at_most_once() {
     for_each_provider(|harness| {
         let server = Server::start(harness);
         let workers = crew(harness, &server, 4, |me, _| {
@@ -135,8 +140,9 @@ fn c44_between_two_drains_at_most_one_of_each() {
     }
 }
 
+/// Checklist 45.
 #[test]
-fn c45_a_drain_is_one_swap() {
+fn a_drain_is_one_swap() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         const COUNT: usize = 8;
@@ -158,8 +164,9 @@ fn c45_a_drain_is_one_swap() {
     });
 }
 
+/// Checklist 46.
 #[test]
-fn c46_concurrent_pushes_lose_nothing() {
+fn concurrent_pushes_lose_nothing() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let gate = Futex::default();
@@ -182,8 +189,9 @@ fn c46_concurrent_pushes_lose_nothing() {
     });
 }
 
+/// Checklist 47: blocked means dequeue, runnable means enqueue.
 #[test]
-fn c47_blocked_means_dequeue_and_runnable_means_enqueue() {
+fn a_runnable_event_is_a_token() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let workers = crew(harness, &server, 4, mixed(20));
@@ -224,8 +232,9 @@ fn c47_blocked_means_dequeue_and_runnable_means_enqueue() {
     });
 }
 
+/// Checklist 49, trap 12.
 #[test]
-fn c49_an_event_after_the_drain_ends_the_wait_without_a_switch() {
+fn an_event_after_the_drain_ends_the_wait_without_a_switch() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let picked = harness.worker("picked", server.tid(), |_| {});
@@ -245,8 +254,10 @@ fn c49_an_event_after_the_drain_ends_the_wait_without_a_switch() {
     });
 }
 
+/// Checklist 50, trap 15. Another thread wakes the server all the time, so that many waits end
+/// without a switch.
 #[test]
-fn c50_the_pick_of_a_wait_without_a_switch_survives() {
+fn the_pick_of_a_wait_without_a_switch_is_not_lost() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let workers = crew(harness, &server, 3, |me, _| {
@@ -282,8 +293,9 @@ fn c50_the_pick_of_a_wait_without_a_switch_survives() {
     });
 }
 
+/// Checklist 51.
 #[test]
-fn c51_the_policy_is_the_users() {
+fn user_space_decides_who_runs() {
     for_each_provider(|harness| {
         harness.attempt("last made, first served", || {
             let mut server = Server::start(harness);
@@ -333,8 +345,9 @@ fn c51_the_policy_is_the_users() {
     });
 }
 
+/// Checklist 52, trap 50.
 #[test]
-fn c52_draining_never_idles() {
+fn draining_never_idles() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         for _ in 0..1000 {
@@ -347,8 +360,9 @@ fn c52_draining_never_idles() {
     });
 }
 
+/// Checklist 53. There is no deadline anywhere: one lost event and this hangs.
 #[test]
-fn c53_either_the_server_sees_the_push_or_it_is_woken() {
+fn the_server_sees_the_push_or_is_woken() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         // No deadline anywhere: one lost event and this hangs.
@@ -363,8 +377,9 @@ fn c53_either_the_server_sees_the_push_or_it_is_woken() {
     });
 }
 
+/// Checklist 54, trap 35.
 #[test]
-fn c54_transitions_keep_the_users_bits() {
+fn transitions_keep_the_user_bits() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         server.task().set_user_bits(0x1234);

@@ -96,8 +96,9 @@ fn two_servers_pick_one_worker_and_one_wins() {
     });
 }
 
+/// Trace A6.
 #[test]
-fn a06_stealing_a_worker_that_has_not_reached_wait() {
+fn a_worker_may_be_stolen_before_it_comes_to_wait() {
     for_each_provider(|harness| {
         let mut first = Server::named(harness, "first");
         let (left, stolen) = (Futex::default(), Arc::new(AtomicBool::new(false)));
@@ -250,7 +251,7 @@ fn a_server_ends_with_workers_in_every_state() {
 }
 
 #[test]
-fn orphans_can_join_another_server() {
+fn workers_of_a_gone_server_can_join_another() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let next = Arc::new(AtomicU32::new(0));
@@ -389,8 +390,9 @@ fn a_worker_that_unregisters_wakes_its_server() {
     });
 }
 
+/// Trace A11.
 #[test]
-fn a11_unregister_waits_until_the_worker_is_on_no_list() {
+fn unregister_waits_until_the_worker_is_on_no_list() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));

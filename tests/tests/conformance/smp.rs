@@ -49,8 +49,10 @@ fn group_runs(harness: &Arc<Harness>, servers: usize, workers: usize, rounds: u6
     group.finish();
 }
 
+/// Checklist 6 and 56, trap 45. Each of two servers gives every worker that it drains to the
+/// other one.
 #[test]
-fn c56_moving_a_worker_is_writing_its_server_tid() {
+fn a_worker_is_moved_by_writing_its_server_tid() {
     for_each_provider(|harness| {
         // Two servers; each gives every worker that it drains to the other one.
         let boxes: Arc<[Mutex<Vec<u32>>; 2]> = Arc::default();
@@ -105,8 +107,9 @@ fn c56_moving_a_worker_is_writing_its_server_tid() {
     });
 }
 
+/// Checklist 59, trap 37.
 #[test]
-fn c59_tasks_of_other_processes_do_not_exist() {
+fn tasks_of_other_processes_do_not_exist() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let mut child = Command::new("sleep")
@@ -130,8 +133,9 @@ fn c59_tasks_of_other_processes_do_not_exist() {
     });
 }
 
+/// Checklist 57, 58 and 60: one server, two, and five.
 #[test]
-fn c57_servers_share_queues_and_nothing_else() {
+fn servers_share_a_queue_and_nothing_else() {
     for_each_provider(|harness| {
         group_runs(harness, 1, 8, 40);
         group_runs(harness, 2, 8, 40);
@@ -139,8 +143,9 @@ fn c57_servers_share_queues_and_nothing_else() {
     });
 }
 
+/// Checklist 62.
 #[test]
-fn c62_after_a_failure_the_caller_goes_on() {
+fn the_caller_goes_on_after_an_error() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         for _ in 0..100 {
@@ -162,8 +167,9 @@ fn c62_after_a_failure_the_caller_goes_on() {
     });
 }
 
+/// Checklist 65.
 #[test]
-fn c65_preemption_frees_the_slot_and_the_loop_is_the_same() {
+fn a_preempted_worker_comes_back_by_its_token() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
@@ -195,8 +201,9 @@ fn c65_preemption_frees_the_slot_and_the_loop_is_the_same() {
     });
 }
 
+/// Checklist 66.
 #[test]
-fn c66_preemption_with_the_server_awake_is_a_push_without_a_switch() {
+fn a_preemption_beside_an_awake_server_is_a_push_without_a_switch() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
@@ -215,8 +222,9 @@ fn c66_preemption_with_the_server_awake_is_a_push_without_a_switch() {
     });
 }
 
+/// Checklist 25 and 68.
 #[test]
-fn c68_a_server_sleeps_while_its_worker_runs() {
+fn a_server_sleeps_while_its_worker_runs() {
     for_each_provider(|harness| {
         harness.attempt("a worker left alone", || {
             let mut server = Server::start(harness);
@@ -249,8 +257,9 @@ fn c68_a_server_sleeps_while_its_worker_runs() {
     });
 }
 
+/// Checklist 69.
 #[test]
-fn c69_when_a_worker_blocks_its_server_runs_another() {
+fn when_a_worker_blocks_its_server_runs_another() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let data = Futex::default();
@@ -267,8 +276,10 @@ fn c69_when_a_worker_blocks_its_server_runs_another() {
     });
 }
 
+/// Checklist 69. In a process of its own: the helper threads of other tests would not come to
+/// rest.
 #[test]
-fn c69_work_that_waited_before_the_dispatch_counts() {
+fn a_block_is_seen_if_work_waited_before_the_dispatch() {
     isolated(200, || {
         for_each_provider(|harness| {
             let mut server = Server::start(harness);
@@ -287,8 +298,10 @@ fn c69_work_that_waited_before_the_dispatch_counts() {
     });
 }
 
+/// Checklist 69, and [`Provider::work_waiting`](umcg_sys::Provider::work_waiting). In a process
+/// of its own, as above.
 #[test]
-fn c69_work_queued_beside_a_running_worker_counts() {
+fn a_block_is_seen_if_work_is_queued_beside_the_worker() {
     isolated(200, || {
         for_each_provider(|harness| {
             let mut server = Server::start(harness);
@@ -314,10 +327,11 @@ fn c69_work_queued_beside_a_running_worker_counts() {
     });
 }
 
-/// A worker takes the slot of its idle server, where it may, and blocks in it; work comes from
-/// outside, which wakes the server, and that is all that is said of it.
+/// Checklist 69. A worker takes the slot of its idle server, where the provider lets it, and
+/// blocks in it. Then work comes from outside: the only sign of it is that the server is woken.
+/// In a process of its own, as above.
 #[test]
-fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
+fn a_block_in_a_slot_taken_by_the_worker_is_seen_if_work_comes_from_outside() {
     isolated(200, || {
         for_each_provider(|harness| {
             let mut server = Server::start(harness);
@@ -362,10 +376,11 @@ fn c69_work_from_outside_counts_behind_a_worker_that_took_an_idle_slot() {
     });
 }
 
-/// A server that takes long between its drain and its `wait`, with work waiting: whoever
-/// repeats wake-ups that may be owed must not take the switch from it.
+/// Checklist 69. The server takes long between its drain and its `wait` while work waits. A
+/// helper that repeats wake-ups which may be owed must not turn each of its waits into one
+/// without a switch.
 #[test]
-fn c69_a_server_that_drains_for_long_still_switches() {
+fn a_server_that_drains_for_long_still_switches() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| {
@@ -400,8 +415,9 @@ fn c69_a_server_that_drains_for_long_still_switches() {
     });
 }
 
+/// Checklist 70.
 #[test]
-fn c70_blocking_and_preemption_in_one_loop() {
+fn one_loop_serves_blocking_and_preemption() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         server.set_slice(Duration::from_millis(2));

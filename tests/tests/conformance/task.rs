@@ -15,8 +15,9 @@ use umcg_tests::{
     NO_SUCH_TID, Record, Server, Worker, assert_errno, blockers::Futex, for_each_provider, in_ms,
 };
 
+/// Checklist 1.
 #[test]
-fn c01_layout_of_the_task() {
+fn the_task_has_the_layout_of_the_abi() {
     assert_eq!(align_of::<UmcgTask>(), 64, "never straddles a page");
     let task = UmcgTask::new();
     assert_eq!(Record::raw_words(&task), [0; 8]);
@@ -43,8 +44,9 @@ fn c01_layout_of_the_task() {
     }
 }
 
+/// Checklist 2.
 #[test]
-fn c02_pointers_are_64_bits_and_name_the_task() {
+fn the_list_pointers_are_64_bits_and_name_the_task() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |_| {});
@@ -66,8 +68,9 @@ fn c02_pointers_are_64_bits_and_name_the_task() {
     });
 }
 
+/// Checklist 3.
 #[test]
-fn c03_the_provider_writes_only_what_the_table_says() {
+fn the_provider_writes_only_its_own_fields() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| {
@@ -87,8 +90,9 @@ fn c03_the_provider_writes_only_what_the_table_says() {
     });
 }
 
+/// Checklist 4.
 #[test]
-fn c04_tid_is_the_callers() {
+fn the_tid_must_be_that_of_the_caller() {
     for_each_provider(|harness| {
         let provider = harness.provider();
         let task = UmcgTask::for_current_thread(0);
@@ -122,8 +126,9 @@ fn c04_tid_is_the_callers() {
     });
 }
 
+/// Checklist 5 and 11.
 #[test]
-fn c05_the_words_alone_say_who_runs_and_who_waits() {
+fn the_words_alone_say_who_runs_and_who_waits() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let seen = Arc::new(AtomicBool::new(false));
@@ -151,8 +156,9 @@ fn c05_the_words_alone_say_who_runs_and_who_waits() {
     });
 }
 
+/// Checklist 8 and 10, trace A2, trap 46.
 #[test]
-fn c08_a_worker_can_be_on_both_lists() {
+fn a_worker_can_be_on_both_lists() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
@@ -182,8 +188,9 @@ fn c08_a_worker_can_be_on_both_lists() {
     });
 }
 
+/// Checklist 9.
 #[test]
-fn c09_three_states_and_none() {
+fn there_are_three_states_and_none() {
     assert_eq!(
         [state::NONE, state::RUNNING, state::RUNNABLE, state::BLOCKED],
         [0, 1, 2, 3]
@@ -218,8 +225,9 @@ fn c09_three_states_and_none() {
     });
 }
 
+/// Checklist 14, trap 51.
 #[test]
-fn c14_register_records_the_pointer() {
+fn register_records_the_pointer_and_waits_for_admission() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |_| {});
@@ -234,8 +242,9 @@ fn c14_register_records_the_pointer() {
     });
 }
 
+/// Checklist 15, trace A11.
 #[test]
-fn c15_after_unregister_the_memory_is_the_callers() {
+fn after_unregister_the_memory_belongs_to_the_caller() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let freed = Arc::new(AtomicBool::new(false));
@@ -275,8 +284,9 @@ fn c15_after_unregister_the_memory_is_the_callers() {
     });
 }
 
+/// Checklist 17.
 #[test]
-fn c17_register_wait_unregister_are_enough_for_cooperative_work() {
+fn three_calls_are_enough_for_cooperative_work() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         // No blocking, no slices: nothing but the three calls of the mail.

@@ -37,15 +37,16 @@ fn verdicts_and_hand_overs(harness: &Arc<Harness>, rounds: u64) {
     server.finish();
 }
 
+/// Trace A1.
 #[test]
-fn a01_a_verdict_hits_only_the_dispatch_that_it_saw() {
+fn a_verdict_hits_only_the_dispatch_that_it_saw() {
     for_each_provider(|harness| verdicts_and_hand_overs(harness, 400));
 }
 
-/// Trace B2, and the reason why there is a confirmation at all: the sentinel gets its CPU now and
-/// then beside a worker that computes, too, and finds by a yield that somebody wants it.
+/// Trace B2, the reason why a verdict needs a confirmation: the sentinel now and then gets its
+/// CPU beside a worker that computes, and learns only by a yield that somebody wants the CPU.
 #[test]
-fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
+fn a_worker_that_computes_is_not_taken_for_blocked() {
     if wrong_verdicts() {
         // Wrong verdicts are what that makes, and counts as the sentinel's.
         return;
@@ -66,10 +67,10 @@ fn b02_a_worker_that_computes_is_not_taken_for_blocked() {
     });
 }
 
-/// Trace B6: a worker that blocked, came back and computes unmanaged is put into the slot of one
-/// that blocks, instead of yet another one.
+/// Trace B6. A worker that blocked, came back and computes unmanaged is put into the slot of
+/// the next worker that blocks. Without that, yet another worker would run beside it.
 #[test]
-fn b06_a_worker_that_is_found_awake_is_adopted_into_the_slot() {
+fn a_worker_that_is_found_awake_is_adopted_into_the_slot() {
     for_each_provider(|harness| {
         if harness.provider().kind() != ProviderKind::Emulated {
             // Nobody runs unmanaged.
@@ -111,8 +112,9 @@ fn b06_a_worker_that_is_found_awake_is_adopted_into_the_slot() {
     });
 }
 
+/// Trace A3.
 #[test]
-fn a03_a_linked_worker_is_not_pushed_again() {
+fn a_linked_worker_is_not_pushed_again() {
     let server = UmcgTask::new();
     let workers: [UmcgTask; 3] = Default::default();
     for list in [List::Blocked, List::Runnable] {
@@ -139,8 +141,9 @@ fn a03_a_linked_worker_is_not_pushed_again() {
     }
 }
 
+/// Trace A3.
 #[test]
-fn a03_a_worker_is_unlinked_before_it_is_handed_out() {
+fn a_worker_is_unlinked_before_it_is_handed_out() {
     let server = UmcgTask::new();
     let workers: [UmcgTask; 3] = Default::default();
     // SAFETY: none of the tasks is freed before its events are taken.
@@ -160,8 +163,10 @@ fn a03_a_worker_is_unlinked_before_it_is_handed_out() {
     }
 }
 
+/// Trace A3. The worker may take the slot of its idle server by itself and block again, while
+/// its last block has not been drained yet.
 #[test]
-fn a03_short_blocks_of_an_idle_servers_only_worker() {
+fn short_blocks_of_the_only_worker_of_an_idle_server() {
     // The worker may take the slot of its idle server by itself while its last block has not
     // been drained yet, and block again.
     for_each_provider(|harness| {
@@ -176,8 +181,10 @@ fn a03_short_blocks_of_an_idle_servers_only_worker() {
     });
 }
 
+/// Trace A4. What a judge that was overtaken still has to do names the dispatch that it judged.
+/// Runs with injected wrong verdicts (`UMCG_FAULT`) bring many such judges about.
 #[test]
-fn a04_an_overtaken_verdict_changes_nothing() {
+fn an_overtaken_verdict_changes_nothing() {
     // The same with several servers: what a judge that was overtaken still has to do names the
     // dispatch that it judged. `UMCG_FAULT` makes this one bite.
     for_each_provider(|harness| {
@@ -199,8 +206,9 @@ fn a04_an_overtaken_verdict_changes_nothing() {
     });
 }
 
+/// Trace A5.
 #[test]
-fn a05_helper_threads_take_no_signals() {
+fn helper_threads_take_no_signals() {
     for_each_provider(|harness| {
         if harness.provider().kind() != ProviderKind::Emulated {
             return;
@@ -238,8 +246,9 @@ fn a05_helper_threads_take_no_signals() {
     });
 }
 
+/// Trace A8.
 #[test]
-fn a08_a_worker_that_was_judged_does_not_leave() {
+fn a_worker_that_was_judged_does_not_leave() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (judged, refused) = (
@@ -282,8 +291,9 @@ fn a08_a_worker_that_was_judged_does_not_leave() {
     });
 }
 
+/// Trace A8.
 #[test]
-fn a08_preemption_between_leave_and_wait_loses_nobody() {
+fn a_preemption_between_leave_and_wait_loses_nobody() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (left, go) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -321,8 +331,9 @@ fn a08_preemption_between_leave_and_wait_loses_nobody() {
     });
 }
 
+/// Trace A8.
 #[test]
-fn a08_wait_without_a_slot_wakes_nobody() {
+fn a_wait_without_a_slot_wakes_nobody() {
     for_each_provider(|harness| {
         harness.attempt(
             "a wait of a worker that lost its slot in the window",
@@ -390,8 +401,9 @@ fn a08_wait_without_a_slot_wakes_nobody() {
     });
 }
 
+/// Trace A8.
 #[test]
-fn a08_a_worker_that_lost_its_slot_before_it_was_published_is_found() {
+fn a_worker_that_lost_its_slot_before_it_offered_itself_is_found() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), {
@@ -418,8 +430,9 @@ fn a08_a_worker_that_lost_its_slot_before_it_was_published_is_found() {
     });
 }
 
+/// Trace A9, trap 17.
 #[test]
-fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
+fn an_armed_worker_is_taken_back_or_consumed_and_never_both() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
@@ -480,8 +493,9 @@ fn a09_an_armed_worker_is_taken_back_or_consumed_never_both() {
     });
 }
 
+/// Trace A9.
 #[test]
-fn a09_a_worker_of_another_server_is_not_armed() {
+fn a_worker_of_another_server_cannot_be_armed() {
     for_each_provider(|harness| {
         let group = ServerGroup::start(harness, 1);
         let foreign = harness.worker("foreign", group.tid(0), Me::park);
@@ -511,8 +525,9 @@ fn a09_a_worker_of_another_server_is_not_armed() {
     });
 }
 
+/// Trace A13.
 #[test]
-fn a13_a_spin_lock_whose_holder_waits() {
+fn the_holder_of_a_spin_lock_runs_although_another_worker_spins() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let lock = Arc::new(AtomicBool::new(false));

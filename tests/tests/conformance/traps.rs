@@ -14,8 +14,9 @@ use umcg_tests::{
     Server, ServerGroup, Worker, assert_errno, blockers::Futex, for_each_provider, in_ms, now_ns,
 };
 
+/// Trap 5.
 #[test]
-fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
+fn a_worker_is_stolen_while_it_switches_to_another() {
     for_each_provider(|harness| {
         let mut first = Server::named(harness, "first");
         let other = harness.worker("other", first.tid(), |me| {
@@ -76,8 +77,9 @@ fn t05_a_worker_that_is_stolen_while_it_switches_to_another() {
     });
 }
 
+/// Trap 6.
 #[test]
-fn t06_a_block_between_leave_and_a_switch() {
+fn a_block_between_leave_and_a_switch_loses_nobody() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let other = harness.worker("other", server.tid(), |me| {
@@ -112,8 +114,9 @@ fn t06_a_block_between_leave_and_a_switch() {
     });
 }
 
+/// Trap 7. Each takes a worker out of the pool and switches to it, and offers itself.
 #[test]
-fn t07_three_workers_that_switch_in_a_ring() {
+fn three_workers_switch_in_a_ring_and_block() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         // Each takes whoever waits in the pool and switches there, offering itself.
@@ -152,8 +155,9 @@ fn t07_three_workers_that_switch_in_a_ring() {
     });
 }
 
+/// Trap 40.
 #[test]
-fn t40_late_and_lost_preemptions_are_harmless() {
+fn late_and_lost_preemptions_are_harmless() {
     for_each_provider(|harness| {
         let group = ServerGroup::start(harness, 2);
         let workers: Vec<_> = (0..4)
@@ -187,8 +191,9 @@ fn t40_late_and_lost_preemptions_are_harmless() {
     });
 }
 
+/// Trap 42. The deadlines are about as long as the sleeps of the worker, or already past.
 #[test]
-fn t42_a_deadline_that_races_an_event_loses_nothing() {
+fn a_deadline_that_races_an_event_loses_nothing() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| {
@@ -209,8 +214,9 @@ fn t42_a_deadline_that_races_an_event_loses_nothing() {
     });
 }
 
+/// Trap 43. For this there is no call of the provider: it is a queue in user space.
 #[test]
-fn t43_a_worker_wakes_a_worker_through_its_server() {
+fn a_worker_wakes_a_worker_through_its_server() {
     // A wake from a worker to a worker is no call of the provider: it is a user queue.
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
@@ -232,8 +238,9 @@ fn t43_a_worker_wakes_a_worker_through_its_server() {
     });
 }
 
+/// Traps 44 and k.
 #[test]
-fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
+fn after_a_direct_switch_the_new_worker_holds_the_slot() {
     for_each_provider(|harness| {
         harness.attempt("a direct switch", || {
             let mut server = Server::start(harness);
@@ -276,8 +283,10 @@ fn t44_after_a_direct_switch_the_new_worker_holds_the_slot() {
     });
 }
 
+/// Trap 47, checklist 46. The lists alone, without a provider: several threads push single
+/// tasks, and one takes all of them.
 #[test]
-fn t47_lists_under_concurrent_push_and_take() {
+fn every_push_is_taken_once_under_concurrency() {
     // The lists alone, without a provider: push-one and take-all from several threads.
     const PUSHERS: usize = 3;
     const ROUNDS: u32 = 3000;
@@ -333,8 +342,9 @@ fn t47_lists_under_concurrent_push_and_take() {
     }
 }
 
+/// Trap i.
 #[test]
-fn ti_a_refused_wait_leaves_the_worker_watched() {
+fn a_block_after_a_refused_wait_is_seen() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let data = Futex::default();
@@ -356,8 +366,9 @@ fn ti_a_refused_wait_leaves_the_worker_watched() {
     });
 }
 
+/// Trap j.
 #[test]
-fn tj_the_high_bits_of_a_tid_count() {
+fn the_high_bits_of_a_tid_count() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |_| {});

@@ -35,8 +35,9 @@ fn own_parked(server: &mut Server, worker: &Worker) -> u32 {
     worker.tid()
 }
 
+/// Checklist 18.
 #[test]
-fn c18_wait_returns_at_once_when_running() {
+fn wait_returns_at_once_in_running() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         // A target that does not exist, a deadline long past: neither is looked at.
@@ -66,8 +67,9 @@ fn c18_wait_returns_at_once_when_running() {
     });
 }
 
+/// Checklist 19.
 #[test]
-fn c19_the_target_is_next_tid_or_else_the_server() {
+fn the_target_is_next_tid_or_else_the_server() {
     for_each_provider(|harness| {
         harness.attempt("a switch past the server", || {
             let mut server = Server::start(harness);
@@ -122,8 +124,9 @@ fn c19_the_target_is_next_tid_or_else_the_server() {
     });
 }
 
+/// Checklist 11, 13 and 20, trap 49: it idles in RUNNABLE, which is no state of its own.
 #[test]
-fn c20_a_server_that_is_its_own_target_idles() {
+fn a_server_that_is_its_own_target_idles() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         for own in [0, server.tid()] {
@@ -152,8 +155,9 @@ fn c20_a_server_that_is_its_own_target_idles() {
     });
 }
 
+/// Checklist 12 and 21.
 #[test]
-fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
+fn idling_ends_at_the_deadline_or_when_work_comes() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let deadline = in_ms(20);
@@ -190,8 +194,10 @@ fn c21_idling_ends_at_the_deadline_or_when_work_comes() {
     });
 }
 
+/// Checklist 50. The server picks the worker in its own slot, which has left RUNNING and has
+/// not come to its `wait`.
 #[test]
-fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
+fn the_pick_of_a_worker_that_has_left_is_kept() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let go = Arc::new(AtomicU32::new(0));
@@ -243,8 +249,9 @@ fn c50_a_pick_of_a_holder_that_has_left_is_kept() {
     });
 }
 
+/// Checklist 26 and 30, traps 2 and 55.
 #[test]
-fn c26_the_sleep_loops_until_running() {
+fn a_wait_sleeps_until_the_state_is_running() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let stop = Arc::new(AtomicBool::new(false));
@@ -289,8 +296,10 @@ fn futex_wake(word: &AtomicU32) {
     }
 }
 
+/// Checklist 27, traps 1 and 49. The server idles without a deadline, and a thread outside
+/// wakes it as fast as both can: one lost wake-up and this hangs.
 #[test]
-fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
+fn a_wake_up_before_the_sleep_is_not_lost() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         // The server idles without a deadline, a thread outside wakes it, as fast as both can:
@@ -330,8 +339,10 @@ fn c27_a_wake_between_mark_and_sleep_is_not_lost() {
     });
 }
 
+/// Checklist 29. Only a verdict or a preemption ends the RUNNING of a worker, and nothing ends
+/// that of a server.
 #[test]
-fn c29_events_do_not_end_running() {
+fn events_do_not_end_running() {
     // What remains of the line here: nothing but a verdict or a preemption ends a worker's
     // RUNNING, and nothing at all ends a server's.
     for_each_provider(|harness| {
@@ -358,8 +369,9 @@ fn c29_events_do_not_end_running() {
     });
 }
 
+/// Checklist 30 and 64, traps 26 and e. `process.rs` has more about signals.
 #[test]
-fn c30_signals_do_not_end_a_wait() {
+fn signals_do_not_end_a_wait() {
     // More about signals in `process.rs`.
     for_each_provider(|harness| {
         let signal = signals::unused();
@@ -388,8 +400,9 @@ fn c30_signals_do_not_end_a_wait() {
     });
 }
 
+/// Checklist 31.
 #[test]
-fn c31_time_is_nanoseconds_in_64_bits() {
+fn time_is_nanoseconds_in_64_bits() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let start = now_ns();
@@ -412,8 +425,9 @@ fn c31_time_is_nanoseconds_in_64_bits() {
     });
 }
 
+/// Checklist 32.
 #[test]
-fn c32_running_a_worker_is_three_steps() {
+fn running_a_worker_takes_three_steps() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| me.step(1));
@@ -436,10 +450,10 @@ fn c32_running_a_worker_is_three_steps() {
     });
 }
 
-/// User code changes the user bits of both tasks as fast as it can. No call fails because of that,
-/// and no loop of the provider waits for it to stop.
+/// Checklist 33 and 63, trap 35. User code changes the user bits of both tasks as fast as it
+/// can. No call fails because of that, and no loop of the provider waits for it to stop.
 #[test]
-fn c33_no_retry_loop_in_user_space() {
+fn changes_of_the_user_bits_fail_no_call() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| {

@@ -71,7 +71,7 @@ fn a_scope_waits_for_its_threads_even_when_it_panics() {
 }
 
 #[test]
-fn scopes_and_joins_deeper_than_the_cap_on_workers() {
+fn scopes_and_joins_may_be_deeper_than_max_workers() {
     fn depth(n: u32) -> u32 {
         if n == 0 {
             return 0;

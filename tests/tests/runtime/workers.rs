@@ -162,7 +162,7 @@ fn without_idle_workers_the_next_task_gets_a_new_one() {
 
 /// Trace A12: with a hard cap all workers wait for tasks that no worker is left to run.
 #[test]
-fn workers_that_join_queued_children_do_not_count_against_the_cap() {
+fn workers_that_join_queued_children_do_not_count_against_the_limit() {
     fn tree(handle: &Handle, depth: u32) -> usize {
         if depth == 0 {
             return 1;
@@ -208,7 +208,7 @@ fn workers_that_join_queued_children_do_not_count_against_the_cap() {
 }
 
 #[test]
-fn parked_threads_do_not_count_against_the_cap() {
+fn parked_threads_do_not_count_against_the_limit() {
     isolated(60, || {
         let runtime = Builder::new().servers(1).max_workers(2).build().unwrap();
         let _entered = runtime.handle().enter();
