@@ -4,10 +4,10 @@ use std::{fs, io};
 
 use crate::proc::check;
 
-/// Sets the soft limit of a resource and leaves the hard one.
+/// Sets the soft limit of a resource, and keeps the hard limit.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub fn set_soft(resource: libc::__rlimit_resource_t, value: u64) -> io::Result<()> {
     let mut limit = get(resource)?;
     limit.rlim_cur = value.min(limit.rlim_max);
@@ -18,7 +18,7 @@ pub fn set_soft(resource: libc::__rlimit_resource_t, value: u64) -> io::Result<(
 /// Both limits of a resource.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub fn get(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -29,11 +29,11 @@ pub fn get(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
     Ok(limit)
 }
 
-/// Becomes a user whom nobody else is, if this process may; RLIMIT_NPROC does not hold for root
-/// and counts all threads of a user. Otherwise it stays who it is.
+/// Becomes a user that nobody else is, if this process runs as root. RLIMIT_NPROC does not hold for
+/// root, and it counts all threads of a user. Other users stay who they are.
 ///
 /// # Errors
-/// What the system says to root.
+/// The error of the system call.
 pub fn drop_privileges() -> io::Result<()> {
     // SAFETY: plain calls.
     unsafe {
@@ -47,7 +47,7 @@ pub fn drop_privileges() -> io::Result<()> {
     }
 }
 
-/// How many threads this process's user has on this machine, as far as `/proc` shows them.
+/// How many threads the user of this process has on this machine, as far as `/proc` shows them.
 #[must_use]
 pub fn threads_of_this_user() -> u64 {
     // SAFETY: no arguments.
@@ -69,8 +69,8 @@ pub fn threads_of_this_user() -> u64 {
         .sum()
 }
 
-/// Threads that this process can still make, by the limits that are known: of the machine, of
-/// the user, of the cgroup.
+/// How many threads this process can still make, by the known limits of the machine, the user and
+/// the cgroup.
 #[must_use]
 pub fn room_for_threads() -> u64 {
     let number = |path: &str| {
@@ -101,7 +101,7 @@ pub fn room_for_threads() -> u64 {
     .unwrap_or(0)
 }
 
-/// This process's memory that is in use, in bytes.
+/// How much memory this process uses, in bytes.
 #[must_use]
 pub fn resident_bytes() -> u64 {
     fs::read_to_string("/proc/self/statm")

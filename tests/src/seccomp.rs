@@ -1,4 +1,4 @@
-//! System calls refused, as by a sandbox.
+//! Refuses system calls, as a sandbox does.
 
 use std::io;
 
@@ -9,7 +9,7 @@ const JUMP_IF_EQUAL: u16 = 0x15;
 /// `BPF_RET | BPF_K`.
 const RETURN: u16 = 0x06;
 
-/// From here on these system calls fail with EPERM in all threads of this process.
+/// Makes these system calls fail with EPERM from now on, in all threads of this process.
 ///
 /// # Errors
 /// The system permits no filter.
@@ -17,7 +17,7 @@ pub fn refuse(calls: &[i64]) -> io::Result<()> {
     refuse_with(libc::EPERM, calls)
 }
 
-/// The same with another errno.
+/// The same, with another errno.
 ///
 /// # Errors
 /// As [`refuse`].
@@ -54,9 +54,9 @@ pub fn refuse_with(errno: i32, calls: &[i64]) -> io::Result<()> {
     }
 }
 
-/// The calls by which a thread's CPU is chosen.
+/// The calls that choose the CPUs of a thread.
 pub const AFFINITY: &[i64] = &[libc::SYS_sched_setaffinity];
-/// The calls by which a thread's policy is chosen.
+/// The calls that choose the policy of a thread.
 pub const POLICY: &[i64] = &[libc::SYS_sched_setscheduler, libc::SYS_sched_setparam];
-/// The call by which a thread's slice is chosen, and its policy.
+/// The call that chooses the time slice of a thread, and its policy.
 pub const ATTRIBUTES: &[i64] = &[libc::SYS_sched_setattr];

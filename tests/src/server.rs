@@ -1,4 +1,4 @@
-//! The mail's server loop, step by step for scenarios and whole for everything else.
+//! The server loop of the mail: step by step for single scenarios, and as a whole for all others.
 
 use std::{
     collections::VecDeque,
@@ -20,39 +20,42 @@ const SLICE: Duration = Duration::from_millis(10);
 /// The events of one drain, oldest first.
 #[derive(Debug, Default)]
 pub struct Drained {
-    /// Workers that blocked. Information: late, merged or after the fact is legal.
+    /// Workers that have blocked. This is information: the event may come late, may be merged with
+    /// others, and may come after the worker is back.
     pub blocked: Vec<u32>,
-    /// Workers that became runnable. Tokens.
+    /// Workers that became runnable. Each entry is a token: it makes the server the owner of the
+    /// worker.
     pub runnable: Vec<u32>,
     /// Workers that yielded to this server.
     pub offered: Vec<u32>,
 }
 
-/// What one pass of the loop came to.
+/// The result of one pass through the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// The switch to this worker was made, and the server is back.
     Switched(u32),
-    /// No switch: an event came after the drain, or there was nothing to pick.
+    /// There was no switch: an event came after the drain, or nobody was picked.
     NotSwitched,
-    /// The deadline; the worker of this or an earlier turn may still run.
+    /// The deadline passed. The worker of this or of an earlier turn may still run.
     TimedOut,
-    /// The pick could not be taken; it is back in the queue.
+    /// The picked worker could not be taken. It is back in the queue.
     Busy(u32),
-    /// The pick's thread is gone.
+    /// The thread of the picked worker has ended.
     Gone(u32),
 }
 
-/// Which of the ready workers runs next; `None` = none of them.
+/// Chooses which of the ready workers runs next. `None`: none of them.
 pub type Policy = Box<dyn FnMut(&mut VecDeque<u32>) -> Option<u32>>;
 
 /// A server on the calling thread.
 pub struct Server {
     harness: Arc<Harness>,
     record: Arc<Record>,
-    /// The workers that this server owns: it holds their tokens, or they yielded to it.
+    /// The workers that this server owns, because it has their tokens or because they yielded to
+    /// it.
     pub ready: VecDeque<u32>,
-    /// What the drains brought, in order of processing.
+    /// What each drain brought, in the order of processing.
     pub log: Vec<Drained>,
     policy: Policy,
     slice: Duration,
@@ -62,7 +65,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Registers the calling thread.
+    /// Registers the calling thread as a server.
     ///
     /// # Panics
     /// If that fails.
@@ -84,7 +87,8 @@ impl Server {
         let how = Register::server(harness.under_test().placement)
             .has_work(Arc::new(move || asked.load(SeqCst)));
         let task = std::ptr::NonNull::from(&record.task);
-        // SAFETY: the harness keeps the record to the end of the test; `drop` unregisters.
+        // SAFETY: the harness keeps the record until the end of the test, and `drop` unregisters
+        // it.
         unsafe { harness.provider().register(task, &how) }.expect("register a server");
         assert_eq!(
             record.task.state(),
@@ -104,7 +108,7 @@ impl Server {
         }
     }
 
-    /// The harness that this server is on.
+    /// The harness of this server's test.
     #[must_use]
     pub fn harness(&self) -> &Arc<Harness> {
         &self.harness
@@ -128,30 +132,30 @@ impl Server {
         self.record.task.tid()
     }
 
-    /// The provider that is tested.
+    /// The provider under test.
     #[must_use]
     pub fn provider(&self) -> &Arc<dyn Provider> {
         self.harness.provider()
     }
 
-    /// Another policy than first come, first served.
+    /// Replaces the policy, which is first come, first served.
     pub fn set_policy(&mut self, policy: impl FnMut(&mut VecDeque<u32>) -> Option<u32> + 'static) {
         self.policy = Box::new(policy);
     }
 
-    /// Another slice than 10 ms.
+    /// Replaces the time slice of 10 ms.
     pub fn set_slice(&mut self, slice: Duration) {
         self.slice = slice;
     }
 
-    /// Whether workers that unblock may take the slot over while nobody else waits to be picked
-    /// (`WAIT_TAKE_OVER`). Not from the start.
+    /// Permits workers that unblock to take the slot over while no other worker waits to be picked
+    /// (`WAIT_TAKE_OVER`). Not permitted at first.
     pub fn set_take_over(&mut self, permitted: bool) {
         self.take_over = permitted;
     }
 
-    /// What the server tells the provider about work beyond its lists. True from the start, so
-    /// that every block is looked for.
+    /// Sets what the server tells the provider about work outside of its lists. True at first, so
+    /// that the provider looks for every block.
     pub fn set_has_work(&self, has_work: bool) {
         self.has_work.store(has_work, SeqCst);
     }
@@ -162,17 +166,19 @@ impl Server {
         Arc::clone(&self.has_work)
     }
 
-    /// First half of the loop: say RUNNABLE, forget the pick, take both lists, process them.
+    /// The first half of the loop: sets RUNNABLE, clears next_tid, takes both lists and processes
+    /// them.
     ///
     /// # Panics
-    /// If an event names a stranger, or brings a second token for a worker.
+    /// If an event names an unknown task, or brings a second token for a worker.
     pub fn drain(&mut self) -> Drained {
         self.record.task.begin_drain();
         self.record.task.set_next_tid(0);
-        // Runnable is taken first, blocked is processed first (trace A2).
+        // The runnable list is taken first, and the blocked list is processed first (trace A2).
         let runnable = self.record.task.take(List::Runnable);
         let blocked = self.record.task.take(List::Blocked);
-        // After that: a worker that registers meanwhile is known before its first event comes.
+        // After that, so that a worker which registers meanwhile is known before its first event
+        // comes.
         let records = self.harness.records();
         let mut drained = Drained::default();
         for task in blocked {
@@ -216,13 +222,14 @@ impl Server {
         drained
     }
 
-    /// Second half: names `next` (0 = nobody) and waits. Checks what every return promises.
+    /// The second half: names `next` (0 for nobody) and waits. Asserts what every return of `wait`
+    /// promises.
     ///
     /// # Errors
-    /// What `wait` says.
+    /// Those of `wait`.
     ///
     /// # Panics
-    /// If a promise is broken: not RUNNING afterwards, or `next_tid` changed by an error.
+    /// If the server is not RUNNING afterwards, or if an error has changed `next_tid`.
     #[track_caller]
     pub fn wait(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         self.task().set_next_tid(next);
@@ -251,14 +258,14 @@ impl Server {
         result
     }
 
-    /// Dispatches a worker that the caller owns, without a drain, and comes back when `wait`
-    /// does: after the switch, or with an error. If an event comes in between it tries again.
+    /// Dispatches a worker that the caller owns, without a drain. Returns when `wait` does: after
+    /// the switch, or with an error. Tries again if an event came in between.
     ///
     /// # Errors
-    /// What `wait` says.
+    /// Those of `wait`.
     ///
     /// # Panics
-    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    /// As [`wait`](Self::wait), or if there is no result in a thousand rounds.
     #[track_caller]
     pub fn dispatch(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         for _ in 0..1000 {
@@ -271,14 +278,14 @@ impl Server {
         panic!("a thousand waits for {next} came to nothing");
     }
 
-    /// Drain and wait until `wait` says more than that an event came in between: an error, or
-    /// the switch. What the drains bring stays with the server.
+    /// Drains and waits until `wait` returns an error or has switched, and not only because an
+    /// event came in between. The server keeps what the drains bring.
     ///
     /// # Errors
-    /// What `wait` says.
+    /// Those of `wait`.
     ///
     /// # Panics
-    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    /// As [`wait`](Self::wait), or if there is no result in a thousand rounds.
     #[track_caller]
     pub fn insist(&mut self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         for _ in 0..1000 {
@@ -291,17 +298,17 @@ impl Server {
         panic!("a thousand waits for {next} came to nothing");
     }
 
-    /// Drain, pick, wait.
+    /// Drains, picks a worker and waits.
     ///
     /// # Panics
-    /// If `wait` fails in a way that a correct loop cannot see.
+    /// If `wait` fails in a way that a correct loop cannot meet.
     #[track_caller]
     pub fn turn(&mut self, deadline_ns: u64) -> Turn {
         let drained = self.drain();
         self.turn_from(&drained, deadline_ns)
     }
 
-    /// Pick and wait, after a drain.
+    /// Picks a worker and waits, after a drain.
     ///
     /// # Panics
     /// As [`turn`](Self::turn).
@@ -318,7 +325,7 @@ impl Server {
             };
         };
         if left == tid {
-            // The switch was not made: the pick is not lost.
+            // There was no switch: the pick is not lost.
             self.ready.push_front(tid);
         }
         match result {
@@ -340,16 +347,16 @@ impl Server {
         self.provider().current(self.tid())
     }
 
-    /// Preempts whoever holds the slot.
+    /// Preempts the worker that holds the slot, if there is one.
     pub fn preempt_current(&self) {
         if let Some(tid) = self.current() {
-            // ESRCH: it exited meanwhile.
+            // ESRCH: the worker has exited meanwhile.
             let _ = self.provider().preempt(tid);
         }
     }
 
-    /// Preempts this worker until it is out of the slot: one that has not quite begun to run
-    /// is left alone, and so the first preemption may be lost.
+    /// Preempts this worker until it is out of the slot. The first preemption may be lost, because
+    /// a worker that has not quite begun to run is left alone.
     ///
     /// # Panics
     /// If it takes longer than the time limit.
@@ -363,7 +370,7 @@ impl Server {
         });
     }
 
-    /// One turn of the loop with its time slice.
+    /// One turn of the loop, with its time slice.
     #[track_caller]
     pub fn step(&mut self) -> Turn {
         let slice = self.slice.as_millis().max(1) as u64;
@@ -372,7 +379,7 @@ impl Server {
             Turn::TimedOut if !self.ready.is_empty() => self.preempt_current(),
             Turn::Busy(_) => {
                 self.preempt_current();
-                // The holder may be on its way out of the slot: let it go there.
+                // The holder may be on its way out of the slot: give it the CPU.
                 std::thread::yield_now();
             }
             _ => {}
@@ -380,10 +387,11 @@ impl Server {
         turn
     }
 
-    /// The loop, until the condition holds (asked once each turn).
+    /// Runs the loop until the condition holds, which is checked once for each turn.
     ///
     /// # Panics
-    /// If it does not within the time limit, or another thread of the test failed.
+    /// If the condition does not hold within the time limit, or if another thread of the test
+    /// failed.
     #[track_caller]
     pub fn run_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let end = self.harness.deadline();
@@ -397,7 +405,7 @@ impl Server {
         }
     }
 
-    /// The loop, until this worker sleeps in the kernel and is reported as blocked.
+    /// Runs the loop until this worker sleeps in the kernel and was reported as blocked.
     ///
     /// # Panics
     /// As [`run_until`](Self::run_until).
@@ -407,8 +415,8 @@ impl Server {
         self.run_until(&what, |_| worker.is_blocked());
     }
 
-    /// The loop, until this worker waits in the test's pool, and takes it out of there: the caller
-    /// owns it.
+    /// Runs the loop until this worker waits in the test's pool, and takes it out of there: the
+    /// caller owns it.
     ///
     /// # Panics
     /// As [`run_until`](Self::run_until).
@@ -418,8 +426,8 @@ impl Server {
         self.run_until(&what, |_| worker.unpark());
     }
 
-    /// The loop without any deadline, until the bodies of these workers are done: a lost
-    /// wake-up hangs here. Then until they have exited.
+    /// Runs the loop without any deadline until the bodies of these workers are done, so that a
+    /// lost wake-up hangs. Then runs it until they have exited.
     ///
     /// # Panics
     /// If another thread of the test failed.
@@ -432,7 +440,7 @@ impl Server {
         self.run_to_exit(workers);
     }
 
-    /// The loop, until these workers have exited.
+    /// Runs the loop until these workers have exited.
     ///
     /// # Panics
     /// As [`run_until`](Self::run_until).
@@ -443,7 +451,7 @@ impl Server {
         });
     }
 
-    /// Whether this server owns the worker now.
+    /// Whether this server owns the worker.
     #[must_use]
     pub fn owns(&self, worker: &Worker) -> bool {
         self.ready.contains(&worker.tid())
@@ -464,7 +472,7 @@ impl Server {
         });
     }
 
-    /// Waits until no worker holds the slot, off the protocol: the server stays awake.
+    /// Waits until no worker holds the slot, outside of the protocol: the server stays awake.
     ///
     /// # Panics
     /// If it takes longer than the time limit.
@@ -474,9 +482,12 @@ impl Server {
             .until("the slot is free", || self.current().is_none());
     }
 
-    /// Sleeps in `wait`, without a deadline, until no worker holds the slot: hangs if nobody says
-    /// so. After a [`dispatch`](Self::dispatch), whose wait may have ended early: whoever pushed
-    /// an event before it, the worker's own admission for one, may come late with the wake-up.
+    /// Sleeps in `wait` without a deadline until no worker holds the slot. Hangs if nobody wakes
+    /// the server.
+    ///
+    /// This is for the time after a [`dispatch`](Self::dispatch), whose wait may have ended early:
+    /// the wake-up for an event before it, for example for the worker's own admission, may come
+    /// late.
     ///
     /// # Panics
     /// If `wait` fails.
@@ -499,12 +510,12 @@ impl Server {
         self.ready.remove(place).expect("a place in the queue")
     }
 
-    /// Dispatches this worker, which the server owns, and stays awake beside it: when this
-    /// returns the slot is held by `worker`, the server is RUNNING, both lists are empty.
-    /// The worker's body must not leave by itself.
+    /// Dispatches this worker, which the server owns, and stays awake beside it. When this returns,
+    /// the worker holds the slot, the server is RUNNING, and both lists are empty. The body of the
+    /// worker must not leave the slot by itself.
     ///
     /// # Panics
-    /// If that cannot be brought about within the time limit.
+    /// If that does not come about within the time limit.
     #[track_caller]
     pub fn hold(&mut self, worker: &Worker) {
         let end = self.harness.deadline();
@@ -518,7 +529,7 @@ impl Server {
             self.collect(worker);
             let tid = self.remove(worker);
             self.task().begin_drain();
-            // Short, so that it goes through between two injected verdicts, too.
+            // Short, so that it also succeeds between two injected verdicts.
             let _ = self.wait(tid, now_ns() + 300_000);
             if self.task().next_tid() == tid {
                 self.ready.push_front(tid);
@@ -539,8 +550,8 @@ impl Server {
         }
     }
 
-    /// [`hold`](Self::hold), and the worker has come to `step`, after which it makes no call: a
-    /// verdict is not carried out by it from then on. Its body begins with
+    /// The same as [`hold`](Self::hold), and the worker has come to `step`, after which it makes no
+    /// call. From then on it does not carry out a verdict. Its body begins with
     /// [`Me::until_alone`](crate::Me::until_alone).
     ///
     /// # Panics
@@ -557,7 +568,7 @@ impl Server {
             if worker.reached(step) {
                 return;
             }
-            // It queued up, and sleeps in its gate.
+            // The worker has queued itself, and sleeps in its gate.
             alone.store(false, SeqCst);
         }
     }
@@ -567,13 +578,13 @@ impl Server {
         self.registered = false;
     }
 
-    /// Ends the test's server: unregisters.
+    /// Ends the server: unregisters it.
     ///
     /// # Panics
     /// If that fails.
     pub fn finish(mut self) {
         self.registered = false;
-        // After a drain without a wait.
+        // It may have drained without having waited.
         let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
         self.provider()
             .unregister(std::ptr::NonNull::from(&self.record.task))
@@ -586,7 +597,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.registered {
-            // A test that ends early: let go of the workers.
+            // The test ends early: release the workers.
             if std::thread::panicking() {
                 self.harness.dump();
             }
@@ -607,7 +618,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// The record whose task an event names.
+/// The record of the task that an event names.
 fn known(records: &[Arc<Record>], task: std::ptr::NonNull<UmcgTask>) -> &Record {
     records
         .iter()

@@ -1,4 +1,4 @@
-//! What the trait has beyond the mail: a take-over, and a checkpoint that does not sleep.
+//! What the provider has beyond the mail: taking a slot over, and a checkpoint that does not sleep.
 
 use std::sync::{
     Arc,
@@ -8,8 +8,8 @@ use std::sync::{
 use umcg_sys::{ProviderKind, ServerCounters, state};
 use umcg_tests::{Harness, Me, Server, Worker, blockers::Futex, for_each_provider};
 
-/// Two workers of one server that wake each other and go to sleep: whoever wakes up finds the
-/// slot with one that is about to sleep, and has not been reported.
+/// Two workers of one server wake each other and go to sleep. A worker that wakes up finds the slot
+/// held by the other one, which is about to sleep and has not been reported yet.
 fn to_and_fro(harness: &Arc<Harness>, take_over: bool) -> ServerCounters {
     const ROUNDS: u32 = 100;
     let mut server = Server::start(harness);
@@ -46,8 +46,8 @@ fn a_slot_is_taken_over_if_the_server_permits_it() {
         harness.attempt("a take-over", || {
             let count = to_and_fro(harness, true);
             if harness.provider().kind() != ProviderKind::Emulated || count.cpu.is_none() {
-                // A permission, no request; and who is not pinned cannot know that it runs
-                // instead of the other.
+                // The flag permits a take-over and does not ask for one. Besides, a worker that is
+                // not pinned cannot know that it runs because the holder of the slot sleeps.
                 assert_eq!(count.taken_over, 0, "{count:?}");
                 return true;
             }
@@ -70,8 +70,9 @@ fn a_slot_is_not_taken_over_unless_the_server_permits_it() {
     });
 }
 
-/// A worker that is preempted in the middle of nothing, and then asks: it calls `before`, asks,
-/// rests if it has to, and calls `after`. With it, how many drains there were until then.
+/// Starts a worker that is preempted while it makes no call. The worker then calls `before`, asks
+/// `try_checkpoint`, rests if it has lost its slot, and calls `after`. Returns the worker, and the
+/// number of drains before the preemption.
 fn preempted(
     harness: &Arc<Harness>,
     server: &mut Server,
@@ -128,7 +129,7 @@ fn a_worker_that_rests_without_a_slot_is_picked_once() {
                 |_| (),
                 move |me| {
                     me.step(2);
-                    // No call, so that nobody has a reason to pick it again.
+                    // It makes no call, so that nothing gives its server a reason to pick it again.
                     while !ends.load(SeqCst) {
                         std::hint::spin_loop();
                     }
@@ -141,7 +142,7 @@ fn a_worker_that_rests_without_a_slot_is_picked_once() {
                     drained.flat_map(|drained| drained.runnable.iter().chain(&drained.offered));
                 tids.filter(|&&tid| tid == worker.tid()).count()
             };
-            // The one that it published, or that a kernel made of the preemption.
+            // One token: the worker offered itself, or a kernel pushed it when it was preempted.
             assert_eq!(tokens(&server), 1, "{:?}", &server.log[drains..]);
             stop.store(true, SeqCst);
             server.run_to_exit(&[&worker]);
@@ -150,8 +151,8 @@ fn a_worker_that_rests_without_a_slot_is_picked_once() {
     });
 }
 
-/// Trace T2: it publishes itself when its server has drained and idles. Nobody but its own `wait`
-/// can say so.
+/// The worker offers itself after its server has drained and gone idle. Only its own `wait` can
+/// tell the server about it.
 #[test]
 fn a_worker_that_rests_without_a_slot_is_found_by_an_idle_server() {
     for_each_provider(|harness| {
@@ -164,8 +165,8 @@ fn a_worker_that_rests_without_a_slot_is_found_by_an_idle_server() {
     });
 }
 
-/// Off the protocol, and without a call that may stop the worker. Where it is stopped at once it
-/// comes here by being picked, and the slot is its own.
+/// Waits outside of the protocol, without a call that may stop the worker. Where a preempted worker
+/// is stopped at once, it comes here after it was picked, and its slot is its own.
 fn until_the_server_idles(me: &Me) {
     if me.provider().facts().exact_stop {
         return;

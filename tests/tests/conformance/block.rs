@@ -1,6 +1,4 @@
-//! Checklist lines 34 to 41: a worker blocks and unblocks, and nobody wrapped the call.
-//!
-//! Lines without a test are in `CHECKLIST.md`, with the reason.
+//! Checklist 34 to 41: a worker blocks and unblocks in calls that nobody has wrapped.
 
 use std::{
     sync::{
@@ -17,7 +15,7 @@ use umcg_tests::{
     for_each_provider, in_ms, now_ns, skip, wrong_verdicts,
 };
 
-/// A worker that does nothing but report that it ran, over and over.
+/// A worker that yields again and again, and counts how often it has run.
 fn ticker(
     harness: &Arc<Harness>,
     server: &Server,
@@ -36,7 +34,8 @@ fn ticker(
     (worker, ticks)
 }
 
-/// `blocker` blocks one worker; another one of the same server goes on; then it is released.
+/// The blocker blocks one worker. Another worker of the same server goes on. Then the blocker is
+/// released.
 fn block_one(harness: &Arc<Harness>, blocker: Blocker) {
     let Blocker {
         name,
@@ -96,7 +95,7 @@ fn a_page_fault_is_seen() {
     });
 }
 
-/// How long after a worker went to sleep its server ran another one. `None`: a verdict came
+/// How long after a worker went to sleep its server ran another worker. `None` if a verdict came
 /// before the sleep.
 fn time_to_the_next(harness: &Arc<Harness>) -> Option<Duration> {
     let mut server = Server::start(harness);
@@ -117,7 +116,7 @@ fn time_to_the_next(harness: &Arc<Harness>) -> Option<Duration> {
     server.collect(&other);
     server.ready.clear();
     server.ready.extend([sleeper.tid(), other.tid()]);
-    // No deadline: nothing but the report of the block brings the server back.
+    // There is no deadline: only the report of the block brings the server back.
     while ran.load(SeqCst) == 0 {
         harness.check();
         server.turn(0);
@@ -144,15 +143,15 @@ fn a_block_is_reported_within_the_bound_of_the_facts() {
                 break;
             }
         }
-        // All of them with room for a machine that does a lot of other things; and where "a CPU
-        // is to be had", which it is once in ten times, the bound is the bound.
+        // Every time is within the bound, with room for a machine that does many other things. The
+        // bound itself holds while a CPU is free, which is so at least once in ten times.
         assert!(times.iter().all(|&time| time <= bound * 20), "{times:?}");
         let quickest = times.iter().min();
         assert!(quickest.is_none_or(|&time| time <= bound), "{times:?}");
     });
 }
 
-/// Blocks that were reported, by whomever.
+/// The blocks that were reported, by any judge.
 fn blocks(count: &ServerCounters) -> u64 {
     count.blocks_kernel + count.blocks_sentinel + count.blocks_monitor + count.blocks_sibling
 }
@@ -215,7 +214,8 @@ fn a_block_changes_the_state_then_the_list_then_the_server() {
         let sleeper = harness.sleeper("sleeper", server.tid(), &data);
         server.collect(&sleeper);
         let next = server.remove(&sleeper);
-        // No deadline, and nothing else happens: the block itself makes the server RUNNING.
+        // There is no deadline, and nothing else happens: the block itself makes the server
+        // RUNNING.
         server.dispatch(next, 0).expect("the block ends this wait");
         assert!(
             server.task().has_events(List::Blocked),
@@ -283,7 +283,7 @@ fn a_block_switches_to_the_armed_worker_past_the_server() {
             server.run_until_parked(&spare);
             let sleeper = harness.sleeper("sleeper", server.tid(), &data);
             server.collect(&sleeper);
-            // The pool's worker is the server's now; it arms it.
+            // The worker of the pool belongs to the server now, which arms it.
             let next = server.remove(&sleeper);
             let before = harness.disturbances(server.tid());
             sleeper.task().set_next_tid(spare.tid());
@@ -325,7 +325,7 @@ fn an_unblocked_worker_stops_until_it_is_picked() {
         server.run_until_blocked(&sleeper);
         data.set();
         server.collect(&sleeper);
-        // Owned, not picked, and the server idles for a while.
+        // The server owns the worker and does not pick it, and idles for a while.
         for _ in 0..5 {
             server.task().begin_drain();
             let _ = server.wait(0, in_ms(5));
@@ -387,7 +387,8 @@ fn a_block_and_its_end_go_to_the_current_server() {
 fn the_result_of_the_system_call_is_untouched() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // A partial read, an error with its errno, a time-out: as without UMCG.
+        // A partial read, an error with its errno, and a time-out come back as they do without
+        // UMCG.
         let (mut reader, mut writer) = blockers::pipe();
         let worker = harness.worker("worker", server.tid(), move |me| {
             use std::io::Read;

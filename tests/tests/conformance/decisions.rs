@@ -1,4 +1,4 @@
-//! G1 to G10: what the mail leaves open, as decided here.
+//! What the mail leaves open, as it was decided here: the second table of `CHECKLIST.md`.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ fn an_unblock_wakes_the_server_only_if_its_slot_is_free() {
                 move |me| {
                     let turns = server.turns.load(SeqCst);
                     data.set();
-                    // Or it took the slot by itself, after a verdict on this one.
+                    // Or the sleeper took the slot by itself, after a verdict on this worker.
                     me.spin_until(|| sleeper.state() != state::BLOCKED);
                     me.spin_until(|| {
                         sleeper.task().is_linked(List::Runnable)
@@ -51,7 +51,8 @@ fn an_unblock_wakes_the_server_only_if_its_slot_is_free() {
             let next = server.remove(&runner);
             let before = harness.disturbances(server.tid());
             server.dispatch(next, 0).expect("until the runner leaves");
-            // On its way out, which need not be over: the server may run as soon as it is woken.
+            // `done` may be set while the runner has not ended: the server may run as soon as it is
+            // woken.
             let quiet = harness.disturbances(server.tid()) == before && done.load(SeqCst);
             server.run_to_exit(&[&runner, &sleeper]);
             server.finish();
@@ -128,8 +129,8 @@ fn a_block_consumes_the_armed_next_tid() {
             let next = server.remove(&sleeper);
             sleeper.task().set_next_tid(spare.tid());
             server.dispatch(next, 0).expect("an event");
-            // Either the block consumed it, and then it runs or ran; or a verdict came at a
-            // time when something was on the runnable list, and it is still armed.
+            // Either the block consumed the armed worker, which then has run or still runs; or a
+            // verdict came while an event was on the runnable list, and the worker is still armed.
             let left = harness.provider().disarm(sleeper.task());
             assert!(left.is_none_or(|left| left == spare.tid()));
             assert_eq!(sleeper.task().next_tid(), 0, "consumed or taken back");
@@ -188,7 +189,8 @@ fn the_link_is_read_before_the_worker_is_handed_out() {
             workers.iter().all(|w| w.state() == state::RUNNABLE)
                 && workers.iter().all(|w| w.task().is_linked(List::Runnable))
         });
-        // Dispatched while the rest of the list is still being walked: its link is used again.
+        // Each worker is dispatched while the rest of the list is still being walked, and its link
+        // is used again.
         server.task().begin_drain();
         let mut walked = Vec::new();
         for task in server.task().take(List::Runnable) {
@@ -203,7 +205,7 @@ fn the_link_is_read_before_the_worker_is_handed_out() {
                     break;
                 }
                 assert!(result.is_ok(), "{result:?}");
-                // An event came first. It is drained by the loop below.
+                // An event came before the switch. The loop below drains it.
             }
             harness.until("it is reported blocked", || {
                 worker.state() != state::RUNNING
@@ -231,7 +233,6 @@ fn the_lists_are_those_of_server_tid() {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
             move |me| {
                 me.park();
-                // The mail's first sketch pushed the blocker on the woken task's list.
                 seen.store(Record::raw_list(me.task(), List::Blocked) & !1, SeqCst);
                 me.spin_until(|| stop.load(SeqCst));
             }
@@ -279,7 +280,8 @@ fn a_handler_that_blocks_between_leave_and_wait_is_harmless() {
                 me.leave();
                 signals::send(me.task().tid(), signal);
                 me.record().offered.store(me.task().server_tid(), SeqCst);
-                // And once more when it is queued already (trap a): one token, one list entry.
+                // And once more when it is queued already (trap a): it must get one token and one
+                // list entry.
                 signals::send(me.task().tid(), signal);
                 me.wait();
             }

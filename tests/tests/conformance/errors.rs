@@ -1,4 +1,4 @@
-//! Every error of every call, as a table; and after each error the caller runs on.
+//! Every error of every call, as tables. After each error the caller goes on.
 
 use std::{
     ptr::NonNull,
@@ -26,7 +26,7 @@ fn register(provider: &dyn Provider, task: &UmcgTask, how: &Register) -> i32 {
     }
 }
 
-/// The tid of a thread that lives and is no task, while `body` runs.
+/// Calls `body` with the tid of a thread that is alive and is no task.
 fn with_ordinary_thread(body: impl FnOnce(u32)) {
     let (tid, done) = (Arc::new(AtomicU32::new(0)), Futex::default());
     let thread = std::thread::spawn({
@@ -44,12 +44,12 @@ fn with_ordinary_thread(body: impl FnOnce(u32)) {
     thread.join().expect("an ordinary thread");
 }
 
-/// The tid of a thread that is gone.
+/// The tid of a thread that has ended.
 fn dead_tid() -> u32 {
     std::thread::spawn(gettid).join().expect("a thread")
 }
 
-/// A worker that sleeps, reported, until `data` is set.
+/// A worker that sleeps until `data` is set, and is reported as blocked.
 fn blocked(harness: &Arc<Harness>, server: &mut Server, data: &Futex) -> Worker {
     let worker = harness.sleeper("blocked", server.tid(), data);
     server.run_until_blocked(&worker);
@@ -77,8 +77,8 @@ fn every_call_of_an_unregistered_thread() {
     });
 }
 
-/// Tasks that look as if they were in use already are refused, by the thread that they name, and
-/// not touched.
+/// A task that looks as if it were in use is refused, even if the thread that it names registers
+/// it, and nothing in it changes.
 fn in_use(provider: &dyn Provider, server_tid: u32, how: &Register) {
     for wrong in [state::RUNNING, state::RUNNABLE, state::BLOCKED, 0xff] {
         let task = UmcgTask::for_current_thread(server_tid);
@@ -123,7 +123,7 @@ fn register_of_a_server() {
                 refused("a CPU outside the affinity mask", &task, &how, EINVAL);
             }
         }
-        // After all that it can be done right.
+        // After all these errors a correct call succeeds.
         assert_eq!(register(provider, &task, &plain), 0);
         assert_eq!(register(provider, &task, &plain), EINVAL, "a second time");
         let second = UmcgTask::for_current_thread(0);
@@ -200,7 +200,8 @@ fn wait_of_a_server() {
             ];
             for (what, next, errno) in table {
                 for deadline in [0, 1, in_ms(60_000)] {
-                    // RUNNING and next_tid untouched: asserted by `Server::wait`.
+                    // `Server::wait` asserts that the server is RUNNING and that next_tid is
+                    // unchanged.
                     assert_errno(server.insist(next, deadline), errno, what);
                 }
             }
@@ -208,7 +209,7 @@ fn wait_of_a_server() {
         assert_eq!(foreign.state(), state::RUNNABLE, "untouched");
         assert_eq!(sleeper.state(), state::BLOCKED, "untouched");
 
-        // Flags, whatever the state and the target.
+        // Unknown flags, in every state and with every target.
         for flags in [2, 4, 1 << 31, u32::MAX] {
             assert_errno(harness.provider().wait(0, flags), EINVAL, "RUNNING, flags");
             assert_eq!(server.task().state(), state::RUNNING);
@@ -226,7 +227,7 @@ fn wait_of_a_server() {
 
         data.set();
         server.run_to_exit(&[&sleeper]);
-        // Somebody must run the foreign one, and nobody else owns it.
+        // Somebody must run the foreign worker, and nobody else owns it.
         assert!(foreign.unpark());
         foreign
             .record()
@@ -241,11 +242,11 @@ fn wait_of_a_server() {
 
 #[test]
 fn wait_in_no_state_to_wait() {
-    // The one error after which the caller is not RUNNING: somebody wrote that, and may want to
-    // find it there.
+    // This is the one error after which the caller is not RUNNING: other code wrote the state, and
+    // may expect to find it there.
     let check = |provider: &dyn Provider, task: &UmcgTask, wrong: u32| {
         while task.transition(state::RUNNING, wrong).is_err() {
-            // A worker that was judged meanwhile.
+            // The worker was judged meanwhile.
             provider.checkpoint().expect("checkpoint");
         }
         task.set_next_tid(NO_SUCH_TID);
@@ -263,7 +264,7 @@ fn wait_in_no_state_to_wait() {
             assert_errno(server.insist(0, in_ms(1)), ETIMEDOUT, "and all goes on");
         }
         let worker = harness.worker("worker", server.tid(), move |me| {
-            // BLOCKED is a worker that was judged, and waits its turn.
+            // Not BLOCKED: that is the state of a worker that was judged and waits for its turn.
             for wrong in [state::NONE, 0xff] {
                 check(me.provider().as_ref(), me.task(), wrong);
                 me.yield_now();
@@ -287,16 +288,17 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
             server.hold(&holder);
             let before = harness.disturbances(server.tid());
 
-            // Another worker: refused.
+            // Another worker is refused.
             server.task().begin_drain();
             let refused = server.wait(other_tid, in_ms(5));
             let back = server.task().next_tid() == other_tid;
             let still = refused.is_err() && server.current() == Some(holder.tid());
-            // Nobody, itself, or the holder: it sleeps on, and nothing is switched.
+            // If it names nobody, itself, or the holder of the slot, the server goes on sleeping,
+            // and there is no switch.
             let mut slept = Vec::new();
             if still {
-                // The holder is named only where no verdict on it is to be expected: after one
-                // it would be picked while its token is on the list.
+                // The holder is named only in a run without wrong verdicts: after a verdict it
+                // would be picked while its token is on the list.
                 let named = if wrong_verdicts() { 0 } else { holder.tid() };
                 for next in [0, server.tid(), named] {
                     server.task().begin_drain();
@@ -307,7 +309,8 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
                     slept.push(result);
                 }
             }
-            // An event in between ends a wait, too, and that is no answer.
+            // An event in between also ends a wait, and then the wait says nothing about the
+            // target.
             let quiet = still
                 && slept.iter().all(Result::is_err)
                 && harness.disturbances(server.tid()) == before;
@@ -355,17 +358,18 @@ fn wait_of_a_worker() {
                     ("a blocked worker", sleeper, 0, 0, EBUSY),
                 ];
                 for (what, next, deadline, flags, errno) in table {
-                    // RUNNING and next_tid untouched: asserted there.
+                    // `failing_wait` asserts that the worker is RUNNING and that next_tid is
+                    // unchanged.
                     let error = me.failing_wait(what, next, deadline, flags);
                     assert_eq!(error.call(), Call::Wait);
                     assert_eq!(error.errno(), errno, "{what}: {error}");
                 }
-                // Flags, and a deadline, are refused in RUNNING, too.
+                // Flags and a deadline are refused in RUNNING as well.
                 let error = me.failing("flags", |provider| provider.wait(0, 4));
                 assert_eq!(error.errno(), EINVAL);
                 let error = me.failing("a deadline", |provider| provider.wait(1, 0));
                 assert_eq!(error.errno(), EINVAL);
-                // Its own tid as server (trap g): refused, not idled on.
+                // Its own tid as its server (trap g) is refused: a worker must not idle on itself.
                 me.leave();
                 me.task().set_server_tid(gettid());
                 let result = me.provider().wait(0, 0);
@@ -382,13 +386,14 @@ fn wait_of_a_worker() {
     });
 }
 
-/// A worker that left RUNNING, was picked, and then calls with flags that mean nothing: it holds
-/// its slot, and may leave it.
+/// A worker that has left RUNNING and was picked calls `wait` with unknown flags. It holds its
+/// slot, and may leave it.
 #[test]
 fn wait_of_a_worker_that_was_picked() {
     for_each_provider(|harness| {
         if harness.provider().facts().exact_stop {
-            // There nobody takes it out of its slot before its `wait` but another server.
+            // With an exact stop, only another server can take a worker out of its slot before its
+            // `wait`.
             return;
         }
         let mut server = Server::start(harness);
@@ -440,7 +445,7 @@ fn unregister() {
         });
         server.run_to_exit(&[&worker]);
 
-        // Twice.
+        // A second time.
         server.finish();
         assert_errno(provider.unregister(own), EINVAL, "a second time");
     });
@@ -457,7 +462,7 @@ fn preempt() {
         with_ordinary_thread(|tid| {
             assert_errno(provider.preempt(tid), ESRCH, "an ordinary thread");
         });
-        // Whoever is not RUNNING is left alone, and that is no error.
+        // A task that is not RUNNING is left alone, and that is no error.
         let data = Futex::default();
         let sleeper = blocked(harness, &mut server, &data);
         provider.preempt(sleeper.tid()).expect("a blocked worker");
@@ -466,7 +471,7 @@ fn preempt() {
         server.collect(&ready);
         provider.preempt(ready.tid()).expect("a RUNNABLE worker");
         assert_eq!(ready.state(), state::RUNNABLE);
-        // A server that is awake, too.
+        // The same for a server that is awake.
         provider.preempt(server.tid()).expect("an awake server");
         assert!(matches!(
             server.task().state(),
@@ -496,7 +501,7 @@ fn wake() {
         provider.wake(server.tid()).expect("an awake server");
         assert_eq!(server.task().state(), state::RUNNING);
         assert_errno(server.insist(0, in_ms(3)), ETIMEDOUT, "nobody wakes it");
-        // A server that idles.
+        // A server that idles is woken.
         let waker = wake_when_asleep(harness, &server);
         while !waker.load(SeqCst) {
             server.drain();
@@ -508,7 +513,7 @@ fn wake() {
     });
 }
 
-/// Wakes the server as soon as it sleeps in `wait`. The flag that is returned is set just before.
+/// Wakes the server as soon as it sleeps in `wait`. Sets the returned flag just before.
 fn wake_when_asleep(harness: &Arc<Harness>, server: &Server) -> Arc<AtomicBool> {
     let woken = Arc::new(AtomicBool::new(false));
     harness.thread("waker", {
@@ -540,7 +545,7 @@ fn wake_leaves_the_worker_in_the_slot_alone() {
             let holds = |server: &Server| {
                 server.current() == Some(holder.tid()) && holder.state() == state::RUNNING
             };
-            // Beside a server that is awake, and beside one that sleeps.
+            // Once while the server is awake, and once while it sleeps.
             let provider = harness.provider();
             provider.wake(server.tid()).expect("an awake server");
             let beside_awake = holds(&server);
@@ -579,7 +584,7 @@ fn checkpoint() {
             }
         });
         server.run_to_exit(&[&worker]);
-        // A worker whose server is gone: both say so.
+        // A worker whose server is gone gets this from both calls.
         let gone = Arc::new(AtomicBool::new(false));
         let orphan = harness.worker_that_just_ends("orphan", server.tid(), {
             let gone = Arc::clone(&gone);

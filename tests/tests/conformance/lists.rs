@@ -1,6 +1,4 @@
-//! Checklist lines 42 to 54: the server loop and the rules of the lists.
-//!
-//! Lines without a test are in `CHECKLIST.md`, with the reason.
+//! Checklist 42 to 54: the server loop, and the rules of the lists.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,7 +13,7 @@ use std::{
 use umcg_sys::{List, state};
 use umcg_tests::{Harness, Me, Server, Turn, Worker, blockers::Futex, for_each_provider, in_ms};
 
-/// Workers that run `body`, started together.
+/// Starts `count` workers that run `body`.
 fn crew(
     harness: &Arc<Harness>,
     server: &Server,
@@ -32,7 +30,7 @@ fn crew(
         .collect()
 }
 
-/// Yields and sleeps, in a mix that differs from worker to worker.
+/// Yields and sleeps, in an order that differs from worker to worker.
 fn mixed(rounds: u64) -> impl Fn(&Me, usize) + Clone + Send + 'static {
     move |me, index| {
         for round in 0..rounds {
@@ -70,8 +68,6 @@ fn the_loop_of_the_mail_runs_everything() {
 /// ends up with the right queue: it has each runnable worker once.
 #[test]
 fn blocked_events_are_processed_before_runnable_ones() {
-    // A scheduler that believes every event as it comes, in the order of processing, ends up
-    // with the right set: each worker that is runnable is enqueued, none is lost.
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (go, data) = (Arc::new(AtomicBool::new(false)), Futex::default());
@@ -88,7 +84,7 @@ fn blocked_events_are_processed_before_runnable_ones() {
         data.set();
         harness.until("the unblock", || worker.task().is_linked(List::Runnable));
         server.task().begin_drain();
-        // It was in the queue before it blocked, as far as this scheduler knows.
+        // As far as this scheduler knows, the worker was in the queue before it blocked.
         let own = NonNull::from(worker.task());
         let mut queue = vec![own];
         let runnable = server.task().take(List::Runnable);
@@ -116,8 +112,8 @@ fn a_worker_is_on_a_list_at_most_once() {
         let server = Server::start(harness);
         let workers = crew(harness, &server, 4, |me, _| {
             for _ in 0..40 {
-                // Two blocks with no stop in between, where the stop is not exact: the second
-                // one is not reported, and nothing is pushed twice.
+                // Where the stop is not exact these are two blocks with no stop in between: the
+                // second one is not reported, and nothing is pushed twice.
                 std::thread::sleep(Duration::from_micros(300));
                 std::thread::sleep(Duration::from_micros(300));
                 me.checkpoint();
@@ -151,7 +147,7 @@ fn a_drain_is_one_swap() {
             workers.iter().all(|w| w.task().is_linked(List::Runnable))
                 && workers.iter().all(|w| w.state() == state::RUNNABLE)
         });
-        // Eight events, no call of the provider, and the list is empty.
+        // Eight events are taken without a call of the provider, and the list is empty.
         let events = server.task().take(List::Runnable);
         assert!(!server.task().has_events(List::Runnable));
         assert_eq!(server.task().take(List::Runnable).count(), 0);
@@ -182,7 +178,7 @@ fn concurrent_pushes_lose_nothing() {
                 .iter()
                 .all(|w| w.state() == state::BLOCKED && w.asleep())
         });
-        // All unblock at once.
+        // All of them unblock at once.
         gate.set();
         finish(server, &workers);
         assert!(workers.iter().all(|w| w.reached(1)));
@@ -196,10 +192,10 @@ fn a_runnable_event_is_a_token() {
         let mut server = Server::start(harness);
         let workers = crew(harness, &server, 4, mixed(20));
         server.run_to_exit(&workers.iter().collect::<Vec<_>>());
-        // For each worker: a token for the admission and one more at most for each time that
-        // it was reported blocked; two blocked events with no token between them would be a
-        // worker that blocked unpicked. A preemption is a token, too, and where it is not carried
-        // out as a verdict it is no block.
+        // A worker gets one token for its admission, and at most one more for each time that it was
+        // reported as blocked. Two blocked events with no token between them would mean that it
+        // blocked without having been picked. A preemption is a token as well, and where it is not
+        // carried out as a verdict it is no block.
         let preempted = harness.provider().counters(server.tid());
         let preempted = preempted.expect("a server's counters").preempted as i64;
         let mut tokens: HashMap<u32, i64> = HashMap::new();
@@ -241,12 +237,12 @@ fn an_event_after_the_drain_ends_the_wait_without_a_switch() {
         server.collect(&picked);
         let tid = server.remove(&picked);
         server.drain();
-        // After the drain, before wait: an event.
+        // An event comes after the drain and before the wait.
         let late = harness.worker("late", server.tid(), |_| {});
         harness.until("the event", || server.task().state() == state::RUNNING);
         server.wait(tid, 0).expect("returns at once");
         assert_eq!(server.task().next_tid(), tid, "no switch");
-        // c50: and the pick is not lost.
+        // And the pick is not lost (checklist 50).
         assert_eq!(picked.state(), state::RUNNABLE, "untouched");
         assert!(!picked.exited());
         server.ready.push_back(tid);
@@ -265,7 +261,6 @@ fn the_pick_of_a_wait_without_a_switch_is_not_lost() {
                 me.yield_now();
             }
         });
-        // Somebody outside wakes the server all the time: many waits without a switch.
         let (stop, tid) = (Arc::new(AtomicBool::new(false)), server.tid());
         harness.thread("outside", {
             let (stop, provider) = (Arc::clone(&stop), Arc::clone(harness.provider()));
@@ -279,7 +274,7 @@ fn the_pick_of_a_wait_without_a_switch_is_not_lost() {
         let mut unswitched = 0;
         server.run_until("the workers' exit", |server| {
             let drained = server.drain();
-            // The wake that comes exactly now.
+            // A wake-up comes at exactly this moment.
             let _ = server.provider().wake(server.tid());
             if server.turn_from(&drained, in_ms(10)) == Turn::NotSwitched {
                 unswitched += 1;
@@ -309,7 +304,7 @@ fn user_space_decides_who_runs() {
                 server.collect(worker);
             }
             let before = harness.disturbances(server.tid());
-            // The one that was made last, wherever it is in the queue.
+            // The policy picks the worker that was made last, wherever it is in the queue.
             let tids: Vec<_> = workers.iter().map(Worker::tid).collect();
             server.set_policy(move |ready| {
                 let age = |tid: &u32| tids.iter().position(|other| other == tid);
@@ -327,7 +322,7 @@ fn user_space_decides_who_runs() {
             quiet
         });
 
-        // Nobody at all, although somebody is ready: that is a policy, too.
+        // A policy may also pick nobody although a worker is ready.
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |_| {});
         server.collect(&worker);
@@ -351,7 +346,7 @@ fn draining_never_idles() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         for _ in 0..1000 {
-            // Nothing there, nothing to do: the drain comes back.
+            // Nothing is there and nothing is to be done: the drain still returns.
             let drained = server.drain();
             assert!(drained.runnable.is_empty() && drained.blocked.is_empty());
         }
@@ -365,7 +360,6 @@ fn draining_never_idles() {
 fn the_server_sees_the_push_or_is_woken() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // No deadline anywhere: one lost event and this hangs.
         let workers = crew(harness, &server, 3, |me, index| {
             for round in 0..150_u64 {
                 let time = 20 + (round * 7 + index as u64 * 13) % 90;

@@ -1,4 +1,5 @@
-//! Where servers go that do not say where: each to a CPU of its own, as long as there are some.
+//! The CPUs of servers that ask for no particular CPU: each server gets one of its own, as long as
+//! there are enough.
 
 use umcg_sys::{Placement, ProviderKind};
 use umcg_tests::{
@@ -11,7 +12,7 @@ fn chooses(provider: &ProviderUnderTest) -> bool {
     provider.provider.kind() == ProviderKind::Emulated && provider.placement == Placement::Auto
 }
 
-/// The CPU of that server.
+/// The CPU of the server with this tid.
 fn cpu_of(provider: &ProviderUnderTest, tid: u32) -> usize {
     let count = provider
         .provider
@@ -20,7 +21,8 @@ fn cpu_of(provider: &ProviderUnderTest, tid: u32) -> usize {
     count.cpu.expect("a server that is pinned")
 }
 
-/// In a process of its own: the table of CPUs is the process's, and other tests have servers, too.
+/// In a process of its own: one table of CPUs serves the whole process, and other tests have
+/// servers too.
 #[test]
 fn servers_of_one_process_get_different_cpus() {
     isolated(60, || {
@@ -32,7 +34,7 @@ fn servers_of_one_process_get_different_cpus() {
             if !chooses(harness.under_test()) {
                 return;
             }
-            // One by one, as independent runtimes come.
+            // One by one, as independent runtimes start.
             let mut groups: Vec<_> = (0..count).map(|_| ServerGroup::start(harness, 1)).collect();
             let cpu = |group: &ServerGroup| cpu_of(harness.under_test(), group.tid(0));
             let mut cpus: Vec<_> = groups.iter().map(cpu).collect();
@@ -40,11 +42,11 @@ fn servers_of_one_process_get_different_cpus() {
             cpus.dedup();
             assert_eq!(cpus.len(), count, "{cpus:?}");
             if count < cpu::affinity().len() {
-                // There are others that are free.
+                // Some CPUs have no server yet.
                 groups.into_iter().for_each(ServerGroup::finish);
                 return;
             }
-            // The next one goes where one has left.
+            // The next server gets the CPU that another one has left.
             let left = groups.remove(1);
             let free = cpu(&left);
             left.finish();
@@ -56,7 +58,7 @@ fn servers_of_one_process_get_different_cpus() {
     });
 }
 
-/// Many small processes on one machine would meet on the first CPU otherwise.
+/// Otherwise many small processes on one machine would all share the first CPU.
 #[test]
 fn processes_do_not_all_begin_at_the_same_cpu() {
     const SAYS: &str = "the first server is on CPU ";

@@ -1,4 +1,4 @@
-//! What happens around a process: signals, fork, exec, stop and continue, a tracer.
+//! What happens around a process: signals, fork, exec, exit, stop and continue, and a tracer.
 
 use std::{
     io::Read,
@@ -22,7 +22,7 @@ use umcg_tests::{
     subprocess::Running,
 };
 
-/// Some of everything on two servers, until `stop` or for that many rounds.
+/// Workers that yield and sleep on two servers, for this number of rounds.
 fn load(harness: &Arc<Harness>, rounds: u32) {
     let group = ServerGroup::start(harness, 2);
     let workers: Vec<_> = (0..4)
@@ -45,13 +45,13 @@ fn signal_storm(harness: &Arc<Harness>, flags: i32) {
     signals::count(signal, flags);
     let mut server = Server::start(harness);
     let data = Futex::default();
-    // A futex wait is restarted, or it is not and the caller's loop repeats it.
+    // A futex wait is restarted by the kernel, or repeated by the loop of its caller.
     let blocked = harness.sleeper("blocked", server.tid(), &data);
     let (mut reader, writer) = blockers::pipe();
     let reading = harness.worker("reading", server.tid(), move |me| {
         let mut buffer = [0; 1];
         loop {
-            // The result of the system call is its own: EINTR only without SA_RESTART.
+            // The system call keeps its own result: EINTR comes only without SA_RESTART.
             match me.blocking(|| reader.read(&mut buffer)) {
                 Ok(count) => break assert_eq!(count, 1),
                 Err(error) => {
@@ -109,7 +109,7 @@ fn a_forked_child_is_no_task() {
                 me.checkpoint();
                 assert_eq!(status, 0, "the call of that number did not say ESRCH");
                 checked.store(true, SeqCst);
-                // The parent is what it was.
+                // The parent is what it was before.
                 me.yield_now();
                 me.sleep(Duration::from_millis(1));
             }
@@ -120,12 +120,12 @@ fn a_forked_child_is_no_task() {
     });
 }
 
-/// Forks, makes every call in the child, and returns 0 or the number of the wrong one.
+/// Forks, makes every call in the child, and returns 0 or the number of the call with a wrong
+/// result.
 fn forked(me: &Me) -> i32 {
     let provider = me.provider().as_ref();
     let own = NonNull::from(me.task());
-    // SAFETY: the child makes only the calls that are tested, which must be safe there, and
-    // _exit.
+    // SAFETY: the child makes only `_exit` and the calls under test, which must be safe there.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let gone = |result: Result<(), umcg_sys::Error>| {
@@ -141,12 +141,13 @@ fn forked(me: &Me) -> i32 {
             gone(unsafe { provider.register(own, &Register::worker()) }),
         ];
         let wrong = answers.iter().position(|&answer| !answer);
-        // SAFETY: leaves the child at once.
+        // SAFETY: this ends the child at once.
         unsafe { libc::_exit(wrong.map_or(0, |index| index as i32 + 1)) };
     }
     assert!(pid > 0, "fork: {}", std::io::Error::last_os_error());
     let mut status = 0;
-    // SAFETY: the own child; the status is alive. EINTR does not occur: no handler runs here.
+    // SAFETY: this process's own child; the status is alive. No handler runs on this thread, so
+    // there is no EINTR.
     let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
     assert_eq!(waited, pid);
     assert!(libc::WIFEXITED(status), "the child died: {status:#x}");
@@ -164,11 +165,11 @@ fn a_forked_child_of_a_server_is_no_task() {
             let wait = provider.wait(0, 0).is_err_and(|error| error.is_gone());
             let leave = provider.unregister(NonNull::from(server.task()));
             let leave = leave.is_err_and(|error| error.is_gone());
-            // SAFETY: leaves the child at once.
+            // SAFETY: this ends the child at once.
             unsafe { libc::_exit(i32::from(!wait) + 2 * i32::from(!leave)) };
         }
         let mut status = 0;
-        // SAFETY: the own child; the status is alive.
+        // SAFETY: this process's own child; the status is alive.
         let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
         assert_eq!((waited, status), (pid, 0));
         let worker = harness.worker("worker", server.tid(), |me| me.yield_now());
@@ -244,7 +245,7 @@ fn exit_with_tasks_in_every_state() {
     }
 }
 
-/// The line that a process prints which others stop and trace, before it begins its work.
+/// A process that others stop and trace prints this line before it begins its work.
 const BEGINS: &str = "the work begins";
 
 fn print_and_work(rounds: u32) {
@@ -279,7 +280,7 @@ fn stop_and_continue() {
         .run(|| print_and_work(150));
 }
 
-/// By `/proc`: every thread of that process is stopped, or it has ended.
+/// Whether `/proc` says that every thread of the process is stopped, or that the process has ended.
 fn stopped_or_gone(pid: i32) -> bool {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return true;
@@ -310,7 +311,8 @@ fn a_tracer_sees_ordinary_threads() {
     }
 }
 
-/// Attaches to every thread of the process, stops it, and lets it go. How many were stopped.
+/// Attaches to every thread of the process, stops it and lets it go. Returns how many threads were
+/// stopped.
 fn trace_once(pid: i32) -> u32 {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return 0;
@@ -322,8 +324,8 @@ fn trace_once(pid: i32) -> u32 {
     let none = std::ptr::null_mut::<libc::c_void>();
     let mut stops = 0;
     for tid in tids {
-        // SAFETY: requests without addresses on a thread of the own child; each one that is
-        // attached is detached.
+        // SAFETY: requests without addresses, on threads of this process's own child. Each thread
+        // that is attached to is detached.
         unsafe {
             if libc::ptrace(libc::PTRACE_SEIZE, tid, none, none) != 0 {
                 continue;

@@ -18,7 +18,7 @@ use umcg_tests::{
 #[test]
 fn two_servers_pick_one_worker_and_one_wins() {
     for_each_provider(|harness| {
-        // The worker's home is one of the two; both name it at the same moment.
+        // The worker belongs to one of the two servers, and both name it at the same moment.
         const ROUNDS: usize = 60;
         let barrier = Arc::new(Barrier::new(2));
         let homes: Arc<[AtomicU32; 2]> = Arc::default();
@@ -64,7 +64,7 @@ fn two_servers_pick_one_worker_and_one_wins() {
                             if switched || result.is_err() {
                                 break (result, switched);
                             }
-                            // A wake-up of the round before came late: again.
+                            // A wake-up of the last round came late: try again.
                             server.drain();
                         };
                         if switched {
@@ -73,7 +73,8 @@ fn two_servers_pick_one_worker_and_one_wins() {
                         } else {
                             assert_errno(result, libc::EBUSY, "the other one");
                         }
-                        // Back in the pool before the next round, by whatever way.
+                        // The worker is back in the pool before the next round begins, whichever
+                        // way it went.
                         if own == home {
                             server.run_until_parked(&worker);
                             if round + 1 == ROUNDS {
@@ -106,7 +107,8 @@ fn a_worker_may_be_stolen_before_it_comes_to_wait() {
             let (left, stolen) = (left.clone(), Arc::clone(&stolen));
             move |me| {
                 let first = me.task().server_tid();
-                // Out of RUNNING and published, but not in wait: it still holds its slot.
+                // It has left RUNNING and can be found, but has not come to `wait`: it still holds
+                // its slot.
                 me.leave();
                 left.set();
                 while !stolen.load(SeqCst) {
@@ -129,8 +131,8 @@ fn a_worker_may_be_stolen_before_it_comes_to_wait() {
                     left.wait();
                     worker.task().set_server_tid(thief.tid());
                     thief.drain();
-                    // It returns when the worker is done, or blocks; the worker leaves its loop
-                    // as soon as the claim shows.
+                    // The thief's wait returns when the worker is done or blocks. The worker leaves
+                    // its loop as soon as it sees that it was claimed.
                     let looker = worker.clone();
                     let harness_of_looker = Arc::clone(&harness);
                     harness.thread("looker", move || {
@@ -143,20 +145,20 @@ fn a_worker_may_be_stolen_before_it_comes_to_wait() {
                 });
             }
         });
-        // No deadline: the old server must be told that its slot is free.
+        // There is no deadline: the old server must be told that its slot is free.
         first.dispatch(tid, 0).expect("the slot is free again");
         first.sleep_until_slot_is_free();
         harness.until("the worker's exit", || worker.exited());
         assert!(worker.reached(1));
-        // And it can run others.
+        // And it can run other workers.
         let next = harness.worker("next", first.tid(), |_| {});
         first.run_to_exit(&[&next]);
         first.finish();
     });
 }
 
-/// A worker that asks `call` what the end of its server looks like, in the state that it brings
-/// itself into, and then is an ordinary thread, which can register anew.
+/// A worker that brings itself into some state and then makes a call which must report the end of
+/// its server. After that it is an ordinary thread, which can register again.
 fn orphan(
     harness: &Arc<Harness>,
     name: &str,
@@ -171,7 +173,7 @@ fn orphan(
             again.is_gone() || again.errno() == libc::EINVAL,
             "after that: {again}"
         );
-        // What it was, it may be told to forget; then nothing is left of it.
+        // It may tell the provider to forget the task. Then nothing is left of it.
         let _ = me.provider().unregister(NonNull::from(me.task()));
         assert_eq!(me.task().state(), state::NONE);
         me.step(1);
@@ -183,7 +185,7 @@ fn a_server_ends_with_workers_in_every_state() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-        // BLOCKED in a system call; it learns of it at its checkpoint, much later.
+        // BLOCKED in a system call: it learns of the end at its checkpoint, much later.
         let asleep = orphan(harness, "asleep", server.tid(), {
             let data = data.clone();
             move |me| {
@@ -199,7 +201,7 @@ fn a_server_ends_with_workers_in_every_state() {
             me.provider().wait(0, 0)
         });
         server.run_until_parked(&waiting);
-        // At its checkpoint, unblocked, not picked.
+        // Unblocked and at its checkpoint, but not picked.
         let gate = Futex::default();
         let stopped = orphan(harness, "stopped", server.tid(), {
             let gate = gate.clone();
@@ -227,7 +229,7 @@ fn a_server_ends_with_workers_in_every_state() {
             }
         });
         server.hold(&running);
-        // In register, asleep, never run. Its event is on the list.
+        // Asleep in `register`, with its event on the list, and never run.
         let admitted = harness.worker("admitted", server.tid(), |_| unreachable!("nobody runs it"));
         harness.until("admitted is queued", || {
             admitted.state() == state::RUNNABLE && admitted.task().is_linked(List::Runnable)
@@ -313,12 +315,14 @@ fn a_server_thread_ends_without_unregister() {
     });
 }
 
-/// It left RUNNING and published itself, was picked, and ends without having come to `wait`.
+/// The worker left RUNNING, offered itself and was picked. Its thread ends without having come to
+/// `wait`.
 #[test]
 fn a_worker_thread_ends_after_it_was_picked() {
     for_each_provider(|harness| {
         if harness.provider().facts().exact_stop {
-            // There nobody takes it out of its slot before its `wait` but another server.
+            // With an exact stop, only another server can take a worker out of its slot before its
+            // `wait`.
             return;
         }
         let mut server = Server::start(harness);
@@ -333,7 +337,8 @@ fn a_worker_thread_ends_after_it_was_picked() {
                     }
                 }
             });
-            // Preempts it, and picks it then. If the slot is lost, nobody is picked after that.
+            // The server preempts the worker and then picks it. If the slot were lost, no later
+            // worker would be picked.
             server.run_to_exit(&[&worker]);
         }
         server.finish();
@@ -344,13 +349,13 @@ fn a_worker_thread_ends_after_it_was_picked() {
 fn a_worker_thread_ends_without_unregister() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // As the holder of the slot: the server must get it back, and wake.
+        // The thread of the holder ends: the server must get its slot back, and wake up.
         let holder = harness.worker_that_just_ends("holder", server.tid(), |_| {});
         server.collect(&holder);
         let next = server.remove(&holder);
         server.dispatch(next, 0).expect("the slot is free again");
         server.run_to_exit(&[&holder]);
-        // After a block, without a checkpoint, so perhaps without a slot.
+        // A thread ends after a block and without a checkpoint, so it may have no slot.
         let data = Futex::default();
         let late = harness.worker_that_just_ends("late", server.tid(), {
             let data = data.clone();
@@ -370,7 +375,7 @@ fn a_worker_thread_ends_without_unregister() {
                 gone.name(),
             );
         }
-        // The rest goes on.
+        // The other tasks go on.
         let worker = harness.worker("worker", server.tid(), |me| me.yield_now());
         server.run_to_exit(&[&worker]);
         server.finish();
@@ -398,11 +403,11 @@ fn unregister_waits_until_the_worker_is_on_no_list() {
         let stop = Arc::new(AtomicBool::new(false));
         let worker = harness.spinner("worker", server.tid(), &stop);
         server.hold(&worker);
-        // Out of the slot, so that both events are pushed.
+        // The worker is out of its slot, so that both events are pushed.
         server.preempt(&worker);
         harness.until("both events", || worker.task().is_linked(List::Runnable));
         let linked = worker.task().is_linked(List::Blocked);
-        // The server takes the token only, and runs the worker while it is on the other list.
+        // The server takes only the token, and runs the worker while it is on the other list.
         server.task().begin_drain();
         assert_eq!(server.task().take(List::Runnable).count(), 1);
         stop.store(true, SeqCst);
@@ -468,7 +473,7 @@ fn servers_come_and_go_beside_each_other() {
 #[test]
 fn an_ordinary_thread_again() {
     for_each_provider(|harness| {
-        // Affinity, policy and slice are what they were, for a server and for a worker.
+        // Affinity, policy and time slice are what they were, for a server and for a worker.
         let everywhere = cpu::affinity();
         let own = *everywhere.last().expect("a CPU");
         let check = move |slice: u64| {
@@ -483,7 +488,7 @@ fn an_ordinary_thread_again() {
                     cpu::set_affinity(0, &[own]).expect("a CPU of the own mask");
                     let slice = cpu::slice();
                     let mut server = Server::named(&harness, "server");
-                    // What the worker's thread gets from this one.
+                    // The thread of the worker inherits this slice.
                     let inherited = cpu::slice();
                     let worker = harness.worker_that_just_ends("worker", server.tid(), {
                         move |me| {
@@ -501,7 +506,8 @@ fn an_ordinary_thread_again() {
     });
 }
 
-/// A thread that a worker starts has the worker's policy and slice until it gives them up.
+/// A thread that a worker starts has the policy and the time slice of the worker, until it gives
+/// them up.
 #[test]
 fn a_thread_of_a_worker_may_become_ordinary() {
     for_each_provider(|harness| {

@@ -1,6 +1,4 @@
-//! Checklist lines 56 to 70: placement, many servers, preemption, one loop for all of it.
-//!
-//! Lines without a test are in `CHECKLIST.md`, with the reason.
+//! Checklist 56 to 70: moving workers, many servers, preemption, and one loop for all of it.
 
 use std::{
     process::{Command, Stdio},
@@ -17,7 +15,7 @@ use umcg_tests::{
     eventually, for_each_provider, in_ms, isolated, proc, threads,
 };
 
-/// Some of everything.
+/// Yields, sleeps and computes in turns.
 fn mixed(me: &Me, rounds: u64) {
     for round in 0..rounds {
         match round % 4 {
@@ -54,7 +52,6 @@ fn group_runs(harness: &Arc<Harness>, servers: usize, workers: usize, rounds: u6
 #[test]
 fn a_worker_is_moved_by_writing_its_server_tid() {
     for_each_provider(|harness| {
-        // Two servers; each gives every worker that it drains to the other one.
         let boxes: Arc<[Mutex<Vec<u32>>; 2]> = Arc::default();
         let tids: Arc<[AtomicU32; 2]> = Arc::default();
         let done = Arc::new(AtomicBool::new(false));
@@ -175,13 +172,13 @@ fn a_preempted_worker_comes_back_by_its_token() {
         let stop = Arc::new(AtomicBool::new(false));
         let spinner = harness.spinner("spinner", server.tid(), &stop);
         server.hold(&spinner);
-        // Nobody yields: only the preemption in the loop's slice lets the other one run. And
-        // the preempted one comes back by the ordinary way: its token.
+        // Nobody yields, so the other worker runs only because the loop preempts the spinner when
+        // its slice is over. The preempted worker comes back in the ordinary way, by its token.
         let other = harness.worker("other", server.tid(), {
             let spinner = spinner.clone();
             move |me| {
-                // Where an unblocked worker is stopped at once its token was drained long ago;
-                // elsewhere it stops at its next checkpoint.
+                // Where a preempted worker is stopped at once, its token was drained long ago.
+                // Elsewhere it stops at its next checkpoint.
                 me.spin_until(|| spinner.state() == state::RUNNABLE);
                 me.step(1);
             }
@@ -192,7 +189,7 @@ fn a_preempted_worker_comes_back_by_its_token() {
                 .log
                 .iter()
                 .filter(|drained| drained.runnable.contains(&spinner.tid()));
-            // One for the admission.
+            // One token was for the admission.
             tokens.count() >= 2
         });
         stop.store(true, SeqCst);
@@ -263,14 +260,14 @@ fn when_a_worker_blocks_its_server_runs_another() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let data = Futex::default();
-        // The second one ends the first one's sleep: without it, this hangs.
+        // The second worker ends the sleep of the first one. If it did not run, this would hang.
         let first = harness.sleeper("first", server.tid(), &data);
         let second = harness.worker("second", server.tid(), move |_| data.set());
         server.collect(&first);
         server.collect(&second);
         server.ready.clear();
         server.ready.extend([first.tid(), second.tid()]);
-        // No deadline: nothing but the block brings the server back.
+        // There is no deadline: only the block brings the server back.
         server.run_without_deadline(&[&first, &second]);
         server.finish();
     });
@@ -356,7 +353,7 @@ fn a_block_in_a_slot_taken_by_the_worker_is_seen_if_work_comes_from_outside() {
                     threads::until_helpers_at_rest();
                     first.set();
                     eventually("the worker blocks again", || {
-                        // Or its block was seen already, and it has come to its end.
+                        // If its block was seen before, the worker has come to its end.
                         worker.reached(1) && (worker.asleep() || worker.exited())
                     });
                     threads::until_helpers_at_rest();
@@ -365,7 +362,7 @@ fn a_block_in_a_slot_taken_by_the_worker_is_seen_if_work_comes_from_outside() {
                     let _ = provider.wake(tid);
                 }
             });
-            // No deadline: nothing but the block brings the server back.
+            // There is no deadline: only the block brings the server back.
             while !(worker.reached(1) && worker.state() == state::BLOCKED) {
                 server.turn(0);
             }

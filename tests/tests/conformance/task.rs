@@ -1,6 +1,4 @@
-//! Checklist lines 1 to 17: the struct, the states, register and unregister.
-//!
-//! Lines without a test are in `CHECKLIST.md`, with the reason.
+//! Checklist 1 to 17: the struct, the states, register and unregister.
 
 use std::{
     ptr::NonNull,
@@ -97,7 +95,7 @@ fn the_tid_must_be_that_of_the_caller() {
         let provider = harness.provider();
         let task = UmcgTask::for_current_thread(0);
         assert_eq!(task.tid(), gettid());
-        // A task that another thread prepared has another tid.
+        // A task that was prepared by another thread has the tid of that thread.
         let foreign = std::thread::spawn(|| UmcgTask::for_current_thread(0))
             .join()
             .expect("prepares a task");
@@ -110,7 +108,7 @@ fn the_tid_must_be_that_of_the_caller() {
         };
         let how = Register::server(harness.under_test().placement);
         refused("another thread's task", &foreign, &how);
-        // Nothing but the tid is wrong: its server is the caller, then a live one.
+        // Only the tid is wrong here. The server is the caller, and then a live server.
         let own = gettid();
         let foreign = |server_tid| -> &'static UmcgTask {
             let thread = std::thread::spawn(move || UmcgTask::for_current_thread(server_tid));
@@ -171,7 +169,7 @@ fn a_worker_can_be_on_both_lists() {
             }
         });
         server.hold(&worker);
-        // The server is awake, and does not drain.
+        // The server is awake and does not drain.
         go.store(true, SeqCst);
         server.until_slot_is_free();
         data.set();
@@ -255,14 +253,14 @@ fn after_unregister_the_memory_belongs_to_the_caller() {
                 me.unregister();
                 let before = Record::raw_words(me.task());
                 freed.store(true, SeqCst);
-                // The thread lives on, blocks and runs; nobody writes to its task any more.
+                // The thread lives on, blocks and runs, and nobody writes to its task any more.
                 for _ in 0..20 {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                     assert_eq!(Record::raw_words(me.task()), before);
                 }
                 assert_eq!(before[0], state::NONE);
                 assert_eq!(before[4..], [0; 4], "on no list");
-                // And the same memory can be registered again.
+                // The same memory can be registered again.
                 let task = NonNull::from(me.task());
                 me.task().prepare(me.task().server_tid());
                 // SAFETY: the harness keeps the task.
@@ -289,7 +287,7 @@ fn after_unregister_the_memory_belongs_to_the_caller() {
 fn three_calls_are_enough_for_cooperative_work() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // No blocking, no slices: nothing but the three calls of the mail.
+        // There is no blocking and there are no slices: only the three calls of the mail are used.
         let workers: Vec<_> = (0..4)
             .map(|index| {
                 harness.worker(&format!("worker {index}"), server.tid(), |me| {

@@ -1,7 +1,6 @@
-//! The interleavings that shaped the protocol, A1 to A13, as far as they can be brought about
-//! from outside. The model checks beside the provider go through all of them.
-//!
-//! A2 is `c43`, A6 and A11 are in `servers.rs`, A7 and A10 in `errors.rs`; A12 is the runtime's.
+//! The interleavings A1 to A13, B2 and B6 that shaped the protocol, as far as a test can bring them
+//! about from outside. The model checks beside the provider go through all of them. `TRAPS.md`
+//! lists the tests of those that are in other modules.
 
 use std::{
     sync::{
@@ -17,8 +16,8 @@ use umcg_tests::{
     wrong_verdicts,
 };
 
-/// Two workers of one server that hand the slot to and fro as fast as they can, and block for a
-/// moment now and then: verdicts and hand-overs meet in every order.
+/// Workers of one server hand the slot to each other as fast as they can, and block for a moment
+/// now and then, so that verdicts and hand-offs meet in every order.
 fn verdicts_and_hand_overs(harness: &Arc<Harness>, rounds: u64) {
     let mut server = Server::start(harness);
     let workers: Vec<_> = (0..3)
@@ -48,7 +47,7 @@ fn a_verdict_hits_only_the_dispatch_that_it_saw() {
 #[test]
 fn a_worker_that_computes_is_not_taken_for_blocked() {
     if wrong_verdicts() {
-        // Wrong verdicts are what that makes, and counts as the sentinel's.
+        // The wrong verdicts of such a run count as those of the sentinel.
         return;
     }
     for_each_provider(|harness| {
@@ -73,7 +72,7 @@ fn a_worker_that_computes_is_not_taken_for_blocked() {
 fn a_worker_that_is_found_awake_is_adopted_into_the_slot() {
     for_each_provider(|harness| {
         if harness.provider().kind() != ProviderKind::Emulated {
-            // Nobody runs unmanaged.
+            // On other providers no worker runs unmanaged.
             return;
         }
         harness.attempt("an adoption, with no verdict from elsewhere", || {
@@ -83,7 +82,7 @@ fn a_worker_that_is_found_awake_is_adopted_into_the_slot() {
                 let (data, stop) = (data.clone(), Arc::clone(&stop));
                 move |me| {
                     data.wait();
-                    // No checkpoint: it reads a file, so to speak, then computes.
+                    // It makes no checkpoint, like code that reads a file and then computes.
                     while !stop.load(SeqCst) {
                         std::hint::spin_loop();
                     }
@@ -92,7 +91,7 @@ fn a_worker_that_is_found_awake_is_adopted_into_the_slot() {
             });
             server.run_until_blocked(&computes);
             data.set();
-            // Not too often: a server remembers the last few blocks only.
+            // Only a few: a server remembers only its last few blocks.
             let blocks = harness.worker("blocks", server.tid(), |me| {
                 for _ in 0..4 {
                     me.sleep(Duration::from_millis(5));
@@ -123,7 +122,7 @@ fn a_linked_worker_is_not_pushed_again() {
             for worker in &workers {
                 assert!(server.push(list, worker));
             }
-            // Wherever it is on the list: the event is pending, the list is not changed.
+            // Wherever a worker is on the list, its event is pending and the list does not change.
             for worker in &workers {
                 assert!(!server.push(list, worker), "pending");
                 assert!(worker.is_linked(list));
@@ -167,8 +166,6 @@ fn a_worker_is_unlinked_before_it_is_handed_out() {
 /// its last block has not been drained yet.
 #[test]
 fn short_blocks_of_the_only_worker_of_an_idle_server() {
-    // The worker may take the slot of its idle server by itself while its last block has not
-    // been drained yet, and block again.
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let worker = harness.worker("worker", server.tid(), |me| {
@@ -185,8 +182,6 @@ fn short_blocks_of_the_only_worker_of_an_idle_server() {
 /// Runs with injected wrong verdicts (`UMCG_FAULT`) bring many such judges about.
 #[test]
 fn an_overtaken_verdict_changes_nothing() {
-    // The same with several servers: what a judge that was overtaken still has to do names the
-    // dispatch that it judged. `UMCG_FAULT` makes this one bite.
     for_each_provider(|harness| {
         for servers in [2, 3] {
             let group = ServerGroup::start(harness, servers);
@@ -215,12 +210,13 @@ fn helper_threads_take_no_signals() {
         }
         let server = Server::start(harness);
         let all = |tid: u32| {
-            // A sentinel of the subject before may end just now.
+            // A sentinel of the provider before may be ending just now.
             let Some(mask) = proc::status(tid, "SigBlk") else {
                 return true;
             };
             let mask = u64::from_str_radix(&mask, 16).expect("a mask");
-            // All but KILL and STOP, which cannot be blocked, and the two that libc keeps.
+            // All signals but KILL and STOP, which cannot be blocked, and the two that libc keeps
+            // for itself.
             let needed: u64 = !(1 << 8 | 1 << 18 | 0b11 << 31);
             mask & needed == needed
         };
@@ -262,7 +258,7 @@ fn a_worker_that_was_judged_does_not_leave() {
                     std::hint::spin_loop();
                     std::thread::yield_now();
                 }
-                // It runs unmanaged, where a preemption is a verdict; or it was stopped and is
+                // It runs unmanaged, where a preemption is a verdict. Or it was stopped, and is
                 // back.
                 if !me.task().leave() {
                     refused.fetch_add(1, SeqCst);
@@ -325,7 +321,7 @@ fn a_preemption_between_leave_and_wait_loses_nobody() {
                 });
             }
         });
-        // Without deadlines: the server must be told that its slot is free.
+        // There are no deadlines: the server must be told that its slot is free.
         server.run_without_deadline(&[&worker]);
         server.finish();
     });
@@ -340,7 +336,8 @@ fn a_wait_without_a_slot_wakes_nobody() {
             || {
                 let mut server = Server::start(harness);
                 let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
-                // It sleeps in the window, which it should not: it is judged, and queued already.
+                // It sleeps between `leave` and `wait`, which it should not do: it is judged, and
+                // is already queued.
                 let sleeper = harness.worker("sleeper", server.tid(), {
                     let data = data.clone();
                     move |me| {
@@ -356,7 +353,7 @@ fn a_wait_without_a_slot_wakes_nobody() {
                 let next = server.remove(&sleeper);
                 server.dispatch(next, 0).expect("the slot is free again");
                 if !sleeper.reached(1) {
-                    // Judged too early.
+                    // It was judged before it left RUNNING.
                     data.set();
                     server.run_until_parked(&sleeper);
                     server.ready.push_back(sleeper.tid());
@@ -364,7 +361,7 @@ fn a_wait_without_a_slot_wakes_nobody() {
                     server.finish();
                     return false;
                 }
-                // Somebody else holds the slot now, and the server sleeps.
+                // Now another worker holds the slot, and the server sleeps.
                 let woken = Arc::new(AtomicBool::new(true));
                 let runner = harness.worker("runner", server.tid(), {
                     let (record, sleeper) = (Arc::clone(server.record()), sleeper.clone());
@@ -411,8 +408,8 @@ fn a_worker_that_lost_its_slot_before_it_offered_itself_is_found() {
             move |me| {
                 for _ in 0..10 {
                     me.leave();
-                    // It sleeps in the window, which it should not: the slot goes back to the
-                    // server, which finds nobody and idles.
+                    // It sleeps between `leave` and `wait`, which it should not do: the slot goes
+                    // back to the server, which finds nobody and idles.
                     let tid = server.task.tid();
                     harness.until("the server idles", || {
                         me.provider().current(tid).is_none()
@@ -424,7 +421,7 @@ fn a_worker_that_lost_its_slot_before_it_offered_itself_is_found() {
                 }
             }
         });
-        // Without deadlines: it must be told that somebody is there now.
+        // There are no deadlines: the server must be told that there is a worker now.
         server.run_without_deadline(&[&worker]);
         server.finish();
     });
@@ -453,9 +450,9 @@ fn an_armed_worker_is_taken_back_or_consumed_and_never_both() {
             let sleeper = harness.worker("sleeper", server.tid(), {
                 let back = Arc::clone(&back);
                 move |me| {
-                    // Now and then too short to be seen.
+                    // Sometimes this is too short to be seen.
                     me.sleep(Duration::from_micros(1 + (round % 8) * 40));
-                    // Nobody may be left in the next_tid of a worker that ends.
+                    // A worker that ends must leave nobody in its next_tid.
                     if let Some(tid) = me.provider().disarm(me.task()) {
                         back.store(tid, SeqCst);
                     }
@@ -468,7 +465,8 @@ fn an_armed_worker_is_taken_back_or_consumed_and_never_both() {
             if server.task().next_tid() == next {
                 server.ready.push_back(next);
             }
-            // Perhaps in the middle of the block, perhaps against the worker's own disarming.
+            // Perhaps this is in the middle of the block, or at the same time as the worker's own
+            // `disarm`.
             let taken = harness.provider().disarm(sleeper.task());
             assert!(taken.is_none_or(|tid| tid == spare.tid()));
             server.run_to_exit(&[&sleeper]);
@@ -532,7 +530,8 @@ fn the_holder_of_a_spin_lock_runs_although_another_worker_spins() {
         let mut server = Server::start(harness);
         let lock = Arc::new(AtomicBool::new(false));
         let data = Futex::default();
-        // Takes the lock, blocks inside, and is stopped on its way out with the lock held.
+        // The holder takes the lock, blocks with it, and is stopped on its way out while it still
+        // has the lock.
         let holder = harness.worker("holder", server.tid(), {
             let (lock, data) = (Arc::clone(&lock), data.clone());
             move |me| {
@@ -545,7 +544,7 @@ fn the_holder_of_a_spin_lock_runs_although_another_worker_spins() {
         server.run_until("the holder blocks", |_| {
             holder.reached(1) && holder.state() == state::BLOCKED && holder.asleep()
         });
-        // Spins for it and never blocks, and never comes to a checkpoint by itself.
+        // The spinner waits for the lock, never blocks, and comes to no checkpoint by itself.
         let spinner = harness.worker("spinner", server.tid(), {
             let lock = Arc::clone(&lock);
             move |me| {
@@ -557,7 +556,7 @@ fn the_holder_of_a_spin_lock_runs_although_another_worker_spins() {
                 me.checkpoint();
             }
         });
-        // Dispatched, and in the middle of it.
+        // The spinner is dispatched, and spins.
         server.collect(&spinner);
         let next = server.remove(&spinner);
         let _ = server.dispatch(next, in_ms(5));
@@ -565,7 +564,7 @@ fn the_holder_of_a_spin_lock_runs_although_another_worker_spins() {
             server.ready.push_back(next);
         }
         data.set();
-        // The slice of the loop ends it.
+        // The time slice of the loop ends this.
         server.run_to_exit(&[&holder, &spinner]);
         assert!(spinner.reached(1));
         server.finish();

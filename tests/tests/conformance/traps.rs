@@ -1,5 +1,5 @@
-//! The traps of the mailing-list history that no line of the checklist covers already.
-//! `TRAPS.md` names the test, or the reason, for every one of them.
+//! Traps of the mailing-list history that no other module covers. `TRAPS.md` names the tests for
+//! every trap, or says why there is none.
 
 use std::{
     sync::{
@@ -35,8 +35,8 @@ fn a_worker_is_stolen_while_it_switches_to_another() {
                 while !stolen.load(SeqCst) {
                     std::hint::spin_loop();
                 }
-                // Set by the owner of the choice alone, after it was stolen: nobody reads it as
-                // the spare that a server arms.
+                // The owner of this choice sets it, after the worker was stolen, so that no server
+                // takes it for an armed worker.
                 me.task().set_next_tid(other.tid());
                 me.wait();
                 // Either way the choice is in one place only: here, or at its server.
@@ -92,8 +92,8 @@ fn a_block_between_leave_and_a_switch_loses_nobody() {
             let (data, other) = (data.clone(), other.tid());
             move |me| {
                 me.leave();
-                // It should not block here (trace B10). If it does, it loses its slot, and
-                // neither it nor its choice is lost.
+                // A worker should not block here (trace B10). If it does, it loses its slot, and
+                // neither the worker nor its choice is lost.
                 data.wait();
                 me.task().set_next_tid(other);
                 me.record().offered.store(me.task().server_tid(), SeqCst);
@@ -119,7 +119,6 @@ fn a_block_between_leave_and_a_switch_loses_nobody() {
 fn three_workers_switch_in_a_ring_and_block() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // Each takes whoever waits in the pool and switches there, offering itself.
         let stop = Arc::new(AtomicBool::new(false));
         let workers: Vec<_> = (0..3)
             .map(|index| {
@@ -142,7 +141,7 @@ fn three_workers_switch_in_a_ring_and_block() {
             })
             .collect();
         server.run_until("all exit", |server| {
-            // Whoever waits with nobody left to switch to.
+            // A worker that waits while nobody is left who could switch to it.
             for worker in &workers {
                 if server.ready.is_empty() && worker.unpark() {
                     server.ready.push_back(worker.tid());
@@ -178,7 +177,7 @@ fn late_and_lost_preemptions_are_harmless() {
             move || {
                 while !stop.load(SeqCst) {
                     for &tid in &tids {
-                        // ESRCH when it has gone.
+                        // ESRCH: the worker has ended.
                         let _ = provider.preempt(tid);
                     }
                     std::thread::sleep(Duration::from_micros(30));
@@ -201,7 +200,6 @@ fn a_deadline_that_races_an_event_loses_nothing() {
                 me.sleep(Duration::from_micros(20 + round % 60));
             }
         });
-        // Deadlines of the length of the sleeps, or past already.
         let mut turn = 0;
         while !worker.exited() {
             harness.check();
@@ -217,7 +215,6 @@ fn a_deadline_that_races_an_event_loses_nothing() {
 /// Trap 43. For this there is no call of the provider: it is a queue in user space.
 #[test]
 fn a_worker_wakes_a_worker_through_its_server() {
-    // A wake from a worker to a worker is no call of the provider: it is a user queue.
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
         let waiter = harness.worker("waiter", server.tid(), |me| {
@@ -287,7 +284,6 @@ fn after_a_direct_switch_the_new_worker_holds_the_slot() {
 /// tasks, and one takes all of them.
 #[test]
 fn every_push_is_taken_once_under_concurrency() {
-    // The lists alone, without a provider: push-one and take-all from several threads.
     const PUSHERS: usize = 3;
     const ROUNDS: u32 = 3000;
     let server = UmcgTask::new();
@@ -303,7 +299,7 @@ fn every_push_is_taken_once_under_concurrency() {
                     if unsafe { server.push(List::Blocked, &workers[index]) } {
                         pushed[index].fetch_add(1, SeqCst);
                     }
-                    // A second one of the same worker, from where another pusher would.
+                    // The event of the same worker also comes from another pusher.
                     let next = (index + 1) % PUSHERS;
                     // SAFETY: as above.
                     if unsafe { server.push(List::Blocked, &workers[next]) } {

@@ -1,7 +1,4 @@
-//! Checklist lines 18 to 33, and of 50 and 68 what a server meets that names the worker in its own
-//! slot: `wait`, step by step.
-//!
-//! Lines without a test are in `CHECKLIST.md`, with the reason.
+//! Checklist 18 to 33 and 50: `wait`, step by step.
 
 use std::{
     sync::{
@@ -18,7 +15,7 @@ use umcg_tests::{
     signals::{self, Storm},
 };
 
-/// A worker that waits in the test's pool each time it runs, until `stop`.
+/// A worker that waits in the test's pool each time it runs, until `stop` is set.
 fn parker(harness: &Arc<Harness>, name: &str, server: &Server, stop: &Arc<AtomicBool>) -> Worker {
     let stop = Arc::clone(stop);
     harness.worker(name, server.tid(), move |me| {
@@ -40,7 +37,7 @@ fn own_parked(server: &mut Server, worker: &Worker) -> u32 {
 fn wait_returns_at_once_in_running() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // A target that does not exist, a deadline long past: neither is looked at.
+        // The target does not exist and the deadline is long past, and neither is looked at.
         server.wait(NO_SUCH_TID, 1).expect("RUNNING already");
         assert_eq!(server.task().next_tid(), NO_SUCH_TID, "untouched");
         server.task().set_next_tid(0);
@@ -98,14 +95,14 @@ fn the_target_is_next_tid_or_else_the_server() {
                     turns.store(record.turns.load(SeqCst), SeqCst);
                     me.switch_to(second);
                     me.step(1);
-                    // next_tid 0: back to the server.
+                    // next_tid is 0: the slot goes back to the server.
                     me.yield_now();
                     me.step(2);
                 }
             });
             server.collect(&first);
             let before = harness.disturbances(server.tid());
-            // No slices: a deadline would count as a turn.
+            // There are no slices: a deadline would count as a turn.
             while !second.finishing() {
                 harness.check();
                 server.turn(0);
@@ -164,14 +161,14 @@ fn idling_ends_at_the_deadline_or_when_work_comes() {
         assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "no work comes");
         assert!(now_ns() >= deadline, "not before the deadline");
 
-        // A deadline that is past already ends the wait, too, and loses nothing.
+        // A deadline that is already past also ends the wait, and loses nothing.
         assert_errno(
             server.insist(0, 1),
             libc::ETIMEDOUT,
             "a deadline in the past",
         );
 
-        // Work: a worker registers while the server idles without a deadline.
+        // A worker registers while the server idles without a deadline.
         let tid = server.tid();
         harness.thread("later", {
             let (harness, record) = (Arc::clone(harness), Arc::clone(server.record()));
@@ -213,7 +210,8 @@ fn the_pick_of_a_worker_that_has_left_is_kept() {
                         return;
                     }
                     round += 1;
-                    // Out of RUNNING, published, and at its own wait only when the server is.
+                    // It has left RUNNING and can be found, and calls its own `wait` only when the
+                    // server waits.
                     me.leave();
                     me.record().parked.store(true, SeqCst);
                     let end = now_ns() + 20_000_000;
@@ -235,7 +233,7 @@ fn the_pick_of_a_worker_that_has_left_is_kept() {
             if kept {
                 server.ready.push_front(worker.tid());
             }
-            // Judged meanwhile, it had left the slot: then this was a switch like any other.
+            // If it was judged meanwhile it had lost the slot, and this was an ordinary switch.
             let disturbed = harness.disturbances(server.tid()) != before;
             assert!(
                 kept || disturbed,
@@ -257,7 +255,7 @@ fn a_wait_sleeps_until_the_state_is_running() {
         let stop = Arc::new(AtomicBool::new(false));
         let parked = parker(harness, "parked", &server, &stop);
         own_parked(&mut server, &parked);
-        // Wakes that mean nothing, on the word that a sleeper may use.
+        // Wake-ups without a meaning, on words that a sleeper may use.
         let records = [Arc::clone(server.record()), Arc::clone(parked.record())];
         let pester = Arc::new(AtomicBool::new(true));
         harness.thread("pester", {
@@ -288,7 +286,7 @@ fn a_wait_sleeps_until_the_state_is_running() {
 }
 
 fn futex_wake(word: &AtomicU32) {
-    // SAFETY: a wake reads nothing but the address.
+    // SAFETY: a wake reads nothing, it only uses the address.
     unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
         let private = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
@@ -302,8 +300,6 @@ fn futex_wake(word: &AtomicU32) {
 fn a_wake_up_before_the_sleep_is_not_lost() {
     for_each_provider(|harness| {
         let mut server = Server::start(harness);
-        // The server idles without a deadline, a thread outside wakes it, as fast as both can:
-        // one lost wake-up and this hangs.
         let round = Arc::new(AtomicU32::new(0));
         let answered = Arc::new(AtomicU32::new(0));
         const ROUNDS: u32 = 2000;
@@ -313,7 +309,7 @@ fn a_wake_up_before_the_sleep_is_not_lost() {
             move || {
                 for number in 1..=ROUNDS {
                     round.store(number, SeqCst);
-                    // The last one may come too late.
+                    // The last one may come after the server has ended.
                     match provider.wake(tid) {
                         Ok(()) => {}
                         Err(error) => assert!(error.is_gone() && number == ROUNDS, "{error}"),
@@ -343,8 +339,6 @@ fn a_wake_up_before_the_sleep_is_not_lost() {
 /// that of a server.
 #[test]
 fn events_do_not_end_running() {
-    // What remains of the line here: nothing but a verdict or a preemption ends a worker's
-    // RUNNING, and nothing at all ends a server's.
     for_each_provider(|harness| {
         harness.attempt("a worker left alone", || {
             let mut server = Server::start(harness);
@@ -352,7 +346,7 @@ fn events_do_not_end_running() {
             let spinner = harness.spinner("spinner", server.tid(), &stop);
             server.hold(&spinner);
             let before = harness.disturbances(server.tid());
-            // Admissions are events for a server that is awake.
+            // An admission is an event for a server that is awake.
             let newcomer = harness.worker("newcomer", server.tid(), |_| {});
             harness.until("the event", || {
                 server.task().has_events(umcg_sys::List::Runnable)
@@ -372,7 +366,6 @@ fn events_do_not_end_running() {
 /// Checklist 30 and 64, traps 26 and e. `process.rs` has more about signals.
 #[test]
 fn signals_do_not_end_a_wait() {
-    // More about signals in `process.rs`.
     for_each_provider(|harness| {
         let signal = signals::unused();
         signals::count(signal, 0);
@@ -409,7 +402,7 @@ fn time_is_nanoseconds_in_64_bits() {
         let deadline = start + 1_500_000;
         assert_errno(server.insist(0, deadline), libc::ETIMEDOUT, "1.5 ms");
         assert!(now_ns() >= deadline);
-        // The far end of the range is a deadline that does not come, not one in the past.
+        // The largest values mean deadlines that never come, and not deadlines in the past.
         for far in [u64::MAX, i64::MAX as u64, i64::MAX as u64 + 1] {
             let worker = harness.worker("worker", server.tid(), |_| {});
             while !worker.finishing() {
@@ -434,8 +427,8 @@ fn running_a_worker_takes_three_steps() {
         server.collect(&worker);
         let next = server.remove(&worker);
         assert!(!worker.reached(1));
-        // state = RUNNABLE; next_tid = w; wait(). Again if an event came first: the wake-up of the
-        // worker's own admission may be that late.
+        // state = RUNNABLE; next_tid = w; wait(). And again if an event came first: the wake-up of
+        // the worker's own admission may be that late.
         loop {
             server.task().begin_drain();
             server.task().set_next_tid(next);

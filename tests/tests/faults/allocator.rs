@@ -1,6 +1,7 @@
-//! A worker that is held up in the middle of the scheduler, where it frees memory.
+//! A worker is held up in the middle of the scheduler, where it frees memory.
 //!
-//! This binary has an allocator of its own, which can hold up one free of one size.
+//! This program has a global allocator of its own, which can hold up one call that frees memory of
+//! one size.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -15,25 +16,25 @@ use std::{
 use umcg::{Builder, JoinHandle, Runtime};
 use umcg_tests::{BlockerGate, eventually, isolated, skip, threads};
 
-/// What a block of the injector takes, 63 tasks and a link, which is freed when its last task was
-/// taken. In the middle of a fetch: the tasks that come along are in no queue at that moment.
+/// The size of a block of the injector: 63 tasks and a link. A worker frees a block when it takes
+/// its last task. That is in the middle of a fetch, when the tasks that come along are in no queue.
 const BLOCK: usize = 63 * 16 + 8;
 
 static HOLD: AtomicU32 = AtomicU32::new(hold::NOTHING);
 
 mod hold {
     pub(super) const NOTHING: u32 = 0;
-    /// The next free of that size, by a worker, is held up; becomes HELD.
+    /// The next call by a worker that frees memory of this size is held up, and sets HELD.
     pub(super) const ARMED: u32 = 1;
     pub(super) const HELD: u32 = 2;
 }
 
 struct Allocator;
 
-// SAFETY: the system's.
+// SAFETY: it forwards every call to the system's allocator.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as here.
+        // SAFETY: the contract of this function is the same.
         unsafe { System.alloc(layout) }
     }
 
@@ -49,7 +50,7 @@ unsafe impl GlobalAlloc for Allocator {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        // SAFETY: as here.
+        // SAFETY: the contract of this function is the same.
         unsafe { System.dealloc(place, layout) }
     }
 }
@@ -57,7 +58,7 @@ unsafe impl GlobalAlloc for Allocator {
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// By the thread's name, without an allocation.
+/// Whether the caller is a worker, by the name of its thread and without an allocation.
 fn is_worker() -> bool {
     let mut name = [0_u8; 16];
     // SAFETY: room for a thread's name.
@@ -65,8 +66,9 @@ fn is_worker() -> bool {
     name.starts_with(b"umcg-w")
 }
 
-/// A runtime whose only worker has fetched tasks and not yet put them into its queue, and the
-/// handles of all tasks. `None`: the injector's memory is not what it was when this was written.
+/// A runtime whose only worker has fetched tasks and has not put them into its queue yet, and the
+/// handles of all tasks. `None` if blocks of the injector do not have the size that this program
+/// knows.
 fn caught_in_a_fetch(
     task: impl Fn() + Clone + Send + 'static,
 ) -> Option<(Runtime, Vec<JoinHandle<()>>)> {
@@ -112,7 +114,7 @@ fn tasks_between_two_queues_are_cancelled_in_the_background() {
     });
 }
 
-/// The one that the worker is about to run waits for one that came along.
+/// The task that the worker is about to run waits for one that came along with it.
 #[test]
 fn tasks_between_two_queues_do_not_hold_a_drop_up() {
     isolated(60, || {
@@ -129,7 +131,7 @@ fn tasks_between_two_queues_do_not_hold_a_drop_up() {
         let Some((runtime, mut handles)) = caught_in_a_fetch(task) else {
             skip!("{OTHER}");
         };
-        // One of those behind the one that the worker is about to run.
+        // One of the tasks behind the one that the worker is about to run.
         *last.lock().unwrap() = Some(handles.swap_remove(50));
         let ending = threads::spawn_until_at_rest("the end", move || drop(runtime));
         HOLD.store(hold::NOTHING, SeqCst);

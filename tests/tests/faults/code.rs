@@ -1,5 +1,5 @@
-//! The application's own code does what breaks naive schedulers: signals, forks, panics, spin
-//! locks.
+//! The application's own code does what breaks simple schedulers: signals, forks, panics, page
+//! faults and spin locks.
 
 use std::{
     fs::{File, OpenOptions},
@@ -45,7 +45,8 @@ fn survives_a_storm(flags: i32) {
     let (sender, receiver) = mpsc::channel();
     let held = mutex.lock().unwrap();
 
-    // Blocked in a read, on a lock, in a queue, on the clock; beside idle workers and servers.
+    // Tasks that are blocked in a read, on a lock, on a channel and on the clock, beside idle
+    // workers and servers.
     let mut handles = Vec::new();
     for _ in 0..8 {
         let gate = Arc::clone(&gate);
@@ -94,7 +95,7 @@ fn a_storm_of_signals_that_restart() {
     isolated(60, || survives_a_storm(libc::SA_RESTART));
 }
 
-/// A signal in the midst of the shutdown of one runtime after the other.
+/// Signals arrive while one runtime after the other starts and ends.
 #[test]
 fn a_storm_of_signals_while_runtimes_come_and_go() {
     isolated(60, || {
@@ -116,12 +117,12 @@ fn fork_in_a_worker() {
                     // SAFETY: the child calls nothing but `_exit`.
                     let child = unsafe { libc::fork() };
                     if child == 0 {
-                        // SAFETY: ends the child at once.
+                        // SAFETY: this ends the child at once.
                         unsafe { libc::_exit(code) };
                     }
                     assert!(child > 0, "fork");
                     let mut status = 0;
-                    // A blocking wait, like any.
+                    // An ordinary blocking wait.
                     // SAFETY: a live place for the answer.
                     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
                     assert_eq!(waited, child);
@@ -171,7 +172,7 @@ fn children_by_command_inherit_a_pin_or_are_given_the_original_mask() {
     });
 }
 
-/// "0-2,5" as the kernel writes sets of CPUs.
+/// The CPUs of a list as the kernel writes it, like "0-2,5".
 fn parse_list(list: &str) -> Vec<usize> {
     list.split(',')
         .flat_map(|range| {
@@ -181,14 +182,14 @@ fn parse_list(list: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Pages of a file that are thrown out of memory before each use.
+/// Pages of a file, which are removed from memory before each use.
 struct Pages {
     file: File,
     memory: *mut u8,
     length: usize,
 }
 
-// SAFETY: the memory is read only, and mapped as long as this lives.
+// SAFETY: the memory is only read, and is mapped as long as this value lives.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}
@@ -226,10 +227,11 @@ impl Pages {
         }
     }
 
-    /// Out of the page tables, and `from_memory` as far as the file system does so: that call
-    /// sleeps until a kernel thread had its turn on each CPU, which spinners put off.
+    /// Removes the pages from the page tables. With `from_memory` it also removes them from memory,
+    /// if the file system does that: the call sleeps until a kernel thread has run on each CPU,
+    /// which spinning threads delay.
     fn throw_out(&self, from_memory: bool) {
-        // SAFETY: our mapping, which reads as the file again, and our file.
+        // SAFETY: our own mapping, which afterwards reads from the file again, and our own file.
         unsafe {
             libc::madvise(self.memory.cast(), self.length, libc::MADV_DONTNEED);
             if from_memory {
@@ -247,7 +249,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: our mapping, not used any more.
+        // SAFETY: our own mapping, which nobody uses any more.
         unsafe { libc::munmap(self.memory.cast(), self.length) };
     }
 }
@@ -281,8 +283,8 @@ fn a_spin_lock_may_be_held_across_page_faults() {
     });
 }
 
-/// The holder of a spin lock sleeps inside, and passes a checkpoint before it gives it back:
-/// every other worker spins meanwhile, on all servers (trace A13).
+/// Trace A13. The holder of a spin lock sleeps, and passes a checkpoint before it releases the
+/// lock. Meanwhile every other worker spins, on all servers.
 #[test]
 fn a_spin_lock_may_be_held_across_a_block_and_a_checkpoint() {
     isolated(60, || {
@@ -322,7 +324,7 @@ impl Drop for Grenade {
     }
 }
 
-/// A payload that panics when it is dropped, once it was dropped by somebody.
+/// A panic payload that panics when it is dropped.
 struct Payload;
 
 impl Drop for Payload {
@@ -354,7 +356,7 @@ fn panics_stay_in_their_tasks() {
                 .unwrap_err();
             assert!(error.is_panic());
 
-            // After a block: on a worker that came back through its checkpoint.
+            // After a block: the worker came back through its checkpoint.
             let error = runtime
                 .spawn_blocking(|| {
                     thread::sleep(Duration::from_millis(1));
@@ -364,7 +366,7 @@ fn panics_stay_in_their_tasks() {
                 .unwrap_err();
             assert_eq!(error.into_panic().downcast_ref::<u32>(), Some(&7));
 
-            // The local variable of a future, when that has returned.
+            // A local variable of a future panics when the future has returned.
             let error = runtime
                 .spawn(async {
                     let _grenade = Grenade;
@@ -374,7 +376,7 @@ fn panics_stay_in_their_tasks() {
                 .unwrap_err();
             assert!(error.is_panic());
 
-            // Nobody looks at these.
+            // Nobody looks at the results of these.
             drop(runtime.spawn_blocking(|| panic!("detached")));
             drop(runtime.spawn_blocking(|| Grenade));
             drop(runtime.spawn(async { Grenade }));
@@ -403,7 +405,7 @@ fn a_future_that_panics_when_it_is_cancelled() {
             task.abort();
             assert!(task.join().is_err());
         }
-        // And the same by the shutdown.
+        // The same when the runtime ends.
         for _ in 0..20 {
             let grenade = Grenade;
             drop(runtime.spawn(async move {
@@ -429,7 +431,7 @@ fn panics_of_the_hooks_stop_nothing() {
                 panic!("in a start hook");
             })
             .on_worker_stop(move |_| {
-                // It may block like any task.
+                // A stop hook may block like any task.
                 thread::sleep(Duration::from_millis(1));
                 stops.fetch_add(1, SeqCst);
                 panic!("in a stop hook");
@@ -444,7 +446,7 @@ fn panics_of_the_hooks_stop_nothing() {
     });
 }
 
-/// A worker that is still in its start hook is on its way: no other one is made in its place.
+/// A worker that is still in its start hook is on its way: no other worker is made in its place.
 #[test]
 fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
     isolated(60, || {
@@ -463,7 +465,7 @@ fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
         eventually("all are blocked", || gate.waiting() == 10);
         run_mixed_tasks(&runtime, 20);
         let peak = runtime.metrics().workers_peak;
-        // One for each blocked task, those of `overlap`, and spares.
+        // One worker for each blocked task, those of `run_mixed_tasks`, and spares.
         assert!(wrong_verdicts() || peak <= 10 + 20 + 8, "{peak} workers");
         gate.open();
         for handle in handles {

@@ -1,4 +1,4 @@
-//! The CPUs are few, change, are refused, or are somebody else's.
+//! The CPUs are few, change, are refused, or are used by others.
 
 use std::{
     env, fs, io,
@@ -106,8 +106,8 @@ fn a_mask_that_changes_under_load_loses_nothing() {
     });
 }
 
-/// Whether the provider, asked now, says so of itself: that it works with less is no secret. Of
-/// no interest for a provider that does without these calls.
+/// A provider that works without something says so in its description. This asserts it for the
+/// emulated provider, as it is now; others do without these calls.
 fn is_said(says: &str) {
     let choice = ProviderChoice::from_env().expect("UMCG_PROVIDER");
     let selected = umcg_sys::select(choice.unwrap_or_default()).expect("a provider");
@@ -117,8 +117,8 @@ fn is_said(says: &str) {
     }
 }
 
-/// These system calls are refused, before or after the runtime was built; `says` is what the
-/// provider says of that.
+/// Refuses these system calls after a runtime was built and before others are. The provider then
+/// describes itself with `says`.
 fn refused(calls: &[i64], says: &str) {
     refused_with(libc::EPERM, calls, says);
 }
@@ -130,13 +130,13 @@ fn refused_with(errno: i32, calls: &[i64], says: &str) {
     }
     run_mixed_tasks(&early, 100);
     assert_blocks_are_seen(&early);
-    // A second one, from under the filter, with the first one still there.
+    // A second runtime is built under the filter, while the first one is still there.
     let late = default_runtime();
     run_mixed_tasks(&late, 100);
     assert_blocks_are_seen(&late);
     drop(early);
     drop(late);
-    // The third one finds nothing of theirs that it could use.
+    // The third runtime finds nothing left of the others that it could use.
     eventually("the sentinels are gone", || {
         threads::named("umcg-sentinel") == 0
     });
@@ -146,7 +146,7 @@ fn refused_with(errno: i32, calls: &[i64], says: &str) {
     is_said(says);
 }
 
-/// The filter comes first, before anything was tried.
+/// The filter is installed first, before the provider has tried anything.
 fn refused_from_the_start(calls: &[i64], says: &str) {
     if let Err(error) = seccomp::refuse(calls) {
         skip!("no seccomp filter here: {error}");
@@ -193,7 +193,7 @@ fn policy_refused_later() {
     isolated(60, || refused(seccomp::POLICY, "SCHED_IDLE was refused"));
 }
 
-/// A filter may say what it likes.
+/// A filter may return any errno.
 #[test]
 fn policy_unknown_later() {
     isolated(60, || {
@@ -201,18 +201,18 @@ fn policy_unknown_later() {
     });
 }
 
-/// As when the cpuset moves to other CPUs: no mask that was good before is any more, and not all
-/// workers find out at once.
+/// The CPUs are taken away, as when the cpuset moves to other CPUs: no mask that was valid before
+/// is valid now, and not all workers notice at once.
 #[test]
 fn cpus_taken_away() {
     isolated(60, || {
         let early = default_runtime();
-        // Workers that have their CPU.
+        // These workers have their CPU already.
         run_mixed_tasks(&early, 100);
         if let Err(error) = seccomp::refuse_with(libc::EINVAL, seccomp::AFFINITY) {
             skip!("no seccomp filter here: {error}");
         }
-        // Those, and some that come after it.
+        // The same workers, and some that are made after the filter was installed.
         for _ in 0..3 {
             let gate = Arc::new(BlockerGate::new());
             let blocked: Vec<_> = (0..40)
@@ -259,7 +259,7 @@ fn all_scheduling_calls_refused_later() {
     });
 }
 
-/// The same in the metrics of a runtime.
+/// The same for the metrics of a runtime.
 fn in_the_metrics(says: &str) {
     let metrics = default_runtime().metrics();
     if metrics.provider == ProviderKind::Emulated {
@@ -268,13 +268,13 @@ fn in_the_metrics(says: &str) {
     }
 }
 
-/// The sentinel is beside a loop of `sched_yield` on the same CPU, and leaves most of it to the
+/// The sentinel shares the CPU with a loop of `sched_yield`, and leaves most of the CPU to the
 /// loop.
 #[test]
 fn a_loop_of_sched_yield_keeps_most_of_its_cpu() {
     isolated(60, || {
         let runtime = runtime_with(1);
-        // CPU time against CPU time: other processes may want this CPU, too.
+        // CPU times are compared, because other processes may want this CPU too.
         let (own, sentinels) = runtime
             .spawn_blocking(|| {
                 let before = (thread_time(), sentinel_time());
@@ -286,8 +286,8 @@ fn a_loop_of_sched_yield_keeps_most_of_its_cpu() {
             })
             .join()
             .unwrap();
-        // Measured on a machine at rest: a twentieth; a sentinel that spins takes ten times as
-        // much as the loop.
+        // On a machine at rest the sentinel takes a twentieth. A sentinel that spins would take ten
+        // times as much as the loop.
         assert!(
             sentinels < own / 2,
             "{own:?} for the loop, {sentinels:?} for the sentinel"
@@ -295,7 +295,7 @@ fn a_loop_of_sched_yield_keeps_most_of_its_cpu() {
     });
 }
 
-/// CPU time of all sentinels of this process.
+/// The CPU time of all sentinels of this process.
 fn sentinel_time() -> Duration {
     let nanoseconds = proc::threads()
         .into_iter()
@@ -331,12 +331,12 @@ fn tasks_that_move_and_change_themselves_do_no_harm() {
                         0 => cpu::set_affinity(0, &cpus[..1]).unwrap(),
                         1 => cpu::set_affinity(0, &cpus[cpus.len() - 1..]).unwrap(),
                         2 => cpu::set_affinity(0, &cpus).unwrap(),
-                        // Refused to a worker that is SCHED_IDLE since an earlier task, from which
-                        // nobody without privileges comes back.
+                        // This is refused to a worker that an earlier task has made SCHED_IDLE: an
+                        // unprivileged thread cannot leave that policy.
                         3 => drop(cpu::set_policy(libc::SCHED_OTHER)),
                         4 => cpu::set_policy(libc::SCHED_IDLE).unwrap(),
-                        // Asking for more niceness is always permitted.
-                        // SAFETY: plain values; 0 = the calling thread.
+                        // Raising the niceness is always permitted.
+                        // SAFETY: plain values; 0 is the calling thread.
                         _ => unsafe { _ = libc::setpriority(libc::PRIO_PROCESS, 0, 10) },
                     }
                     thread::sleep(Duration::from_millis(2));
@@ -363,8 +363,8 @@ fn a_busy_foreign_process_delays_and_stops_nothing() {
             skip!("no shell to keep a CPU busy");
         };
         let begun = Instant::now();
-        // Each must be seen as blocked before the next one starts: 200 in a row would take the
-        // whole time limit if one took the monitor's bound.
+        // Each task must be seen as blocked before the next one starts. If each took the bound of
+        // the monitor, 200 of them would take the whole time limit.
         let handles: Vec<_> = (0..200_u64)
             .map(|i| {
                 runtime.spawn_blocking(move || {
@@ -386,15 +386,16 @@ fn a_busy_foreign_process_delays_and_stops_nothing() {
     });
 }
 
-/// Runs tasks that block for a moment until one is on a worker with that policy; its slice, if the
-/// kernel has slices, is still the worker's.
+/// Runs tasks that block for a moment until one of them is on a worker with this policy. The time
+/// slice must still be the worker's, if the kernel has time slices.
 fn comes_to_policy(runtime: &Runtime, policy: i32, what: &str) {
     let own_slice = runtime.spawn_blocking(cpu::slice).join().unwrap();
     eventually(what, || {
         let tasks: Vec<_> = (0..20)
             .map(|_| {
                 runtime.spawn_blocking(|| {
-                    // Longer than the monitor looks away: it takes two looks at one that sleeps.
+                    // Longer than the monitor looks away: it needs two looks at a worker that
+                    // sleeps.
                     thread::sleep(Duration::from_millis(3));
                     umcg::thread::yield_now();
                     (cpu::policy(0), cpu::slice())
@@ -461,15 +462,15 @@ fn stop_and_continue() {
     });
 }
 
-/// A cgroup of this test's own, which goes when it is dropped.
+/// A cgroup of this test, which is removed when this value is dropped.
 struct Cgroup {
     path: PathBuf,
-    /// Where to go back to.
+    /// The cgroup that this process came from.
     home: PathBuf,
 }
 
 impl Cgroup {
-    /// With a fifth of one CPU for the calling process.
+    /// A cgroup with a fifth of one CPU, which the calling process joins.
     fn with_quota() -> io::Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let path_of = |line: &str| line.rsplit_once(':').map(|(_, path)| path.to_owned());
@@ -518,7 +519,7 @@ fn a_cpu_quota_delays_and_stops_nothing() {
             Err(error) => skip!("no cgroup with a CPU quota can be made here: {error}"),
         };
         let runtime = default_runtime();
-        // Enough work to be throttled for several periods.
+        // Enough work to be throttled in several periods.
         let handles: Vec<_> = (0..60_u64)
             .map(|i| {
                 runtime.spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! The machine gives less than the runtime would like: threads, descriptors, `/proc`.
+//! The machine has less than the runtime would like: threads, descriptors, `/proc`.
 
 use std::{
     ffi::CStr,
@@ -22,8 +22,8 @@ use umcg_tests::{
     skip, threads,
 };
 
-/// Root gives each test a user of its own to be limited as. Otherwise they are one user, whose
-/// threads are counted together: one test at a time.
+/// Lets one test run at a time, unless this is root. Root gives each test a user of its own.
+/// Otherwise all tests run as one user, whose threads are counted together.
 fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     // SAFETY: no arguments.
@@ -31,7 +31,7 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
     (!root).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// As a user whom RLIMIT_NPROC holds for, with room for `spare` threads more.
+/// Becomes a user for whom RLIMIT_NPROC holds, with room for `spare` more threads.
 fn limit_threads(spare: u64) -> u64 {
     limits::drop_privileges().expect("root may become anybody");
     let limit = limits::threads_of_this_user() + spare;
@@ -55,7 +55,7 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
             .servers(2)
             .build()
             .expect("room for the servers");
-        // Far more would like to be blocked at once than there can be threads.
+        // Far more tasks block at once than there can be threads.
         let most = Arc::new(AtomicUsize::new(0));
         let handles: Vec<_> = (0..300_usize)
             .map(|i| {
@@ -89,7 +89,7 @@ fn growth_is_tried_again_when_there_is_room() {
             .servers(2)
             .build()
             .expect("room for the servers");
-        // All of them must be there at once: this cannot end under the limit.
+        // All tasks must be blocked at the same time, so this cannot end under the limit.
         let gate = Arc::new(BlockerGate::new());
         let handles: Vec<_> = (0..40_usize)
             .map(|i| {
@@ -100,8 +100,8 @@ fn growth_is_tried_again_when_there_is_room() {
                 })
             })
             .collect();
-        // More than once since the last worker blocked: nobody is left to ask for a thread, and
-        // it is tried again all the same.
+        // Several times after the last worker blocked: nobody is left to ask for a thread, and the
+        // runtime tries again all the same.
         let failures = || runtime.metrics().worker_spawn_failures;
         let mut quiet_since = (gate.waiting(), failures());
         eventually("a thread is refused again and again", || {
@@ -132,7 +132,7 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
             .expect_err("no thread at all");
         assert!(!error.to_string().is_empty());
         lift_thread_limit();
-        // What was made of it is gone, and the next attempt does better.
+        // Everything that was made for it has gone, and the next attempt succeeds.
         eventually("no thread is left over", || threads::count() <= before);
         let runtime = Builder::new().servers(2).build().expect("room again");
         run_mixed_tasks(&runtime, 40);
@@ -140,12 +140,12 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
     });
 }
 
-/// At each number of threads that a limit leaves, a runtime either comes up or is an error.
+/// With any number of threads that the limit leaves, a runtime either starts or returns an error.
 #[test]
 fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
     let _alone = alone();
     isolated(60, || {
-        // Threads of the process that are made once, and stay.
+        // Some threads are made once for the process, and stay.
         drop(Builder::new().servers(2).build().expect("no limit yet"));
         limits::drop_privileges().expect("root may become anybody");
         for spare in 1..12 {
@@ -155,7 +155,7 @@ fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
                 Err(error) => assert!(!error.to_string().is_empty()),
                 Ok(runtime) => {
                     run_mixed_tasks(&runtime, 40);
-                    // Workers of this runtime must be gone before the next limit is set.
+                    // The workers of this runtime must have ended before the next limit is set.
                     drop(runtime);
                 }
             }
@@ -165,7 +165,7 @@ fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
     });
 }
 
-/// Takes all descriptors that are left.
+/// Opens files until no descriptor is left.
 fn exhaust_descriptors() -> Vec<File> {
     let mut taken = Vec::new();
     loop {
@@ -184,7 +184,7 @@ fn without_a_free_descriptor_everything_works() {
     let _alone = alone();
     isolated(60, || {
         let gate = Arc::new(BlockerGate::new());
-        // The device, where it is used, is one descriptor for the process, kept for good.
+        // If the device is used, it takes one descriptor for the process, permanently.
         let _ = umcg_sys::Device::open();
         limits::set_soft(libc::RLIMIT_NOFILE, 64).expect("a lower limit is permitted");
         let taken = exhaust_descriptors();
@@ -222,7 +222,7 @@ fn hide_proc() -> io::Result<()> {
             Err(io::Error::last_os_error())
         }
     };
-    // SAFETY: system calls on constant strings; between fork and exec.
+    // SAFETY: system calls with constant strings, between fork and exec.
     unsafe {
         let user = if libc::geteuid() == 0 {
             0
@@ -244,8 +244,8 @@ fn hide_proc() -> io::Result<()> {
     }
 }
 
-/// That threads cannot be asked for their state is no secret. Of no interest for a provider that
-/// need not ask.
+/// The description says that nobody can ask for the state of a thread. Other providers need not
+/// ask.
 fn is_said(runtime: &Runtime) {
     let metrics = runtime.metrics();
     if metrics.provider == ProviderKind::Emulated {
@@ -258,7 +258,7 @@ fn is_said(runtime: &Runtime) {
 fn without_proc_everything_works() {
     let _alone = alone();
     let setup = |command: &mut Command| {
-        // SAFETY: see `hide_proc`. What is refused is seen by the body.
+        // SAFETY: see `hide_proc`. The body of the test notices if it was refused.
         unsafe {
             command.pre_exec(|| {
                 let _ = hide_proc();
@@ -305,7 +305,7 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
             })
             .collect();
         eventually("the workers are all blocked", || gate.waiting() == 64);
-        // Servers and helpers beside the workers.
+        // Servers and helper threads come on top of the workers.
         assert!(threads::count() < 64 + 16, "{} threads", threads::count());
         assert!(
             runtime.metrics().workers.total <= 64,

@@ -1,7 +1,7 @@
-//! Threads that the system takes its time to make, or to refuse, while the runtime ends.
+//! The system is slow to make a thread, or refuses it, while the runtime ends or starts.
 //!
-//! This binary has a `pthread_create` of its own, which everything in it calls in place of the
-//! C library's: it can hold one call up for as long as a test wants.
+//! This program has a `pthread_create` of its own, which all code in it calls in place of the C
+//! library's. It can hold one call up for as long as a test wants.
 
 use std::{
     ffi::{CStr, c_int, c_void},
@@ -24,18 +24,18 @@ use umcg_tests::{
     BlockerGate, eventually, isolated, proc, runtime::assert_blocks_are_seen, threads,
 };
 
-/// What the next `pthread_create` is to do.
+/// What the next call of `pthread_create` does.
 static NEXT: AtomicU32 = AtomicU32::new(next::PASS);
 
 mod next {
-    /// What it always does.
+    /// The call does what it always does.
     pub(super) const PASS: u32 = 0;
-    /// It is held up; becomes HELD.
+    /// The call is held up, and sets HELD.
     pub(super) const HOLD: u32 = 1;
     pub(super) const HELD: u32 = 2;
-    /// The one that is held goes on. Both become PASS.
+    /// The call that is held up goes on. This and REFUSE become PASS.
     pub(super) const MAKE: u32 = 3;
-    /// The one that is held fails.
+    /// The call that is held up fails.
     pub(super) const REFUSE: u32 = 4;
 }
 
@@ -47,10 +47,10 @@ type Create = unsafe extern "C" fn(
     *mut c_void,
 ) -> c_int;
 
-/// In place of the C library's.
+/// Takes the place of the function of the C library.
 ///
 /// # Safety
-/// As there.
+/// As for that function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_create(
     thread: *mut libc::pthread_t,
@@ -74,7 +74,7 @@ unsafe extern "C" fn pthread_create(
             return libc::EAGAIN;
         }
     }
-    // SAFETY: the next definition of that name is the C library's, which has this type.
+    // SAFETY: the next definition of this name is that of the C library, which has this type.
     unsafe {
         let create = libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr());
         assert!(!create.is_null(), "the C library has a pthread_create");
@@ -82,7 +82,7 @@ unsafe extern "C" fn pthread_create(
     }
 }
 
-/// A runtime of one server whose only worker is blocked, and that is making a second one: the
+/// A runtime of one server whose only worker is blocked. It is making a second worker, and that
 /// call is held up.
 fn runtime_that_grows(gate: &Arc<BlockerGate>) -> Runtime {
     let runtime = Builder::new().servers(1).build().expect("a runtime");
@@ -98,13 +98,14 @@ fn runtime_that_grows(gate: &Arc<BlockerGate>) -> Runtime {
     runtime
 }
 
-/// Ends the runtime while the worker is being made; by `answer` it then is made, or not.
+/// Ends the runtime while the worker is being made. Then the worker is made or refused, as `answer`
+/// says.
 fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
     let gate = Arc::new(BlockerGate::new());
     let runtime = runtime_that_grows(&gate);
     let ending = thread::spawn(move || end(runtime));
     gate.open();
-    // Nothing but the worker that is being made is left for the server to wait for.
+    // The server has nothing left to wait for except the worker that is being made.
     eventually("the other worker is gone", || threads::named("umcg-w") == 0);
     threads::until_at_rest(
         "the server, if there still is one",
@@ -114,7 +115,7 @@ fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
     NEXT.store(answer, SeqCst);
     eventually("the end", || ending.is_finished());
     ending.join().expect("no panic");
-    // The sentinel and the monitor of the emulated provider may stay for the process.
+    // The sentinel and the monitor of the emulated provider may stay as long as the process.
     for name in ["umcg-s0", "umcg-w", "umcg-maker"] {
         eventually(&format!("{name} is gone"), || threads::named(name) == 0);
     }
@@ -140,8 +141,8 @@ fn a_worker_that_is_made_while_the_runtime_is_left_behind() {
     isolated(60, || ends(next::MAKE, Runtime::shutdown_background));
 }
 
-/// A server that registers, without a pin, and whose monitor is being made: the call is held up.
-/// Its tid, and how it ends.
+/// A server that registers without a pin. Its monitor is being made, and that call is held up.
+/// Returns the tid of the server, and the thread that returns the result of its registration.
 fn server_that_starts_the_monitor() -> (u32, thread::JoinHandle<Result<(), umcg_sys::Error>>) {
     let (tell, told) = mpsc::channel();
     let server = thread::spawn(move || {
@@ -149,7 +150,7 @@ fn server_that_starts_the_monitor() -> (u32, thread::JoinHandle<Result<(), umcg_
         let task = UmcgTask::for_current_thread(0);
         NEXT.store(next::HOLD, SeqCst);
         tell.send(task.tid()).expect("the test waits for it");
-        // SAFETY: it fails, or is undone before the task goes.
+        // SAFETY: it fails, or is undone before the task is dropped.
         unsafe { provider.register(NonNull::from(&task), &Register::server(Placement::Unpinned)) }
             .inspect(|()| {
                 let _ = provider.unregister(NonNull::from(&task));
@@ -162,7 +163,8 @@ fn server_that_starts_the_monitor() -> (u32, thread::JoinHandle<Result<(), umcg_
     (tid, server)
 }
 
-/// Two register at once, and the monitor of the first cannot be had: the second makes one.
+/// Two servers register at once, and the monitor is refused to the first one: the second one makes
+/// it.
 #[test]
 fn a_monitor_that_is_refused_to_one_is_there_for_another() {
     isolated(60, || {
@@ -191,7 +193,7 @@ fn a_monitor_that_is_refused_to_one_is_there_for_another() {
     });
 }
 
-/// A worker that has found a server which then cannot be one.
+/// A worker finds a server that then fails to register.
 #[test]
 fn a_worker_of_a_server_that_is_refused_is_told() {
     isolated(60, || {

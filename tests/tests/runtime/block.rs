@@ -68,8 +68,8 @@ fn a_block_inside_a_future_stops_no_other_future() {
     });
 }
 
-/// rayon#592: a thread that waits for a spawned job, with a lock held, must not run another job
-/// that wants the lock on its own stack.
+/// The shape of rayon's issue 592. A thread holds a lock while it waits for a job that it has
+/// spawned. It must not run, on its own stack, another job that wants the lock.
 #[test]
 fn a_lock_may_be_held_while_waiting_for_a_spawned_job() {
     isolated(60, || {
@@ -99,7 +99,7 @@ fn a_lock_may_be_held_while_waiting_for_a_spawned_job() {
 }
 
 thread_local! {
-    /// Tasks on the stack of this thread.
+    /// The number of tasks on the stack of this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -147,7 +147,7 @@ fn no_task_ever_runs_on_the_stack_of_a_blocked_one() {
     });
 }
 
-/// Trace A12: every worker waits for a task that is queued behind the waiting ones.
+/// Trace A12: every worker waits for a task that is queued behind the tasks which wait.
 #[test]
 fn sixty_four_workers_may_wait_for_queued_tasks() {
     type Wait = fn(usize) -> usize;
@@ -211,7 +211,7 @@ fn sixty_four_workers_may_wait_for_queued_tasks() {
     });
 }
 
-/// Blocks for `time`, in one of the ways that std has.
+/// Blocks for `time`, in one of the ways that std offers.
 fn block_plainly(way: usize, time: Duration) {
     match way % 5 {
         0 => thread::sleep(time),
@@ -238,8 +238,8 @@ fn block_plainly(way: usize, time: Duration) {
     }
 }
 
-/// What the runtime is for: a future that wants to run each millisecond does so beside futures
-/// that block for a second at a time, in calls that nobody was told of.
+/// The purpose of the runtime: a future that wants to run every millisecond does so beside futures
+/// that block for a second at a time, in calls that the runtime knows nothing about.
 #[test]
 fn a_ticker_ticks_on_beside_futures_that_block() {
     isolated(60, || {
@@ -273,8 +273,8 @@ fn a_ticker_ticks_on_beside_futures_that_block() {
             neighbour.join().unwrap();
         }
         gaps.sort_unstable();
-        // 1 or 2 ms on a machine at rest. If a block stops the ticker, one of three is as long as
-        // the block, since there are more who block than servers.
+        // 1 or 2 ms on a machine at rest. If a block stopped the ticker, one gap in three would be
+        // as long as the block, because more tasks block than there are servers.
         let late = gaps[gaps.len() * 99 / 100];
         assert!(
             late < Duration::from_millis(200),
@@ -296,7 +296,8 @@ fn a_task_in_the_lifo_slot_is_not_stranded_by_a_block() {
                 let suspended = runtime.spawn(async move { woken.await.is_ok() });
                 let blocked = Arc::clone(&gate);
                 let waker = runtime.spawn_blocking(move || {
-                    // A wake on a worker: to the LIFO slot. Then this worker is gone.
+                    // A wake-up on a worker puts the task into the LIFO slot. Then this worker
+                    // blocks.
                     wake.send(()).unwrap();
                     blocked.wait();
                 });
@@ -343,7 +344,7 @@ fn blocking_tasks_overlap_as_if_each_had_a_thread() {
         for handle in handles {
             handle.join().unwrap();
         }
-        // One after another: 5 s.
+        // One after another they would take 5 s.
         assert!(
             begun.elapsed() < Duration::from_secs(3),
             "{:?}",
@@ -373,8 +374,8 @@ fn block_in_place_returns_what_it_is_given_and_stops_nobody() {
     });
 }
 
-/// Those that unblock take the slot from those that block, without a server or a sentinel in
-/// between (the provider's README, "A take-over").
+/// Workers that unblock take the slot over from workers that block, without a server or a sentinel
+/// in between (the README of the provider, "A take-over").
 #[test]
 fn workers_that_unblock_follow_one_another() {
     isolated(60, || {
@@ -384,10 +385,11 @@ fn workers_that_unblock_follow_one_another() {
             .provider_description
             .contains("sentinel on each")
         {
-            // Not this provider's way, or no pins: the kernel, or the monitor, sees the blocks.
+            // Other providers, and unpinned servers, do not do this: the kernel or the monitor sees
+            // the blocks.
             return;
         }
-        // In rounds: that it comes to this at all takes a CPU that is not somebody else's.
+        // Several rounds, because a take-over needs a CPU that no other process uses.
         eventually("one take-over in a round of sleeps", || {
             let tasks: Vec<_> = (0..500)
                 .map(|_| runtime.spawn_blocking(|| thread::sleep(Duration::from_micros(100))))

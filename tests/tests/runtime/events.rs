@@ -1,6 +1,8 @@
-//! The runtime's events reach a subscriber (feature `tracing`), with what an operator needs.
+//! The events of the runtime reach a subscriber (feature `tracing`), and contain what an operator
+//! needs.
 
-// Not by `required-features`: `--test '*'` of the scripts in ci/ would ask for them.
+// Not `required-features` in the manifest: `--test '*'` in the scripts of ci/ would demand the
+// feature.
 #![cfg(feature = "tracing")]
 
 use std::{
@@ -32,11 +34,11 @@ impl Seen {
     }
 }
 
-/// Keeps the events of the target `umcg`.
+/// A subscriber that keeps the events of the target `umcg`.
 #[derive(Debug, Default)]
 struct Log(Mutex<Vec<Seen>>);
 
-/// That of this process: the events come from threads of the runtime's own.
+/// The subscriber of this process, because the events come from the runtime's own threads.
 fn log() -> &'static Log {
     static LOG: OnceLock<&Log> = OnceLock::new();
     LOG.get_or_init(|| {
@@ -51,7 +53,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first event with this beginning of its message that `matches`.
+    /// The first event whose message begins like this and that `matches`.
     fn find(&self, message: &str, matches: impl Fn(&Seen) -> bool) -> Option<Seen> {
         self.events()
             .iter()
@@ -143,14 +145,15 @@ fn the_cap_is_said_when_tasks_wait_because_of_it() {
     });
 }
 
-/// Under a limit of address space that has room for all but one more stack of the size that the
-/// builder asks for. RLIMIT_NPROC would not hold for root.
+/// The limit of address space has no room for one more stack of the size that the builder asks for.
+/// RLIMIT_NPROC would not hold for root.
 #[test]
 fn a_thread_that_is_refused_is_said() {
     isolated(60, || {
         const STACK: u64 = 1 << 30;
         let log = log();
-        // The first worker has its stack when the runtime is there; each further one wants another.
+        // The first worker has its stack when the runtime is built. Each further worker needs
+        // another one.
         let runtime = Builder::new()
             .servers(1)
             .thread_stack_size(STACK as usize)
@@ -176,20 +179,20 @@ fn a_thread_that_is_refused_is_said() {
     });
 }
 
-/// How much of it this process has, in bytes.
+/// How much address space this process uses, in bytes.
 fn address_space() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
     pages * 4096
 }
 
-/// Sets how much it may have; how much it might before.
+/// Sets the limit of address space, and returns the one before.
 fn set_address_space(bytes: u64) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: a live limit, both times.
+    // SAFETY: a live limit in both calls.
     unsafe {
         assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
         let before = limit.rlim_cur;

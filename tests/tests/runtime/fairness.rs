@@ -17,7 +17,7 @@ use umcg_tests::{
     runtime::{SERVERS, compute, runtime_with},
 };
 
-/// The task that it waits for is queued behind it, and on one server needs a second worker.
+/// The task waits for one that is queued behind it. With one server this needs a second worker.
 #[test]
 fn a_task_that_yields_until_a_queued_one_ran_gets_there() {
     isolated(60, || {
@@ -185,8 +185,8 @@ fn a_spinner_is_preempted_for_the_ready_worker_that_it_waits_for() {
     });
 }
 
-/// The same for one that nobody dispatched: it unblocked while its server idled, and took the
-/// slot itself.
+/// The same for a spinner that no server dispatched: it unblocked while its server idled, and took
+/// the slot by itself.
 #[test]
 fn a_spinner_that_took_the_slot_itself_is_preempted_too() {
     isolated(60, || {
@@ -212,7 +212,7 @@ fn a_spinner_that_took_the_slot_itself_is_preempted_too() {
                 .map(|_| {
                     let released = Arc::clone(&released);
                     runtime.spawn_blocking(move || {
-                        // Nothing is queued and nobody runs: the servers idle.
+                        // Nothing is queued and no worker runs, so the servers idle.
                         std::thread::sleep(Duration::from_millis(20));
                         umcg::thread::yield_now();
                         while !released.load(SeqCst) {
@@ -262,7 +262,8 @@ fn a_ping_pong_does_not_starve_the_queue() {
     });
 }
 
-/// Tasks from outside come in shares, not one for each 61 turns of those that keep yielding.
+/// Tasks from outside are taken in batches, and not one for every 61 turns of tasks that keep
+/// yielding.
 #[test]
 fn tasks_from_outside_take_turns_with_yielders() {
     const OUTSIDE: usize = 5_000;
@@ -300,7 +301,8 @@ fn tasks_from_outside_take_turns_with_yielders() {
     });
 }
 
-/// Nor do they wait for 61 turns of tasks that compute for long: here that would be 3 s.
+/// A task from outside does not wait for 61 turns of tasks that compute for long. That would take 3
+/// s here.
 #[test]
 fn a_task_from_outside_waits_for_no_61_long_tasks() {
     isolated(60, || {
@@ -339,8 +341,8 @@ fn a_task_from_outside_waits_for_no_61_long_tasks() {
     });
 }
 
-/// Two threads that park and wake each other hand the slot to and fro and never come by the queues:
-/// what they spawn runs all the same, on their server or on another.
+/// Two threads that park and wake each other hand the slot to each other, and never look at the
+/// queues. A task that they spawn runs all the same, on their server or on another one.
 #[test]
 fn two_threads_that_wake_each_other_do_not_keep_a_task_out() {
     isolated(60, || {
@@ -365,7 +367,7 @@ fn two_threads_that_wake_each_other_do_not_keep_a_task_out() {
             let wakes = second.thread().clone();
             let task = umcg::thread::spawn(move || {
                 first.set(umcg::thread::current()).expect("set once");
-                // Until they are at it: the second one may have to be begun first.
+                // Until both of them take part: the second thread may not have begun yet.
                 for _ in 0..100 {
                     wakes.unpark();
                     umcg::thread::park();

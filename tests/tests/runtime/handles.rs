@@ -18,7 +18,8 @@ fn several_runtimes_in_one_process() {
         let runtimes: Vec<_> = (1..=3)
             .map(|servers| Builder::new().servers(servers).build().unwrap())
             .collect();
-        // Each hands on to the next: futures awaited and closures joined across runtimes.
+        // Each task hands work to the next runtime: futures are awaited and closures joined across
+        // runtimes.
         let handles: Vec<Handle> = runtimes.iter().map(|r| r.handle().clone()).collect();
         let tasks: Vec<_> = (0..90_usize)
             .map(|i| {
@@ -36,7 +37,7 @@ fn several_runtimes_in_one_process() {
         for (i, task) in tasks.into_iter().enumerate() {
             assert_eq!(task.join().unwrap(), 2 * i);
         }
-        // One that is blocked altogether stops no other.
+        // A runtime whose workers are all blocked stops no other one.
         let (gate, blocked) = block_tasks(&runtimes[0], 4);
         for runtime in &runtimes {
             run_mixed_tasks(runtime, 40);
@@ -59,7 +60,7 @@ fn current_is_the_runtime_that_runs_the_task() {
         );
         let handle = b.handle().clone();
         let answer = a.spawn(async move {
-            // Entered on a worker of another runtime.
+            // On a worker of another runtime.
             let inner = {
                 let _entered = handle.enter();
                 umcg::spawn_blocking(|| 1)
@@ -119,7 +120,8 @@ fn threads_from_outside_spawn_all_at_once() {
     });
 }
 
-/// One at a time, with the runtime idle in between: each is a wake-up that must not be lost.
+/// One task at a time, while the runtime is otherwise idle: each is a wake-up that must not be
+/// lost.
 #[test]
 fn every_spawn_wakes_an_idle_runtime() {
     isolated(60, || {

@@ -1,5 +1,6 @@
-//! Waits of the runtime's own: the slot goes to the next worker and comes back directly, and who
-//! was woken is not forgotten behind one that just computes.
+//! Managed blocking: a worker that waits in a call of the runtime gives its slot directly to the
+//! next worker and gets a slot back the same way. A worker that was woken is not forgotten behind
+//! one that only computes.
 
 use std::{
     sync::{
@@ -18,7 +19,8 @@ use umcg_tests::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Spins, without a yield or a checkpoint, until the flag is set. False: it took too long.
+/// Spins until the flag is set, without a yield or a checkpoint. Returns false if that takes too
+/// long.
 fn spin_until(flag: &AtomicBool) -> bool {
     let begin = Instant::now();
     while !flag.load(SeqCst) {
@@ -30,7 +32,7 @@ fn spin_until(flag: &AtomicBool) -> bool {
     true
 }
 
-/// Nobody has to see that the joiner blocks, and nobody but the two workers runs.
+/// Nobody has to notice that the joining worker blocks, and only the two workers run.
 #[test]
 fn a_join_needs_no_verdict_and_no_server() {
     isolated(60, || {
@@ -61,7 +63,7 @@ fn a_join_needs_no_verdict_and_no_server() {
             "{seen} blocks were reported: {metrics:#?}"
         );
         assert!(metrics.workers_peak <= 4, "{metrics:#?}");
-        // Where nobody watches (device) each resumption tells the server.
+        // On the device nobody watches, so each resumed worker wakes the server.
         if metrics.provider == umcg::ProviderKind::Emulated {
             let sleeps = switches_of_the_server() - before;
             assert!(sleeps < ROUNDS / 5, "the server slept {sleeps} times");
@@ -86,8 +88,8 @@ fn a_waker_that_spins_for_whom_it_woke() {
                         umcg::thread::park();
                         theirs.store(true, SeqCst);
                     });
-                    // It runs (nobody breaks up a spin on a task that has not begun), and parks,
-                    // on this server or on another.
+                    // It must have begun, because nobody preempts a spinner for a task that has
+                    // not. Then it parks, on this server or on another one.
                     let mut turns = 0;
                     while turns < 100 {
                         umcg::thread::yield_now();
@@ -103,7 +105,7 @@ fn a_waker_that_spins_for_whom_it_woke() {
     });
 }
 
-/// The same, woken from outside while another worker computes on its server.
+/// The same for a worker that is woken from outside while another one computes on its server.
 #[test]
 fn a_wake_up_from_outside_behind_one_that_computes() {
     isolated(60, || {
@@ -141,8 +143,8 @@ fn a_wake_up_from_outside_behind_one_that_computes() {
     });
 }
 
-/// The first task that a task spawns is left to its server; if its spawner goes on computing
-/// another server takes it.
+/// The first task that a task spawns is left to its own server. If the spawning task goes on
+/// computing, another server takes it.
 #[test]
 fn a_spawner_that_spins_for_its_first_child() {
     isolated(60, || {
@@ -168,8 +170,8 @@ fn a_waker_that_spins_for_a_future() {
     isolated(60, || {
         let runtime = runtime_with(2);
         if runtime.metrics().provider == umcg::ProviderKind::Device {
-            // Nobody watches there, and the one that was woken waits for its waker to come back to
-            // the scheduler.
+            // On the device nobody watches, and a task that was woken waits until its waker comes
+            // back to the scheduler.
             return;
         }
         for _ in 0..20 {
@@ -193,7 +195,7 @@ fn a_waker_that_spins_for_a_future() {
     });
 }
 
-/// Many threads park and unpark each other in a ring, on few and on many servers.
+/// Many threads park and unpark each other in a ring, with few servers and with many.
 #[test]
 fn a_ring_of_threads_that_park() {
     const THREADS: usize = 12;
@@ -225,7 +227,7 @@ fn a_ring_of_threads_that_park() {
                     handle
                 })
                 .collect();
-            // Those that looked for a neighbour before it was there.
+            // For threads that looked for their neighbour before it was there.
             for thread in threads.lock().unwrap().iter() {
                 thread.unpark();
             }

@@ -1,5 +1,5 @@
-//! `#[umcg::main]` and `#[umcg::test]` on the real runtime. What the macros accept, and what
-//! they say, is tested with the macros.
+//! `#[umcg::main]` and `#[umcg::test]` with the real runtime. The crate of the macros tests what
+//! they accept and which errors they report.
 
 use std::{
     error::Error, io::Read, num::ParseIntError, os::unix::net::UnixStream, panic,

@@ -29,11 +29,11 @@ const ENDS: [End; 3] = [
     ("shutdown_background", Runtime::shutdown_background),
 ];
 
-/// Notes the names of the threads on which values of it are dropped.
+/// The names of the threads on which [`Noted`] values were dropped.
 #[derive(Clone, Default)]
 struct Drops(Arc<Mutex<Vec<String>>>);
 
-/// A value that is noted when it is dropped.
+/// A value whose drop is noted.
 struct Noted(Drops);
 
 impl Drop for Noted {
@@ -52,7 +52,7 @@ impl Drops {
         self.0.lock().unwrap().len()
     }
 
-    /// That many values were dropped, and no server ran one of their destructors.
+    /// Asserts that this many values were dropped, and that no server ran one of their destructors.
     fn check(&self, count: usize) {
         let names = self.0.lock().unwrap();
         assert_eq!(names.len(), count);
@@ -115,7 +115,7 @@ fn shutdown_timeout_returns_as_soon_as_nothing_runs() {
     });
 }
 
-/// The call may come at any moment of the server's loop, also between two of its looks.
+/// The call may come at any moment of the server's loop, also between two looks at its queues.
 #[test]
 fn servers_leave_at_once_whatever_is_blocked() {
     isolated(110, || {
@@ -125,11 +125,11 @@ fn servers_leave_at_once_whatever_is_blocked() {
             let (gate, handles) = block_tasks(&runtime, 1);
             let short = runtime.spawn(async {});
             short.join().expect("it runs");
-            // The server goes to sleep just now.
+            // The server is about to go to sleep.
             drop(runtime.spawn(async {}));
             spins(round * 37 % 4000);
             if round % 4 == 0 {
-                // The server is asleep again between the two steps of this.
+                // The server is asleep again between the two steps of this call.
                 runtime.shutdown_timeout(Duration::from_millis(1));
             } else {
                 runtime.shutdown_background();
@@ -190,7 +190,7 @@ fn drop_does_not_return_while_a_task_is_blocked() {
     });
 }
 
-/// Tasks that never come to run, because all workers that there may be are blocked.
+/// Tasks that never begin, because every worker that may exist is blocked.
 #[test]
 fn queued_tasks_are_cancelled() {
     isolated(60, || {
@@ -307,7 +307,7 @@ fn tasks_that_are_spawned_while_it_ends_are_cancelled_not_lost() {
                     tasks.push(handle.spawn_blocking(std::thread::yield_now));
                 }
                 for task in tasks {
-                    // Ran, or was cancelled; a join that hangs is the failure.
+                    // The task ran or was cancelled. A join that hangs is the failure.
                     let _ = task.join();
                 }
             });
@@ -347,7 +347,7 @@ fn a_runtime_may_be_dropped_inside_its_own_worker() {
     });
 }
 
-/// Dropped in a task of another runtime: an ordinary wait there.
+/// A task of another runtime drops it, which is an ordinary wait there.
 #[test]
 fn a_runtime_may_be_dropped_inside_another_one() {
     isolated(60, || {
@@ -367,8 +367,8 @@ fn a_runtime_may_be_dropped_inside_another_one() {
     });
 }
 
-/// The end of a runtime is waited for by a worker of another one, which has no other and is to
-/// run what the first one waits for.
+/// A worker waits for the end of another runtime. It is the only worker of its own runtime, and
+/// must meanwhile run the task that the other runtime waits for.
 #[test]
 fn the_end_of_a_runtime_is_an_own_wait() {
     isolated(60, || {
@@ -407,13 +407,13 @@ fn a_handle_outlives_its_runtime_and_says_so() {
                 .is_cancelled()
         );
         assert!(handle.try_spawn(async { 1 }).unwrap_err().is_shut_down());
-        // The caller's own thread polls this one.
+        // The calling thread itself polls this future.
         assert_eq!(handle.block_on(async { 2 }), 2);
         assert_eq!(handle.metrics().workers.total, 0);
     });
 }
 
-/// The waker of a task of a runtime that is gone.
+/// The waker of a task is used after the runtime has gone.
 #[test]
 fn a_waker_outlives_its_runtime() {
     isolated(60, || {
@@ -457,7 +457,7 @@ fn a_runtime_may_be_dropped_in_its_own_hook() {
     });
 }
 
-/// A stop hook that waits for a task, where the worker that ends was the only one there may be.
+/// A stop hook waits for a task, and the worker that ends was the only one that may exist.
 #[test]
 fn a_stop_hook_may_wait_for_a_task() {
     isolated(60, || {

@@ -47,7 +47,8 @@ fn destructors_of_cancelled_tasks_may_spawn_and_block() {
     });
 }
 
-/// A runtime that is held up in its end by a destructor, `with` another task suspended.
+/// Ends a runtime whose end is held up by a destructor while the task `suspended` is suspended.
+/// Calls `meanwhile` at that moment.
 fn held_up_in_its_end(
     suspended: impl Future<Output = ()> + Send + 'static,
     meanwhile: impl FnOnce(),
@@ -90,8 +91,8 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// A timer fires for a task of a runtime that ends: its destructor is not for the thread of the
-/// timers, for which it may wait.
+/// A timer fires for a task of a runtime that ends. The destructor of the task must not run on the
+/// thread of the timers, because it may itself wait for a timer.
 #[test]
 fn a_destructor_that_sleeps_does_not_stop_the_timers() {
     isolated(60, || {
@@ -132,8 +133,8 @@ fn a_wake_up_drops_nothing_under_the_callers_lock() {
     });
 }
 
-/// A destructor that waits for the end of a task whose own turn comes later, in the order in
-/// which the two suspended.
+/// A destructor waits for the end of a task that is cancelled after its own, in the order in which
+/// the two were suspended.
 #[test]
 fn a_destructor_joins_a_task_that_is_cancelled_after_its_own() {
     struct Joins(Arc<Mutex<Option<JoinHandle<()>>>>);
@@ -170,7 +171,7 @@ fn a_destructor_joins_a_task_that_is_cancelled_after_its_own() {
     });
 }
 
-/// The same with queued tasks, a chain of them.
+/// The same for a chain of queued tasks.
 #[test]
 fn destructors_join_each_other() {
     struct Joins(Option<JoinHandle<()>>);
@@ -190,8 +191,7 @@ fn destructors_join_each_other() {
                 move || gate.wait()
             });
             eventually("it is blocked", || gate.waiting() == 1);
-            // Each is queued behind the one that it joins, and so dropped after it, or the other
-            // way round.
+            // Each task is queued behind the one that it joins.
             let mut last = None;
             for _ in 0..50 {
                 let joins = Joins(last.take());
@@ -202,7 +202,7 @@ fn destructors_join_each_other() {
             drop(runtime.spawn(async move { drop(later) }));
             *slot.lock().unwrap() = Some(runtime.spawn(async {}));
             let ending = thread::spawn(move || end(runtime));
-            // What is queued has gone before the blocked one is back.
+            // The queued tasks are dropped before the blocked one is back.
             eventually("they are cancelled", || joined.load(SeqCst));
             gate.open();
             eventually("the end", || ending.is_finished());
@@ -224,12 +224,12 @@ fn destructors_join_each_other() {
 }
 
 /// Ends a runtime of one blocked worker with tasks that are queued in this order. Each does its
-/// part when it is dropped, and is known to the others by its place.
+/// part when it is dropped. The parts know each other's tasks by their index.
 fn end_with_queued(parts: Vec<Part>) {
     end_with_queued_and(parts, |_| ());
 }
 
-/// The same; `before` it ends.
+/// The same, and calls `before` just before the runtime ends.
 fn end_with_queued_and(parts: Vec<Part>, before: impl FnOnce(&Handles)) {
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
     let (gate, blocked) = block_tasks(&runtime, 1);
@@ -261,7 +261,7 @@ type Handles = Arc<Mutex<Vec<Option<JoinHandle<()>>>>>;
 
 type Part = Box<dyn FnOnce(&Handles) + Send>;
 
-/// Waits for the one at that place.
+/// A part that waits for the task with this index.
 fn joins(place: usize) -> Part {
     Box::new(move |handles| {
         let handle = handles.lock().unwrap()[place].take();
@@ -270,7 +270,7 @@ fn joins(place: usize) -> Part {
     })
 }
 
-/// The one in the middle waits for one that is being dropped, and waits.
+/// The task in the middle waits for one that is being dropped, and that waits too.
 #[test]
 fn destructors_that_wait_are_not_nested() {
     isolated(60, || {
@@ -278,7 +278,7 @@ fn destructors_that_wait_are_not_nested() {
         end_with_queued(vec![joins(1), Box::new(|_| ()), joins(0)]);
         let nap = || umcg::block_on(umcg::time::sleep(Duration::from_millis(20)));
         end_with_queued(vec![Box::new(move |_| nap()), joins(0)]);
-        // With a lock held across the wait.
+        // With a lock held during the wait.
         let lock = Arc::new(Mutex::new(()));
         let other = Arc::clone(&lock);
         end_with_queued(vec![
@@ -288,7 +288,7 @@ fn destructors_that_wait_are_not_nested() {
             }),
             Box::new(move |_| drop(other.lock().unwrap())),
         ]);
-        // More than there are helpers on one stack.
+        // More than there are helper threads on one stack.
         let chain: Vec<_> = (1..=150).map(joins).collect();
         end_with_queued(chain.into_iter().chain([nothing()]).collect());
     });
@@ -298,7 +298,7 @@ fn destructors_that_wait_are_not_nested() {
     }
 }
 
-/// A pool of one on that runtime, whose job is blocked.
+/// A pool with one thread on this runtime, whose job is blocked.
 fn full_pool(runtime: &Runtime) -> (ThreadPool, Arc<BlockerGate>) {
     let pool = {
         let _entered = runtime.enter();
@@ -334,7 +334,7 @@ fn a_job_of_a_pool_joins_a_suspended_task() {
     });
 }
 
-/// Jobs that a pool keeps: the destructor of one waits for that of the next.
+/// Jobs that a pool keeps: the destructor of one waits for that of the next one.
 #[test]
 fn a_job_of_a_pool_waits_for_the_next_one() {
     isolated(60, || {
@@ -357,7 +357,8 @@ fn a_job_of_a_pool_waits_for_the_next_one() {
     });
 }
 
-/// A runtime ends inside of the end of another one, where somebody waits for a task of the outer.
+/// A runtime ends inside of the end of another one, and a destructor waits for a task of the outer
+/// one.
 #[test]
 fn ends_of_two_runtimes_one_inside_of_the_other() {
     isolated(60, || {

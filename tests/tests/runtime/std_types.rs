@@ -21,7 +21,7 @@ use umcg_tests::{isolated, runtime::default_runtime};
 fn mutex_and_condvar_between_tasks() {
     isolated(60, || {
         let runtime = default_runtime();
-        // A hand-made bounded queue: producers and consumers wait for each other.
+        // A simple bounded queue, in which producers and consumers wait for each other.
         struct Queue {
             items: Mutex<Vec<usize>>,
             changed: Condvar,
@@ -147,7 +147,7 @@ fn locks_once_and_barrier() {
                 runtime.spawn_blocking(move || {
                     barrier.wait();
                     once.call_once(|| {
-                        // Whoever comes meanwhile blocks until this is done.
+                        // The other callers block until this is done.
                         thread::sleep(Duration::from_millis(5));
                         calls.fetch_add(1, SeqCst);
                     });
@@ -211,7 +211,7 @@ thread_local! {
     static LIST: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A closure has its thread for itself, from its beginning to its end, across blocks and waits.
+/// A closure has its thread to itself from beginning to end, across blocks and waits.
 #[test]
 fn a_closure_keeps_its_thread_locals_across_blocks() {
     isolated(60, || {
@@ -241,14 +241,14 @@ fn a_closure_keeps_its_thread_locals_across_blocks() {
     });
 }
 
-/// Workers are used again: what a task leaves in a thread-local, another one may find; its
-/// destructors run when the worker ends.
+/// Workers are used again. What a task leaves in a thread-local another task may find, and its
+/// destructor runs when the worker ends.
 #[test]
 fn destructors_of_thread_locals_run_when_the_workers_end() {
     struct Counts(Arc<AtomicUsize>);
     impl Drop for Counts {
         fn drop(&mut self) {
-            // The runtime may be used still, to no avail.
+            // The runtime may still be called, without effect.
             assert!(umcg::Handle::try_current().is_none() || !thread::panicking());
             self.0.fetch_add(1, SeqCst);
         }

@@ -1,5 +1,5 @@
-//! More servers than CPUs: each has a queue of its own, so what one task spawns is for the others
-//! to steal. Nothing is lost on the way, and nothing runs twice.
+//! More servers than CPUs. Each server has a queue of its own, so the others steal what one task
+//! spawns. No task is lost on the way, and none runs twice.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use umcg_tests::{
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The machines that this runs on have fewer CPUs, or not many more.
+/// The machines that run these tests have fewer CPUs, or not many more.
 const MANY: [usize; 2] = [8, 16];
 
 /// How often each task of a set has run.
@@ -46,7 +46,7 @@ impl Runs {
     }
 }
 
-/// Spawns a task for each of `runs`, from wherever this is called.
+/// Spawns one task for each entry of `runs`, from the calling thread.
 fn spawn_all(handle: &Handle, runs: &Arc<Runs>, job: fn()) -> Vec<umcg::JoinHandle<()>> {
     (0..runs.0.len())
         .map(|task| {
@@ -74,7 +74,7 @@ fn block() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-/// Repeats a round until a task was stolen in it.
+/// Repeats a round until a task was stolen.
 fn until_stolen(runtime: &Runtime, round: impl Fn()) {
     let begin = Instant::now();
     loop {
@@ -86,8 +86,9 @@ fn until_stolen(runtime: &Runtime, round: impl Fn()) {
     }
 }
 
-/// Its worker never looks at the queue again, and it never blocks, so that no other worker of this
-/// server does: each of the tasks is stolen, the one in the LIFO slot too.
+/// The worker of this task never looks at the queue again. It does not block either, so that no
+/// other worker of this server looks at it. Each of the tasks is stolen, the one in the LIFO slot
+/// as well.
 #[test]
 fn what_a_computing_task_spawned_is_stolen() {
     isolated(60, || {
@@ -162,7 +163,7 @@ fn tasks_from_outside_run_once_each() {
     });
 }
 
-/// The workers of a server that are blocked come back to one that has moved on, or to another.
+/// The blocked workers of a server come back to one that has moved on, or to another one.
 #[test]
 fn tasks_that_block_run_once_each() {
     isolated(60, || {
@@ -192,7 +193,7 @@ fn tasks_that_block_run_once_each() {
     });
 }
 
-/// Tasks that spawn tasks, on whichever server they are: the tree has the size that it must have.
+/// Tasks that spawn tasks, on any server: the tree has the right size.
 #[test]
 fn a_tree_of_tasks_is_complete() {
     fn node(handle: &Handle, count: &Arc<AtomicU32>, depth: u32) {

@@ -1,6 +1,6 @@
-//! Everything at once, at random, for `UMCG_STRESS_SECONDS` (default 5): all results arrive.
+//! Everything at once and at random, for `UMCG_STRESS_SECONDS` (default 5): every result arrives.
 //!
-//! `UMCG_STRESS_SEED` repeats a run's choices, though not its timing.
+//! `UMCG_STRESS_SEED` repeats the choices of a run, but not its timing.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ use std::{
 use umcg::{Builder, Handle, JoinSet};
 use umcg_tests::{SpinLock, blockers, eventually, isolated};
 
-/// xorshift64*: good enough to mix, and the same on every machine.
+/// xorshift64*: random enough, and the same on every machine.
 #[derive(Clone)]
 struct Random(u64);
 
@@ -51,7 +51,7 @@ struct Site {
     mutex: Mutex<u64>,
     changed: Condvar,
     spin: SpinLock<u64>,
-    /// Tasks that have begun, and that have come to their end, be it a panic.
+    /// The tasks that have begun, and those that have ended, even by a panic.
     begun: AtomicU64,
     ended: AtomicU64,
     /// The runtimes have few workers. A task then blocks for a queued one only in the waits of the
@@ -68,7 +68,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// A tree of tasks: the result is the number of tasks in it, which the caller knows.
+/// Runs a tree of tasks. Returns the number of tasks in it, which the caller knows.
 fn tree(site: &Arc<Site>, handles: &Arc<[Handle]>, random: &mut Random, depth: u32) -> u64 {
     site.begun.fetch_add(1, SeqCst);
     let _end = End(site);
@@ -123,7 +123,7 @@ fn tree(site: &Arc<Site>, handles: &Arc<[Handle]>, random: &mut Random, depth: u
                 count += a + b;
             }
             5 => {
-                // Some are aborted: those give nothing, the others their count.
+                // Some of them are aborted and return nothing. The others return their count.
                 let mut set = JoinSet::new();
                 for i in 0..4 {
                     let (theirs, all) = (Arc::clone(&theirs), Arc::clone(&all));
@@ -159,7 +159,7 @@ fn tree(site: &Arc<Site>, handles: &Arc<[Handle]>, random: &mut Random, depth: u
     count
 }
 
-/// Something small that blocks, waits, computes or yields.
+/// One small action that blocks, waits, computes or yields.
 fn act(site: &Site, random: &mut Random) {
     match random.below(16) {
         0 => thread::sleep(Duration::from_micros(random.below(800))),

@@ -36,7 +36,8 @@ fn many_tasks_are_awaited_and_joined() {
     });
 }
 
-/// A chain in which each task joins the next one, blocking: as many workers as links.
+/// A chain in which each task joins the next one and blocks: it needs as many workers as it has
+/// links.
 #[test]
 fn a_chain_of_blocking_joins() {
     isolated(60, || {
@@ -106,7 +107,7 @@ fn abort_of_suspended_queued_blocked_and_finished_tasks() {
             finished.abort();
             assert_eq!(finished.join().unwrap(), 3);
         }
-        // A closure that has begun runs to its end; a future that blocks, to its next await.
+        // A closure that has begun runs to its end. A future that blocks runs to its next await.
         let gate = Arc::new(BlockerGate::new());
         let (theirs, others) = (Arc::clone(&gate), Arc::clone(&gate));
         let closure = runtime.spawn_blocking(move || {
@@ -126,7 +127,7 @@ fn abort_of_suspended_queued_blocked_and_finished_tasks() {
     });
 }
 
-/// Aborts from many threads at once, at whatever the tasks are doing: each ends exactly once.
+/// Many threads abort tasks at once, whatever these are doing: each task ends exactly once.
 #[test]
 fn aborts_race_with_everything() {
     isolated(60, || {
@@ -197,7 +198,7 @@ fn a_set_gives_its_tasks_in_the_order_in_which_they_finish() {
             seen.sort_unstable();
             assert_eq!(seen, (0..200).collect::<Vec<_>>());
 
-            // One that is late comes last.
+            // A task that is late comes last.
             let gate = Arc::new(BlockerGate::new());
             let theirs = Arc::clone(&gate);
             set.spawn_blocking(move || {

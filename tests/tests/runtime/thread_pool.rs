@@ -25,7 +25,7 @@ fn a_thread_pool_of_the_crate_threadpool_s_shape() {
                 sum.fetch_add(i, SeqCst);
             });
         }
-        // As many at a time as the pool has threads, although they block.
+        // As many jobs run at a time as the pool has threads, although they block.
         eventually("four run", || gate.waiting() == 4);
         eventually("they are counted", || pool.active_count() == 4);
         assert_eq!(pool.queued_count(), 36);
@@ -63,7 +63,7 @@ fn a_thread_pool_of_rayon_s_shape() {
     });
 }
 
-/// A job of one pool waits for another one, whose job comes back to the first.
+/// A job of one pool waits for another pool, whose job waits for the first one.
 #[test]
 fn pools_may_wait_for_each_other() {
     isolated(60, || {
@@ -71,7 +71,7 @@ fn pools_may_wait_for_each_other() {
         let (first, second) = (a.clone(), b.clone());
         let sum = a.install(move || 1 + second.install(|| 2 + first.install(|| 4)));
         assert_eq!(sum, 7);
-        // The limits are what they were.
+        // The limits are what they were before.
         for pool in [&a, &b] {
             let most = AtomicUsize::new(0);
             let now = AtomicUsize::new(0);

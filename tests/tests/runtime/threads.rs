@@ -20,7 +20,7 @@ fn scopes_borrow_nest_and_wait() {
         let runtime = default_runtime();
         let mut data = vec![1_u64; 1_000];
         let sum = AtomicUsize::new(0);
-        // Off-worker, by the runtime's handle.
+        // Not on a worker: through the handle of the runtime.
         runtime.handle().scope(|scope| {
             for chunk in data.chunks_mut(100) {
                 let sum = &sum;
@@ -123,7 +123,7 @@ fn park_and_unpark() {
     isolated(60, || {
         let runtime = Builder::new().servers(1).build().unwrap();
         let _entered = runtime.enter();
-        // Two threads hand a turn to each other, by nothing but tokens.
+        // Two threads give a turn to each other by nothing but tokens.
         let turn = Arc::new(AtomicUsize::new(0));
         let partners = Arc::new(Mutex::new(Vec::<umcg::thread::Thread>::new()));
         let threads: Vec<_> = (0..2)
@@ -152,7 +152,7 @@ fn park_and_unpark() {
             thread.join().unwrap();
         }
         assert_eq!(turn.load(SeqCst), 1_000);
-        // A token given before.
+        // A token may be given before the park.
         umcg::thread::spawn(|| {
             umcg::thread::current().unpark();
             umcg::thread::park();
@@ -182,7 +182,8 @@ fn std_s_own_parking_works_too() {
     });
 }
 
-/// Another task's destructor runs inside of a thread's code, and asks who it is.
+/// The destructor of another task runs inside of the code of a thread, and asks for the current
+/// thread.
 #[test]
 fn a_thread_stays_itself_while_a_task_is_dropped_on_it() {
     struct Asks;
@@ -194,7 +195,7 @@ fn a_thread_stays_itself_while_a_task_is_dropped_on_it() {
     fn check(gone: &umcg::Handle) {
         let me = umcg::thread::current();
         let asks = Asks;
-        // Cancelled at once, here.
+        // The task is cancelled at once, on this thread.
         drop(gone.spawn_blocking(move || drop(asks)));
         assert_eq!(umcg::thread::current().id(), me.id());
         me.unpark();

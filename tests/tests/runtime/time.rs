@@ -74,7 +74,7 @@ fn timeouts() {
             });
             assert_eq!(quick.await.unwrap(), 5);
         });
-        // Far more timers than threads, all cancelled but one.
+        // Far more timers than threads, and all but one in each task are cancelled.
         let done = Arc::new(AtomicBool::new(false));
         let tasks: Vec<_> = (0..2_000)
             .map(|_| {
@@ -98,16 +98,17 @@ fn timeouts() {
     });
 }
 
-/// What the thread that keeps the timers is called.
+/// The name of the thread that keeps the timers.
 const KEEPER: &str = "umcg-timer";
 
-/// The process's first timers come when it may have no thread more.
+/// The first timers of the process come when it may have no more threads.
 #[test]
 fn timers_need_no_thread_of_their_own() {
     isolated(60, || {
         limits::drop_privileges().expect("root may become anybody");
         let runtime = Builder::new().servers(2).build().expect("a runtime");
-        // Below what there is: no thread more, whatever else this user does.
+        // Below the number of threads that exist, so that none can be made, whatever else this user
+        // does.
         limits::set_soft(libc::RLIMIT_NPROC, 1).expect("a lower limit is permitted");
         assert!(
             thread::Builder::new().spawn(|| ()).is_err(),
@@ -129,7 +130,7 @@ fn timers_need_no_thread_of_their_own() {
                 })
             })
             .collect();
-        // Others run beside them, and so do timers outside of any runtime.
+        // Other tasks run meanwhile, and timers outside of any runtime work as well.
         run_mixed_tasks(&runtime, 100);
         umcg::block_on(umcg::time::sleep(Duration::from_millis(5)));
         let mut interval = umcg::time::interval(Duration::from_millis(2));
@@ -148,7 +149,7 @@ fn timers_need_no_thread_of_their_own() {
         );
         assert_eq!(threads::named(KEEPER), 0);
 
-        // One that has waited without the thread gets it as soon as there is room.
+        // A timer that has waited without the thread gets the thread as soon as there is room.
         let waits = runtime.spawn(umcg::time::sleep(Duration::from_secs(3600)));
         let hard = limits::get(libc::RLIMIT_NPROC).expect("it has a limit");
         limits::set_soft(libc::RLIMIT_NPROC, hard.rlim_max).expect("up to the hard limit");

@@ -28,7 +28,7 @@ fn channels_of_tokio_carry_everything() {
                         }
                     }));
                 } else {
-                    // The blocking half of the API blocks a worker like anything else.
+                    // The blocking half of the API blocks a worker like any other call.
                     drop(umcg::spawn_blocking(move || {
                         for i in 0..200 {
                             sender.blocking_send(producer * 1_000 + i).unwrap();

@@ -31,7 +31,7 @@ fn the_pool_grows_by_what_is_blocked_and_shrinks_after_keep_alive() {
                 let metrics = runtime.metrics();
                 assert!(metrics.workers.total >= 40, "{metrics:?}");
                 assert!(threads::named("grows") >= 40);
-                // The blocked ones, and spares.
+                // The blocked workers, and spares.
                 let most = 40 + 2 * servers + 8;
                 assert!(
                     wrong_verdicts() || metrics.workers.total <= most,
@@ -86,11 +86,11 @@ fn max_workers_bounds_the_workers_and_all_tasks_run() {
 #[test]
 fn cpu_bound_work_never_grows_the_pool() {
     isolated(60, || {
-        // No worker is left over from anything: each wrong verdict needs a new one.
+        // A new runtime has no workers to spare: each wrong verdict would need a new one.
         let runtime = default_runtime();
         assert_eq!(runtime.spawn(async { 1 }).join().unwrap(), 1);
         let before = runtime.metrics();
-        // More than there could be a worker for, and longer than a slice.
+        // More tasks than there may be workers for, and each is longer than a time slice.
         let handles: Vec<_> = (0..60)
             .map(|_| runtime.spawn_blocking(|| compute(Duration::from_millis(15))))
             .collect();
@@ -98,7 +98,7 @@ fn cpu_bound_work_never_grows_the_pool() {
             handle.join().unwrap();
         }
         let after = runtime.metrics();
-        // A verdict may be wrong now and then beside other processes; 60 would be growth.
+        // Beside other processes a verdict may be wrong now and then. 60 more would be growth.
         assert!(
             wrong_verdicts() || after.workers_peak <= before.servers.len() + 8,
             "{} workers grew to {}, by {} verdicts",
@@ -109,8 +109,8 @@ fn cpu_bound_work_never_grows_the_pool() {
     });
 }
 
-/// Each leaves when it has rested for `keep_alive`, not up to twice that; with room for a machine
-/// that is busy with others.
+/// A worker leaves when it has been idle for `keep_alive`, and not after up to twice that time.
+/// There is some room for a machine that is busy with other processes.
 #[test]
 fn idle_workers_leave_after_keep_alive() {
     const KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -120,7 +120,7 @@ fn idle_workers_leave_after_keep_alive() {
             .keep_alive(KEEP_ALIVE)
             .build()
             .unwrap();
-        // The second burst uses all of them: nobody was idle all the time from the first on.
+        // The second burst uses all workers, so none has been idle since the first one.
         for _ in 0..2 {
             let tasks: Vec<_> = (0..50)
                 .map(|_| runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(100))))
@@ -160,7 +160,8 @@ fn without_idle_workers_the_next_task_gets_a_new_one() {
     });
 }
 
-/// Trace A12: with a hard cap all workers wait for tasks that no worker is left to run.
+/// Trace A12: if the limit were hard, all workers would wait for tasks that no worker is left to
+/// run.
 #[test]
 fn workers_that_join_queued_children_do_not_count_against_the_limit() {
     fn tree(handle: &Handle, depth: u32) -> usize {
@@ -198,7 +199,7 @@ fn workers_that_join_queued_children_do_not_count_against_the_limit() {
             assert!(runtime.metrics().beyond_cap > 0);
             eventually("surplus workers leave", || {
                 handle.metrics().workers.total <= 4 || {
-                    // They look when they go idle.
+                    // Workers check the limit when they go idle.
                     handle.spawn(async {}).join().unwrap();
                     false
                 }
