@@ -210,7 +210,7 @@ impl Server {
         for &tid in drained.runnable.iter().chain(&drained.offered) {
             assert!(
                 !self.ready.contains(&tid),
-                "a second token for worker {tid}, which is owned by this server already"
+                "a second token for worker {tid}, which this server owns already"
             );
             self.ready.push_back(tid);
         }
@@ -252,7 +252,7 @@ impl Server {
             }
             _ => assert!(
                 left == next || left == 0,
-                "next_tid is untouched or cleared, not {left} (was {next})"
+                "next_tid must be unchanged or cleared: it is {left} and was {next}"
             ),
         }
         result
@@ -275,7 +275,7 @@ impl Server {
                 return result;
             }
         }
-        panic!("a thousand waits for {next} came to nothing");
+        panic!("a thousand waits for {next} had no result");
     }
 
     /// Drains and waits until `wait` returns an error or has switched, and not only because an
@@ -295,7 +295,7 @@ impl Server {
                 return result;
             }
         }
-        panic!("a thousand waits for {next} came to nothing");
+        panic!("a thousand waits for {next} had no result");
     }
 
     /// Drains, picks a worker and waits.
@@ -562,9 +562,10 @@ impl Server {
             self.hold(worker);
             alone.store(true, SeqCst);
             let harness = Arc::clone(&self.harness);
-            harness.until("the step, or a verdict before it", || {
-                worker.reached(step) || self.task().has_events(List::Runnable)
-            });
+            harness.until(
+                "the worker comes to the step, or is judged before it",
+                || worker.reached(step) || self.task().has_events(List::Runnable),
+            );
             if worker.reached(step) {
                 return;
             }
@@ -623,5 +624,5 @@ fn known(records: &[Arc<Record>], task: std::ptr::NonNull<UmcgTask>) -> &Record 
     records
         .iter()
         .find(|record| std::ptr::eq(&raw const record.task, task.as_ptr()))
-        .unwrap_or_else(|| panic!("an event names a stranger: {task:?}"))
+        .unwrap_or_else(|| panic!("an event names an unknown task: {task:?}"))
 }

@@ -404,7 +404,7 @@ impl Me {
                 Ok(()) if picked && !self.provider().facts().exact_stop => {}
                 Ok(()) => panic!("{what} succeeded"),
                 Err(error) => {
-                    assert_eq!(left, next, "{what}: next_tid is untouched");
+                    assert_eq!(left, next, "{what}: next_tid has changed");
                     return error;
                 }
             }

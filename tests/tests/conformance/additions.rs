@@ -207,11 +207,11 @@ fn try_checkpoint_takes_an_idle_slot_only_for_work() {
                 server.finish();
                 let held = held.load(SeqCst);
                 if harness.provider().facts().exact_stop {
-                    assert!(held, "whoever runs holds its slot");
+                    assert!(held, "a worker that runs holds its slot");
                     return true;
                 }
                 if !wanted {
-                    assert!(!held, "it took a slot and has nothing to do in it");
+                    assert!(!held, "it took a slot although nothing was to be done");
                 }
                 // The server may have been in the middle of a drain.
                 held == wanted

@@ -51,7 +51,7 @@ fn block_one(harness: &Arc<Harness>, blocker: Blocker) {
         me.checkpoint();
         assert_eq!(
             result, expect,
-            "{name}: the result is the system call's own"
+            "{name}: the result is not that of the system call"
         );
         me.step(2);
     });
@@ -59,13 +59,13 @@ fn block_one(harness: &Arc<Harness>, blocker: Blocker) {
     assert!(!sleeper.reached(1), "{name} did not block");
     let (ticker, ticks) = ticker(harness, &server, &stop);
     server.run_until("the other worker goes on", |_| ticks.load(SeqCst) >= 10);
-    assert_eq!(sleeper.state(), state::BLOCKED, "{name}: still");
+    assert_eq!(sleeper.state(), state::BLOCKED, "{name}: still blocked");
     assert!(
         server
             .log
             .iter()
             .any(|drained| drained.blocked.contains(&sleeper.tid())),
-        "{name}: the block was reported"
+        "{name}: the block was not reported"
     );
     release();
     server.run_until("the call returns and the worker is picked", |_| {
@@ -219,7 +219,7 @@ fn a_block_changes_the_state_then_the_list_then_the_server() {
         server.dispatch(next, 0).expect("the block ends this wait");
         assert!(
             server.task().has_events(List::Blocked),
-            "on the list before the server was woken"
+            "the event was not on the list when the server woke"
         );
         assert!(sleeper.task().is_linked(List::Blocked));
         assert_eq!(server.drain().blocked, [sleeper.tid()]);
@@ -329,8 +329,14 @@ fn an_unblocked_worker_stops_until_it_is_picked() {
         for _ in 0..5 {
             server.task().begin_drain();
             let _ = server.wait(0, in_ms(5));
-            assert!(!sleeper.reached(2), "past its checkpoint unpicked");
-            assert!(!exact || !sleeper.reached(1), "in user code unpicked");
+            assert!(
+                !sleeper.reached(2),
+                "it passed its checkpoint without having been picked"
+            );
+            assert!(
+                !exact || !sleeper.reached(1),
+                "it ran user code without having been picked"
+            );
             assert_eq!(sleeper.state(), state::RUNNABLE);
         }
         server.run_to_exit(&[&sleeper]);
@@ -373,11 +379,7 @@ fn a_block_and_its_end_go_to_the_current_server() {
             .log
             .iter()
             .filter(|drained| !drained.blocked.is_empty());
-        assert_eq!(
-            strangers.count(),
-            0,
-            "the first server has nothing to do with it"
-        );
+        assert_eq!(strangers.count(), 0, "an event went to the first server");
         first.finish();
     });
 }

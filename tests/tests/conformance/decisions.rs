@@ -83,7 +83,10 @@ fn an_explicit_wait_is_pushed_on_no_list() {
             server.ready.push_back(worker.tid());
             server.run_to_exit(&[&worker]);
             server.finish();
-            assert!(!quiet || !listed, "whoever queued it owns it, not the list");
+            assert!(
+                !quiet || !listed,
+                "a worker that waits was pushed on a list"
+            );
             quiet
         });
     });
@@ -133,7 +136,7 @@ fn a_block_consumes_the_armed_next_tid() {
             // verdict came while an event was on the runnable list, and the worker is still armed.
             let left = harness.provider().disarm(sleeper.task());
             assert!(left.is_none_or(|left| left == spare.tid()));
-            assert_eq!(sleeper.task().next_tid(), 0, "consumed or taken back");
+            assert_eq!(sleeper.task().next_tid(), 0, "next_tid is not cleared");
             match left {
                 Some(left) => server.ready.push_back(left),
                 None => {
@@ -157,7 +160,11 @@ fn next_tid_is_cleared_when_the_switch_commits() {
         let worker = harness.worker("worker", server.tid(), {
             let server = Arc::clone(server.record());
             move |me| {
-                assert_eq!(server.task.next_tid(), 0, "cleared before the target runs");
+                assert_eq!(
+                    server.task.next_tid(),
+                    0,
+                    "next_tid is not cleared before the target runs"
+                );
                 me.step(1);
             }
         });
@@ -214,7 +221,7 @@ fn the_link_is_read_before_the_worker_is_handed_out() {
         walked.sort_unstable();
         let mut all: Vec<_> = workers.iter().map(Worker::tid).collect();
         all.sort_unstable();
-        assert_eq!(walked, all, "each once");
+        assert_eq!(walked, all, "each worker must be handed out once");
         data.set();
         server.run_to_exit(&workers.iter().collect::<Vec<_>>());
         server.finish();

@@ -241,7 +241,7 @@ fn wait_of_a_server() {
 }
 
 #[test]
-fn wait_in_no_state_to_wait() {
+fn wait_in_a_state_that_cannot_wait() {
     // This is the one error after which the caller is not RUNNING: other code wrote the state, and
     // may expect to find it there.
     let check = |provider: &dyn Provider, task: &UmcgTask, wrong: u32| {
@@ -278,7 +278,7 @@ fn wait_in_no_state_to_wait() {
 #[test]
 fn wait_of_a_server_with_a_worker_in_its_slot() {
     for_each_provider(|harness| {
-        harness.attempt("rule 3", || {
+        harness.attempt("a server with a worker in its slot", || {
             let mut server = Server::start(harness);
             let stop = Arc::new(AtomicBool::new(false));
             let other = harness.worker("other", server.tid(), |_| {});
@@ -326,7 +326,7 @@ fn wait_of_a_server_with_a_worker_in_its_slot() {
             if quiet {
                 assert_errno(refused, EBUSY, "another worker");
                 for result in slept {
-                    assert_errno(result, ETIMEDOUT, "sleeps on");
+                    assert_errno(result, ETIMEDOUT, "the server goes on sleeping");
                 }
             }
             quiet
@@ -586,24 +586,28 @@ fn checkpoint() {
         server.run_to_exit(&[&worker]);
         // A worker whose server is gone gets this from both calls.
         let gone = Arc::new(AtomicBool::new(false));
-        let orphan = harness.worker_that_just_ends("orphan", server.tid(), {
+        let detached = harness.worker_that_just_ends("detached", server.tid(), {
             let gone = Arc::clone(&gone);
             move |me| {
                 while !gone.load(SeqCst) {
                     std::hint::spin_loop();
                 }
                 let result = me.provider().try_checkpoint(&|| true);
-                assert_errno(result, ESRCH, "try_checkpoint of an orphan");
-                assert_errno(me.provider().checkpoint(), ESRCH, "checkpoint of an orphan");
+                assert_errno(result, ESRCH, "try_checkpoint without a server");
+                assert_errno(
+                    me.provider().checkpoint(),
+                    ESRCH,
+                    "checkpoint without a server",
+                );
                 let _ = me.provider().unregister(NonNull::from(me.task()));
             }
         });
-        server.collect(&orphan);
-        let next = server.remove(&orphan);
+        server.collect(&detached);
+        let next = server.remove(&detached);
         let _ = server.dispatch(next, in_ms(5));
         server.finish();
         gone.store(true, SeqCst);
-        harness.until("the orphan knows", || orphan.exited());
+        harness.until("the worker is told", || detached.exited());
         assert_errno(harness.provider().checkpoint(), EINVAL, "after unregister");
         assert_errno(ask(), EINVAL, "after unregister");
     });

@@ -95,11 +95,14 @@ fn blocked_events_are_processed_before_runnable_ones() {
             queue.retain(|&other| other != task); // dequeue
             dequeued += before - queue.len();
         }
-        assert_eq!(dequeued, 1, "its block is told no later than its return");
+        assert_eq!(
+            dequeued, 1,
+            "the block was not reported by the time of its end"
+        );
         for task in runnable {
             queue.push(task); // enqueue
         }
-        assert_eq!(queue, [own], "runnable, and in the queue once");
+        assert_eq!(queue, [own], "the worker must be in the queue once");
         server.ready.push_back(worker.tid());
         finish(server, &[worker]);
     });

@@ -56,7 +56,7 @@ fn signal_storm(harness: &Arc<Harness>, flags: i32) {
                 Ok(count) => break assert_eq!(count, 1),
                 Err(error) => {
                     assert_eq!(error.kind(), std::io::ErrorKind::Interrupted, "{error}");
-                    assert_eq!(flags & libc::SA_RESTART, 0, "it was to be restarted");
+                    assert_eq!(flags & libc::SA_RESTART, 0, "the call was not restarted");
                 }
             }
         }
@@ -72,10 +72,14 @@ fn signal_storm(harness: &Arc<Harness>, flags: i32) {
     let mut tids: Vec<_> = all.iter().map(|worker| worker.tid()).collect();
     tids.push(server.tid());
     let storm = Storm::on(signal, move || tids.clone());
-    server.run_until("the storm was there", |_| {
+    server.run_until("200 signals", |_| {
         signals::handled(signal) > 200 && busy.exited()
     });
-    assert_eq!(parked.state(), state::RUNNABLE, "it waits all the same");
+    assert_eq!(
+        parked.state(),
+        state::RUNNABLE,
+        "the worker no longer waits"
+    );
     assert!(!blocked.exited() && !reading.exited());
     data.set();
     std::io::Write::write_all(&mut &writer, b"x").expect("write to the pipe");
@@ -107,7 +111,7 @@ fn a_forked_child_is_no_task() {
                 me.checkpoint();
                 let status = forked(me);
                 me.checkpoint();
-                assert_eq!(status, 0, "the call of that number did not say ESRCH");
+                assert_eq!(status, 0, "the call with this number did not return ESRCH");
                 checked.store(true, SeqCst);
                 // The parent is what it was before.
                 me.yield_now();

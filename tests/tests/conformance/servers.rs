@@ -159,7 +159,7 @@ fn a_worker_may_be_stolen_before_it_comes_to_wait() {
 
 /// A worker that brings itself into some state and then makes a call which must report the end of
 /// its server. After that it is an ordinary thread, which can register again.
-fn orphan(
+fn detached_worker(
     harness: &Arc<Harness>,
     name: &str,
     server: u32,
@@ -186,7 +186,7 @@ fn a_server_ends_with_workers_in_every_state() {
         let mut server = Server::start(harness);
         let (data, stop) = (Futex::default(), Arc::new(AtomicBool::new(false)));
         // BLOCKED in a system call: it learns of the end at its checkpoint, much later.
-        let asleep = orphan(harness, "asleep", server.tid(), {
+        let asleep = detached_worker(harness, "asleep", server.tid(), {
             let data = data.clone();
             move |me| {
                 data.wait();
@@ -195,7 +195,7 @@ fn a_server_ends_with_workers_in_every_state() {
         });
         server.run_until_blocked(&asleep);
         // In an explicit wait.
-        let waiting = orphan(harness, "waiting", server.tid(), |me| {
+        let waiting = detached_worker(harness, "waiting", server.tid(), |me| {
             me.leave();
             me.record().parked.store(true, SeqCst);
             me.provider().wait(0, 0)
@@ -203,7 +203,7 @@ fn a_server_ends_with_workers_in_every_state() {
         server.run_until_parked(&waiting);
         // Unblocked and at its checkpoint, but not picked.
         let gate = Futex::default();
-        let stopped = orphan(harness, "stopped", server.tid(), {
+        let stopped = detached_worker(harness, "stopped", server.tid(), {
             let gate = gate.clone();
             move |me| {
                 gate.wait();
@@ -218,7 +218,7 @@ fn a_server_ends_with_workers_in_every_state() {
         server.collect(&stopped);
         let _ = server.remove(&stopped);
         // RUNNING, in the slot.
-        let running = orphan(harness, "running", server.tid(), {
+        let running = detached_worker(harness, "running", server.tid(), {
             let stop = Arc::clone(&stop);
             move |me| {
                 while !stop.load(SeqCst) {
@@ -236,18 +236,15 @@ fn a_server_ends_with_workers_in_every_state() {
         });
 
         server.finish();
-        harness.until("register says so", || admitted.exited());
+        harness.until("register returns", || admitted.exited());
         assert_eq!(admitted.admission(), Some(libc::ESRCH));
         for worker in [&waiting, &stopped, &running] {
             let what = format!("{} is told", worker.name());
             harness.until(&what, || worker.reached(1));
         }
-        assert!(
-            !asleep.reached(1),
-            "nothing is killed, nothing is interrupted"
-        );
+        assert!(!asleep.reached(1), "the system call was interrupted");
         data.set();
-        harness.until("the late one is told", || asleep.reached(1));
+        harness.until("the blocked worker is told", || asleep.reached(1));
         stop.store(true, SeqCst);
     });
 }
@@ -305,7 +302,7 @@ fn a_server_thread_ends_without_unregister() {
         });
         harness.until("queued", || worker.state() == state::RUNNABLE);
         go.set();
-        harness.until("register says so", || worker.exited());
+        harness.until("register returns", || worker.exited());
         assert_eq!(worker.admission(), Some(libc::ESRCH));
         assert_errno(
             harness.provider().preempt(tid.load(SeqCst)),
@@ -471,7 +468,7 @@ fn servers_come_and_go_beside_each_other() {
 }
 
 #[test]
-fn an_ordinary_thread_again() {
+fn a_thread_is_ordinary_again_after_unregister() {
     for_each_provider(|harness| {
         // Affinity, policy and time slice are what they were, for a server and for a worker.
         let everywhere = cpu::affinity();

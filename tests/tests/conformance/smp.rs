@@ -149,7 +149,7 @@ fn the_caller_goes_on_after_an_error() {
             assert_errno(
                 server.insist(NO_SUCH_TID, 0),
                 libc::ESRCH,
-                "again and again",
+                "a wait for a task that does not exist",
             );
         }
         let worker = harness.worker("worker", server.tid(), |me| {
@@ -427,7 +427,7 @@ fn one_loop_serves_blocking_and_preemption() {
                 harness.worker(&format!("mixed {index}"), server.tid(), |me| mixed(me, 20))
             })
             .collect();
-        server.run_until("the others, between two that never stop", |_| {
+        server.run_until("the other workers exit beside two that never stop", |_| {
             mixed.iter().all(Worker::exited)
         });
         stop.store(true, SeqCst);

@@ -16,7 +16,7 @@ use umcg_tests::{
 /// Checklist 1.
 #[test]
 fn the_task_has_the_layout_of_the_abi() {
-    assert_eq!(align_of::<UmcgTask>(), 64, "never straddles a page");
+    assert_eq!(align_of::<UmcgTask>(), 64, "a task must never cross a page");
     let task = UmcgTask::new();
     assert_eq!(Record::raw_words(&task), [0; 8]);
     task.prepare(0x1122_3344);
@@ -103,7 +103,7 @@ fn the_tid_must_be_that_of_the_caller() {
             // SAFETY: the call fails, so nothing keeps the pointer.
             let result = unsafe { provider.register(NonNull::from(task), how) };
             assert_errno(result, libc::EINVAL, what);
-            assert_eq!(task.state(), state::NONE, "and it stays unregistered");
+            assert_eq!(task.state(), state::NONE, "it was registered all the same");
             assert_errno(provider.wait(0, 0), libc::EINVAL, "wait after that");
         };
         let how = Register::server(harness.under_test().placement);
@@ -174,9 +174,16 @@ fn a_worker_can_be_on_both_lists() {
         server.until_slot_is_free();
         data.set();
         harness.until("the unblock", || worker.task().is_linked(List::Runnable));
-        assert!(worker.task().is_linked(List::Blocked), "on both");
+        assert!(
+            worker.task().is_linked(List::Blocked),
+            "it is not on the blocked list"
+        );
         assert_eq!(worker.state(), state::RUNNABLE);
-        assert_eq!(worker.step(), 0, "not past its checkpoint unpicked");
+        assert_eq!(
+            worker.step(),
+            0,
+            "it passed its checkpoint without having been picked"
+        );
         let drained = server.drain();
         assert_eq!(drained.blocked, [worker.tid()]);
         assert_eq!(drained.runnable, [worker.tid()]);
@@ -209,8 +216,11 @@ fn there_are_three_states_and_none() {
                     while !done.load(SeqCst) {
                         for record in harness.records() {
                             let word = record.task.state_word().load(SeqCst);
-                            assert!(word & state::STATE_MASK <= 3, "a fourth state: {word:#x}");
-                            assert_eq!(word & state::USER_MASK, 0, "user bits appear");
+                            assert!(
+                                word & state::STATE_MASK <= 3,
+                                "there is a fourth state: {word:#x}"
+                            );
+                            assert_eq!(word & state::USER_MASK, 0, "the user bits have changed");
                         }
                         std::thread::yield_now();
                     }

@@ -280,7 +280,7 @@ fn a_worker_that_was_judged_does_not_leave() {
             assert_eq!(
                 refused.load(SeqCst),
                 1,
-                "it published itself although judged"
+                "it left RUNNING although it was judged"
             );
         }
         server.finish();
@@ -481,7 +481,11 @@ fn an_armed_worker_is_taken_back_or_consumed_and_never_both() {
             }
             // The test owns the spare again, exactly once.
             assert!(!spare.unpark());
-            assert_eq!(runs.load(SeqCst), consumed, "it ran when it was consumed");
+            assert_eq!(
+                runs.load(SeqCst),
+                consumed,
+                "it must run once each time that it is consumed"
+            );
         }
         stop.store(true, SeqCst);
         server.ready.push_back(spare.tid());
@@ -512,7 +516,7 @@ fn a_worker_of_another_server_cannot_be_armed() {
         assert_eq!(
             harness.provider().disarm(sleeper.task()),
             Some(foreign.tid()),
-            "and the caller has it back"
+            "the caller does not have it back"
         );
         data.set();
         server.run_to_exit(&[&sleeper]);

@@ -357,7 +357,7 @@ fn events_do_not_end_running() {
             stop.store(true, SeqCst);
             server.run_to_exit(&[&spinner, &newcomer]);
             server.finish();
-            assert!(running || !quiet, "RUNNING ended, and nobody says why");
+            assert!(running || !quiet, "RUNNING ended without a verdict");
             quiet
         });
     });

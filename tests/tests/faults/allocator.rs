@@ -116,7 +116,7 @@ fn tasks_between_two_queues_are_cancelled_in_the_background() {
 
 /// The task that the worker is about to run waits for one that came along with it.
 #[test]
-fn tasks_between_two_queues_do_not_hold_a_drop_up() {
+fn tasks_between_two_queues_do_not_block_a_drop() {
     isolated(60, || {
         let last = Arc::new(Mutex::new(None::<JoinHandle<()>>));
         let task = {

@@ -86,18 +86,18 @@ fn survives_a_storm(flags: i32) {
 }
 
 #[test]
-fn a_storm_of_signals_that_interrupt() {
+fn signals_that_interrupt_calls_do_no_harm() {
     isolated(60, || survives_a_storm(0));
 }
 
 #[test]
-fn a_storm_of_signals_that_restart() {
+fn signals_that_restart_calls_do_no_harm() {
     isolated(60, || survives_a_storm(libc::SA_RESTART));
 }
 
 /// Signals arrive while one runtime after the other starts and ends.
 #[test]
-fn a_storm_of_signals_while_runtimes_come_and_go() {
+fn signals_while_runtimes_come_and_go_do_no_harm() {
     isolated(60, || {
         let _storm = storm(0);
         for servers in [1, 2, 3, 2, 1] {
@@ -108,7 +108,7 @@ fn a_storm_of_signals_while_runtimes_come_and_go() {
 }
 
 #[test]
-fn fork_in_a_worker() {
+fn a_worker_may_fork_and_wait_for_its_child() {
     isolated(60, || {
         let runtime = default_runtime();
         let handles: Vec<_> = (0..10)
@@ -386,14 +386,14 @@ fn panics_stay_in_their_tasks() {
         assert_blocks_are_seen(&runtime);
         assert!(
             runtime.metrics().workers.total <= workers + 64,
-            "a panic costs no thread: {:?}",
+            "panics have cost threads: {:?}",
             runtime.metrics()
         );
     });
 }
 
 #[test]
-fn a_future_that_panics_when_it_is_cancelled() {
+fn a_future_may_panic_when_it_is_cancelled() {
     isolated(60, || {
         let runtime = default_runtime();
         for _ in 0..20 {
@@ -419,7 +419,7 @@ fn a_future_that_panics_when_it_is_cancelled() {
 }
 
 #[test]
-fn panics_of_the_hooks_stop_nothing() {
+fn panics_in_hooks_stop_nothing() {
     isolated(60, || {
         let (starts, stops) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (started, stopped) = (Arc::clone(&starts), Arc::clone(&stops));
@@ -475,7 +475,7 @@ fn a_start_hook_that_blocks_does_not_multiply_the_workers() {
 }
 
 #[test]
-fn a_panic_in_block_on_is_the_caller_s() {
+fn a_panic_in_block_on_reaches_its_caller() {
     isolated(60, || {
         let runtime = runtime_with(1);
         let caught = catch_unwind(AssertUnwindSafe(|| {

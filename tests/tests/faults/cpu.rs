@@ -23,7 +23,7 @@ use umcg_tests::{
 };
 
 #[test]
-fn a_mask_of_one_cpu_has_one_server_and_works() {
+fn a_mask_of_one_cpu_gives_one_server_and_works() {
     isolated(60, || {
         let cpus = cpu::affinity();
         let last = *cpus.last().expect("a CPU");
@@ -113,7 +113,10 @@ fn is_said(says: &str) {
     let selected = umcg_sys::select(choice.unwrap_or_default()).expect("a provider");
     if selected.provider.kind() == ProviderKind::Emulated {
         let text = selected.provider.describe();
-        assert!(text.contains(says), "{says:?} is not said: {text}");
+        assert!(
+            text.contains(says),
+            "the description lacks {says:?}: {text}"
+        );
     }
 }
 
@@ -195,7 +198,7 @@ fn policy_refused_later() {
 
 /// A filter may return any errno.
 #[test]
-fn policy_unknown_later() {
+fn policy_refused_later_with_another_errno() {
     isolated(60, || {
         refused_with(libc::ENOSYS, seccomp::POLICY, "SCHED_IDLE was refused");
     });
@@ -204,7 +207,7 @@ fn policy_unknown_later() {
 /// The CPUs are taken away, as when the cpuset moves to other CPUs: no mask that was valid before
 /// is valid now, and not all workers notice at once.
 #[test]
-fn cpus_taken_away() {
+fn all_cpus_of_the_old_mask_taken_away() {
     isolated(60, || {
         let early = default_runtime();
         // These workers have their CPU already.
@@ -264,7 +267,10 @@ fn in_the_metrics(says: &str) {
     let metrics = default_runtime().metrics();
     if metrics.provider == ProviderKind::Emulated {
         let text = metrics.provider_description;
-        assert!(text.contains(says), "{says:?} is not said: {text}");
+        assert!(
+            text.contains(says),
+            "the description lacks {says:?}: {text}"
+        );
     }
 }
 

@@ -121,7 +121,7 @@ fn growth_is_tried_again_when_there_is_room() {
 }
 
 #[test]
-fn a_runtime_that_cannot_have_its_threads_is_an_error() {
+fn a_runtime_without_room_for_its_threads_is_an_error() {
     let _alone = alone();
     isolated(30, || {
         limit_threads(0);
@@ -142,7 +142,7 @@ fn a_runtime_that_cannot_have_its_threads_is_an_error() {
 
 /// With any number of threads that the limit leaves, a runtime either starts or returns an error.
 #[test]
-fn any_limit_of_threads_is_either_an_error_or_a_runtime_that_works() {
+fn any_limit_of_threads_gives_an_error_or_a_working_runtime() {
     let _alone = alone();
     isolated(60, || {
         // Some threads are made once for the process, and stay.
@@ -281,7 +281,7 @@ fn without_proc_everything_works() {
             .servers(1)
             .pin(false)
             .build()
-            .expect("the monitor alone");
+            .expect("a runtime with the monitor alone");
         is_said(&unpinned);
         run_mixed_tasks(&unpinned, 40);
         assert_blocks_are_seen(&unpinned);
@@ -289,7 +289,7 @@ fn without_proc_everything_works() {
 }
 
 #[test]
-fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
+fn ten_thousand_blocking_tasks_pass_through_sixty_four_workers() {
     let _alone = alone();
     const TASKS: usize = 10_000;
     isolated(60, || {
@@ -304,7 +304,7 @@ fn ten_thousand_tasks_would_block_and_sixty_four_workers_may() {
                 })
             })
             .collect();
-        eventually("the workers are all blocked", || gate.waiting() == 64);
+        eventually("all workers are blocked", || gate.waiting() == 64);
         // Servers and helper threads come on top of the workers.
         assert!(threads::count() < 64 + 16, "{} threads", threads::count());
         assert!(

@@ -122,22 +122,22 @@ fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
 }
 
 #[test]
-fn a_worker_that_is_refused_while_the_runtime_is_dropped() {
+fn a_worker_is_refused_while_the_runtime_is_dropped() {
     isolated(60, || ends(next::REFUSE, drop));
 }
 
 #[test]
-fn a_worker_that_is_made_while_the_runtime_is_dropped() {
+fn a_worker_is_made_while_the_runtime_is_dropped() {
     isolated(60, || ends(next::MAKE, drop));
 }
 
 #[test]
-fn a_worker_that_is_refused_while_the_runtime_is_left_behind() {
+fn a_worker_is_refused_while_the_runtime_ends_in_the_background() {
     isolated(60, || ends(next::REFUSE, Runtime::shutdown_background));
 }
 
 #[test]
-fn a_worker_that_is_made_while_the_runtime_is_left_behind() {
+fn a_worker_is_made_while_the_runtime_ends_in_the_background() {
     isolated(60, || ends(next::MAKE, Runtime::shutdown_background));
 }
 
@@ -166,7 +166,7 @@ fn server_that_starts_the_monitor() -> (u32, thread::JoinHandle<Result<(), umcg_
 /// Two servers register at once, and the monitor is refused to the first one: the second one makes
 /// it.
 #[test]
-fn a_monitor_that_is_refused_to_one_is_there_for_another() {
+fn a_monitor_that_is_refused_to_one_server_is_made_by_another() {
     isolated(60, || {
         let (_, first) = server_that_starts_the_monitor();
         let second = thread::spawn(|| {
@@ -195,7 +195,7 @@ fn a_monitor_that_is_refused_to_one_is_there_for_another() {
 
 /// A worker finds a server that then fails to register.
 #[test]
-fn a_worker_of_a_server_that_is_refused_is_told() {
+fn a_worker_learns_that_its_server_failed_to_register() {
     isolated(60, || {
         let (server_tid, server) = server_that_starts_the_monitor();
         let (tell, told) = mpsc::channel();

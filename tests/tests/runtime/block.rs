@@ -21,7 +21,7 @@ use umcg_tests::{
 };
 
 #[test]
-fn one_server_goes_on_whatever_a_task_blocks_in() {
+fn a_server_goes_on_whatever_its_task_blocks_in() {
     isolated(60, || {
         let runtime = runtime_with(1);
         for blocker in blockers::all() {
@@ -113,7 +113,7 @@ fn alone_on_this_stack<R>(f: impl FnOnce() -> R) -> R {
 }
 
 #[test]
-fn no_task_ever_runs_on_the_stack_of_a_blocked_one() {
+fn no_task_runs_on_the_stack_of_a_blocked_task() {
     isolated(60, || {
         let runtime = runtime_with(1);
         let handles: Vec<_> = (0..200)
@@ -241,7 +241,7 @@ fn block_plainly(way: usize, time: Duration) {
 /// The purpose of the runtime: a future that wants to run every millisecond does so beside futures
 /// that block for a second at a time, in calls that the runtime knows nothing about.
 #[test]
-fn a_ticker_ticks_on_beside_futures_that_block() {
+fn a_ticker_keeps_ticking_beside_futures_that_block() {
     isolated(60, || {
         let runtime = default_runtime();
         let stop = Arc::new(AtomicBool::new(false));
@@ -377,7 +377,7 @@ fn block_in_place_returns_what_it_is_given_and_stops_nobody() {
 /// Workers that unblock take the slot over from workers that block, without a server or a sentinel
 /// in between (the README of the provider, "A take-over").
 #[test]
-fn workers_that_unblock_follow_one_another() {
+fn unblocked_workers_take_the_slot_over_from_blocked_ones() {
     isolated(60, || {
         let runtime = Builder::new().servers(1).max_workers(64).build().unwrap();
         if !runtime

@@ -34,7 +34,7 @@ fn values_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn names_and_numbers_of_the_builder_are_kept() {
+fn the_thread_name_and_the_stack_size_are_used() {
     isolated(60, || {
         let runtime = Builder::new()
             .servers(2)
@@ -90,7 +90,7 @@ fn hooks_are_called_once_for_each_worker() {
 }
 
 #[test]
-fn servers_block_all_signals_and_workers_none() {
+fn servers_block_signals_and_workers_do_not() {
     isolated(60, || {
         let runtime = Builder::new()
             .servers(1)

@@ -43,7 +43,7 @@ fn log() -> &'static Log {
     static LOG: OnceLock<&Log> = OnceLock::new();
     LOG.get_or_init(|| {
         let log: &'static Log = Box::leak(Box::default());
-        tracing::subscriber::set_global_default(log).expect("nobody else set one");
+        tracing::subscriber::set_global_default(log).expect("no other subscriber is set");
         log
     })
 }
@@ -100,7 +100,7 @@ impl Subscriber for &'static Log {
 }
 
 #[test]
-fn the_start_says_which_provider_why_and_how_it_sees_blocks() {
+fn the_start_event_names_the_provider_and_the_reason() {
     isolated(60, || {
         let log = log();
         let runtime = Builder::new().servers(2).max_workers(1001).build().unwrap();
@@ -120,7 +120,7 @@ fn the_start_says_which_provider_why_and_how_it_sees_blocks() {
 }
 
 #[test]
-fn the_cap_is_said_when_tasks_wait_because_of_it() {
+fn an_event_says_that_max_workers_is_reached() {
     isolated(60, || {
         let log = log();
         let runtime = Builder::new().servers(1).max_workers(3).build().unwrap();
@@ -148,7 +148,7 @@ fn the_cap_is_said_when_tasks_wait_because_of_it() {
 /// The limit of address space has no room for one more stack of the size that the builder asks for.
 /// RLIMIT_NPROC would not hold for root.
 #[test]
-fn a_thread_that_is_refused_is_said() {
+fn an_event_says_that_a_thread_was_refused() {
     isolated(60, || {
         const STACK: u64 = 1 << 30;
         let log = log();
@@ -172,7 +172,7 @@ fn a_thread_that_is_refused_is_said() {
         let retry: u64 = seen.field("retry_ms").parse().expect("a number");
         assert!((1..=100).contains(&retry), "{seen:?}");
         set_address_space(before);
-        assert_eq!(queued.join().unwrap(), 7, "it was kept");
+        assert_eq!(queued.join().unwrap(), 7, "the queued task ran");
         drop(write);
         assert_eq!(blocked.join().unwrap(), 0);
         runtime.shutdown_timeout(Duration::from_secs(10));

@@ -19,7 +19,7 @@ use umcg_tests::{
 
 /// The task waits for one that is queued behind it. With one server this needs a second worker.
 #[test]
-fn a_task_that_yields_until_a_queued_one_ran_gets_there() {
+fn a_task_may_yield_until_a_queued_one_has_run() {
     isolated(60, || {
         for servers in SERVERS {
             let runtime = Builder::new().servers(servers).build().unwrap();
@@ -188,7 +188,7 @@ fn a_spinner_is_preempted_for_the_ready_worker_that_it_waits_for() {
 /// The same for a spinner that no server dispatched: it unblocked while its server idled, and took
 /// the slot by itself.
 #[test]
-fn a_spinner_that_took_the_slot_itself_is_preempted_too() {
+fn a_spinner_that_took_an_idle_slot_is_preempted_too() {
     isolated(60, || {
         for servers in SERVERS {
             let runtime = Builder::new().servers(servers).build().unwrap();
@@ -304,7 +304,7 @@ fn tasks_from_outside_take_turns_with_yielders() {
 /// A task from outside does not wait for 61 turns of tasks that compute for long. That would take 3
 /// s here.
 #[test]
-fn a_task_from_outside_waits_for_no_61_long_tasks() {
+fn a_task_from_outside_does_not_wait_for_61_long_turns() {
     isolated(60, || {
         let runtime = Builder::new().servers(1).build().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -344,7 +344,7 @@ fn a_task_from_outside_waits_for_no_61_long_tasks() {
 /// Two threads that park and wake each other hand the slot to each other, and never look at the
 /// queues. A task that they spawn runs all the same, on their server or on another one.
 #[test]
-fn two_threads_that_wake_each_other_do_not_keep_a_task_out() {
+fn two_threads_that_wake_each_other_do_not_starve_a_task() {
     isolated(60, || {
         for servers in [1, 2] {
             let runtime = Builder::new().servers(servers).build().unwrap();
@@ -361,7 +361,10 @@ fn two_threads_that_wake_each_other_do_not_keep_a_task_out() {
                     if stopped.load(SeqCst) {
                         return;
                     }
-                    answers.get().expect("set before it wakes us").unpark();
+                    answers
+                        .get()
+                        .expect("it is set before the first wake-up")
+                        .unpark();
                 }
             });
             let wakes = second.thread().clone();

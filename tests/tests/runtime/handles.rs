@@ -13,7 +13,7 @@ use umcg_tests::{
 };
 
 #[test]
-fn several_runtimes_in_one_process() {
+fn several_runtimes_work_together_in_one_process() {
     isolated(60, || {
         let runtimes: Vec<_> = (1..=3)
             .map(|servers| Builder::new().servers(servers).build().unwrap())

@@ -73,7 +73,7 @@ fn a_join_needs_no_verdict_and_no_server() {
 
 /// Trace A13 for a worker that was unparked: it waits behind its waker, which waits for it.
 #[test]
-fn a_waker_that_spins_for_whom_it_woke() {
+fn a_waker_may_spin_for_the_thread_that_it_woke() {
     isolated(60, || {
         for servers in SERVERS {
             let runtime = runtime_with(servers);
@@ -107,7 +107,7 @@ fn a_waker_that_spins_for_whom_it_woke() {
 
 /// The same for a worker that is woken from outside while another one computes on its server.
 #[test]
-fn a_wake_up_from_outside_behind_one_that_computes() {
+fn a_thread_woken_from_outside_runs_beside_one_that_computes() {
     isolated(60, || {
         for servers in SERVERS {
             let runtime = runtime_with(servers);
@@ -146,7 +146,7 @@ fn a_wake_up_from_outside_behind_one_that_computes() {
 /// The first task that a task spawns is left to its own server. If the spawning task goes on
 /// computing, another server takes it.
 #[test]
-fn a_spawner_that_spins_for_its_first_child() {
+fn a_task_may_spin_for_its_first_child() {
     isolated(60, || {
         let runtime = runtime_with(2);
         for _ in 0..20 {
@@ -166,7 +166,7 @@ fn a_spawner_that_spins_for_its_first_child() {
 
 /// The same for a task that was woken.
 #[test]
-fn a_waker_that_spins_for_a_future() {
+fn a_waker_may_spin_for_the_future_that_it_woke() {
     isolated(60, || {
         let runtime = runtime_with(2);
         if runtime.metrics().provider == umcg::ProviderKind::Device {
@@ -197,7 +197,7 @@ fn a_waker_that_spins_for_a_future() {
 
 /// Many threads park and unpark each other in a ring, with few servers and with many.
 #[test]
-fn a_ring_of_threads_that_park() {
+fn threads_park_and_unpark_each_other_in_a_ring() {
     const THREADS: usize = 12;
     const ROUNDS: u32 = 300;
     isolated(60, || {

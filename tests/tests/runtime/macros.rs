@@ -93,7 +93,7 @@ fn a_runtime_that_cannot_be_built_is_a_failure() {
 }
 
 #[test]
-fn main_does_not_wait_for_a_task_that_is_blocked_for_ever() {
+fn main_does_not_wait_for_a_task_that_is_blocked_forever() {
     let (mut silent, _never_written) = UnixStream::pair().unwrap();
     let (about_to_block, blocks) = mpsc::channel();
     let code = run_main(one_server(), move || {

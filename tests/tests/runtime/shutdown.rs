@@ -71,7 +71,7 @@ fn begin_to_end(runtime: Runtime, end: fn(Runtime)) -> thread::JoinHandle<()> {
 /// The workers that are blocked are left behind. The servers and all other workers end, and the
 /// blocked ones end when they unblock.
 #[test]
-fn shutdown_leaves_behind_what_is_blocked_and_it_ends_later() {
+fn blocked_workers_are_left_behind_and_end_later() {
     isolated(60, || {
         for (name, end) in &ENDS[1..] {
             for servers in SERVERS {
@@ -117,7 +117,7 @@ fn shutdown_timeout_returns_as_soon_as_nothing_runs() {
 
 /// The call may come at any moment of the server's loop, also between two looks at its queues.
 #[test]
-fn servers_leave_at_once_whatever_is_blocked() {
+fn servers_end_at_once_whatever_is_blocked() {
     isolated(110, || {
         let spins = |n: usize| (0..n).for_each(|_| std::hint::spin_loop());
         for round in 0..400 {
@@ -143,7 +143,7 @@ fn servers_leave_at_once_whatever_is_blocked() {
 }
 
 #[test]
-fn drop_waits_for_what_runs_and_for_what_is_blocked() {
+fn drop_waits_for_running_tasks() {
     isolated(60, || {
         for servers in SERVERS {
             let runtime = Builder::new()
@@ -167,9 +167,11 @@ fn drop_waits_for_what_runs_and_for_what_is_blocked() {
             let ending = begin_to_end(runtime, drop);
             gate.open();
             join_all(blocked);
-            assert!(!ending.is_finished(), "a task runs still");
+            assert!(!ending.is_finished(), "drop returned while a task runs");
             stop.store(true, SeqCst);
-            running.join().expect("what has begun runs to its end");
+            running
+                .join()
+                .expect("a task that has begun runs to its end");
             ending.join().unwrap();
             // The kernel wakes the joiner of a thread just before it takes the thread off its list.
             eventually("no thread is left", || threads::named("ends") == 0);
@@ -183,7 +185,10 @@ fn drop_does_not_return_while_a_task_is_blocked() {
         let runtime = default_runtime();
         let (gate, blocked) = block_tasks(&runtime, 6);
         let ending = begin_to_end(runtime, drop);
-        assert!(!ending.is_finished(), "tasks are blocked still");
+        assert!(
+            !ending.is_finished(),
+            "drop returned while tasks are blocked"
+        );
         gate.open();
         join_all(blocked);
         ending.join().unwrap();
@@ -296,7 +301,7 @@ fn joins_of_cancelled_tasks_return_on_workers_too() {
 }
 
 #[test]
-fn tasks_that_are_spawned_while_it_ends_are_cancelled_not_lost() {
+fn a_task_that_is_spawned_while_the_runtime_ends_is_not_lost() {
     isolated(60, || {
         for _ in 0..50 {
             let runtime = Builder::new().servers(2).build().unwrap();
@@ -370,7 +375,7 @@ fn a_runtime_may_be_dropped_inside_another_one() {
 /// A worker waits for the end of another runtime. It is the only worker of its own runtime, and
 /// must meanwhile run the task that the other runtime waits for.
 #[test]
-fn the_end_of_a_runtime_is_an_own_wait() {
+fn waiting_for_the_end_of_a_runtime_is_managed_blocking() {
     isolated(60, || {
         let outer = Builder::new().servers(1).max_workers(1).build().unwrap();
         let inner = runtime_with(1);
@@ -393,7 +398,7 @@ fn the_end_of_a_runtime_is_an_own_wait() {
 }
 
 #[test]
-fn a_handle_outlives_its_runtime_and_says_so() {
+fn a_handle_of_an_ended_runtime_cancels_or_refuses_tasks() {
     isolated(60, || {
         let runtime = default_runtime();
         let handle = runtime.handle().clone();
@@ -415,7 +420,7 @@ fn a_handle_outlives_its_runtime_and_says_so() {
 
 /// The waker of a task is used after the runtime has gone.
 #[test]
-fn a_waker_outlives_its_runtime() {
+fn a_waker_may_be_used_after_its_runtime_has_ended() {
     isolated(60, || {
         let runtime = runtime_with(1);
         let (gives, waker) = mpsc::channel();

@@ -360,7 +360,7 @@ fn a_job_of_a_pool_waits_for_the_next_one() {
 /// A runtime ends inside of the end of another one, and a destructor waits for a task of the outer
 /// one.
 #[test]
-fn ends_of_two_runtimes_one_inside_of_the_other() {
+fn a_runtime_ends_inside_of_the_end_of_another() {
     isolated(60, || {
         let inner = Builder::new().servers(1).max_workers(1).build().unwrap();
         let (gate, _blocked) = block_tasks(&inner, 1);

@@ -90,7 +90,7 @@ fn until_stolen(runtime: &Runtime, round: impl Fn()) {
 /// other worker of this server looks at it. Each of the tasks is stolen, the one in the LIFO slot
 /// as well.
 #[test]
-fn what_a_computing_task_spawned_is_stolen() {
+fn tasks_spawned_by_a_computing_task_are_stolen() {
     isolated(60, || {
         for servers in MANY {
             let runtime = runtime_with(servers);

@@ -78,7 +78,7 @@ fn a_detached_task_runs_to_its_end() {
 }
 
 #[test]
-fn abort_of_suspended_queued_blocked_and_finished_tasks() {
+fn abort_works_in_every_state_of_a_task() {
     isolated(60, || {
         let runtime = default_runtime();
         for _ in 0..50 {

@@ -13,7 +13,7 @@ use umcg::ThreadPool;
 use umcg_tests::{BlockerGate, eventually, isolated};
 
 #[test]
-fn a_thread_pool_of_the_crate_threadpool_s_shape() {
+fn a_pool_has_the_methods_of_the_crate_threadpool() {
     isolated(60, || {
         let pool = ThreadPool::with_name("pool".to_owned(), 4);
         assert_eq!(pool.max_count(), 4);
@@ -42,7 +42,7 @@ fn a_thread_pool_of_the_crate_threadpool_s_shape() {
 }
 
 #[test]
-fn a_thread_pool_of_rayon_s_shape() {
+fn a_pool_has_the_methods_of_rayon() {
     isolated(60, || {
         let pool = ThreadPool::new(3);
         fn fibonacci(n: u64) -> u64 {

@@ -163,7 +163,7 @@ fn park_and_unpark() {
 }
 
 #[test]
-fn std_s_own_parking_works_too() {
+fn the_parking_of_std_works_too() {
     isolated(60, || {
         let runtime = default_runtime();
         let (gives, thread) = mpsc::channel();

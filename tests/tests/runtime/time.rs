@@ -62,7 +62,7 @@ fn a_timer_fires_while_other_tasks_block_or_compute() {
 }
 
 #[test]
-fn timeouts() {
+fn timeouts_end_futures_and_timers_may_be_dropped() {
     isolated(60, || {
         let runtime = default_runtime();
         runtime.block_on(async {

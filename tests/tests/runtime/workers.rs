@@ -84,7 +84,7 @@ fn max_workers_bounds_the_workers_and_all_tasks_run() {
 }
 
 #[test]
-fn cpu_bound_work_never_grows_the_pool() {
+fn cpu_bound_work_does_not_grow_the_pool() {
     isolated(60, || {
         // A new runtime has no workers to spare: each wrong verdict would need a new one.
         let runtime = default_runtime();
@@ -133,13 +133,18 @@ fn idle_workers_leave_after_keep_alive() {
         let workers = runtime.metrics().workers.total;
         assert!(workers > 10, "{workers} workers");
         let handle = runtime.handle().clone();
-        eventually("idle ones leave", || handle.metrics().workers.total <= 1);
+        eventually("the idle workers leave", || {
+            handle.metrics().workers.total <= 1
+        });
         let time = rested.elapsed();
         assert!(
             time < KEEP_ALIVE * 7 / 4,
             "the last one left after {time:?}"
         );
-        assert!(time > KEEP_ALIVE / 2, "they left after {time:?}");
+        assert!(
+            time > KEEP_ALIVE / 2,
+            "the workers left after {time:?} already"
+        );
     });
 }
 
