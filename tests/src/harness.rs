@@ -187,8 +187,8 @@ impl Harness {
         }
     }
 
-    /// Waits for a condition outside of the protocol, in short naps. For servers that are awake, and
-    /// for threads that are no tasks.
+    /// Waits for a condition outside of the protocol, in short naps. For servers that are awake,
+    /// and for threads that are no tasks.
     ///
     /// # Panics
     /// If the condition does not hold within the time limit, or if a thread of the test failed.
@@ -204,8 +204,8 @@ impl Harness {
     /// Tries a scenario until it goes through undisturbed. The scenario returns true if it did and
     /// its assertions held, and false if a verdict of the provider disturbed it.
     ///
-    /// With injected wrong verdicts it may be that no attempt goes through, and each takes long. The
-    /// scenario is then given up after a sixth of the time limit, and the output says so.
+    /// With injected wrong verdicts it may be that no attempt goes through, and each takes long.
+    /// The scenario is then given up after a sixth of the time limit, and the output says so.
     ///
     /// # Panics
     /// If none of 200 attempts went through, without injected wrong verdicts.

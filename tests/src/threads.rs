@@ -85,8 +85,8 @@ pub fn until_at_rest(
     last
 }
 
-/// Waits until the helper threads of the emulated provider are at rest, so that none of them watches
-/// for blocks. Other providers have none.
+/// Waits until the helper threads of the emulated provider are at rest, so that none of them
+/// watches for blocks. Other providers have none.
 ///
 /// Returns at once in a run with wrong verdicts: the thread that makes them never rests.
 ///

@@ -1,6 +1,6 @@
-//! The interleavings A1 to A13, B2 and B6 that shaped the protocol, as far as a test can bring them
-//! about from outside. The model checks beside the provider go through all of them. `TRAPS.md`
-//! lists the tests of those that are in other modules.
+//! The traces that shaped the protocol (`docs/traces.md`), as far as a test can bring them about
+//! from outside. The model checks beside the provider go through all interleavings. `TRAPS.md` also
+//! lists the tests of traces that are in other modules.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use umcg_tests::{
 
 /// Workers of one server hand the slot to each other as fast as they can, and block for a moment
 /// now and then, so that verdicts and hand-offs meet in every order.
-fn verdicts_and_hand_overs(harness: &Arc<Harness>, rounds: u64) {
+fn verdicts_and_hand_offs(harness: &Arc<Harness>, rounds: u64) {
     let mut server = Server::start(harness);
     let workers: Vec<_> = (0..3)
         .map(|index| {
@@ -39,11 +39,11 @@ fn verdicts_and_hand_overs(harness: &Arc<Harness>, rounds: u64) {
 /// Trace A1.
 #[test]
 fn a_verdict_hits_only_the_dispatch_that_it_saw() {
-    for_each_provider(|harness| verdicts_and_hand_overs(harness, 400));
+    for_each_provider(|harness| verdicts_and_hand_offs(harness, 400));
 }
 
-/// Trace B2, the reason why a verdict needs a confirmation: the sentinel now and then gets its
-/// CPU beside a worker that computes, and learns only by a yield that somebody wants the CPU.
+/// The reason why a verdict needs a confirmation: the sentinel now and then gets its CPU beside a
+/// worker that computes, and learns only by a `sched_yield` that another thread wants the CPU.
 #[test]
 fn a_worker_that_computes_is_not_taken_for_blocked() {
     if wrong_verdicts() {

@@ -226,7 +226,7 @@ fn the_pick_of_a_worker_that_has_left_is_kept() {
             server.hold(&worker);
             let before = harness.disturbances(server.tid());
             go.fetch_add(1, SeqCst);
-            harness.until("it is published", || worker.unpark());
+            harness.until("it has left RUNNING", || worker.unpark());
             server.task().begin_drain();
             server.wait(worker.tid(), 0).expect("woken by its wait");
             let kept = server.task().next_tid() == worker.tid();

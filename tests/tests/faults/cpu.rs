@@ -274,8 +274,8 @@ fn in_the_metrics(says: &str) {
     }
 }
 
-/// The sentinel shares the CPU with a loop of `sched_yield`, and leaves most of the CPU to the
-/// loop.
+/// Trace B2. The sentinel shares the CPU with a loop of `sched_yield`, and leaves most of the CPU
+/// to the loop.
 #[test]
 fn a_loop_of_sched_yield_keeps_most_of_its_cpu() {
     isolated(60, || {
@@ -416,6 +416,7 @@ fn comes_to_policy(runtime: &Runtime, policy: i32, what: &str) {
     });
 }
 
+/// Trace B3.
 #[test]
 fn workers_leave_sched_batch_beside_a_busy_process_and_come_back() {
     isolated(60, || {

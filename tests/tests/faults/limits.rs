@@ -179,6 +179,7 @@ fn exhaust_descriptors() -> Vec<File> {
     }
 }
 
+/// Trace B5.
 #[test]
 fn without_a_free_descriptor_everything_works() {
     let _alone = alone();

@@ -99,7 +99,8 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
                 "median {:?}",
                 gaps[100]
             );
-            // The machine itself may stand still now and then; a starved worker would wait each time.
+            // The machine itself may stand still now and then; a starved worker would wait each
+            // time.
             assert!(gaps[194] < Duration::from_millis(500), "{gaps:?}");
             // Short tasks give up the slot by themselves: nobody needs to be preempted for that.
             let preempted = runtime.metrics().preempted;

@@ -42,7 +42,8 @@ fn the_pool_grows_by_what_is_blocked_and_shrinks_after_keep_alive() {
                 eventually("the idle workers leave", || {
                     runtime.metrics().workers.total <= servers
                 });
-                // What is left: the servers, the worker spawner, and an idle worker for each server.
+                // What is left: the servers, the worker spawner, and an idle worker for each
+                // server.
                 eventually("their threads end", || {
                     threads::named("grows") <= 2 * servers + 1
                 });
