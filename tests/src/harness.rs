@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     fmt,
+    io::{self, Write},
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError,
@@ -60,12 +61,15 @@ where
         })
         .expect("a thread for the test");
     if poll(harness.limit, || thread.is_finished().then_some(())).is_none() {
-        eprintln!(
-            "HANG after {:?} on {}",
-            harness.limit, harness.under_test.name
+        // Not `eprintln!`: what that prints is captured, and would be lost in the abort.
+        let _ = writeln!(
+            io::stderr(),
+            "HANG after {:?} on {}\n{}\n{}",
+            harness.limit,
+            harness.under_test.name,
+            harness.report(),
+            thread_report::of_process(std::process::id())
         );
-        harness.dump();
-        eprintln!("{}", thread_report::of_process(std::process::id()));
         std::process::abort();
     }
     if let Err(panic) = thread.join() {
@@ -254,15 +258,18 @@ impl Harness {
         }
     }
 
-    /// Prints the words of every task, and what its thread is doing.
-    pub fn dump(&self) {
-        eprintln!("{}", self.provider().describe());
+    /// The words of every task, and what its thread is doing.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut report = self.provider().describe();
         for record in self.records() {
-            eprintln!("  {record:?}");
+            report += &format!("\n  {record:?}");
             if record.role == Role::Server {
-                eprintln!("    {:?}", self.provider().counters(record.task.tid()));
+                let counters = self.provider().counters(record.task.tid());
+                report += &format!("\n    {counters:?}");
             }
         }
+        report
     }
 }
 

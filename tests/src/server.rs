@@ -600,7 +600,7 @@ impl Drop for Server {
         if self.registered {
             // The test ends early: release the workers.
             if std::thread::panicking() {
-                self.harness.dump();
+                eprintln!("{}", self.harness.report());
             }
             let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
             let _ = self
