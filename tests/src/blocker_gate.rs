@@ -15,6 +15,7 @@ use crate::blockers;
 /// opened.
 #[derive(Debug)]
 pub struct BlockerGate {
+    /// The end that callers read from.
     reader: File,
     /// `None` when the gate is open: closing the last writer ends all reads.
     writer: Mutex<Option<File>>,

@@ -343,7 +343,9 @@ const PAGE: usize = 4096;
 /// A page whose first touch sleeps until it is supplied.
 #[derive(Debug)]
 struct AbsentPage {
+    /// The address of the page, which stays mapped.
     address: usize,
+    /// The descriptor that supplies the page.
     uffd: OwnedFd,
 }
 

@@ -81,6 +81,7 @@ where
 
 /// One test on one provider.
 pub struct Harness {
+    /// The provider of this test, and how its servers are placed.
     under_test: ProviderUnderTest,
     /// The time limit of the test.
     limit: Duration,

@@ -50,17 +50,24 @@ pub type Policy = Box<dyn FnMut(&mut VecDeque<u32>) -> Option<u32>>;
 
 /// A server on the calling thread.
 pub struct Server {
+    /// The test that this server belongs to.
     harness: Arc<Harness>,
+    /// The task of this server. The harness keeps it until the end of the test.
     record: Arc<Record>,
     /// The workers that this server owns, because it has their tokens or because they yielded to
     /// it.
     pub ready: VecDeque<u32>,
     /// What each drain brought, in the order of processing.
     pub log: Vec<Drained>,
+    /// Picks from `ready`.
     policy: Policy,
+    /// How long a worker may keep the slot while others are ready.
     slice: Duration,
+    /// Whether `wait` permits a take-over while nobody is ready.
     take_over: bool,
+    /// What the provider is told about work outside of the lists.
     has_work: Arc<AtomicBool>,
+    /// Whether `drop` has to unregister the server.
     registered: bool,
 }
 

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+/// One more than the largest number of a signal.
 const SIGNALS: usize = 65;
 
 /// How many signals of each number were handled in this process.
@@ -73,7 +74,9 @@ pub fn send(tid: u32, signal: i32) {
 /// Sends a signal to threads of this process again and again, until it is dropped.
 #[derive(Debug)]
 pub struct Storm {
+    /// Tells the sending thread to end.
     stop: Arc<AtomicBool>,
+    /// The sending thread. `Some` until the drop.
     thread: Option<JoinHandle<()>>,
 }
 

@@ -15,8 +15,11 @@ use crate::{Harness, Server, in_ms};
 /// a server that takes a worker out of it first writes its own tid into `server_tid`.
 #[derive(Debug)]
 pub struct ServerGroup {
+    /// The test that the servers belong to.
     harness: Arc<Harness>,
+    /// The tids of the servers.
     tids: Vec<u32>,
+    /// Tells the servers to end.
     stop: Arc<AtomicBool>,
     /// How many of the servers have ended.
     ended: Arc<AtomicU32>,

@@ -53,7 +53,9 @@ pub struct Subprocess<'a> {
     provider: Option<&'static str>,
     /// What the process prints last if its body does not return.
     ends_with: &'static str,
+    /// Changes the command before it starts the process.
     setup: Box<dyn FnOnce(&mut Command) + 'a>,
+    /// Runs in the first process beside the body.
     meanwhile: Box<dyn FnOnce(&mut Running) + 'a>,
 }
 
@@ -161,10 +163,13 @@ fn name_of<F>() -> String {
 /// The process while it runs.
 #[derive(Debug)]
 pub struct Running {
+    /// The process, which [`wait`](Self::wait) reaps.
     child: Child,
     /// Open until the process has ended, so that it never reads an end of file.
     input: Option<ChildStdin>,
+    /// Its standard output.
     output: Collected,
+    /// Its standard error.
     errors: Collected,
 }
 
@@ -225,8 +230,11 @@ impl Running {
     }
 }
 
+/// The process after its end.
 struct Ended {
+    /// All of its standard output.
     output: String,
+    /// All of its standard error.
     errors: String,
     /// `None` after the time limit, or if the process could not be waited for.
     status: Option<ExitStatus>,
@@ -264,6 +272,7 @@ impl Ended {
 /// What a process writes to one of its streams, as it comes.
 #[derive(Debug)]
 struct Collected {
+    /// What has come so far.
     bytes: Arc<Mutex<Vec<u8>>>,
     /// Reads until the end of the stream.
     thread: JoinHandle<()>,

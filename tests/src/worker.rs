@@ -22,6 +22,7 @@ use crate::{
 /// A worker as the rest of the test sees it.
 #[derive(Clone)]
 pub struct Worker {
+    /// The task of this worker, shared with its thread.
     record: Arc<Record>,
 }
 
@@ -201,7 +202,9 @@ impl fmt::Debug for Worker {
 
 /// A worker as its own body sees it.
 pub struct Me {
+    /// The test that this worker belongs to.
     harness: Arc<Harness>,
+    /// The task of this worker, shared with the rest of the test.
     record: Arc<Record>,
 }
 
