@@ -61,6 +61,13 @@ pub fn named(prefix: &str) -> usize {
     list(|thread| thread.name.starts_with(prefix)).len()
 }
 
+/// Whether a thread of this name is a server of a runtime: "umcg-s0", "umcg-s1" and so on.
+#[must_use]
+pub fn is_server(name: &str) -> bool {
+    name.rsplit_once("-s")
+        .is_some_and(|(_, number)| number.parse::<u32>().is_ok())
+}
+
 /// Waits until the threads that `wanted` selects are at rest, and returns them: each sleeps in the
 /// kernel, and in `period` none of them has run, has ended, or has come.
 ///

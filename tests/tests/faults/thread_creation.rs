@@ -98,12 +98,6 @@ fn runtime_that_grows(gate: &Arc<BlockerGate>) -> Runtime {
     runtime
 }
 
-/// Whether a server's thread has this name: "umcg-s0" and so on.
-fn is_server(name: &str) -> bool {
-    name.strip_prefix("umcg-s")
-        .is_some_and(|number| number.parse::<u32>().is_ok())
-}
-
 /// Ends the runtime while the worker is being made. Then the worker is made or refused, as `answer`
 /// says.
 fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
@@ -116,7 +110,7 @@ fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
     threads::until_at_rest(
         "the server, if there still is one",
         Duration::from_millis(20),
-        |thread| is_server(&thread.name),
+        |thread| threads::is_server(&thread.name),
     );
     NEXT.store(answer, SeqCst);
     eventually("the end", || ending.is_finished());
@@ -186,10 +180,10 @@ fn a_monitor_that_is_refused_to_one_server_is_made_by_another() {
         });
         // Its servers register, and wait for the monitor that the first server is making.
         eventually("the runtime starts its servers", || {
-            !threads::list(|thread| is_server(&thread.name)).is_empty()
+            !threads::list(|thread| threads::is_server(&thread.name)).is_empty()
         });
         threads::until_at_rest("the servers", Duration::from_millis(20), |thread| {
-            is_server(&thread.name)
+            threads::is_server(&thread.name)
         });
         NEXT.store(next::REFUSE, SeqCst);
         let error = first.join().expect("no panic").expect_err("no monitor");

@@ -57,7 +57,7 @@ impl Drops {
         let names = self.0.lock().unwrap();
         assert_eq!(names.len(), count);
         assert!(
-            !names.iter().any(|name| name.contains("-s")),
+            !names.iter().any(|name| threads::is_server(name)),
             "a server ran a destructor: {names:?}"
         );
     }
