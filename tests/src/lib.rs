@@ -19,7 +19,7 @@
 //! * [`watchdog`]: waits for conditions, and what happens when one does not come true;
 //! * [`blockers`], [`blocker_gate`], [`spin_lock`]: ways to block and to spin;
 //! * [`proc`], [`threads`], [`thread_report`]: what the kernel says about threads;
-//! * [`skip`]: how a test says that it cannot run here.
+//! * [`mod@skip`]: how a test says that it cannot run here.
 //!
 //! The emulated provider may judge a worker wrongly at any moment. A wrong verdict costs a switch,
 //! and it never costs more. No test therefore asserts that a worker was left alone: a body calls
