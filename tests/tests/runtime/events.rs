@@ -19,7 +19,7 @@ use tracing::{
     span,
 };
 use umcg::Builder;
-use umcg_tests::{eventually, isolated};
+use umcg_tests::{eventually, isolated, limits};
 
 /// One event: its level, and its fields as text.
 #[derive(Clone, Debug)]
@@ -159,7 +159,11 @@ fn an_event_says_that_a_thread_was_refused() {
             .thread_stack_size(STACK as usize)
             .build()
             .unwrap();
-        let before = set_address_space(address_space() + STACK / 2);
+        let before = limits::get(libc::RLIMIT_AS)
+            .expect("it has a limit")
+            .rlim_cur;
+        let limit = address_space() + STACK / 2;
+        limits::set_soft(libc::RLIMIT_AS, limit).expect("a lower limit is permitted");
         let (mut read, write) = UnixStream::pair().unwrap();
         let blocked = runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap());
         let queued = runtime.spawn_blocking(|| 7);
@@ -171,7 +175,7 @@ fn an_event_says_that_a_thread_was_refused() {
         assert!(!seen.field("error").is_empty(), "{seen:?}");
         let retry: u64 = seen.field("retry_ms").parse().expect("a number");
         assert!((1..=100).contains(&retry), "{seen:?}");
-        set_address_space(before);
+        limits::set_soft(libc::RLIMIT_AS, before).expect("the limit of before");
         assert_eq!(queued.join().unwrap(), 7, "the queued task ran");
         drop(write);
         assert_eq!(blocked.join().unwrap(), 0);
@@ -184,20 +188,4 @@ fn address_space() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
     pages * 4096
-}
-
-/// Sets the limit of address space, and returns the one before.
-fn set_address_space(bytes: u64) -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a live limit in both calls.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
-        let before = limit.rlim_cur;
-        limit.rlim_cur = bytes.min(limit.rlim_max);
-        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
-        before
-    }
 }
