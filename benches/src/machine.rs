@@ -49,9 +49,9 @@ impl Machine {
                 .unwrap_or(0)
                 / 1024,
             kernel: read("/proc/sys/kernel/osrelease"),
-            provider: metrics.provider.to_string(),
-            provider_description: metrics.provider_description.clone(),
-            workers: metrics.servers.len(),
+            provider: metrics.provider_kind().to_string(),
+            provider_description: metrics.provider_description().to_owned(),
+            workers: metrics.num_servers(),
             load: read("/proc/loadavg"),
         }
     }

@@ -58,7 +58,7 @@ use crate::expand::{Entry, expand};
 /// |---|---|---|
 /// | `servers` | `usize` | how many tasks run at the same time |
 /// | `max_workers` | `usize` | how many threads there may be, blocked ones included |
-/// | `min_idle_workers` | `u32` | how many idle threads each server keeps ready |
+/// | `min_idle_workers` | `usize` | how many idle threads each server keeps ready |
 /// | `keep_alive` | `Duration` | how long other idle threads are kept |
 /// | `name` or `thread_name` | text | how the threads' names begin |
 /// | `thread_stack_size` | `usize` | a worker's stack in bytes, and so that of `main` |

@@ -1,49 +1,69 @@
 //! Running a future on the calling thread, blocking.
 
-#[cfg(not(loom))]
-use std::cell::RefCell;
 use std::{
+    cell::RefCell,
     future::Future,
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
-use crate::{context, wait::Parker};
+use crate::{
+    sync::{keep_in_models, thread_local_cell},
+    task::coop::enter_budget,
+    wait::{ManagedWait, Parker},
+};
 
-/// A parker and its waker, made together once and used over and over.
-struct Seat {
+/// A parker and its waker, which are made together and used again by later waits of a thread.
+struct CachedParker {
     parker: Arc<Parker>,
+    /// Of `parker`.
     waker: Waker,
 }
 
-impl Seat {
+impl CachedParker {
     fn new() -> Self {
         let parker = Arc::new(Parker::new());
+        keep_in_models(&parker);
         let waker = Waker::from(Arc::clone(&parker));
         Self { parker, waker }
     }
+
+    /// Takes this thread's parker, or makes one. A nested `block_on` finds it taken and makes its
+    /// own: with a shared one, the poll of the inner future would take the token of the outer one.
+    fn take() -> Self {
+        CACHE
+            .try_with(|cache| cache.borrow_mut().take())
+            .ok()
+            .flatten()
+            .unwrap_or_else(Self::new)
+    }
+
+    /// Leaves it to the next wait of this thread. A token may be left in it, which costs that wait
+    /// one poll.
+    fn put_back(self) {
+        let _ = CACHE.try_with(|cache| *cache.borrow_mut() = Some(self));
+    }
 }
 
-#[cfg(not(loom))]
-thread_local! {
-    /// This thread's seat while nobody sits on it. A nested `block_on` finds it taken and makes
-    /// its own: sharing one would let the inner future's poll eat the outer one's token.
-    static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
+thread_local_cell! {
+    /// This thread's parker. `None`: not made, or in use.
+    static CACHE: RefCell<Option<CachedParker>> = RefCell::new(None)
 }
 
-/// Polls `future` on this thread until it is ready, sleeping in between.
+/// Polls `future` on this thread until it is ready, and sleeps in between.
 ///
-/// Works everywhere: outside of any runtime, and on a worker inside a task, nested as deep as
-/// the stack goes. On a worker the sleep is an ordinary block: the server runs other tasks
-/// meanwhile, and the wait does not count against `max_workers`.
+/// Works on any thread: outside of any runtime, and on a worker inside a task, nested as deep as the
+/// stack permits. While a worker sleeps here its server runs other tasks, and the worker does not
+/// count against `max_workers`.
 ///
-/// Does not enter a runtime: [`spawn`](crate::spawn) inside of it needs one that was entered,
-/// see [`Handle::enter`](crate::Handle::enter) or [`Runtime::block_on`](crate::Runtime::block_on).
+/// Does not enter a runtime. For [`spawn`](crate::spawn()) inside of `future` a runtime must have
+/// been entered: see [`Handle::enter`](crate::Handle::enter) and
+/// [`Runtime::block_on`](crate::Runtime::block_on).
 ///
 /// # Panics
 ///
-/// With the future's own panic.
+/// With the panic of the future.
 ///
 /// # Examples
 ///
@@ -52,34 +72,24 @@ thread_local! {
 /// ```
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    // In a model the threads share the real thread's locals, and runs must not share parkers. The
-    // parker stays: the model cannot see that `Arc` orders its end after everybody's last use.
-    #[cfg(loom)]
-    let seat = Seat::new();
-    #[cfg(loom)]
-    std::mem::forget(seat.waker.clone());
-    #[cfg(not(loom))]
-    let seat = SEAT
-        .try_with(|seat| seat.borrow_mut().take())
-        .ok()
-        .flatten()
-        .unwrap_or_else(Seat::new);
+    let cached = CachedParker::take();
     let output = loop {
-        let mut cx = Context::from_waker(&seat.waker);
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+        let mut cx = Context::from_waker(&cached.waker);
+        let polled = {
+            let _budget = enter_budget();
+            future.as_mut().poll(&mut cx)
+        };
+        if let Poll::Ready(output) = polled {
             break output;
         }
-        let _wait = context::managed_blocking();
-        seat.parker.park();
+        ManagedWait::begin().park(&cached.parker);
     };
-    // A token may be left in the seat: at worst one poll too many next time. When the future
-    // panics the seat is lost, and the next wait makes one.
-    #[cfg(not(loom))]
-    let _ = SEAT.try_with(|cell| *cell.borrow_mut() = Some(seat));
+    // If the future panics the parker is dropped, and the next wait makes one.
+    cached.put_back();
     output
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::{
         future::{poll_fn, ready},
@@ -125,7 +135,7 @@ mod tests {
 
     #[test]
     fn nested_one_does_not_eat_the_wake_of_the_outer_one() {
-        // So that there is a seat to take.
+        // So that there is a cached parker to take.
         block_on(ready(()));
         let mut polls = 0;
         block_on(poll_fn(|cx| {

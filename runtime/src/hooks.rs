@@ -1,14 +1,16 @@
-//! What users have run at the start and the end of each worker.
+//! The callbacks of the application at the start and the end of each worker.
 
 use std::{fmt, sync::Arc};
 
-/// Called with the id of the worker.
+/// A callback, which gets the id of the worker.
 pub(crate) type WorkerCallback = Arc<dyn Fn(usize) + Send + Sync>;
 
-/// See [`Builder::on_worker_start`](crate::Builder::on_worker_start).
+/// The callbacks of a runtime.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
+    /// See [`Builder::on_worker_start`](crate::Builder::on_worker_start).
     pub(crate) on_worker_start: Option<WorkerCallback>,
+    /// See [`Builder::on_worker_stop`](crate::Builder::on_worker_stop).
     pub(crate) on_worker_stop: Option<WorkerCallback>,
 }
 

@@ -1,4 +1,4 @@
-//! Two closures at once.
+//! Fork and join of two closures.
 
 use std::{
     cell::UnsafeCell,
@@ -13,22 +13,24 @@ use std::{
 };
 
 use crate::{
-    Handle, context,
-    task::{Origin, discard, spawn_closure_unchecked},
+    panic::discard,
+    sched::{Shared, context},
+    task::{Origin, spawn_closure_unchecked},
     thread,
-    wait::Parker,
+    wait::{ManagedWait, Parker},
 };
 
-/// Runs two closures, at the same time if a CPU is free, and gives both results.
+/// Runs two closures, in parallel if a CPU is free, and returns both results.
 ///
-/// The shape of `rayon::join`. `a` runs on the calling thread; `b` is queued, and is taken back
-/// and run here as well if no worker has begun it by the time `a` is done. Nothing but these
-/// two ever runs on this stack: a thread that waits for `b` just waits.
+/// This is `rayon::join`. `a` runs on the calling thread. `b` is queued; if no worker has begun it by
+/// the time `a` is done, it is taken back and runs on the calling thread as well. Nothing else ever
+/// runs on this stack: a thread that has to wait for `b` sleeps, and its server runs other tasks
+/// meanwhile. (To wait for a task is [`JoinHandle::join`](crate::JoinHandle::join).)
 ///
 /// # Panics
 ///
 /// * Outside of a runtime.
-/// * With the panic of `a`, else of `b`, once neither runs any more.
+/// * With the panic of `a`, or else of `b`, when neither is running any more.
 ///
 /// # Examples
 ///
@@ -55,11 +57,11 @@ where
     RA: Send,
     RB: Send,
 {
-    join_on(&context::expect_handle("umcg::join"), a, b)
+    join_on(&context::expect_current("umcg::join"), a, b)
 }
 
 /// [`join`] on a given runtime.
-pub(crate) fn join_on<A, B, RA, RB>(runtime: &Handle, a: A, b: B) -> (RA, RB)
+pub(crate) fn join_on<A, B, RA, RB>(runtime: &Arc<Shared>, a: A, b: B) -> (RA, RB)
 where
     A: FnOnce() -> RA + Send,
     B: FnOnce() -> RB + Send,
@@ -73,12 +75,10 @@ where
         result: UnsafeCell::new(None),
     });
     let theirs = Arc::clone(&slot);
-    // SAFETY: the values that borrow are in the slot, `b` and then its result. This function
-    // does not return before it took back the one or the other, so what a late worker, or the
-    // queue, still holds is an empty slot. A panic of `a` is caught, and ends the same way.
-    drop(unsafe {
-        spawn_closure_unchecked(runtime.shared(), None, Origin::Fork, move || theirs.run())
-    });
+    // SAFETY: the values that borrow, `b` and then its result, are in the slot. This function takes
+    // the one or the other out of it before it returns, so a late worker and the queue hold an
+    // empty slot. A panic of `a` is caught, and ends the same way.
+    drop(unsafe { spawn_closure_unchecked(runtime, None, Origin::Fork, move || theirs.run()) });
 
     let ours = catch_unwind(AssertUnwindSafe(a));
     let theirs = match slot.claim() {
@@ -103,27 +103,27 @@ where
     }
 }
 
-/// `job` is there, and belongs to whoever leaves this state.
+/// The job is there. It belongs to the thread that leaves this state.
 const QUEUED: u32 = 0;
-/// Somebody took `job`.
+/// The job was taken, by the caller or by a worker.
 const CLAIMED: u32 = 1;
-/// A worker took `job` and `result` is there, for the caller of [`join`].
+/// A worker took the job, and its result is there for the caller of [`join`].
 const DONE: u32 = 2;
 
 /// The second closure, between the caller and the worker that may take it.
 struct Slot<B, RB> {
     /// QUEUED -> CLAIMED by the worker or the caller, CLAIMED -> DONE by the worker.
     state: AtomicU32,
-    /// Unparked after DONE.
+    /// Where the caller waits for the worker. Unparked after DONE.
     caller: Parker,
-    /// Touched by whoever claimed, once.
+    /// Touched once, by the thread that left QUEUED.
     job: UnsafeCell<Option<B>>,
     /// Written by the worker between CLAIMED and DONE, taken by the caller after.
     result: UnsafeCell<Option<thread::Result<RB>>>,
 }
 
-// SAFETY: the cells are handed over by `state`, as their comments say; the values go from one
-// thread to another, hence Send.
+// SAFETY: `state` says which thread may touch the cells, as their comments explain. The values move
+// from one thread to another, hence Send.
 unsafe impl<B: Send, RB: Send> Sync for Slot<B, RB> {}
 
 impl<B, RB> Slot<B, RB>
@@ -132,8 +132,8 @@ where
 {
     /// Takes the job, unless the other side did.
     fn claim(&self) -> Option<B> {
-        // AcqRel: one side wins. Nothing else is passed here: the job was written before the
-        // slot was shared.
+        // Relaxed would do: one side succeeds, and the job was written before the slot was shared.
+        // AcqRel costs nothing more here.
         self.state
             .compare_exchange(QUEUED, CLAIMED, AcqRel, Acquire)
             .ok()?;
@@ -148,7 +148,7 @@ where
             let result = catch_unwind(AssertUnwindSafe(job));
             // SAFETY: claimed by the worker, so the result is the worker's until DONE.
             unsafe { *self.result.get() = Some(result) };
-            // Release: publishes the result; pairs with the Acquire in `wait`.
+            // Release: makes the result visible; pairs with the Acquire in `wait`.
             self.state.store(DONE, Release);
             self.caller.unpark();
         }
@@ -157,11 +157,9 @@ where
     /// The caller's side: waits for the worker that claimed the job.
     fn wait(&self) -> thread::Result<RB> {
         // Acquire: pairs with the Release in `run`.
-        if self.state.load(Acquire) != DONE {
-            let _wait = context::managed_blocking();
-            while self.state.load(Acquire) != DONE {
-                self.caller.park();
-            }
+        let waits = || self.state.load(Acquire) != DONE;
+        if waits() {
+            ManagedWait::begin().park_while(&self.caller, waits);
         }
         // SAFETY: DONE, so the result is the caller's.
         let result = unsafe { (*self.result.get()).take() };

@@ -1,10 +1,10 @@
 //! A runtime on which blocking code keeps every CPU busy.
 //!
-//! A *task* is a future or a closure. It runs on a *worker*, a real kernel thread, and may block
-//! anywhere: in a system call, a C library, a mutex, a page fault. A *server* for each CPU picks
-//! which worker runs; when that worker blocks the server is told, and runs another. So there is
-//! one kind of function, no thread count to tune, and at most one managed worker a server on a
-//! CPU.
+//! A *task* is a future or a closure. It runs on a *worker*, which is a kernel thread, and it may
+//! block anywhere: in a system call, in a C library, on a mutex, in a page fault. There is a
+//! *server* for each CPU. The server decides which worker runs on that CPU. When that worker blocks
+//! the server is told, and runs another one. So there is one kind of function, and no number of
+//! threads to tune. At most one worker of a server uses the CPU at a time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -14,7 +14,7 @@
 //!     let tasks: Vec<_> = (0..100)
 //!         .map(|i| {
 //!             umcg::spawn(async move {
-//!                 // Plain blocking code, right here in a future: nothing stalls.
+//!                 // Plain blocking code, right here in a future. No other task waits for it.
 //!                 std::thread::sleep(Duration::from_millis(5));
 //!                 i
 //!             })
@@ -32,41 +32,70 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | start | [`#[umcg::main]`](macro@main), [`#[umcg::test]`](macro@test), or [`Builder`] and [`Runtime`] |
-//! | run a future, a closure | [`spawn`], [`spawn_blocking`]; at a full queue [`try_spawn`] |
-//! | wait for it | `.await` a [`JoinHandle`], or [`JoinHandle::join`], which blocks and may |
-//! | many of them | [`JoinSet`]; [`scope`] for closures that borrow; [`join`] for two |
-//! | keep code that uses threads | [`thread`], in the shape of [`std::thread`]; [`ThreadPool`], in that of the `threadpool` crate |
+//! | start a runtime | [`#[umcg::main]`](macro@main), [`#[umcg::test]`](macro@test), or [`Builder`] and [`Runtime`] |
+//! | run a future or a closure as a task | [`spawn`], [`spawn_blocking`]; [`try_spawn`] where the number of queued tasks is limited |
+//! | wait for a task | `.await` its [`JoinHandle`], or [`JoinHandle::join`], which blocks the calling thread |
+//! | handle many tasks | [`JoinSet`]; [`scope`] for closures that borrow |
+//! | run two closures in parallel and get both results | [`join`], in the shape of `rayon::join` |
+//! | port code that uses threads | [`thread`], in the shape of [`std::thread`]; [`ThreadPool`], in the shape of the `threadpool` crate and of rayon's |
 //! | wait for time | [`time`], or `std::thread::sleep` |
-//! | see what goes on | [`Handle::metrics`], the feature `tracing` |
+//! | watch the runtime | [`Handle::metrics`], and the feature `tracing` |
 //!
 //! # Who reports a block
 //!
-//! A *provider* plays the part of the kernel that UMCG, as designed on the Linux mailing list in
-//! 2021 and never merged, would have: see [`umcg_sys`]. The `device` one is a kernel
-//! module's; `emulated` works on any Linux without privilege, by helper threads. Its blocks are seen
-//! within microseconds on a CPU that nobody else uses, within a millisecond or so on a busy one;
-//! a block that is not seen costs time, one that is seen wrongly a thread switch. A worker whose
-//! block is over runs on to the end of its poll or closure, or its next [`thread::yield_now`],
-//! before it queues up behind others. [`RuntimeMetrics`] says which provider is used and why.
+//! UMCG was proposed on the Linux mailing list in 2021 and never merged. In that design the kernel
+//! tells a server that its worker has blocked. Here a *provider* plays that part of the kernel; see
+//! [`umcg_sys`]. There are two:
+//!
+//! * `device` is a kernel module.
+//! * `emulated` works on any Linux kernel without privileges. Threads of its own watch the workers.
+//!   It sees a block within microseconds on a CPU that no other program uses, and within about a
+//!   millisecond on a busy one. A block that it misses costs time. A block that it reports wrongly
+//!   costs a thread switch.
+//!
+//! A worker whose block has ended continues to the end of its poll or closure, or to its next
+//! [`thread::yield_now`], before it queues up behind others. [`RuntimeMetrics`] says which provider
+//! a runtime uses, and why.
 //!
 //! # What to know
 //!
-//! * Blocking inside a future suspends that future, with everything that is polled by it: the
-//!   other branches of a `select!` or `join!` wait too. Other tasks do not.
-//! * Workers are used again: a thread-local of one task may be seen by a later one, and a future
-//!   may go on on another worker after each `.await`.
-//! * Children of a worker, and threads of [`std::thread`] that it makes, inherit its CPU pin and
-//!   policy; [`CommandUnmanaged`] and [`unmanage_current_thread`] undo that.
-//! * A runtime is not for a forked child, and none of its calls is for a signal handler.
+//! * A future that blocks suspends everything that is polled with it: the other branches of a
+//!   `select!` or `join!` around it wait, too. Other tasks do not.
+//! * Workers run many tasks, one after the other. A thread-local that one task has set may be seen
+//!   by a later one, and a future may be on another worker after each `.await`.
+//! * Child processes of a worker, and threads of [`std::thread`] that it makes, inherit the worker's
+//!   CPU affinity and scheduling policy. [`CommandUnmanaged`] and [`unmanage_current_thread`] undo
+//!   that.
+//! * A runtime does not work in a forked child, and nothing of it may be called in a signal handler.
+//!
+//! # Coming from another runtime
+//!
+//! * When a runtime shuts down, closures that were spawned and have not begun are cancelled; tokio
+//!   and `threadpool` run them. [`Runtime`](Runtime#shutting-down) has the rules.
+//! * [`std::thread::current`] is the worker. [`thread::current`] is the thread, or the pool's job,
+//!   and has its name.
+//! * The leaf futures of this crate share a cooperative budget, as tokio's do: see [`task::coop`],
+//!   also for what the budget does not cover.
+//! * `tokio::task_local!` and tokio's `sync` types work here; its I/O and timers need a tokio
+//!   runtime.
+//! * [`join`] is rayon's: it runs two closures. To wait for a task is [`JoinHandle::join`], to wait
+//!   for a thread is [`thread::JoinHandle::join`], and to wait for a pool is [`ThreadPool::join`].
+#![cfg_attr(
+    loom,
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "under `--cfg loom` only the model checks are compiled, which do not use everything"
+    )
+)]
 
 // Under `--cfg loom` this crate consists of its model checks only: the parts of the scheduler that
-// use no lock, the parker, and the way of a task from spawn to join.
+// use no lock, managed waits, and what happens to a task from its spawn to its join.
 cfg_if::cfg_if! {
     if #[cfg(loom)] {
         mod block_on;
-        #[path = "context/model.rs"]
-        mod context;
+        mod events;
+        mod panic;
         #[path = "sched/model.rs"]
         mod sched;
         mod sync;
@@ -77,7 +106,6 @@ cfg_if::cfg_if! {
     } else {
         mod block_on;
         mod builder;
-        mod context;
         mod driver;
         mod error;
         mod events;
@@ -102,24 +130,26 @@ cfg_if::cfg_if! {
         pub use crate::{
             block_on::block_on,
             builder::Builder,
-            context::EnterGuard,
-            error::BuildError,
-            handle::Handle,
+            error::{BuildError, TryCurrentError, TrySpawnError},
+            handle::{EnterGuard, Handle},
             join::join,
             metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts},
             runtime::Runtime,
-            spawn::{TrySpawnError, block_in_place, spawn, spawn_blocking, try_spawn},
+            spawn::{block_in_place, spawn, spawn_blocking, try_spawn},
             task::{AbortHandle, JoinError, JoinHandle, JoinSet, yield_now},
             thread::scope::{Scope, ScopedJoinHandle, scope},
             thread_pool::ThreadPool,
         };
         #[cfg(feature = "macros")]
         pub use umcg_macros::{main, test};
-        pub use umcg_sys::{CommandUnmanaged, ProviderChoice, ProviderKind};
+        pub use umcg_sys::{
+            CommandUnmanaged, Error as ProviderError, Provider, ProviderChoice, ProviderKind,
+            SelectError, ServerCounters,
+        };
 
-        /// For a thread that a task made with [`std::thread`], or that a library made for it: such
-        /// a thread inherits its worker's CPU and scheduling policy. A [`thread::spawn`] needs
-        /// nothing of the kind.
+        /// Call this in a thread that a task, or a library on its behalf, made with
+        /// [`std::thread`]: such a thread inherits the CPU affinity and the scheduling policy of
+        /// its worker. A [`thread::spawn`] does not need it.
         ///
         /// ```
         /// # umcg::Runtime::new().unwrap().block_on(async {
@@ -135,7 +165,7 @@ cfg_if::cfg_if! {
         #[doc(inline)]
         pub use umcg_sys::unmanage_current_thread;
 
-        /// For the code that the attributes make; see `macros_support.rs`.
+        /// For the code that the attributes generate; see `macros_support.rs`.
         #[doc(hidden)]
         pub mod __private {
             pub use crate::macros_support::*;

@@ -1,19 +1,19 @@
-//! Panics: those of the user are contained, ours end the process.
+//! Panics: those of application code are contained, those of the scheduler end the process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{events, task::discard};
+use crate::events;
 
-/// Aborts the process if it is dropped by a panic: a scheduler that lost its thread in the
-/// middle of a step would leave workers that nobody ever picks.
+/// Aborts the process if it is dropped by a panic. A scheduler that loses a thread in the middle of
+/// a step would leave workers behind that nobody ever picks.
 #[must_use = "guards the scope it is bound in"]
 pub(crate) struct AbortIfPanic(
-    /// What was going on.
+    /// What the guarded code does, for the message.
     pub(crate) &'static str,
 );
 
 impl AbortIfPanic {
-    /// The guarded code came to its end.
+    /// The guarded code has come to its end.
     pub(crate) fn disarm(self) {
         std::mem::forget(self);
     }
@@ -29,8 +29,8 @@ impl Drop for AbortIfPanic {
     }
 }
 
-/// Runs code of the user's that has nobody to report a panic to: the panic hook has printed it,
-/// an event names it, and it ends here.
+/// Runs application code whose panic nobody waits for. The panic hook has printed it, and an event
+/// names the code; it goes no further.
 pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
         discard(payload);
@@ -38,7 +38,19 @@ pub(crate) fn contain(what: &'static str, f: impl FnOnce()) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+/// Drops a value of the application. A panic of its destructor ends here.
+pub(crate) fn discard<T>(value: T) {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
+        return;
+    };
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // The destructor of the payload panicked as well, and that of the new payload could do the
+        // same without end.
+        std::mem::forget(payload);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::{
         env,

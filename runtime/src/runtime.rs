@@ -3,41 +3,56 @@
 use std::{
     fmt,
     future::Future,
+    panic::{RefUnwindSafe, UnwindSafe},
     time::{Duration, Instant},
 };
 
-use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
+use crate::{EnterGuard, Handle, JoinHandle, RuntimeMetrics, sched::Threads};
 
 /// Servers, workers, and the tasks on them.
 ///
 /// # Shutting down
 ///
-/// Three ways, all of which begin alike: no task is taken any more, and those that are queued
-/// or suspended are cancelled; their futures are dropped on the calling thread, on a worker, or, when
-/// a destructor waits meanwhile, on a thread that is made for the others.
-/// Tasks that run go on: a future to its next suspension point, where it is dropped, a closure
-/// to its end. The ways differ in what happens then.
+/// There are three ways to shut a runtime down. All of them begin alike: the runtime accepts no
+/// more tasks, and the tasks that are queued or suspended are cancelled. Their futures and closures
+/// are dropped on threads of the runtime, inside its context. Tasks that are running continue: a
+/// future until its next suspension point, where it is dropped, a closure until its end. The ways
+/// differ in what happens then.
 ///
-/// | | waits for running tasks | a task that is blocked for ever |
+/// | | waits for running tasks and for destructors | a task or a destructor that blocks forever |
 /// |---|---|---|
 /// | dropping the `Runtime` | until they are done | hangs the drop |
-/// | [`shutdown_timeout`](Self::shutdown_timeout) | so long at most | is left behind |
+/// | [`shutdown_timeout`](Self::shutdown_timeout) | until the timeout | is left behind |
 /// | [`shutdown_background`](Self::shutdown_background) | not at all | is left behind |
 ///
 /// A task that is left behind runs on in an ordinary thread, which ends with it. No thread is
-/// ever killed. Dropped on one of its own workers, a runtime does not wait for itself.
+/// ever killed. A runtime that is dropped on one of its own threads does not wait for itself.
+///
+/// # What a destructor may do
+///
+/// The destructor of a cancelled task, of a job of a [`ThreadPool`](crate::ThreadPool), or of a
+/// value that one of them captured, may use the runtime's context, spawn (the new task is cancelled
+/// at once), sleep, and join a task that has ended or been dropped already.
+///
+/// It must not wait for another task of the same runtime that has not ended: that task may be
+/// queued behind it, to be dropped after it on the same thread. Then the destructor waits forever,
+/// as does everything that joins a task behind it. Dropping the `Runtime` waits forever with it,
+/// and [`shutdown_timeout`](Self::shutdown_timeout) waits until its deadline;
+/// [`shutdown_background`](Self::shutdown_background) returns at once. Nothing else is affected:
+/// other runtimes go on, nothing is dropped twice, and no lock of the runtime is held while a
+/// destructor runs.
 ///
 /// # Fork
 ///
-/// A forked child has no runtime: of all threads only the one that forked is there. Nothing of
-/// a runtime may be used in it; `exec`, as in [`std::process::Command`], is fine.
+/// A forked child has only the thread that forked, so a runtime does not work in it. The child must
+/// not use anything of the runtime. `exec`, as in [`std::process::Command`], is fine.
 ///
 /// # Examples
 ///
 /// ```
 /// let runtime = umcg::Runtime::new()?;
 /// let words = runtime.block_on(async {
-///     // Blocks, and needs no special call: the server runs other tasks meanwhile.
+///     // This blocks, and needs no special call: the server runs other tasks meanwhile.
 ///     let file = umcg::spawn(async { std::fs::read_to_string("/proc/self/status") });
 ///     file.await.unwrap().unwrap().split_whitespace().count()
 /// });
@@ -46,7 +61,7 @@ use crate::{BuildError, Builder, EnterGuard, Handle, JoinHandle, RuntimeMetrics,
 /// ```
 pub struct Runtime {
     handle: Handle,
-    /// `None`: shut down.
+    /// The threads to be joined at the end. `None`: the runtime was shut down.
     threads: Option<Threads>,
 }
 
@@ -58,16 +73,7 @@ impl Runtime {
         }
     }
 
-    /// A runtime with the defaults of [`Builder`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Builder::build`].
-    pub fn new() -> Result<Self, BuildError> {
-        Builder::new().build()
-    }
-
-    /// The reference that other threads can have.
+    /// A reference to the runtime, which other threads can have as well.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -111,8 +117,10 @@ impl Runtime {
         self.handle.metrics()
     }
 
-    /// Shuts down, and waits at most `timeout` for running tasks. What is left then is left
-    /// behind, see [above](Self#shutting-down). On one of its own workers: does not wait.
+    /// Shuts down, and waits at most `timeout` for running tasks and for the destructors of
+    /// cancelled ones. What has not ended by then is left behind, see [above](Self#shutting-down);
+    /// see also [what a destructor may do](Self#what-a-destructor-may-do). Does not wait if it is
+    /// called on one of the runtime's own threads.
     ///
     /// # Examples
     ///
@@ -129,7 +137,7 @@ impl Runtime {
     /// let begun = Instant::now();
     /// runtime.shutdown_timeout(Duration::from_millis(50));
     /// assert!(begun.elapsed() < Duration::from_secs(20));
-    /// // It is left behind, not killed: it ends when it can.
+    /// // The task is left behind, not killed: it ends when it can.
     /// drop(send);
     /// ```
     pub fn shutdown_timeout(mut self, timeout: Duration) {
@@ -140,12 +148,13 @@ impl Runtime {
             if !all {
                 shared.abandon();
             }
-            // The destructors of its threads' locals may take any time: not waited for.
+            // The destructors of the threads' locals may take any time; they are not waited for.
             false
         });
     }
 
-    /// Shuts down and waits for nothing, see [above](Self#shutting-down).
+    /// Shuts down and waits for nothing, see [above](Self#shutting-down). Cancelled tasks may be
+    /// dropped after this returns.
     ///
     /// # Examples
     ///
@@ -158,7 +167,7 @@ impl Runtime {
     /// drop(runtime.spawn_blocking(move || receive.recv()));
     /// runtime.shutdown_background();
     /// assert!(suspended.join().unwrap_err().is_cancelled());
-    /// // The other one is left behind, as above.
+    /// // The other task is left behind.
     /// drop(send);
     /// ```
     pub fn shutdown_background(mut self) {
@@ -168,7 +177,8 @@ impl Runtime {
         });
     }
 
-    /// `wait`: what to wait for; true: join the threads.
+    /// Shuts down unless that has been done. `wait` waits for what this way of shutting down waits
+    /// for; it returns true if the threads are to be joined.
     fn shut_down(&mut self, wait: impl FnOnce(&Self) -> bool) {
         if let Some(threads) = self.threads.take() {
             let shared = self.handle.shared();
@@ -181,8 +191,9 @@ impl Runtime {
 }
 
 impl Drop for Runtime {
-    /// Shuts down and waits for running tasks, for ever if one is blocked for ever; see
-    /// [above](Self#shutting-down).
+    /// Shuts down, and waits for running tasks and for the destructors of cancelled ones: forever
+    /// if one of them is blocked forever. See [shutting down](Self#shutting-down) and [what a
+    /// destructor may do](Self#what-a-destructor-may-do).
     fn drop(&mut self) {
         self.shut_down(|runtime| {
             let shared = runtime.handle.shared();
@@ -190,6 +201,10 @@ impl Drop for Runtime {
         });
     }
 }
+
+// As `Handle`: a panic in one of its calls leaves it as it was.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

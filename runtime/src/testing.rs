@@ -1,4 +1,4 @@
-//! Schedulers for the unit tests of the task layer.
+//! Runtimes and schedulers for unit tests.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,8 +9,8 @@ use crate::{
     task::{Origin, OwnedTasks, Runnable, Schedule},
 };
 
-/// A runtime as a handle to it, and shut down in the end. A test that leaves a task blocked for
-/// ever does not wait for it.
+/// Dereferences to the handle of a runtime, and shuts the runtime down in the end. That does not
+/// wait for a task that a test leaves blocked.
 #[derive(Debug)]
 pub(crate) struct TestRuntime(Option<Runtime>);
 
@@ -30,7 +30,7 @@ impl Drop for TestRuntime {
     }
 }
 
-/// A runtime for tests that need real workers, entered by the caller.
+/// A runtime for tests that need real workers. It is not entered.
 pub(crate) fn runtime() -> TestRuntime {
     TestRuntime(Some(
         Builder::new().build().expect("a runtime can be built"),
@@ -40,7 +40,7 @@ pub(crate) fn runtime() -> TestRuntime {
 /// A scheduler on which nothing runs until the test says so.
 #[derive(Debug)]
 pub(crate) struct ManualSched {
-    /// `None`: shut down.
+    /// The ready tasks, oldest first, with how they became ready. `None`: shut down.
     queue: Mutex<Option<VecDeque<(Runnable, Origin)>>>,
     owned: OwnedTasks,
 }
@@ -63,14 +63,14 @@ impl ManualSched {
         self.queue.lock().as_mut()?.pop_front()
     }
 
-    /// Runs the oldest ready task and says how it became ready.
+    /// Runs the oldest ready task, and returns how it became ready.
     pub(crate) fn run_one(&self) -> Option<Origin> {
         let (task, origin) = self.take()?;
         task.run();
         Some(origin)
     }
 
-    /// Runs tasks until none is ready; how many polls that took.
+    /// Runs tasks until none is ready, and returns how many polls that took.
     pub(crate) fn run_all(&self) -> usize {
         let mut polls = 0;
         while self.run_one().is_some() {
@@ -79,7 +79,7 @@ impl ManualSched {
         polls
     }
 
-    /// What a runtime does at its end.
+    /// Does what a runtime does at its end.
     pub(crate) fn shutdown(&self) {
         let queue = self.queue.lock().take();
         drop(queue);
@@ -109,5 +109,13 @@ impl Schedule for ManualSched {
 
     fn owned(&self) -> &OwnedTasks {
         &self.owned
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
+    match payload.downcast_ref::<String>() {
+        Some(message) => message,
+        None => payload.downcast_ref::<&str>().copied().unwrap_or_default(),
     }
 }

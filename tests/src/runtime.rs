@@ -110,7 +110,7 @@ pub fn run_mixed_tasks(runtime: &Runtime, tasks: usize) {
 /// If it does not, or if a blocked task does not come back.
 #[track_caller]
 pub fn assert_blocks_are_seen(runtime: &Runtime) {
-    let servers = runtime.metrics().servers.len();
+    let servers = runtime.metrics().servers().len();
     let (gate, handles) = block_tasks(runtime, servers + 1);
     let begun = Instant::now();
     assert_eq!(runtime.spawn(async { 7 }).join().expect("it runs"), 7);

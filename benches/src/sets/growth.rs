@@ -83,7 +83,7 @@ pub(super) fn cap_nested(system: &str) {
             done.wait();
             say(
                 "threads beyond the cap",
-                runtime.metrics().beyond_cap as f64,
+                runtime.metrics().max_workers_exceeded_count() as f64,
             );
         }
         _ => {
@@ -245,7 +245,7 @@ pub(super) fn memory_idle(workers: usize) {
     let came = usage::threads().saturating_sub(threads);
     say(
         "idle workers",
-        system.runtime().metrics().workers.idle as f64,
+        system.runtime().metrics().workers().idle() as f64,
     );
     Memory::now().say_since(&before, came.max(1));
 }

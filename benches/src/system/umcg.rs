@@ -16,25 +16,25 @@ static BUILT: Mutex<Vec<umcg::Handle>> = Mutex::new(Vec::new());
 pub fn print_counters() {
     let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     for metrics in built.iter().map(umcg::Handle::metrics) {
-        if metrics.completed == 0 {
+        if metrics.completed_tasks_count() == 0 {
             continue;
         }
-        let sum = |f: fn(&umcg::ServerMetrics) -> u64| metrics.servers.iter().map(f).sum::<u64>();
+        let counters = metrics.provider();
         eprintln!(
             "    {} servers: {} tasks, {} dispatches, {} self-dispatched, {} taken over; blocks: {} \
              kernel, {} sentinel, {} monitor, {} sibling; {} refused, {} adopted; {} workers",
-            metrics.servers.len(),
-            metrics.completed,
-            sum(|server| server.dispatches),
-            sum(|server| server.self_dispatched),
-            sum(|server| server.taken_over),
-            metrics.blocks_kernel,
-            metrics.blocks_sentinel,
-            metrics.blocks_monitor,
-            metrics.blocks_sibling,
-            metrics.verdicts_refused,
-            metrics.adopted,
-            metrics.workers_peak,
+            metrics.num_servers(),
+            metrics.completed_tasks_count(),
+            counters.dispatches,
+            counters.self_dispatched,
+            counters.taken_over,
+            counters.blocks_kernel,
+            counters.blocks_sentinel,
+            counters.blocks_monitor,
+            counters.blocks_sibling,
+            counters.refused,
+            counters.adopted,
+            metrics.workers_peak(),
         );
     }
 }
@@ -74,7 +74,7 @@ impl Umcg {
     /// The CPU of its first server, or the first CPU if that server is not pinned.
     pub fn cpu(&self) -> usize {
         let metrics = self.0.metrics();
-        metrics.servers.first().and_then(|s| s.cpu).unwrap_or(0)
+        metrics.servers().first().and_then(|s| s.cpu()).unwrap_or(0)
     }
 
     /// Ends the runtime without waiting for its tasks.

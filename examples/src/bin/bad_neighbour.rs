@@ -78,16 +78,18 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     println!(
         "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the sentinels, {} by \
          siblings, {} by the monitor",
-        metrics.servers.len(),
-        metrics.workers_peak,
-        metrics.blocks_kernel,
-        metrics.blocks_sentinel,
-        metrics.blocks_sibling,
-        metrics.blocks_monitor,
+        metrics.servers().len(),
+        metrics.workers_peak(),
+        metrics.provider().blocks_kernel,
+        metrics.provider().blocks_sentinel,
+        metrics.provider().blocks_sibling,
+        metrics.provider().blocks_monitor,
     );
     println!(
         "provider: {} ({}): {}",
-        metrics.provider, metrics.provider_why, metrics.provider_description
+        metrics.provider_kind(),
+        metrics.provider_why(),
+        metrics.provider_description()
     );
     Ok(())
 }

@@ -22,7 +22,7 @@ impl Builder {
     pub fn max_workers(self, _: usize) -> Self {
         self
     }
-    pub fn min_idle_workers(self, _: u32) -> Self {
+    pub fn min_idle_workers(self, _: usize) -> Self {
         self
     }
     pub fn keep_alive(self, _: Duration) -> Self {

@@ -65,7 +65,7 @@ fn second_is_taken_back_when_nobody_runs_it() {
     runtime.shared().stop();
     let here = std::thread::current().id();
     let (a, b) = join_on(
-        &runtime,
+        runtime.shared(),
         || std::thread::current().id(),
         || std::thread::current().id(),
     );

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use super::{list::Links, worker::Worker};
+use super::{worker::Worker, worker_list::Links};
 use crate::sync;
 
 /// Records in the first chunk; chunk `n` has this many times 2^n.

@@ -1,6 +1,6 @@
-//! The clock of deadlines.
+//! The clock of all deadlines and times in the scheduler.
 
-/// CLOCK_MONOTONIC in nanoseconds, as `wait` takes it.
+/// CLOCK_MONOTONIC in nanoseconds, the unit of the deadline of a server's `wait`.
 pub(super) fn now_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,

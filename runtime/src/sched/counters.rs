@@ -74,8 +74,9 @@ impl WorkerCounts {
         Self::add(&self.finished);
     }
 
-    /// Tells the server what the worker ran in its slot; before it leaves that.
-    pub(super) fn tell(&self, server: &ServerCounts) {
+    /// Adds the tasks that the worker took to those of the server in whose slot it ran them. Before
+    /// the worker gives the slot up.
+    pub(super) fn flush_takes(&self, server: &ServerCounts) {
         let takes = self.takes.load(Relaxed);
         if takes != 0 {
             self.takes.store(0, Relaxed);

@@ -1,5 +1,9 @@
-//! Which servers sleep, and who wakes them. The argument that no wake-up is lost is in this
-//! directory's README, section 3; the names there are the names here.
+//! Which servers sleep, and who wakes them.
+//!
+//! Whoever queues a task must know whether a server has to be woken for it, and must not pay for
+//! that when none has to be. The protocol has three parts, *idle*, *push* and *answer*. This
+//! directory's README, section 3, describes them and argues that no wake-up is lost; the names
+//! there are the names here. `models/idle.rs` checks them.
 
 use std::fmt;
 
@@ -11,129 +15,138 @@ use crate::sync::{
     fence,
 };
 
-/// In [`Sleep::word`]: a server has been claimed and has not yet said what it found.
+/// Bit of [`IdleServers::word`]: a server has been claimed and has not answered yet.
 ///
-/// Bit 0, so that a count that is one too low for a moment (a server is claimed between its two
-/// steps of [`Sleep::idle`]) wraps around without touching it.
+/// It is bit 0, below the count. The count is one too low for a moment when a server is claimed
+/// between its first two steps of [`IdleServers::enter_idle`]. If it wraps around then, this bit is
+/// not touched.
 const WAKING: u32 = 1;
 
-/// In [`Sleep::word`]: one idle server.
+/// One idle server in [`IdleServers::word`].
 const ONE_IDLE: u32 = 2;
 
-/// What a server does, in its seat.
-mod seat {
-    /// It runs its loop, or sleeps in `wait` behind one of its workers. It looks at all the
-    /// queues before it idles, so nobody has to tell it of anything.
+/// What a server does, as those see it that queue tasks. The words of [`IdleServers::states`].
+mod idle_state {
+    /// The server runs its loop, or sleeps in `wait` behind one of its workers. It looks at all
+    /// queues before it idles, so nobody has to tell it of a task.
     pub(super) const AWAKE: u32 = 0;
-    /// It sleeps, or is about to look at the queues for the last time and then sleep. Entered
-    /// and left by the server; left to CLAIMED by whoever wants it awake.
+    /// The server sleeps, or is about to look at the queues for the last time and then sleep. The
+    /// server enters this state and leaves it to AWAKE; whoever claims it moves it to CLAIMED.
     pub(super) const IDLE: u32 = 1;
-    /// Somebody claimed it and wakes it. Left by the server alone.
+    /// Somebody has claimed the server and wakes it. Only the server leaves this state.
     pub(super) const CLAIMED: u32 = 2;
-    /// It sleeps although tasks are queued: no worker can run them, and one that can is on its
-    /// way. Waking it for another task would be of no use. Entered and left by the server.
+    /// The server sleeps although tasks are queued: it has no worker for them, and one is on its
+    /// way. To wake it for another task would be of no use. Only the server enters and leaves this
+    /// state.
     pub(super) const STARVED: u32 = 3;
 }
 
-/// The right to clear [`WAKING`], and the duty to: whoever holds it was woken for a task, and
-/// nobody else is woken until it said what it found.
-#[must_use = "no idle server is woken until it is given back"]
+/// A server holds this after it was claimed: the duty to answer, which clears [`WAKING`]. Until
+/// then nobody wakes another server.
+#[must_use = "no idle server is woken until the answer is given"]
 #[derive(Debug)]
-pub(super) struct Waking(());
+pub(super) struct OwedAnswer(());
 
-/// The sleeping servers of a runtime.
-pub(super) struct Sleep {
-    /// [`WAKING`] and the number of idle servers. The number may lag behind the seats: it is
-    /// raised after a seat becomes IDLE and lowered after it is left.
+/// Which servers of a runtime sleep.
+pub(super) struct IdleServers {
+    /// [`WAKING`], and how many servers are idle in units of [`ONE_IDLE`]. The count may lag behind
+    /// the states: it is raised after a state becomes IDLE, and lowered after it is left.
     word: CachePadded<AtomicU32>,
-    /// One a server; see [`seat`].
-    seats: Box<[CachePadded<AtomicU32>]>,
+    /// One for each server; see [`idle_state`].
+    states: Box<[CachePadded<AtomicU32>]>,
 }
 
-impl Sleep {
-    /// With all servers awake.
+impl IdleServers {
+    /// All servers are awake.
     pub(super) fn new(servers: usize) -> Self {
         Self {
             word: CachePadded::new(AtomicU32::new(0)),
-            seats: (0..servers)
-                .map(|_| CachePadded::new(AtomicU32::new(seat::AWAKE)))
+            states: (0..servers)
+                .map(|_| CachePadded::new(AtomicU32::new(idle_state::AWAKE)))
                 .collect(),
         }
     }
 
-    /// The server is about to sleep and found nothing to do. It must look at all the queues
-    /// once more after this, and [`rise`](Self::rise) if there is something.
-    pub(super) fn idle(&self, server: usize, waking: Option<Waking>) {
-        // The seat first, so that whoever sees the count finds a seat.
-        self.seats[server].store(seat::IDLE, SeqCst);
-        // SeqCst: one half of "announce, then look"; pairs with the fence in `claim`, after the
-        // push.
+    /// The server found nothing to do and is about to sleep. It must look at all queues once more
+    /// after this, and sleep only if they are empty. Then, or when it wakes, it calls
+    /// [`wake_up`](Self::wake_up).
+    pub(super) fn enter_idle(&self, server: usize, owed: Option<OwedAnswer>) {
+        // The state comes before the count, so that whoever sees the count finds the state.
+        self.states[server].store(idle_state::IDLE, SeqCst);
+        // SeqCst: this is the server's half of "store, then look"; the fence below comes between.
+        // It pairs with the fence that a pusher passes between its push and `claim`.
         self.word.fetch_add(ONE_IDLE, SeqCst);
-        self.found(waking);
+        self.answer(owed);
         fence(SeqCst);
     }
 
-    /// The server is about to sleep with tasks queued and no worker to run them. It must look
-    /// once more after this whether there is one.
-    pub(super) fn starve(&self, server: usize, waking: Option<Waking>) {
-        self.seats[server].store(seat::STARVED, SeqCst);
-        self.found(waking);
+    /// The server is about to sleep although tasks are queued, because it has no worker for them.
+    /// It must look once more after this whether another server has one. When it wakes it calls
+    /// [`wake_up`](Self::wake_up).
+    pub(super) fn enter_starved(&self, server: usize, owed: Option<OwedAnswer>) {
+        self.states[server].store(idle_state::STARVED, SeqCst);
+        self.answer(owed);
+        // The state comes before the server's request for a worker; pairs with the fence in
+        // `WorkerRequest::take`.
         fence(SeqCst);
     }
 
-    /// The server is awake again. `Some`: somebody claimed it, and it owes the answer.
-    pub(super) fn rise(&self, server: usize) -> Option<Waking> {
-        let seat = &self.seats[server];
-        match seat.compare_exchange(seat::IDLE, seat::AWAKE, SeqCst, SeqCst) {
+    /// The server is awake again. `Some`: somebody has claimed it, and it owes the answer.
+    pub(super) fn wake_up(&self, server: usize) -> Option<OwedAnswer> {
+        let state = &self.states[server];
+        match state.compare_exchange(idle_state::IDLE, idle_state::AWAKE, SeqCst, SeqCst) {
             Ok(_) => {
                 self.word.fetch_sub(ONE_IDLE, SeqCst);
                 None
             }
             Err(found) => {
-                // Only the server leaves these.
-                seat.store(seat::AWAKE, SeqCst);
-                (found == seat::CLAIMED).then_some(Waking(()))
+                // Only the server leaves CLAIMED, STARVED and AWAKE, so a store is enough.
+                state.store(idle_state::AWAKE, SeqCst);
+                (found == idle_state::CLAIMED).then_some(OwedAnswer(()))
             }
         }
     }
 
-    /// The answer of a server that was claimed: from here on another may be woken. The caller
-    /// looks at the queues afterwards, and passes the wake on if there is more.
-    pub(super) fn found(&self, waking: Option<Waking>) {
-        if waking.is_some() {
-            // SeqCst: pairs with the load in `claim` of a pusher that trusted this bit: its
-            // task is seen by the look that follows.
+    /// The answer of a server that was claimed: from here on another server may be woken. The
+    /// caller looks at the queues afterwards, and wakes another server if there is more to do.
+    pub(super) fn answer(&self, owed: Option<OwedAnswer>) {
+        if owed.is_some() {
+            // SeqCst: pairs with the `fetch_or` in `claim` of a pusher that relied on this bit. The
+            // look that follows sees the task of that pusher.
             self.word.fetch_and(!WAKING, SeqCst);
             fence(SeqCst);
         }
     }
 
-    /// After a push and a SeqCst fence (the other half of "announce, then look": the caller's
-    /// push comes before the load of the word): an idle server that the caller now has to wake.
-    /// `None`: nobody idles, or one is being woken already and will see the push. `pending` says
-    /// whether something is still queued.
+    /// Claims an idle server, which the caller then has to wake. `None`: no server idles, or one is
+    /// being woken already and will see what the caller has pushed.
+    ///
+    /// The caller has pushed something and then passed a SeqCst fence, so that its push comes
+    /// before the load of the word here. `pending` says whether something is still queued.
     pub(super) fn claim(&self, pending: impl Fn() -> bool) -> Option<usize> {
-        // Relaxed: the caller's fence comes before this load, and a fence comes after each store
-        // that clears WAKING, before the look that finds what the caller pushed.
+        // Relaxed: the caller's fence comes before this load. Each store that clears WAKING is
+        // followed by a fence, and then by a look that finds what the caller has pushed.
         let word = self.word.load(Relaxed);
         if word < ONE_IDLE || word & WAKING != 0 {
             return None;
         }
         loop {
+            // SeqCst: pairs with the `fetch_and` in `answer`.
             if self.word.fetch_or(WAKING, SeqCst) & WAKING != 0 {
                 return None;
             }
-            if let Some(server) = self.seats.iter().position(|seat| {
-                seat.load(Relaxed) == seat::IDLE
-                    && seat
-                        .compare_exchange(seat::IDLE, seat::CLAIMED, SeqCst, Relaxed)
+            if let Some(server) = self.states.iter().position(|state| {
+                state.load(Relaxed) == idle_state::IDLE
+                    && state
+                        .compare_exchange(idle_state::IDLE, idle_state::CLAIMED, SeqCst, Relaxed)
                         .is_ok()
             }) {
                 self.word.fetch_sub(ONE_IDLE, SeqCst);
                 return Some(server);
             }
-            // All of them rose by themselves. Who pushed meanwhile trusted the bit, and a
-            // server may have gone to sleep behind our back: look again after clearing it.
+            // All of them woke up by themselves. Another pusher may have relied on the bit
+            // meanwhile, and a server whose state had been read already may have gone to sleep. So
+            // the bit is cleared and everything is looked at once more.
             self.word.fetch_and(!WAKING, SeqCst);
             fence(SeqCst);
             if !(self.any_idle() && pending()) {
@@ -142,33 +155,37 @@ impl Sleep {
         }
     }
 
-    /// Whether a server sleeps that a task would wake.
+    /// Whether a server idles, so that it would be woken for a task.
     pub(super) fn any_idle(&self) -> bool {
-        self.seats
+        self.states
             .iter()
-            .any(|seat| seat.load(SeqCst) == seat::IDLE)
+            .any(|state| state.load(SeqCst) == idle_state::IDLE)
     }
 
-    /// Whether the server neither sleeps nor starves: somebody will look at its LIFO slot.
+    /// Whether the server neither sleeps without a worker in its slot nor is being woken: one of
+    /// its workers will look at its LIFO slot.
     pub(super) fn is_awake(&self, server: usize) -> bool {
-        self.seats[server].load(SeqCst) == seat::AWAKE
+        self.states[server].load(SeqCst) == idle_state::AWAKE
     }
 
     /// Whether the server sleeps, idle or starved, and nobody is waking it.
     pub(super) fn is_asleep(&self, server: usize) -> bool {
-        matches!(self.seats[server].load(SeqCst), seat::IDLE | seat::STARVED)
+        matches!(
+            self.states[server].load(SeqCst),
+            idle_state::IDLE | idle_state::STARVED
+        )
     }
 
-    /// Whether the server waits for a worker to be made.
+    /// Whether the server is starved: it waits for a worker to be made.
     pub(super) fn is_starved(&self, server: usize) -> bool {
-        self.seats[server].load(SeqCst) == seat::STARVED
+        self.states[server].load(SeqCst) == idle_state::STARVED
     }
 }
 
-impl fmt::Debug for Sleep {
+impl fmt::Debug for IdleServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word.load(Relaxed);
-        f.debug_struct("Sleep")
+        f.debug_struct("IdleServers")
             .field("idle", &(word / ONE_IDLE))
             .field("waking", &(word & WAKING != 0))
             .finish_non_exhaustive()
@@ -181,161 +198,47 @@ mod tests {
 
     #[test]
     fn nobody_is_claimed_while_all_are_awake() {
-        let sleep = Sleep::new(2);
-        assert_eq!(sleep.claim(|| true), None);
-        sleep.starve(0, None);
-        assert_eq!(sleep.claim(|| true), None);
-        assert!(sleep.is_starved(0) && !sleep.is_awake(0));
-        assert!(sleep.rise(0).is_none());
-        assert!(sleep.is_awake(0));
+        let idle_servers = IdleServers::new(2);
+        assert_eq!(idle_servers.claim(|| true), None);
+        idle_servers.enter_starved(0, None);
+        assert_eq!(idle_servers.claim(|| true), None);
+        assert!(idle_servers.is_starved(0) && !idle_servers.is_awake(0));
+        assert!(idle_servers.wake_up(0).is_none());
+        assert!(idle_servers.is_awake(0));
     }
 
     #[test]
     fn one_at_a_time_until_the_woken_one_answers() {
-        let sleep = Sleep::new(3);
+        let idle_servers = IdleServers::new(3);
         for server in 0..3 {
-            sleep.idle(server, None);
+            idle_servers.enter_idle(server, None);
         }
-        assert_eq!(sleep.claim(|| true), Some(0));
-        assert_eq!(sleep.claim(|| true), None);
-        let waking = sleep.rise(0);
-        assert!(waking.is_some());
-        assert_eq!(sleep.claim(|| true), None);
-        sleep.found(waking);
-        assert_eq!(sleep.claim(|| true), Some(1));
+        assert_eq!(idle_servers.claim(|| true), Some(0));
+        assert_eq!(idle_servers.claim(|| true), None);
+        let owed = idle_servers.wake_up(0);
+        assert!(owed.is_some());
+        assert_eq!(idle_servers.claim(|| true), None);
+        idle_servers.answer(owed);
+        assert_eq!(idle_servers.claim(|| true), Some(1));
     }
 
     #[test]
     fn a_claimed_server_that_finds_nothing_answers_by_idling() {
-        let sleep = Sleep::new(1);
-        sleep.idle(0, None);
-        assert_eq!(sleep.claim(|| true), Some(0));
-        let waking = sleep.rise(0);
-        sleep.idle(0, waking);
-        assert_eq!(sleep.claim(|| true), Some(0));
+        let idle_servers = IdleServers::new(1);
+        idle_servers.enter_idle(0, None);
+        assert_eq!(idle_servers.claim(|| true), Some(0));
+        let owed = idle_servers.wake_up(0);
+        idle_servers.enter_idle(0, owed);
+        assert_eq!(idle_servers.claim(|| true), Some(0));
     }
 
     #[test]
-    fn one_that_rises_by_itself_owes_nothing() {
-        let sleep = Sleep::new(2);
-        sleep.idle(0, None);
-        assert!(sleep.rise(0).is_none());
-        assert_eq!(sleep.claim(|| true), None);
-        sleep.idle(1, None);
-        assert_eq!(sleep.claim(|| true), Some(1));
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use loom::{sync::Arc, sync::atomic::AtomicUsize, thread};
-
-    use super::*;
-
-    /// The queues (a counter of tasks), and a flag a server that stands for its `wait`: set by
-    /// whoever wakes it.
-    struct Model {
-        sleep: Sleep,
-        queued: AtomicUsize,
-        woken: Vec<AtomicU32>,
-    }
-
-    impl Model {
-        fn new(servers: usize) -> Arc<Self> {
-            Arc::new(Self {
-                sleep: Sleep::new(servers),
-                queued: AtomicUsize::new(0),
-                woken: (0..servers).map(|_| AtomicU32::new(0)).collect(),
-            })
-        }
-
-        fn pending(&self) -> bool {
-            self.queued.load(SeqCst) > 0
-        }
-
-        fn push(&self) {
-            // Release is what the queue gives; the fence in `notify` does the rest.
-            self.queued.fetch_add(1, crate::sync::Ordering::Release);
-            self.notify();
-        }
-
-        fn notify(&self) {
-            fence(SeqCst);
-            if let Some(server) = self.sleep.claim(|| self.pending()) {
-                self.woken[server].store(1, SeqCst);
-            }
-        }
-
-        fn pop(&self) -> bool {
-            self.queued
-                .fetch_update(SeqCst, SeqCst, |queued| queued.checked_sub(1))
-                .is_ok()
-        }
-
-        /// One pass of the server: take a task if there is one, else sleep. True: it sleeps.
-        fn serve(&self, server: usize) -> bool {
-            let mut waking = None;
-            loop {
-                if self.pop() {
-                    self.sleep.found(waking.take());
-                    if self.pending() {
-                        self.notify();
-                    }
-                    continue;
-                }
-                self.sleep.idle(server, waking.take());
-                if !self.pending() && self.woken[server].load(SeqCst) == 0 {
-                    return true;
-                }
-                self.woken[server].store(0, SeqCst);
-                waking = self.sleep.rise(server);
-            }
-        }
-
-        /// What must hold when all threads are done: a task that is left has somebody who
-        /// was woken for it.
-        fn check(&self) {
-            if self.pending() {
-                assert!(
-                    self.woken.iter().any(|woken| woken.load(SeqCst) == 1),
-                    "a task is queued, every server sleeps, and none was woken"
-                );
-            }
-        }
-    }
-
-    fn run(servers: usize, pushers: usize) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound.get_or_insert(3);
-        builder.check(move || {
-            let model = Model::new(servers);
-            let threads: Vec<_> = (0..servers)
-                .map(|server| {
-                    let model = Arc::clone(&model);
-                    thread::spawn(move || {
-                        model.serve(server);
-                    })
-                })
-                .chain((1..pushers).map(|_| {
-                    let model = Arc::clone(&model);
-                    thread::spawn(move || model.push())
-                }))
-                .collect();
-            model.push();
-            for thread in threads {
-                thread.join().unwrap();
-            }
-            model.check();
-        });
-    }
-
-    #[test]
-    fn no_wake_up_is_lost_one_server_two_pushers() {
-        run(1, 2);
-    }
-
-    #[test]
-    fn no_wake_up_is_lost_two_servers_one_pusher() {
-        run(2, 1);
+    fn one_that_wakes_up_by_itself_owes_no_answer() {
+        let idle_servers = IdleServers::new(2);
+        idle_servers.enter_idle(0, None);
+        assert!(idle_servers.wake_up(0).is_none());
+        assert_eq!(idle_servers.claim(|| true), None);
+        idle_servers.enter_idle(1, None);
+        assert_eq!(idle_servers.claim(|| true), Some(1));
     }
 }

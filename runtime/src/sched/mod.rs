@@ -2,15 +2,14 @@
 #![doc = include_str!("README.md")]
 
 mod arena;
-mod at_stop;
 mod clock;
 mod config;
+pub(crate) mod context;
 mod counters;
 mod idle;
-mod life;
-mod list;
-mod phase;
-mod refs;
+mod inbox;
+mod lifecycle;
+mod policy;
 mod run_queue;
 mod server;
 mod shutdown;
@@ -18,33 +17,40 @@ mod signals;
 mod snapshot;
 mod spawner;
 mod start;
-mod stock;
+mod task_ref;
 mod worker;
+mod worker_list;
 
 use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst, fence},
+        atomic::{Ordering::SeqCst, fence},
     },
-    thread::JoinHandle,
 };
-
-use parking_lot::Mutex;
 
 use umcg_sys::Provider;
 
-use self::at_stop::AtStop;
 use self::{
-    arena::Arena, counters::OutsideCounts, idle::Sleep, life::Life, refs::Refs,
-    run_queue::RunQueues, server::Server, signals::SignalMask, spawner::Spawner, stock::TaskRef,
-    worker::Worker,
+    arena::Arena,
+    counters::OutsideCounts,
+    idle::IdleServers,
+    lifecycle::Lifecycle,
+    policy::PlaceTask,
+    run_queue::RunQueues,
+    server::Server,
+    shutdown::JobQueues,
+    signals::SignalMask,
+    spawner::Spawner,
+    task_ref::{TaskRef, count::RefCount},
+    worker::{Worker, WorkerState},
 };
-pub(crate) use self::{at_stop::Stops, config::Config, start::Threads, worker::with_own_handle};
+pub(crate) use self::{config::Config, shutdown::JobQueue, start::Threads};
 use crate::{
-    context,
-    spawn::Refusal,
+    driver::Driver,
+    error::Refusal,
     task::{Origin, OwnedTasks, Runnable, Schedule},
+    wait,
 };
 
 /// All that the threads of one runtime share.
@@ -62,21 +68,19 @@ pub(crate) struct Shared {
     run_queues: Arc<RunQueues>,
     servers: Box<[Server]>,
     /// Shared with the provider's thread, as the run_queues is.
-    sleep: Arc<Sleep>,
+    idle_servers: Arc<IdleServers>,
     arena: Arena,
+    /// Fires the timers of the futures that are polled in this runtime.
+    driver: Driver,
     spawner: Spawner,
-    life: Life,
+    lifecycle: Lifecycle,
     owned: OwnedTasks,
-    /// Those that tasks hold to this.
-    refs: Refs,
-    at_stop: AtStop,
+    /// Counts the references of tasks to this.
+    task_refs: RefCount,
+    job_queues: JobQueues,
     tasks: OutsideCounts,
-    /// This.
+    /// This, for those that have it by a task's reference.
     this: Weak<Self>,
-    /// Threads that drop tasks in the end, to be joined.
-    sweepers: Mutex<Vec<JoinHandle<()>>>,
-    /// One was made and has not looked yet.
-    sweeper_comes: AtomicBool,
 }
 
 impl Shared {
@@ -85,29 +89,28 @@ impl Shared {
         Self {
             watched: provider.facts().watches,
             signals: SignalMask::current(),
-            built_on_worker: context::with_worker(|_| ()).is_some(),
+            built_on_worker: wait::with_worker(|_| ()).is_some(),
             provider,
             why,
             run_queues: Arc::new(RunQueues::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
-            sleep: Arc::new(Sleep::new(servers)),
+            idle_servers: Arc::new(IdleServers::new(servers)),
             arena: Arena::new(),
+            driver: Driver::new(&config.thread_name),
             spawner: Spawner::new(config.max_workers),
-            life: Life::new(),
+            lifecycle: Lifecycle::new(),
             owned: OwnedTasks::new(servers),
-            refs: Refs::new(),
-            at_stop: AtStop::new(),
+            task_refs: RefCount::new(),
+            job_queues: JobQueues::new(),
             tasks: OutsideCounts::default(),
             this,
-            sweepers: Mutex::new(Vec::new()),
-            sweeper_comes: AtomicBool::new(false),
             config,
         }
     }
 
     /// Whether the runtime takes no more tasks.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.life.phase.is_stopping()
+        self.lifecycle.is_stopping()
     }
 
     /// Why this runtime takes no task just now, for `try_spawn`.
@@ -116,7 +119,7 @@ impl Shared {
             return Some(Refusal::ShutDown);
         }
         let limit = self.config.queue_limit?;
-        let full = limit == 0 || self.run_queues.exceeds(limit - 1);
+        let full = limit == 0 || self.run_queues.len_exceeds(limit - 1);
         full.then_some(Refusal::Full)
     }
 
@@ -125,9 +128,13 @@ impl Shared {
         self.config.stack_size
     }
 
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
     /// Whether the calling thread is a worker's of this runtime, hooks included.
     pub(crate) fn is_current(&self) -> bool {
-        worker::is_thread_of(self)
+        worker::current::is_thread_of(self)
     }
 
     /// The first step of a thread that runs no code of the user's: no signal is handled on it,
@@ -142,7 +149,7 @@ impl Shared {
     /// Wakes one idle server for something that was queued before the call, unless one is being
     /// woken already. True: one was woken.
     fn wake_one(&self) -> bool {
-        // After what was queued, before the look at who sleeps: see `Sleep::claim`.
+        // After what was queued, before the look at who sleeps: see `IdleServers::claim`.
         fence(SeqCst);
         self.wake_one_after_fence()
     }
@@ -154,7 +161,7 @@ impl Shared {
             self.run_queues.any_queued()
                 || (0..self.servers.len()).any(|server| self.run_queues.has_work(server))
         };
-        match self.sleep.claim(pending) {
+        match self.idle_servers.claim(pending) {
             Some(server) => {
                 // ESRCH: it has left, which only a runtime that shuts down does.
                 let _ = self.provider.wake(self.servers[server].tid());
@@ -179,39 +186,34 @@ impl Shared {
     fn worker_by_tid(&self, tid: u32) -> Option<&Worker> {
         self.arena
             .iter()
-            .find(|worker| worker.task().tid() == tid && worker.seat() != worker::seat::FREE)
+            .find(|worker| worker.task().tid() == tid && worker.state() != WorkerState::Free)
     }
 
     /// Puts a task where it belongs.
     fn enqueue(&self, task: Runnable, origin: Origin) -> Announce {
         let mut task = Some(task);
-        let on_worker = worker::with_current(self, |worker| {
+        let on_worker = worker::current::with_worker(self, |worker| {
             let task = task.take().expect("called once");
             let server = worker.server();
             if matches!(origin, Origin::Spawn | Origin::Fork) {
                 worker.record().counts().count_spawn();
             }
             let own = &self.run_queues.servers[server.index()];
-            // The first task that a worker spawns is treated as one that it wakes: it is run
-            // here as soon as the worker waits for it, mostly, and to wake another CPU for it
-            // costs this one 15 us. The second is for another CPU. Only where the provider
-            // watches: nobody else would see that its spawner goes on computing.
-            let next = match origin {
-                Origin::Wake => true,
-                Origin::Spawn => self.watched && own.lifo.is_empty() && own.queue.is_empty(),
-                Origin::Fork | Origin::Yield => false,
-            };
-            if next {
-                if let Some(previous) = own.lifo.put(task) {
-                    own.queue.push(previous);
-                    return Announce::ToAll(server.index());
+            let nothing_queued = || own.lifo.is_empty() && own.queue.is_empty();
+            let left_to_own = match policy::place_task(origin, self.watched, nothing_queued) {
+                PlaceTask::LifoSlot => match own.lifo.put(task) {
+                    Some(previous) => {
+                        own.queue.push(previous);
+                        false
+                    }
+                    None => true,
+                },
+                PlaceTask::Queue { left_to_own } => {
+                    own.queue.push(task);
+                    left_to_own
                 }
-                return Announce::ToOwn(server.index());
-            }
-            // The worker that polls a task which yields comes back for it at once.
-            let alone = origin == Origin::Yield && own.lifo.is_empty() && own.queue.is_empty();
-            own.queue.push(task);
-            if alone {
+            };
+            if left_to_own {
                 Announce::ToOwn(server.index())
             } else {
                 Announce::ToAll(server.index())
@@ -238,7 +240,7 @@ impl Shared {
             // unmanaged, and nobody may come past.
             Announce::ToOwn(server) => {
                 self.provider.work_waiting(self.servers[server].tid());
-                if !self.sleep.is_awake(server) {
+                if !self.idle_servers.is_awake(server) {
                     self.wake_one_after_fence();
                 }
             }
@@ -272,25 +274,27 @@ impl Schedule for Shared {
 
     fn schedule(&self, task: Runnable, origin: Origin) {
         let new = matches!(origin, Origin::Spawn | Origin::Fork);
-        if new && self.life.phase.is_stopping() {
+        if new && self.lifecycle.is_stopping() {
             self.tasks.count_spawn();
-            drop(task);
+            self.cancel(task);
             return;
         }
         let what = self.enqueue(task, origin);
         // After the push. Pairs with the store and the sweep in `stop`: either the sweep finds
         // the task, or we see the phase. And with the fences of whoever is about to sleep: servers
-        // (`Sleep::idle`) and the provider's watcher.
+        // (`IdleServers::enter_idle`) and the provider's watcher.
         fence(SeqCst);
-        if self.life.phase.is_stopping() {
-            self.leave_to_a_sweep(origin);
+        if self.lifecycle.is_stopping() {
+            self.cancel_late_push(origin);
         } else {
             self.announce(what);
         }
     }
 
     fn finished(&self) {
-        if worker::with_current(self, |worker| worker.record().counts().count_finish()).is_none() {
+        let on_worker =
+            worker::current::with_worker(self, |worker| worker.record().counts().count_finish());
+        if on_worker.is_none() {
             self.tasks.count_finish();
         }
     }
@@ -305,7 +309,7 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("config", &self.config)
             .field("provider", &self.provider)
-            .field("sleep", &self.sleep)
+            .field("idle_servers", &self.idle_servers)
             .field("spawner", &self.spawner)
             .finish_non_exhaustive()
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle},
 };
 
 use umcg_sys::Provider;
@@ -35,7 +35,7 @@ impl Shared {
         if let Err(error) = shared.start_threads(&mut threads) {
             shared.stop();
             shared.abandon();
-            shared.life.wait_for_all(None);
+            shared.wait_for_threads(None);
             shared.join(threads);
             return Err(error);
         }
@@ -54,7 +54,8 @@ impl Shared {
         for index in 0..self.servers.len() {
             let (tell, told) = mpsc::sync_channel(1);
             let shared = Arc::clone(self);
-            let handle = self.start_thread(format!("{name}-s{index}"), move || {
+            let name = format!("{name}-s{index}");
+            let handle = self.start_thread(Builder::new().name(name), move || {
                 server::run::main(shared, index, |outcome| {
                     // The other end waits for it.
                     let _ = tell.send(outcome);
@@ -73,8 +74,12 @@ impl Shared {
             }
         }
         let shared = Arc::clone(self);
-        let maker = self.start_thread(format!("{name}-maker"), move || shared.make_workers())?;
-        threads.handles.push(maker);
+        // It runs destructors of the application in the end, as workers do.
+        let spawner = Builder::new()
+            .name(format!("{name}-spawner"))
+            .stack_size(self.config.stack_size);
+        let spawner = self.start_thread(spawner, move || shared.run_spawner())?;
+        threads.handles.push(spawner);
         for server in &self.servers {
             match self.add_worker(server) {
                 Ok(()) => {}
@@ -88,16 +93,13 @@ impl Shared {
 
     fn start_thread(
         &self,
-        name: String,
+        thread: Builder,
         main: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, BuildError> {
-        self.life.thread_comes();
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(main)
-            .map_err(|error: io::Error| {
-                self.life.thread_goes();
-                BuildError::Thread(error)
-            })
+        self.lifecycle.add_thread();
+        thread.spawn(main).map_err(|error: io::Error| {
+            self.lifecycle.remove_thread();
+            BuildError::Thread(error)
+        })
     }
 }

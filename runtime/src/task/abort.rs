@@ -1,14 +1,22 @@
-//! Aborting a task from afar.
+//! Aborting a task.
 
-use std::{fmt, ptr::NonNull, task::Waker};
+use std::{
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    ptr::NonNull,
+    task::Waker,
+};
 
-use super::{Id, Meta, Runnable};
+use super::{
+    header::{Meta, Runnable},
+    id::Id,
+};
 
-/// Aborts a task, without the right to join it.
+/// Aborts a task. Gives no right to join it.
 ///
-/// Made by [`JoinHandle::abort_handle`](crate::JoinHandle::abort_handle). It may outlive the
-/// task; the task's future and output go when they are due, only the task's bare allocation
-/// stays as long as the handle.
+/// Made by [`JoinHandle::abort_handle`](crate::JoinHandle::abort_handle). The handle may outlive the
+/// task. It does not keep the future or the output of the task, only the allocation that they were
+/// in.
 ///
 /// # Examples
 ///
@@ -22,9 +30,9 @@ use super::{Id, Meta, Runnable};
 /// ```
 #[derive(Clone)]
 pub struct AbortHandle {
-    /// A reference to the task: keeps `meta` alive.
+    /// A reference to the task, which keeps `meta` alive.
     waker: Waker,
-    /// Inside the task's allocation.
+    /// In the allocation of the task.
     meta: NonNull<Meta>,
 }
 
@@ -32,6 +40,10 @@ pub struct AbortHandle {
 unsafe impl Send for AbortHandle {}
 // SAFETY: as above.
 unsafe impl Sync for AbortHandle {}
+
+// A handle sets a flag and wakes a task; a panic cannot leave either half done.
+impl UnwindSafe for AbortHandle {}
+impl RefUnwindSafe for AbortHandle {}
 
 impl AbortHandle {
     pub(super) fn new(runnable: &Runnable) -> Self {
@@ -42,26 +54,26 @@ impl AbortHandle {
     }
 
     pub(super) fn meta(&self) -> &Meta {
-        // SAFETY: the metadata lives in the task's allocation, which is freed only when the
-        // last reference is gone, and `waker` is one.
+        // SAFETY: the metadata is in the allocation of the task, which is freed when the last
+        // reference is gone, and `waker` is a reference.
         unsafe { self.meta.as_ref() }
     }
 
     /// Asks the task to end.
     ///
-    /// * Queued or suspended: its future is dropped by a worker, soon, without another poll.
-    /// * Running: it is dropped when it next suspends. A closure runs to its end, since a
-    ///   thread cannot be stopped from outside; so does a future that never suspends.
-    /// * Done: nothing happens.
+    /// * If it is queued or suspended, a worker soon drops its future without another poll.
+    /// * If it is running, its future is dropped when it next suspends. A closure runs to its end,
+    ///   since a thread cannot be stopped from outside, and so does a future that never suspends.
+    /// * If it is done, nothing happens.
     ///
-    /// Never blocks. The join handle then says
+    /// Never blocks. A join of the task then returns an error that
     /// [`is_cancelled`](crate::JoinError::is_cancelled), unless the task finished first.
     pub fn abort(&self) {
         self.meta().set_aborted();
         self.waker.wake_by_ref();
     }
 
-    /// The task's id.
+    /// The id of the task.
     #[must_use]
     pub fn id(&self) -> Id {
         self.meta().id()

@@ -1,12 +1,23 @@
 //! Tasks with a name.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, io, sync::Arc};
 
-use super::{JoinHandle, Name, spawn_closure, spawn_future};
-use crate::{Handle, TrySpawnError, context, spawn::Refusal};
+use super::{
+    header::Name,
+    join_handle::JoinHandle,
+    spawn::{spawn_closure, spawn_future},
+};
+use crate::{
+    Handle,
+    error::Refusal,
+    sched::{Shared, context},
+};
 
-/// Makes tasks with a name, or on another runtime than the current one, and returns an error
-/// where [`umcg::spawn`](crate::spawn()) panics or queues without limit.
+/// Makes tasks with a name, or on another runtime than the current one. Returns an error where
+/// [`umcg::spawn`](crate::spawn()) panics or queues without limit.
+///
+/// The errors are those of [`thread::Builder`](crate::thread::Builder), too. They do not have the
+/// future or the closure; those of [`Handle::try_spawn`] do.
 ///
 /// # Examples
 ///
@@ -35,8 +46,8 @@ impl Builder {
         Self::default()
     }
 
-    /// The task's name, for [`task::name`](crate::task::name). A thread of
-    /// [`thread::Builder`](crate::thread::Builder) has it, too; events and metrics do not name
+    /// The name of the task, for [`task::name`](crate::task::name). A thread of
+    /// [`thread::Builder`](crate::thread::Builder) has it, too. Events and metrics do not name
     /// tasks.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(Arc::new(name.into()));
@@ -53,42 +64,39 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`TrySpawnError`], with the future in it: outside of a runtime with none named, or as
-    /// [`Handle::try_spawn`].
-    pub fn spawn<F>(self, future: F) -> Result<JoinHandle<F::Output>, TrySpawnError<F>>
+    /// * `NotFound`: outside of a runtime, and none was named.
+    /// * `WouldBlock`: the queues of the runtime are at their limit.
+    /// * `Other`: the runtime was shut down.
+    pub fn spawn<F>(self, future: F) -> io::Result<JoinHandle<F::Output>>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        match self.find() {
-            Ok(runtime) => Ok(spawn_future(runtime.shared(), self.name, future)),
-            Err(refusal) => Err(TrySpawnError::new(refusal, future)),
-        }
+        let runtime = self.find()?;
+        Ok(spawn_future(&runtime, self.name, future))
     }
 
     /// Makes a task of a closure. Never blocks.
     ///
     /// # Errors
     ///
-    /// [`TrySpawnError`], with the closure in it: outside of a runtime with none named, or as
-    /// [`Handle::try_spawn`].
-    pub fn spawn_blocking<F, R>(self, f: F) -> Result<JoinHandle<R>, TrySpawnError<F>>
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_blocking<F, R>(self, f: F) -> io::Result<JoinHandle<R>>
     where
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        match self.find() {
-            Ok(runtime) => Ok(spawn_closure(runtime.shared(), self.name, f)),
-            Err(refusal) => Err(TrySpawnError::new(refusal, f)),
-        }
+        let runtime = self.find()?;
+        Ok(spawn_closure(&runtime, self.name, f))
     }
 
-    fn find(&self) -> Result<Handle, Refusal> {
+    /// The runtime, if it takes a task now.
+    fn find(&self) -> Result<Arc<Shared>, Refusal> {
         let runtime = match &self.runtime {
-            Some(runtime) => runtime.clone(),
-            None => context::current_handle().ok_or(Refusal::NoRuntime)?,
+            Some(runtime) => Arc::clone(runtime.shared()),
+            None => context::current().map_err(|_| Refusal::NoRuntime)?,
         };
-        match runtime.shared().refusal() {
+        match runtime.refusal() {
             Some(refusal) => Err(refusal),
             None => Ok(runtime),
         }

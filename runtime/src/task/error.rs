@@ -2,13 +2,13 @@
 
 use std::{any::Any, error::Error, fmt, io};
 
-use super::Id;
+use super::id::Id;
 
 /// A task ended without an output: it panicked, or it was cancelled.
 ///
 /// # Examples
 ///
-/// A panic that goes on in whoever joins:
+/// To continue a panic in the thread that joins:
 ///
 /// ```should_panic
 /// # let runtime = umcg::Runtime::new().unwrap();
@@ -22,14 +22,15 @@ use super::Id;
 /// ```
 pub struct JoinError {
     id: Id,
-    /// `None`: cancelled.
+    /// `None`: the task was cancelled.
     payload: Option<Payload>,
 }
 
 /// The payload of a panic.
 struct Payload(Box<dyn Any + Send>);
 
-// SAFETY: a shared payload is only ever looked at as `&'static str` or `String`, which are Sync.
+// SAFETY: through a shared reference a payload is only read as `&'static str` or `String`, which are
+// Sync.
 unsafe impl Sync for Payload {}
 
 impl JoinError {

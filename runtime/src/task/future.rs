@@ -1,4 +1,4 @@
-//! The future that async-task polls: the user's, with everything that can go wrong in it caught.
+//! The future that async-task polls: that of the application, with its panics caught.
 
 use std::{
     any::Any,
@@ -7,29 +7,36 @@ use std::{
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    ptr::NonNull,
     task::{Context, Poll},
 };
 
-use super::{JoinError, Meta, Schedule};
-use crate::context::enter_task;
+use super::{
+    coop,
+    current::enter_task,
+    error::JoinError,
+    header::{Meta, Schedule},
+};
+use crate::panic::discard;
 
 /// What comes out of a task.
-pub(super) type Output<T> = Contained<Result<T, JoinError>>;
+pub(super) type Output<T> = TaskOutput<Result<T, JoinError>>;
 
 /// The payload of a panic.
 type Payload = Box<dyn Any + Send>;
 
-/// The user's future inside its task.
+/// The future of the application, inside its task.
 ///
-/// Neither `poll` nor `drop` unwinds: async-task aborts the process when a future's destructor
-/// does, and a worker has no use for the panics of its tasks.
+/// Neither `poll` nor `drop` unwinds. async-task aborts the process when the destructor of a future
+/// unwinds, and the loop of a worker must not see the panics of its tasks.
 pub(super) struct TaskFuture<'a, S: Schedule, F> {
     meta: &'a Meta,
-    /// The scheduler that owns this task. It is kept alive by the task's schedule function,
-    /// which lives in the same allocation and is dropped after this future.
+    /// The scheduler that owns this task. The schedule function of the task keeps it alive; that
+    /// function is in the same allocation, and is dropped after this future.
     sched: *const S,
-    /// The user's future, structurally pinned. It is there while `meta.has_future` says so, until
-    /// it completed, panicked or was cancelled. (An `Option` would be a word more in most tasks.)
+    /// The future of the application, structurally pinned. It is there while `meta.has_future` is
+    /// set: until it has completed, panicked or been cancelled. (An `Option` would be a word more in
+    /// most tasks.)
     future: ManuallyDrop<F>,
 }
 
@@ -47,36 +54,37 @@ impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
         }
     }
 
-    /// The user's future.
+    /// The future of the application.
     fn future(self: Pin<&mut Self>) -> Pin<&mut F> {
         assert!(
             self.meta.has_future.get(),
             "a task is not polled after it completed"
         );
-        // SAFETY: structural pinning of this field: it is never moved out of, `drop` leaves it in
-        // place as well, and there is no `Unpin` impl beside the automatic one. It has not been
-        // dropped, by the assertion.
+        // SAFETY: this field is structurally pinned: it is never moved out of, `drop` leaves it in
+        // place as well, and there is no `Unpin` impl beside the automatic one. By the assertion it
+        // has not been dropped.
         unsafe { self.map_unchecked_mut(|this| &mut *this.future) }
     }
 
-    /// Drops the user's future. Err: its destructor panicked.
+    /// Drops the future of the application. Err: its destructor panicked.
     fn drop_future(self: Pin<&mut Self>) -> Result<(), Payload> {
-        // SAFETY: it is dropped in place and not moved.
+        // SAFETY: it is dropped in place, and not moved.
         unsafe { self.get_unchecked_mut() }.discard_future()
     }
 
-    /// Drops the user's future and says that the task was cancelled, or that the destructor
-    /// panicked.
+    /// Drops the future of the application. The output says that the task was cancelled, or that the
+    /// destructor panicked.
     fn cancel<T>(self: Pin<&mut Self>) -> Output<T> {
-        let id = self.meta.id();
-        Contained::new(Err(match self.drop_future() {
-            Ok(()) => JoinError::cancelled(id),
-            Err(payload) => JoinError::panicked(id, payload),
-        }))
+        let meta = self.meta;
+        let error = match self.drop_future() {
+            Ok(()) => JoinError::cancelled(meta.id()),
+            Err(payload) => JoinError::panicked(meta.id(), payload),
+        };
+        TaskOutput::new(meta, Err(error))
     }
 
-    /// Enters the waker of a task that is about to suspend, if it is the first time. False: the
-    /// runtime is shutting down.
+    /// Enters the waker of a task that is about to suspend for the first time. False: the runtime is
+    /// shutting down.
     fn register(&self, cx: &Context<'_>) -> bool {
         // SAFETY: see the field.
         let owned = unsafe { &*self.sched }.owned();
@@ -97,45 +105,60 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
         if self.meta.is_aborted() {
             return Poll::Ready(self.cancel());
         }
-        let polled = {
-            let mut future = self.as_mut().future();
-            catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
-        };
-        let output = match polled {
+        // A panic of the future unwinds through its own destructor, as it does in a thread: code
+        // there may ask `std::thread::panicking`.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let _budget = coop::enter_budget();
+            let mut future = DropOnUnwind(self.as_mut());
+            let polled = future.0.as_mut().future().poll(cx);
+            std::mem::forget(future);
+            polled
+        }));
+        let meta = self.meta;
+        let result = match polled {
             Ok(Poll::Pending) => {
                 if self.register(cx) {
                     return Poll::Pending;
                 }
                 return Poll::Ready(self.cancel());
             }
-            Ok(Poll::Ready(output)) => Ok(output),
+            // The future goes before its output is seen: whoever joined may rely on it.
+            Ok(Poll::Ready(output)) => match self.drop_future() {
+                Ok(()) => Ok(output),
+                Err(payload) => {
+                    discard(output);
+                    Err(payload)
+                }
+            },
             Err(payload) => Err(payload),
         };
-        // The future goes before its output is seen: whoever joined may rely on it.
-        let dropped = self.as_mut().drop_future();
-        let id = self.meta.id();
-        Poll::Ready(Contained::new(match (output, dropped) {
-            (Ok(output), Ok(())) => Ok(output),
-            (Ok(output), Err(payload)) => {
-                discard(output);
-                Err(JoinError::panicked(id, payload))
-            }
-            (Err(payload), dropped) => {
-                discard(dropped);
-                Err(JoinError::panicked(id, payload))
-            }
-        }))
+        let result = result.map_err(|payload| JoinError::panicked(meta.id(), payload));
+        Poll::Ready(TaskOutput::new(meta, result))
+    }
+}
+
+/// Drops the future of the application if its poll unwinds.
+struct DropOnUnwind<'p, 'a, S: Schedule, F: Future>(Pin<&'p mut TaskFuture<'a, S, F>>);
+
+impl<S: Schedule, F: Future> Drop for DropOnUnwind<'_, '_, S, F> {
+    fn drop(&mut self) {
+        // A panic of the destructor ends here: if it left this one, the process would be aborted.
+        // The task's error is that of the poll.
+        if let Err(payload) = self.0.as_mut().drop_future() {
+            discard(payload);
+        }
     }
 }
 
 impl<S: Schedule, F> TaskFuture<'_, S, F> {
-    /// Drops the user's future in place, if it is still there. Err: its destructor panicked.
+    /// Drops the future of the application in place, if it is still there. Err: its destructor
+    /// panicked.
     fn discard_future(&mut self) -> Result<(), Payload> {
-        // Before the destructor: one that panics is not called again.
+        // Before the destructor, so that one that panics is not called again.
         if !self.meta.has_future.replace(false) {
             return Ok(());
         }
-        // SAFETY: it was there until now, and nobody looks at it without asking the flag.
+        // SAFETY: it was there until now, and all other code looks at the flag first.
         catch_unwind(AssertUnwindSafe(|| unsafe {
             ManuallyDrop::drop(&mut self.future);
         }))
@@ -145,12 +168,8 @@ impl<S: Schedule, F> TaskFuture<'_, S, F> {
 impl<S: Schedule, F> Drop for TaskFuture<'_, S, F> {
     fn drop(&mut self) {
         if self.meta.has_future.get() {
-            // The only place where a task is entered inside of another one's code.
-            #[cfg(not(loom))]
-            let _outer = crate::thread::keep_current();
             let _task = enter_task(self.meta);
-            // The panic of a destructor has nobody left to go to: its message is out, its
-            // payload goes.
+            // There is no join handle that this panic could go to. The panic hook has printed it.
             if let Err(payload) = self.discard_future() {
                 discard(payload);
             }
@@ -181,44 +200,50 @@ impl<R, F: FnOnce() -> R> Future for ClosureFuture<F> {
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<R> {
         let f = self.0.take().expect("a closure is ready at its first poll");
+        // An executor that the closure runs has its own turns, and no task waits for this poll.
+        let _budget = coop::enter_unconstrained();
         Poll::Ready(f())
     }
 }
 
-/// Drops a value of the user's; a panic of its destructor ends here.
-pub(crate) fn discard<T>(value: T) {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) else {
-        return;
-    };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // This could go on for ever.
-        std::mem::forget(payload);
-    }
+/// The output of a task, which may be dropped unseen. That happens inside the task's context, and
+/// a panic of its destructor ends here.
+pub(super) struct TaskOutput<T> {
+    /// The task. Alive whenever this is dropped: async-task drops the output of a detached task
+    /// before it gives up its reference, and `JoinHandle::drop` has a reference of its own.
+    meta: NonNull<Meta>,
+    /// `None`: taken.
+    value: Option<T>,
 }
 
-/// A value of the user's whose destructor must not unwind where it is dropped unseen.
-pub(super) struct Contained<T>(Option<T>);
+// SAFETY: `meta` is a shared reference to a Sync value.
+unsafe impl<T: Send> Send for TaskOutput<T> {}
 
-impl<T> Contained<T> {
-    fn new(value: T) -> Self {
-        Self(Some(value))
+impl<T> TaskOutput<T> {
+    fn new(meta: &Meta, value: T) -> Self {
+        Self {
+            meta: NonNull::from(meta),
+            value: Some(value),
+        }
     }
 
     pub(super) fn into_inner(mut self) -> T {
-        self.0.take().expect("taken once, by value")
+        self.value.take().expect("taken once, by value")
     }
 }
 
-impl<T> Drop for Contained<T> {
+impl<T> Drop for TaskOutput<T> {
     fn drop(&mut self) {
-        if let Some(value) = self.0.take() {
+        if let Some(value) = self.value.take() {
+            // SAFETY: see the field.
+            let _task = enter_task(unsafe { self.meta.as_ref() });
             discard(value);
         }
     }
 }
 
-impl<T> fmt::Debug for Contained<T> {
+impl<T> fmt::Debug for TaskOutput<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contained").finish_non_exhaustive()
+        f.debug_struct("TaskOutput").finish_non_exhaustive()
     }
 }

@@ -7,23 +7,23 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// A task's id: unique in the process, never reused.
+/// The id of a task. Unique in the process, and never reused.
 ///
-/// Ids say nothing about the order in which tasks were spawned.
+/// The order of ids says nothing about the order in which tasks were spawned.
 ///
 /// See [`JoinHandle::id`](crate::JoinHandle::id) and [`task::id`](crate::task::id).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(NonZeroU64);
 
-/// Ids are handed to threads in blocks of this many, so that spawning threads do not meet on
-/// one counter.
+/// Threads get ids in blocks of this many, so that threads that spawn do not contend for one
+/// counter.
 pub(super) const BLOCK: u64 = 128;
 
 /// The first id of the next block.
 static NEXT_BLOCK: AtomicU64 = AtomicU64::new(BLOCK);
 
 thread_local! {
-    /// The next id of this thread's block; at a multiple of [`BLOCK`] the block is used up.
+    /// The next id of this thread's block. At a multiple of [`BLOCK`] the block is used up.
     static NEXT: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -39,7 +39,7 @@ impl Id {
                 next.set(id + 1);
                 id
             })
-            // The thread is being torn down: a block for this one id.
+            // The thread is ending: a block for this one id.
             .unwrap_or_else(|_| Self::block());
         Self(NonZeroU64::new(id).expect("ids start at one block"))
     }

@@ -1,4 +1,4 @@
-//! Waiting for a task.
+//! Waiting for the end of a task.
 
 use std::{
     fmt,
@@ -10,15 +10,22 @@ use std::{
 
 use async_task::FallibleTask;
 
-use super::{AbortHandle, Id, JoinError, Meta, Runnable, future::Output};
+use super::{
+    abort::AbortHandle,
+    coop,
+    error::JoinError,
+    future::Output,
+    header::{Meta, Runnable},
+    id::Id,
+};
 use crate::block_on::block_on;
 
-/// Owns the right to a task's output.
+/// Owns the right to the output of a task.
 ///
-/// Await it, or call [`join`](Self::join) where blocking is wanted. Dropping it detaches the
-/// task, which runs on; its output is then dropped when it is done.
+/// Await it, or call [`join`](Self::join) to block. If the handle is dropped, the task is detached:
+/// it continues to run, and its output is dropped when it is done.
 ///
-/// A join that says cancelled or done means that the task's future has been dropped.
+/// When a join returns, with the output or with an error, the future of the task has been dropped.
 ///
 /// # Examples
 ///
@@ -33,8 +40,9 @@ use crate::block_on::block_on;
 /// });
 /// ```
 pub struct JoinHandle<T> {
-    /// `None`: detached, in `drop`.
+    /// `None`: detached; only in `drop`.
     task: Option<FallibleTask<Output<T>, Meta>>,
+    /// Keeps the allocation of the task, which its output refers to.
     abort: AbortHandle,
     /// The output was handed out.
     taken: bool,
@@ -49,11 +57,13 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Blocks until the task is done, and gives its output.
+    /// Blocks the calling thread until the task is done, and returns its output.
     ///
-    /// May be called on any thread: outside of a runtime, and on a worker, whose server
-    /// meanwhile runs other tasks. Inside a future prefer to await the handle: a future that
-    /// blocks holds up its own siblings (`join!`, `select!`).
+    /// (To run two closures in parallel is [`umcg::join`](crate::join()).)
+    ///
+    /// May be called on any thread: outside of a runtime, and on a worker, whose server runs other
+    /// tasks meanwhile. Inside a future, prefer to await the handle: a future that blocks also blocks
+    /// the other branches of a `join!` or `select!` around it.
     ///
     /// # Errors
     ///
@@ -62,26 +72,39 @@ impl<T> JoinHandle<T> {
         block_on(self)
     }
 
+    /// [`poll`](Future::poll) without taking from the budget of the calling task.
+    pub(super) fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
+        assert!(!self.taken, "`JoinHandle` polled after completion");
+        let task = self.task.as_mut().expect("taken by `drop` only");
+        let output = ready!(Pin::new(task).poll(cx));
+        self.taken = true;
+        Poll::Ready(match output {
+            Some(output) => output.into_inner(),
+            // The scheduler has dropped the task.
+            None => Err(JoinError::cancelled(self.id())),
+        })
+    }
+
     /// Asks the task to end; see [`AbortHandle::abort`].
     pub fn abort(&self) {
         self.abort.abort();
     }
 
-    /// A handle that aborts the task and may be cloned and sent away.
+    /// A handle that aborts the task, and can be cloned and sent to other threads.
     #[must_use]
     pub fn abort_handle(&self) -> AbortHandle {
         self.abort.clone()
     }
 
-    /// Whether the task is done: finished, panicked or cancelled.
+    /// Whether the task is done: it finished, panicked, or was cancelled.
     ///
-    /// Its output may still be on its way, so a `join` after this may block for a moment.
+    /// The thread that ran it may still be at its last steps, so a `join` may block for a moment.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(FallibleTask::is_finished)
     }
 
-    /// The task's id.
+    /// The id of the task.
     #[must_use]
     pub fn id(&self) -> Id {
         self.abort.id()
@@ -95,16 +118,10 @@ impl<T> Future for JoinHandle<T> {
     ///
     /// If it is polled again after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        assert!(!this.taken, "`JoinHandle` polled after completion");
-        let task = this.task.as_mut().expect("taken by `drop` only");
-        let output = ready!(Pin::new(task).poll(cx));
-        this.taken = true;
-        Poll::Ready(match output {
-            Some(output) => output.into_inner(),
-            // The scheduler dropped the task.
-            None => Err(JoinError::cancelled(this.id())),
-        })
+        let proceed = ready!(coop::poll_proceed(cx));
+        let output = ready!(self.get_mut().poll_output(cx));
+        proceed.made_progress();
+        Poll::Ready(output)
     }
 }
 
@@ -116,7 +133,7 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
-// The output is handed out by value, once; nothing of it can be seen through the handle.
+// The output is handed out once, by value. Nothing of it can be seen through the handle.
 impl<T> Unpin for JoinHandle<T> {}
 impl<T> UnwindSafe for JoinHandle<T> {}
 impl<T> RefUnwindSafe for JoinHandle<T> {}

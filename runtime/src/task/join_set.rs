@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     panic::resume_unwind,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{
@@ -13,19 +12,26 @@ use std::{
             Ordering::{AcqRel, Relaxed},
         },
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{AbortHandle, Id, JoinError, JoinHandle, spawn_closure, spawn_future};
-use crate::{Handle, block_on::block_on, context};
+use super::{
+    abort::AbortHandle,
+    coop,
+    error::JoinError,
+    id::Id,
+    join_handle::JoinHandle,
+    spawn::{spawn_closure, spawn_future},
+};
+use crate::{Handle, block_on::block_on, sched::context};
 
 /// Tasks with the same type of output, joined in the order in which they finish.
 ///
-/// Dropping the set aborts all tasks that are still in it; [`detach_all`](Self::detach_all)
-/// lets them run on.
+/// Dropping the set aborts all tasks that are still in it. [`detach_all`](Self::detach_all) lets them
+/// continue to run.
 ///
 /// # Examples
 ///
@@ -48,12 +54,13 @@ use crate::{Handle, block_on::block_on, context};
 pub struct JoinSet<T> {
     /// The tasks that were not joined yet.
     entries: Slab<Entry<T>>,
+    /// What their wakers share with the set.
     woken: Arc<Woken>,
 }
 
 struct Entry<T> {
     handle: JoinHandle<T>,
-    /// Made of `notify`; what the task wakes when it is done.
+    /// What the task wakes when it is done. Made of `notify`.
     waker: Waker,
     notify: Arc<Notify>,
 }
@@ -65,17 +72,17 @@ struct Woken {
 }
 
 struct Inner {
-    /// Keys of the entries that may be done. A key may be stale: then its entry is gone, or is
-    /// another task's, which is polled once too often.
+    /// The keys of the entries that may be done. A key may be stale: its entry has been removed, or
+    /// is that of another task, which is then polled once too often.
     keys: VecDeque<usize>,
-    /// Who waits for the next one.
+    /// The task that waits for the next result.
     joiner: Option<Waker>,
 }
 
 /// The waker of one task.
 struct Notify {
     key: usize,
-    /// The key is in the list already. Set by the waker, cleared by the set before it polls.
+    /// The key is in the list. Set by the waker; cleared by the set before it polls the task.
     queued: AtomicBool,
     woken: Arc<Woken>,
 }
@@ -86,8 +93,8 @@ impl Wake for Notify {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // AcqRel: pairs with the swap in `poll_join_next_with_id`, so that the poll after it
-        // sees what was done before this wake.
+        // AcqRel: pairs with the swap in `poll_entry`, so that the poll after it sees what was done
+        // before this wake.
         if self.queued.swap(true, AcqRel) {
             return;
         }
@@ -117,13 +124,13 @@ impl<T> JoinSet<T> {
         }
     }
 
-    /// How many tasks are in the set, done or not.
+    /// The number of tasks in the set, done or not.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no task is in the set.
+    /// Whether there is no task in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -137,7 +144,7 @@ impl<T> JoinSet<T> {
         }
     }
 
-    /// Takes all tasks out of the set and lets them run on.
+    /// Takes all tasks out of the set, and lets them continue to run.
     pub fn detach_all(&mut self) {
         self.entries.clear();
     }
@@ -154,7 +161,10 @@ impl<T: Send + 'static> JoinSet<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        self.spawn_on(future, &context::expect_handle("umcg::JoinSet::spawn"))
+        let task = context::with_current("umcg::JoinSet::spawn", |runtime| {
+            spawn_future(runtime, None, future)
+        });
+        self.insert(task)
     }
 
     /// Spawns a future on a given runtime into the set.
@@ -175,7 +185,10 @@ impl<T: Send + 'static> JoinSet<T> {
     where
         F: FnOnce() -> T + Send + 'static,
     {
-        self.spawn_blocking_on(f, &context::expect_handle("umcg::JoinSet::spawn_blocking"))
+        let task = context::with_current("umcg::JoinSet::spawn_blocking", |runtime| {
+            spawn_closure(runtime, None, f)
+        });
+        self.insert(task)
     }
 
     /// Spawns a closure on a given runtime into the set.
@@ -188,7 +201,7 @@ impl<T: Send + 'static> JoinSet<T> {
 
     /// Waits for the next task that is done. `None`: the set is empty.
     ///
-    /// Cancel safe: when this future is dropped nothing is lost from the set.
+    /// Cancel safe: if this future is dropped before it is ready, nothing is lost from the set.
     ///
     /// # Errors
     ///
@@ -215,7 +228,7 @@ impl<T: Send + 'static> JoinSet<T> {
         block_on(self.join_next())
     }
 
-    /// A task that is done already, without waiting. `None`: there is none now.
+    /// Joins a task that is done already. `None`: there is none now. Does not wait.
     ///
     /// # Errors
     ///
@@ -237,12 +250,11 @@ impl<T: Send + 'static> JoinSet<T> {
         }
     }
 
-    /// Waits for all tasks; their outputs, in the order in which they finished.
+    /// Waits for all tasks, and returns their outputs in the order in which they finished.
     ///
     /// # Panics
     ///
-    /// With a task's own panic, as soon as it is met, or if a task was cancelled. The other
-    /// tasks are aborted then.
+    /// With the first panic of a task, or if a task was cancelled. The other tasks are aborted then.
     pub async fn join_all(mut self) -> Vec<T> {
         let mut outputs = Vec::with_capacity(self.len());
         while let Some(result) = self.join_next().await {
@@ -255,13 +267,13 @@ impl<T: Send + 'static> JoinSet<T> {
         outputs
     }
 
-    /// Aborts all tasks and waits until they are gone. Their outputs and panics are dropped.
+    /// Aborts all tasks and waits until they are done. Their outputs and panics are dropped.
     pub async fn shutdown(&mut self) {
         self.abort_all();
         while self.join_next().await.is_some() {}
     }
 
-    /// Polls for the next task that is done; `Ready(None)`: the set is empty.
+    /// Polls for the next task that is done. `Ready(None)`: the set is empty.
     pub fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, JoinError>>> {
         self.poll_join_next_with_id(cx)
             .map(|next| next.map(|result| result.map(|(_, output)| output)))
@@ -272,17 +284,20 @@ impl<T: Send + 'static> JoinSet<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<(Id, T), JoinError>>> {
+        let proceed = ready!(coop::poll_proceed(cx));
         loop {
             if let Poll::Ready(result) = self.poll_woken() {
+                proceed.made_progress();
                 return Poll::Ready(Some(result));
             }
             if self.entries.is_empty() {
+                proceed.made_progress();
                 return Poll::Ready(None);
             }
             let replaced = {
                 let mut inner = self.woken.inner.lock();
                 if !inner.keys.is_empty() {
-                    // Between the last look and this lock somebody finished.
+                    // A task has finished between the last look and this lock.
                     continue;
                 }
                 match &inner.joiner {
@@ -311,12 +326,13 @@ impl<T: Send + 'static> JoinSet<T> {
         let Some(entry) = self.entries.get_mut(key) else {
             return Poll::Pending;
         };
-        // AcqRel: pairs with the swap in `wake_by_ref`; before the poll, so that a wake after
-        // it is not lost.
+        // AcqRel: pairs with the swap in `wake_by_ref`. Before the poll, so that a wake during the
+        // poll is not lost.
         entry.notify.queued.swap(false, AcqRel);
         let id = entry.handle.id();
         let mut cx = Context::from_waker(&entry.waker);
-        Pin::new(&mut entry.handle).poll(&mut cx).map(|result| {
+        // The set takes from the budget of the task, once for each result.
+        entry.handle.poll_output(&mut cx).map(|result| {
             self.entries.remove(key);
             result.map(|output| (id, output))
         })
@@ -336,7 +352,7 @@ impl<T: Send + 'static> JoinSet<T> {
             waker,
             notify: Arc::clone(&notify),
         });
-        // Not polled yet: the first join does it, which also tells the task whom to wake.
+        // The first join polls the task, which also tells the task what to wake.
         notify.queued.store(true, Relaxed);
         self.woken.inner.lock().keys.push_back(notify.key);
         abort
@@ -369,6 +385,7 @@ where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
 {
+    #[track_caller]
     fn from_iter<I: IntoIterator<Item = F>>(futures: I) -> Self {
         let mut set = Self::new();
         set.extend(futures);
@@ -382,6 +399,7 @@ where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
 {
+    #[track_caller]
     fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
         for future in futures {
             self.spawn(future);

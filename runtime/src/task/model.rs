@@ -1,5 +1,5 @@
-//! Model checks of a task's way from spawn to join: the parker's token, and abort and join
-//! against everything that a worker may be doing.
+//! Model checks of a task's way from spawn to join: abort and join against everything that a worker
+//! may be doing.
 //!
 //! Real code throughout. What async-task does, and our abort flag in its allocation, is a step at
 //! a time to the model; the futures here let others run in the middle of a poll, so that an abort
@@ -23,7 +23,6 @@ use loom::{
 };
 
 use super::{Origin, OwnedTasks, Runnable, Schedule, spawn_closure, spawn_future};
-use crate::wait::Parker;
 
 /// A queue with one worker, which ends when all tasks have.
 struct Queue {
@@ -121,39 +120,6 @@ impl Drop for Ready {
     fn drop(&mut self) {
         self.dropped.fetch_add(1, SeqCst);
     }
-}
-
-#[test]
-fn model_a_token_is_never_lost() {
-    loom::model(|| {
-        let parker = Arc::new(Parker::new());
-        let waker = {
-            let parker = Arc::clone(&parker);
-            thread::spawn(move || parker.unpark())
-        };
-        parker.park();
-        waker.join().unwrap();
-        // Taken: a second one is a second wake.
-        parker.unpark();
-        parker.park();
-    });
-}
-
-#[test]
-fn model_two_wakers_wake_one_wait() {
-    loom::model(|| {
-        let parker = Arc::new(Parker::new());
-        let wakers: Vec<_> = (0..2)
-            .map(|_| {
-                let parker = Arc::clone(&parker);
-                thread::spawn(move || parker.unpark())
-            })
-            .collect();
-        parker.park();
-        for waker in wakers {
-            waker.join().unwrap();
-        }
-    });
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The suspended tasks of a runtime, so that shutdown finds them.
+//! The suspended tasks of a runtime, so that a shutdown finds them.
 
 use std::{
     fmt,
@@ -11,31 +11,31 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use slab::Slab;
 
-use super::{Id, id::BLOCK};
+use super::id::{BLOCK, Id};
 
-/// Wakers of the futures that suspended at least once and are not done.
+/// The wakers of the futures that have suspended at least once and are not done.
 pub(crate) struct OwnedTasks {
-    /// At least one. A task's shard follows from the block of its id, so that a thread's spawns
-    /// stay on one shard for a while and threads seldom meet. Held for a few instructions, never
-    /// while a waker is called.
+    /// At least one; the number is a power of two. The shard of a task follows from the block of its
+    /// id, so that the tasks that a thread spawns stay on one shard for a while and threads seldom
+    /// contend. A lock is held for a few instructions, never while a waker is called.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// Set before the first waker is called by `close`. One that finds its task SCHEDULED does
-    /// nothing, and the poll that comes then looks here.
+    /// Set by `close`, before it calls the first waker. A waker whose task is scheduled already does
+    /// nothing; the poll that follows looks here.
     closed: AtomicBool,
 }
 
 struct Shard {
-    /// No entry is taken any more, and none is left.
+    /// The shard takes no more entries, and has none.
     closed: bool,
     wakers: Slab<Waker>,
 }
 
-/// Where in its shard a task's waker is, plus one.
+/// The place of a task's waker in its shard, plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OwnedKey(NonZeroU32);
 
 impl OwnedTasks {
-    /// For a runtime with that many servers.
+    /// A registry for a runtime with that many servers.
     pub(crate) fn new(servers: usize) -> Self {
         Self {
             shards: (0..(4 * servers).next_power_of_two())
@@ -50,14 +50,15 @@ impl OwnedTasks {
         }
     }
 
-    /// Whether a task that is about to suspend once more is to cancel itself instead.
+    /// Whether a task that is about to suspend again has to cancel itself instead.
     pub(super) fn is_closed(&self) -> bool {
-        // Relaxed: set before the wake, whose change of the task's state is read by the one that
-        // begins the poll. A wake that comes later has the task polled again.
+        // Relaxed: `close` sets this before it wakes the task. If the wake came before this poll
+        // began, the worker that began it read the task's state after the wake. A later wake has the
+        // task polled again.
         self.closed.load(Relaxed)
     }
 
-    /// Enters a task's waker. `None`: closed, the task is to cancel itself.
+    /// Enters the waker of a task. `None`: the registry is closed, and the task has to cancel itself.
     pub(super) fn insert(&self, id: Id, waker: &Waker) -> Option<OwnedKey> {
         let waker = waker.clone();
         let mut shard = self.shard(id).lock();
@@ -70,10 +71,10 @@ impl OwnedTasks {
         NonZeroU32::new(place).map(OwnedKey)
     }
 
-    /// Removes a task that is done, if `close` did not already.
+    /// Removes a task that is done, unless `close` has.
     pub(super) fn remove(&self, id: Id, key: OwnedKey) {
         let place = key.0.get() as usize - 1;
-        // Dropped after the lock: the last reference to a task frees it.
+        // Dropped after the lock is released: the last reference to a task frees it.
         let _removed = self.shard(id).lock().wakers.try_remove(place);
     }
 
@@ -81,17 +82,17 @@ impl OwnedTasks {
         &self.shards[(id.get() / BLOCK) as usize & (self.shards.len() - 1)]
     }
 
-    /// How many tasks are suspended, or ran again after they had been.
+    /// The number of tasks that have suspended at least once and are not done.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|s| s.lock().wakers.len()).sum()
     }
 
-    /// Wakes all suspended tasks and takes no more: a task that suspends from now on cancels
-    /// itself instead, also if it was suspended before. The scheduler calls this once it begins
-    /// nothing any more.
+    /// Wakes all suspended tasks, and takes no more. A task that would suspend from now on cancels
+    /// itself instead, also if it was suspended before. The scheduler calls this when it no longer
+    /// begins tasks.
     ///
-    /// Idempotent. Calls wakers, hence [`Schedule::schedule`](super::Schedule::schedule), on
-    /// this thread; no lock is held then.
+    /// May be called more than once. Calls wakers, and so
+    /// [`Schedule::schedule`](super::Schedule::schedule), on this thread, with no lock held.
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);
         for shard in &self.shards {

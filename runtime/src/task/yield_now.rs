@@ -1,4 +1,4 @@
-//! Giving way, in a future.
+//! Letting other tasks run, in a future.
 
 use std::{
     future::Future,
@@ -8,11 +8,11 @@ use std::{
 
 /// Lets other tasks run first.
 ///
-/// The task goes to the back of its server's run queue, never into the LIFO slot. In a closure
-/// or a thread call [`thread::yield_now`](crate::thread::yield_now) instead.
+/// The task goes to the back of its server's run queue, never into the LIFO slot. In a closure or a
+/// thread, call [`thread::yield_now`](crate::thread::yield_now) instead.
 ///
-/// Outside of this runtime, on any executor, it wakes itself once: what that means for the
-/// order is the executor's business.
+/// On another executor the future wakes its task once. What that means for the order of tasks is up
+/// to the executor.
 ///
 /// # Examples
 ///
@@ -29,6 +29,7 @@ pub fn yield_now() -> YieldNow {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct YieldNow {
+    /// It was polled once.
     yielded: bool,
 }
 

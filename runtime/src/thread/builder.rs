@@ -2,8 +2,14 @@
 
 use std::{io, sync::Arc};
 
-use super::{JoinHandle, Scope, ScopedJoinHandle, Thread, no_runtime};
-use crate::{Handle, context, task, task::Name};
+use super::{JoinHandle, Scope, ScopedJoinHandle, Thread};
+use crate::{
+    Handle,
+    error::Refusal,
+    sched::{Shared, context},
+    task,
+    task::Name,
+};
 
 /// Makes threads with a name, or on another runtime than the current one.
 ///
@@ -64,6 +70,8 @@ impl Builder {
     /// # Errors
     ///
     /// * `NotFound`: outside of a runtime, and none was named.
+    /// * `WouldBlock`: the queues of the runtime are at their limit.
+    /// * `Other`: the runtime was shut down.
     /// * `InvalidInput`: the runtime's workers have a smaller stack than was asked for.
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
@@ -71,10 +79,14 @@ impl Builder {
         T: Send + 'static,
     {
         let runtime = match &self.runtime {
-            Some(runtime) => runtime.clone(),
-            None => context::current_handle().ok_or_else(no_runtime)?,
+            Some(runtime) => Arc::clone(runtime.shared()),
+            None => context::current().map_err(|_| Refusal::NoRuntime)?,
         };
+        self.check_name();
         self.check_stack(&runtime)?;
+        if let Some(refusal) = runtime.refusal() {
+            return Err(refusal.into());
+        }
         Ok(spawn_on(&runtime, self.name, f))
     }
 
@@ -92,12 +104,22 @@ impl Builder {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
+        self.check_name();
         self.check_stack(scope.runtime())?;
         Ok(scope.spawn_named(self.name, f))
     }
 
-    fn check_stack(&self, runtime: &Handle) -> io::Result<()> {
-        let has = runtime.shared().thread_stack_size();
+    #[track_caller]
+    fn check_name(&self) {
+        // The message of std.
+        assert!(
+            !self.name.as_ref().is_some_and(|name| name.contains('\0')),
+            "thread name may not contain interior null bytes"
+        );
+    }
+
+    fn check_stack(&self, runtime: &Shared) -> io::Result<()> {
+        let has = runtime.thread_stack_size();
         match self.stack_size {
             Some(wanted) if wanted > has => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -111,7 +133,7 @@ impl Builder {
     }
 }
 
-pub(super) fn spawn_on<F, T>(runtime: &Handle, name: Name, f: F) -> JoinHandle<T>
+pub(super) fn spawn_on<F, T>(runtime: &Arc<Shared>, name: Name, f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
@@ -119,7 +141,7 @@ where
     let thread = Thread::new(name.as_ref().map(Arc::clone));
     let theirs = thread.clone();
     JoinHandle {
-        task: task::spawn_closure(runtime.shared(), name, move || theirs.run(f)),
+        task: task::spawn_closure(runtime, name, move || theirs.run(f)),
         thread,
     }
 }

@@ -1,10 +1,14 @@
 //! Who am I.
 
-use std::{cell::RefCell, fmt, sync::Arc};
+use std::{
+    cell::RefCell,
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+};
 
 use crate::{
-    context,
-    task::{Id, Meta, Name},
+    task::{Id, Meta, Name, depth, with_task},
     wait::Parker,
 };
 
@@ -25,15 +29,19 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadId(Id);
 
-/// The thread that runs here, with the task it belongs to (`None`: no task). It is stale when
-/// another task runs here by now.
+/// A thread that ran here, or was made up for code that ran here.
 struct Seen {
+    /// How many tasks that code was inside of.
+    depth: usize,
+    /// The innermost of them. `None`: no task.
     task: Option<Id>,
     thread: Thread,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Seen>> = const { RefCell::new(None) };
+    /// By depth: a task that is dropped inside of another one's code has an entry of its own. An
+    /// entry is stale if its task is not the one that runs here at that depth by now.
+    static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Thread {
@@ -49,19 +57,25 @@ impl Thread {
 
     /// Runs `f` as this thread. Called once, in the task of this thread.
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
-        /// What was current before comes back, even when `f` panics. Not much to restore on a
-        /// worker, whose tasks follow one another; but the reference must not stay.
-        struct Leave(Option<Seen>);
+        /// Removes the entry of this thread, even when `f` panics: a worker is not to keep its
+        /// reference.
+        struct Leave(usize);
         impl Drop for Leave {
             fn drop(&mut self) {
-                drop(replace(self.0.take()));
+                let _ = SEEN.try_with(|seen| seen.borrow_mut().truncate(self.0));
             }
         }
 
-        let _leave = Leave(replace(Some(Seen {
-            task: context::with_task(Meta::id),
+        let entry = Seen {
+            depth: depth(),
+            task: with_task(Meta::id),
             thread: self,
-        })));
+        };
+        let _leave = SEEN.try_with(|seen| {
+            let mut seen = seen.borrow_mut();
+            seen.push(entry);
+            Leave(seen.len() - 1)
+        });
         f()
     }
 
@@ -89,28 +103,6 @@ impl Thread {
     }
 }
 
-/// Keeps what is current on this thread, for the time that another task's code runs inside of this
-/// one's.
-pub(crate) fn keep_current() -> KeepCurrent {
-    KeepCurrent(replace(None))
-}
-
-/// See [`keep_current`].
-pub(crate) struct KeepCurrent(Option<Seen>);
-
-impl Drop for KeepCurrent {
-    fn drop(&mut self) {
-        drop(replace(self.0.take()));
-    }
-}
-
-fn replace(seen: Option<Seen>) -> Option<Seen> {
-    CURRENT
-        .try_with(|current| current.replace(seen))
-        .ok()
-        .flatten()
-}
-
 /// The thread that this code runs in.
 ///
 /// In a [`thread`](super) of a runtime: that one. In any other task: one made up for the task,
@@ -118,26 +110,34 @@ fn replace(seen: Option<Seen>) -> Option<Seen> {
 /// the operating system's thread.
 #[must_use]
 pub fn current() -> Thread {
-    let task = context::with_task(Meta::id);
-    CURRENT
-        .try_with(|current| {
-            let mut current = current.borrow_mut();
-            match &*current {
-                Some(seen) if seen.task == task => seen.thread.clone(),
-                _ => {
-                    let thread = Thread::new(context::with_task(Meta::name_word).flatten());
-                    let stale = current.replace(Seen {
-                        task,
-                        thread: thread.clone(),
-                    });
-                    drop(stale);
-                    thread
-                }
+    let (depth, task) = (depth(), with_task(Meta::id));
+    SEEN.try_with(|seen| {
+        let mut seen = seen.borrow_mut();
+        while let Some(last) = seen.last() {
+            if last.depth < depth {
+                break;
             }
-        })
-        // While the thread is torn down: one that nobody can unpark, as std's would be.
-        .unwrap_or_else(|_| Thread::new(None))
+            if last.depth == depth && last.task == task {
+                return last.thread.clone();
+            }
+            // Stale.
+            seen.pop();
+        }
+        let thread = Thread::new(with_task(Meta::name_word).flatten());
+        seen.push(Seen {
+            depth,
+            task,
+            thread: thread.clone(),
+        });
+        thread
+    })
+    // While the thread is torn down: one that nobody can unpark, as std's would be.
+    .unwrap_or_else(|_| Thread::new(None))
 }
+
+// As std's. A token does not stop half-way.
+impl UnwindSafe for Thread {}
+impl RefUnwindSafe for Thread {}
 
 impl fmt::Debug for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,11 +22,10 @@ mod park;
 pub(crate) mod scope;
 mod sleep;
 
-use std::{fmt, io};
+use std::fmt;
 
 pub use std::thread::{AccessError, LocalKey, Result, available_parallelism, panicking};
 
-pub(crate) use self::current::keep_current;
 pub use self::scope::{Scope, ScopedJoinHandle, scope};
 pub use self::{
     builder::Builder,
@@ -34,7 +33,7 @@ pub use self::{
     park::{park, park_timeout},
     sleep::{sleep, yield_now},
 };
-use crate::{JoinError, task};
+use crate::{JoinError, sched::context, task};
 
 /// Runs `f` in a new thread of the current runtime.
 ///
@@ -62,8 +61,9 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let handle = crate::context::expect_handle("umcg::thread::spawn");
-    builder::spawn_on(&handle, None, f)
+    context::with_current("umcg::thread::spawn", |runtime| {
+        builder::spawn_on(runtime, None, f)
+    })
 }
 
 /// Owns the right to join a thread. Dropped: the thread runs on.
@@ -109,15 +109,6 @@ pub(crate) fn into_payload(error: JoinError) -> Box<dyn std::any::Any + Send> {
     error
         .try_into_panic()
         .unwrap_or_else(|cancelled| Box::new(cancelled))
-}
-
-/// The error of [`Builder::spawn`] outside of a runtime.
-fn no_runtime() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        "no runtime on this thread: call it from a task, enter one with `Handle::enter`, or name \
-         one with `thread::Builder::runtime`",
-    )
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Waiting for a token.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::current;
-use crate::context;
+use crate::wait::ManagedWait;
 
 /// Blocks until [`Thread::unpark`](super::Thread::unpark) was called for this thread since the
 /// last `park`.
@@ -35,8 +35,7 @@ use crate::context;
 /// ```
 pub fn park() {
     let thread = current();
-    let _wait = context::managed_blocking();
-    thread.token().park();
+    ManagedWait::begin().park(thread.token());
 }
 
 /// [`park`] for at most `timeout`.
@@ -44,6 +43,7 @@ pub fn park() {
 /// It does not say why it returned: check your condition, and the clock.
 pub fn park_timeout(timeout: Duration) {
     let thread = current();
-    let _wait = context::managed_blocking();
-    thread.token().park_timeout(timeout);
+    // `None`: beyond the clock, so there is no limit.
+    let deadline = Instant::now().checked_add(timeout);
+    ManagedWait::begin().park_until(thread.token(), deadline);
 }

@@ -1,9 +1,9 @@
-//! Threads that borrow from their maker, which waits for them.
+//! Threads that borrow from the function that makes them, which waits for them.
 //!
-//! A blocking scope is sound where an async one is not: the frame that owns what is borrowed
-//! cannot go away while its thread waits in it. The rule that the code below keeps: the counter
-//! of a scope falls only after the closure *and its result* are gone from the task or were
-//! handed to the joiner, since either may borrow.
+//! A scope that blocks is sound where an async one is not: the stack frame that owns what is borrowed
+//! cannot go away while its thread waits in it. The code below keeps one rule: the counter of a scope
+//! falls only after the closure *and its result*, either of which may borrow, have been dropped or
+//! handed to the joiner.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    Handle, context,
+    sched::{Shared, context},
     task::{JoinHandle, Name, Origin, spawn_closure_unchecked},
     thread::{self, Thread, into_payload},
     wait::CountLatch,
@@ -24,10 +24,10 @@ use crate::{
 
 /// Makes threads that may borrow from the surrounding function, and waits for all of them.
 ///
-/// The shape of [`std::thread::scope`], on the current runtime. The calling thread blocks at
-/// the end; on a worker its server runs other tasks meanwhile, and the wait does not count
-/// against `max_workers`, so scopes nest without a limit to think of. Never does a waiting
-/// thread run another task on its own stack, so a lock may be held across a scope.
+/// This is [`std::thread::scope`], on the current runtime. The calling thread blocks at the end of
+/// the scope. While a worker blocks there its server runs other tasks, and the worker does not count
+/// against `max_workers`, so that scopes nest without a limit. A waiting thread never runs another
+/// task on its own stack, so a lock may be held across a scope.
 ///
 /// # Panics
 ///
@@ -53,12 +53,12 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    scope_on(context::expect_handle("umcg::scope"), f)
+    scope_on(context::expect_current("umcg::scope"), f)
 }
 
 /// [`scope`] on a given runtime.
 #[track_caller]
-pub(crate) fn scope_on<'env, F, T>(runtime: Handle, f: F) -> T
+pub(crate) fn scope_on<'env, F, T>(runtime: Arc<Shared>, f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
@@ -73,7 +73,7 @@ where
         env: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
-    // Whatever happened: nothing that was borrowed may be used by its owner before this.
+    // Also after a panic: the owner of what was borrowed may not use it before this.
     scope.data.running.wait();
     match result {
         Err(payload) => resume_unwind(payload),
@@ -86,26 +86,28 @@ where
     }
 }
 
-/// Where threads may be made that borrow; see [`scope`].
+/// Makes threads that borrow; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
-    runtime: Handle,
+    /// The runtime that runs the threads.
+    runtime: Arc<Shared>,
     data: Arc<ScopeData>,
     /// Invariant, as in std: a closure must not be able to shrink the lifetime it spawns for.
     scope: PhantomData<&'scope mut &'scope ()>,
+    /// Invariant, as in std.
     env: PhantomData<&'env mut &'env ()>,
 }
 
 struct ScopeData {
-    /// Threads of which the closure or the result still exists.
+    /// Counts the threads whose closure or result still exists.
     running: CountLatch,
-    /// A thread's panic was not joined.
+    /// A thread panicked that nobody joined.
     panicked: AtomicBool,
     /// A thread's closure was dropped uncalled.
     cancelled: AtomicBool,
 }
 
 impl ScopeData {
-    /// Counts a thread until the guard goes.
+    /// Counts a thread until the guard is dropped.
     fn begin(self: &Arc<Self>) -> Running {
         self.running.add();
         Running {
@@ -132,7 +134,8 @@ impl Drop for Running {
     }
 }
 
-/// A thread's closure on its way to a worker. Fields drop in this order, the count last.
+/// The closure of a thread, on its way to a worker. The fields are dropped in this order, the count
+/// last.
 struct Job<F> {
     f: F,
     thread: Thread,
@@ -157,7 +160,8 @@ impl<F> Job<F> {
     }
 }
 
-/// A thread's result on its way to the joiner, or to nobody. Fields drop in this order.
+/// The result of a thread, on its way to the joiner if there is one. The fields are dropped in this
+/// order, the count last.
 struct Outcome<T> {
     /// `None`: taken by the joiner.
     result: Option<thread::Result<T>>,
@@ -172,7 +176,7 @@ impl<T> Drop for Outcome<T> {
             // Relaxed: ordered by the latch, which falls after this.
             self.running.data.panicked.store(true, Relaxed);
         }
-        crate::task::discard(dropped);
+        crate::panic::discard(dropped);
     }
 }
 
@@ -199,14 +203,12 @@ impl<'scope> Scope<'scope, '_> {
             thread: thread.clone(),
             running: self.data.begin(),
         };
-        // SAFETY: what `F` and `T` borrow outlives 'scope, and `scope_on` does not return
-        // before the count is 0. The count of this thread falls when its `Running` is dropped:
-        // with the closure, after `f`, if it is never called; else with the outcome, after the
-        // result was dropped or moved out into a handle bounded by 'scope.
+        // SAFETY: what `F` and `T` borrow outlives 'scope, and `scope_on` does not return before the
+        // count is 0. The count of this thread falls when its `Running` is dropped. If the closure is
+        // never called, that is with the closure, after `f`. Otherwise it is with the outcome, after
+        // the result was dropped, or moved out by a handle that is bounded by 'scope.
         let task = unsafe {
-            spawn_closure_unchecked(self.runtime.shared(), name, Origin::Spawn, move || {
-                job.call::<T>()
-            })
+            spawn_closure_unchecked(&self.runtime, name, Origin::Spawn, move || job.call::<T>())
         };
         ScopedJoinHandle {
             task,
@@ -215,7 +217,7 @@ impl<'scope> Scope<'scope, '_> {
         }
     }
 
-    pub(crate) fn runtime(&self) -> &Handle {
+    pub(crate) fn runtime(&self) -> &Arc<Shared> {
         &self.runtime
     }
 }
@@ -229,7 +231,8 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// Owns the right to join a thread of a [`scope`]. Dropped: the scope's end waits for it.
+/// Owns the right to join a thread of a [`scope`]. If it is dropped, the end of the scope waits for
+/// the thread.
 ///
 /// A handle that is leaked keeps its scope from ending.
 pub struct ScopedJoinHandle<'scope, T> {
@@ -239,7 +242,7 @@ pub struct ScopedJoinHandle<'scope, T> {
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// Waits until the thread is done, blocking, and gives its result.
+    /// Blocks until the thread is done, and returns its result.
     ///
     /// # Errors
     ///
@@ -252,13 +255,13 @@ impl<T> ScopedJoinHandle<'_, T> {
         }
     }
 
-    /// The thread itself, to [`unpark`](Thread::unpark) it or for its name.
+    /// The thread, to [`unpark`](Thread::unpark) it or to ask for its name.
     #[must_use]
     pub fn thread(&self) -> &Thread {
         &self.thread
     }
 
-    /// Whether the thread is done, so that [`join`](Self::join) would not block for long.
+    /// Whether the thread is done. Then [`join`](Self::join) does not block for long.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::context;
+use crate::wait;
 
 /// Blocks this thread for at least `duration`.
 ///
@@ -11,7 +11,7 @@ use crate::context;
 /// [`time::sleep`](crate::time::sleep), which needs no worker.
 pub fn sleep(duration: Duration) {
     std::thread::sleep(duration);
-    context::with_worker(|worker| worker.checkpoint());
+    wait::with_worker(|worker| worker.checkpoint());
 }
 
 /// Lets others run first.
@@ -20,7 +20,7 @@ pub fn sleep(duration: Duration) {
 /// any. Elsewhere it is [`std::thread::yield_now`]. In a future use
 /// [`task::yield_now`](crate::task::yield_now), which gives the worker to other tasks.
 pub fn yield_now() {
-    if context::with_worker(|worker| worker.yield_now()).is_none() {
+    if wait::with_worker(|worker| worker.yield_now()).is_none() {
         std::thread::yield_now();
     }
 }

@@ -1,4 +1,6 @@
 use std::{
+    io,
+    panic::catch_unwind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -29,9 +31,13 @@ fn panic_reaches_the_joiner_as_its_payload() {
 fn cancelled_thread_is_an_error_of_join() {
     let runtime = runtime();
     runtime.shared().stop();
-    let thread = Builder::new().runtime(&runtime).spawn(|| 7).unwrap();
-    let payload = thread.join().unwrap_err();
+    let _entered = runtime.enter();
+    let payload = spawn(|| 7).join().unwrap_err();
     assert!(payload.downcast::<JoinError>().unwrap().is_cancelled());
+    // A builder says so at once.
+    let error = Builder::new().spawn(|| 7).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Other);
+    assert!(error.to_string().contains("shut down"), "{error}");
 }
 
 #[test]
@@ -151,6 +157,18 @@ fn too_large_a_stack_is_an_error() {
         .unwrap()
         .join()
         .unwrap();
+}
+
+#[test]
+fn name_with_a_nul_byte_panics_at_spawn_as_in_std() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let ours = catch_unwind(|| Builder::new().name("a\0b".into()).spawn(|| ()));
+    let theirs = catch_unwind(|| std::thread::Builder::new().name("a\0b".into()).spawn(|| ()));
+    for payload in [ours.unwrap_err(), theirs.unwrap_err()] {
+        let message = crate::testing::panic_message(&*payload);
+        assert!(message.contains("interior null bytes"), "{message}");
+    }
 }
 
 #[test]

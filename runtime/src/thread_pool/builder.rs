@@ -1,8 +1,8 @@
-//! Pools with a name, or a large stack.
+//! Pools with a name, or with a large stack.
 
 use std::{io, sync::Arc, thread::available_parallelism};
 
-use super::{ThreadPool, home::Home, pool::Pool};
+use super::{ThreadPool, pool::Pool, pool_runtime::PoolRuntime};
 use crate::task::Name;
 
 /// Makes a [`ThreadPool`].
@@ -21,20 +21,20 @@ use crate::task::Name;
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder makes no pool by itself"]
 pub struct Builder {
-    /// `None`: as many as CPUs.
+    /// `None`: the number of CPUs.
     num_threads: Option<usize>,
     name: Name,
-    /// `None`: whatever the runtime's workers have.
+    /// `None`: the stack size of the runtime's workers.
     stack_size: Option<usize>,
 }
 
 impl Builder {
-    /// As many threads as CPUs, no name.
+    /// A builder for a pool without a name that runs as many jobs at once as there are CPUs.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many jobs may run at once.
+    /// Sets how many jobs may run at once.
     ///
     /// # Panics
     ///
@@ -46,15 +46,16 @@ impl Builder {
         self
     }
 
-    /// The name that the jobs see as [`thread::current`](crate::thread::current)'s.
+    /// Sets the name of the threads that the jobs see as
+    /// [`thread::current`](crate::thread::current). It must not contain NUL bytes.
     pub fn thread_name(mut self, name: String) -> Self {
         self.name = Some(Arc::new(name.into()));
         self
     }
 
-    /// The least stack that the jobs need, in bytes.
+    /// Sets the smallest stack that the jobs need, in bytes.
     ///
-    /// Where the runtime's workers have less the pool gets a runtime of its own.
+    /// If the workers of the runtime have less, the pool gets a runtime of its own.
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -64,14 +65,14 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// If it needs a runtime of its own and none can be made; [`try_build`](Self::try_build)
-    /// returns an error instead.
+    /// If the pool needs a runtime of its own and none can be made, or if the name contains a NUL
+    /// byte. [`try_build`](Self::try_build) returns an error instead.
     #[must_use]
     #[track_caller]
     pub fn build(self) -> ThreadPool {
         match self.try_build() {
             Ok(pool) => pool,
-            Err(error) => panic!("no runtime could be made for a thread pool: {error}"),
+            Err(error) => panic!("a thread pool could not be made: {error}"),
         }
     }
 
@@ -79,14 +80,21 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Those of making a runtime, if the pool needs one of its own: outside of a runtime, or
-    /// for a larger stack.
+    /// * `InvalidInput`: the name contains a NUL byte.
+    /// * Those of making a runtime, if the pool needs one of its own: because it is made outside
+    ///   of a runtime, or because its jobs need a larger stack.
     pub fn try_build(self) -> io::Result<ThreadPool> {
+        if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "thread name may not contain interior null bytes",
+            ));
+        }
         let max = self
             .num_threads
             .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
         Ok(ThreadPool {
-            pool: Pool::new(self.name, Home::find(self.stack_size)?, max),
+            pool: Pool::new(self.name, PoolRuntime::find(self.stack_size)?, max),
         })
     }
 }

@@ -1,28 +1,61 @@
 //! A pool in the shape of the `threadpool` crate, and of rayon's `ThreadPool`.
 //!
-//! `use umcg::ThreadPool;` in place of `use threadpool::ThreadPool;`, or
-//! `use umcg::thread_pool as threadpool;`, is all that a program changes. The jobs are closure
-//! tasks of a runtime: of the current one, or outside of any of one that the process makes for
-//! its pools and keeps to its end.
+//! A program moves over by `use umcg::ThreadPool;` in place of `use threadpool::ThreadPool;`, or by
+//! `use umcg::thread_pool as threadpool;`. The jobs are closure tasks of a runtime: of the current
+//! one, or, for a pool that is made outside of any runtime, of one that the process makes for all
+//! such pools and keeps until it ends.
 //!
-//! What differs from `threadpool`:
+//! # What differs from `threadpool`
 //!
-//! * The number of threads is a limit on the jobs that run at once, and makes no threads by
-//!   itself: a pool of 1000 with 10 jobs blocked has about 10 threads, and jobs that do not
-//!   block need no more than one a CPU.
-//! * [`thread::current`](crate::thread::current) has the pool's name;
-//!   [`std::thread::current`] is the worker, which other tasks use as well.
-//! * Inside a runtime its `max_workers` is a limit too, and its end is the jobs' end: those that
-//!   have not begun are dropped.
+//! * The number of threads limits how many jobs run at once. It makes no threads by itself: a pool
+//!   of 1000 with 10 jobs blocked has about 10 threads, and jobs that do not block need no more
+//!   than one thread for each CPU.
+//! * [`thread::current`](crate::thread::current) has the pool's name. [`std::thread::current`] is
+//!   the worker, which other tasks use as well: its name is the runtime's, as are the names that
+//!   the operating system shows. Thread-locals, too, are the worker's, and a job may find what
+//!   other tasks left in them.
+//! * Inside a runtime, its `max_workers` limits the pool as well. When that runtime shuts down,
+//!   jobs that have not begun are dropped without being called.
+//!
+//! # What runs beside what
+//!
+//! At most `num_threads` jobs of a pool run at once, and they begin in the order in which they were
+//! submitted. A job may wait for other jobs: at the end of a [`scope`](ThreadPool::scope) or
+//! [`join_both`](ThreadPool::join_both), or in an [`install`](ThreadPool::install) on another pool.
+//! It does so in two steps:
+//!
+//! 1. If it waits for a scope of its own pool, it runs the jobs of that scope that have not begun,
+//!    one after the other, on its own stack. They do not wait for their turn in the pool's queue.
+//!    To these jobs, `thread::current` and `task::id` are those of the job that waits.
+//! 2. If the jobs that it waits for run elsewhere, it gives its place to the next job in the queue.
+//!    It goes on as soon as they are done, even if all places are taken then. So more than
+//!    `num_threads` jobs may run for a while, by one for each job that has waited like this; the
+//!    pool starts no further job until it is below the limit again.
+//!
+//! In a pool of one, scopes and joins that are nested to any depth therefore run one job at a time,
+//! on one thread. Only a job that waits in `install` for another pool lets the next job of its own
+//! pool begin, and then goes on beside it.
+//!
+//! # What differs from rayon
+//!
+//! | rayon | here |
+//! |---|---|
+//! | `ThreadPool::join` | [`join_both`](ThreadPool::join_both), since [`join`](ThreadPool::join) waits for the pool, as in `threadpool` |
+//! | `spawn`, `spawn_fifo` | [`execute`](ThreadPool::execute): jobs begin in the order of their submission |
+//! | `scope`, `scope_fifo` | [`scope`](ThreadPool::scope): the jobs of a scope begin in that order, too |
+//! | `in_place_scope`, `in_place_scope_fifo` | [`in_place_scope`](ThreadPool::in_place_scope) |
+//! | `current_num_threads` | [`max_count`](ThreadPool::max_count) |
+//! | `broadcast`, `spawn_broadcast`, `current_thread_index` | not offered: a pool has no threads of its own that a closure could run on once each, or be numbered by |
+//! | `yield_now`, `yield_local` | [`thread::yield_now`](crate::thread::yield_now) |
 
 mod builder;
-mod home;
 mod pool;
+mod pool_runtime;
 mod scope;
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
 };
 
@@ -32,10 +65,10 @@ use self::pool::Pool;
 pub use self::{builder::Builder, scope::Scope};
 use crate::wait::CountLatch;
 
-/// Runs jobs, at most so many at once, in the order in which they came.
+/// Runs jobs, a limited number of them at once, in the order of their submission.
 ///
-/// Clones are the same pool. When the last one is dropped, the jobs it has finish in the
-/// background.
+/// Clones are the same pool. When the last one is dropped, the jobs that the pool still has run in
+/// the background.
 ///
 /// # Examples
 ///
@@ -63,17 +96,19 @@ impl ThreadPool {
     ///
     /// If `num_threads` is 0, or as [`Builder::build`].
     #[must_use]
+    #[track_caller]
     pub fn new(num_threads: usize) -> Self {
         Builder::new().num_threads(num_threads).build()
     }
 
-    /// [`new`](Self::new), and the name that its jobs see as
-    /// [`thread::current`](crate::thread::current)'s.
+    /// [`new`](Self::new), with the name that its jobs see as that of
+    /// [`thread::current`](crate::thread::current).
     ///
     /// # Panics
     ///
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), or if the name contains a NUL byte.
     #[must_use]
+    #[track_caller]
     pub fn with_name(name: String, num_threads: usize) -> Self {
         Builder::new()
             .num_threads(num_threads)
@@ -81,9 +116,9 @@ impl ThreadPool {
             .build()
     }
 
-    /// Runs `job`, as soon as there is room. Never blocks.
+    /// Runs `job` as soon as fewer jobs than the limit run. Never blocks.
     ///
-    /// A panic of the job ends the job alone, and is counted.
+    /// A panic of the job is counted, and ends this job alone.
     pub fn execute<F>(&self, job: F)
     where
         F: FnOnce() + Send + 'static,
@@ -91,31 +126,31 @@ impl ThreadPool {
         self.pool.execute(job);
     }
 
-    /// How many jobs wait to be run.
+    /// The number of jobs that have not begun.
     #[must_use]
     pub fn queued_count(&self) -> usize {
         self.pool.counts().queued
     }
 
-    /// How many jobs run.
+    /// The number of jobs that run, or are blocked.
     #[must_use]
     pub fn active_count(&self) -> usize {
         self.pool.counts().active
     }
 
-    /// How many jobs may run at once.
+    /// The number of jobs that may run at once.
     #[must_use]
     pub fn max_count(&self) -> usize {
         self.pool.counts().max
     }
 
-    /// How many jobs have panicked.
+    /// The number of jobs that have panicked.
     #[must_use]
     pub fn panic_count(&self) -> usize {
         self.pool.panics()
     }
 
-    /// Changes how many jobs may run at once. Those that run are left alone.
+    /// Changes how many jobs may run at once. Jobs that have begun are not affected.
     ///
     /// # Panics
     ///
@@ -128,20 +163,22 @@ impl ThreadPool {
 
     /// Blocks until the pool has no job.
     ///
-    /// All that join at the same time return together, the next time the pool is empty, even
-    /// if it has new jobs by then. A job that joins its own pool waits for itself.
+    /// All threads that join at the same time return together, the next time that the pool is
+    /// empty, even if it has new jobs by then. A job that joins its own pool waits for itself,
+    /// without end.
     pub fn join(&self) {
         self.pool.join();
     }
 
     /// Runs `op` as a job of this pool, and waits for its result.
     ///
-    /// Inside a job of this pool it just calls `op`. A job of another pool that waits here leaves
-    /// its place there to the next one, as if it had ended, and goes on beside it.
+    /// Inside a job of this pool it just calls `op`. A job of another pool that waits here gives
+    /// its place there to the next job meanwhile: see
+    /// [what runs beside what](self#what-runs-beside-what).
     ///
     /// # Panics
     ///
-    /// With the panic of `op`; or if the pool's runtime shuts down first.
+    /// With the panic of `op`; or if the runtime of the pool shuts down first.
     ///
     /// # Examples
     ///
@@ -165,10 +202,10 @@ impl ThreadPool {
             f: || *result.lock() = Some(catch_unwind(AssertUnwindSafe(op))),
             done: scope::Done(Arc::clone(&latch)),
         };
-        // SAFETY: the wait below ends when the job has been dropped, called or not.
-        unsafe { self.pool.execute_unchecked(Box::new(move || job.call())) };
+        // SAFETY: `waits` does not go before the job has been dropped, called or not.
+        let job = unsafe { pool::erase_lifetime(Box::new(move || job.call())) };
         let waits = Waits(&latch);
-        // As rayon's threads do, which go on with jobs of their own pool meanwhile.
+        self.pool.execute(job);
         let paused = (latch.count() != 0).then(Pool::pause_current).flatten();
         drop(waits);
         drop(paused);
@@ -179,13 +216,13 @@ impl ThreadPool {
         }
     }
 
-    /// Calls `op` inside the pool with a scope, for jobs that borrow, and waits for all of
-    /// them. The shape of rayon's `scope`; [`umcg::scope`](crate::scope()) is that of std's.
+    /// Calls `op` inside the pool with a scope, for jobs that borrow, and waits for all of them.
+    /// This is rayon's `scope`; [`umcg::scope`](crate::scope()) has the shape of std's.
     ///
     /// # Panics
     ///
-    /// With the panic of `op`, else with the first one of a job, once all jobs are done; or if
-    /// the pool's runtime shuts down first.
+    /// With the panic of `op`, or else with the first one of a job, once all jobs are done; or if
+    /// the runtime of the pool shuts down first.
     ///
     /// # Examples
     ///
@@ -207,14 +244,48 @@ impl ThreadPool {
         self.install(|| scope::run(&self.pool, op))
     }
 
-    /// Runs both closures in the pool, at the same time if it has room, and gives both
-    /// results. The shape of rayon's `ThreadPool::join`, which cannot be called `join` here,
-    /// since that waits for the pool; outside of pools there is [`umcg::join`](crate::join()).
+    /// [`scope`](Self::scope), but `op` runs on the calling thread, so that neither it nor its
+    /// result need be `Send`. The jobs of the scope run in the pool.
     ///
     /// # Panics
     ///
-    /// With the panic of `a`, else of `b`, once both are done; or if the pool's runtime shuts
-    /// down first.
+    /// As [`scope`](Self::scope).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{rc::Rc, sync::mpsc::channel};
+    ///
+    /// let pool = umcg::ThreadPool::new(2);
+    /// let (sender, receiver) = channel();
+    /// // Not `Send`, and used by `op` alone.
+    /// let factor = Rc::new(2);
+    /// let doubled = pool.in_place_scope(|s| {
+    ///     s.spawn(|_| sender.send(21).unwrap());
+    ///     receiver.recv().unwrap() * *factor
+    /// });
+    /// assert_eq!(doubled, 42);
+    /// ```
+    pub fn in_place_scope<'scope, OP, R>(&self, op: OP) -> R
+    where
+        OP: FnOnce(&Scope<'scope>) -> R,
+    {
+        scope::run(&self.pool, op)
+    }
+
+    /// Runs both closures in the pool, and returns both results. `a` runs as [`install`] runs its
+    /// closure, and `b` runs at the same time if the pool has room. If no worker has begun `b` when
+    /// `a` is done, `b` runs after it on the same thread.
+    ///
+    /// This is rayon's `ThreadPool::join`, which cannot be called `join` here, since that waits for
+    /// the pool. Outside of pools there is [`umcg::join`](crate::join()).
+    ///
+    /// [`install`]: Self::install
+    ///
+    /// # Panics
+    ///
+    /// With the panic of `a`, or else of `b`, once both are done; or if the runtime of the pool
+    /// shuts down first.
     ///
     /// # Examples
     ///
@@ -238,6 +309,11 @@ impl ThreadPool {
     }
 }
 
+// A panic elsewhere leaves no pool in a state that the user could observe: no user code runs under
+// its lock.
+impl UnwindSafe for ThreadPool {}
+impl RefUnwindSafe for ThreadPool {}
+
 /// Waits when it is dropped, also by a panic.
 struct Waits<'a>(&'a CountLatch);
 
@@ -247,7 +323,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// As many threads as CPUs.
+/// A pool that runs as many jobs at once as there are CPUs.
 impl Default for ThreadPool {
     fn default() -> Self {
         Builder::new().build()

@@ -1,8 +1,14 @@
-//! The jobs of one pool.
+//! The jobs of one pool, and the limit on how many of them run at once.
 //!
-//! A job that is *admitted* is a task of the runtime; the others wait in the pool's queue. Each
-//! task runs one job and, at its end, makes the next task of the next job, so that the
-//! scheduler's fairness holds between two jobs.
+//! A job that is *admitted* has one of the pool's places and is a task of the runtime. The other
+//! jobs wait in the pool's queue. When the task of a job ends, it passes its place on: it makes a
+//! new task of the next job instead of calling that job itself, so that the scheduler's fairness
+//! applies between two jobs.
+//!
+//! The jobs of a scope are kept by the scope, and the queue has a *ticket* for each of them. A
+//! ticket stands for the oldest job of its scope that has not begun. The thread that waits for the
+//! scope takes jobs out of it as well and runs them in its own place, so a ticket may find none
+//! left. Such a *stale* ticket is skipped.
 
 use std::{
     cell::Cell,
@@ -12,49 +18,81 @@ use std::{
     ptr,
     sync::{
         Arc,
-        atomic::{
-            AtomicU32, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use parking_lot::Mutex;
 
-use super::home::Home;
+use super::pool_runtime::PoolRuntime;
 use crate::{
-    context,
-    sched::Stops,
-    task::{Name, discard, spawn_closure},
-    wait::{futex_wait, futex_wake},
+    panic::discard,
+    sched::JobQueue,
+    task::{Name, spawn_closure},
+    wait::{ManagedWait, Parker},
 };
 
 pub(super) type Job = Box<dyn FnOnce() + Send + 'static>;
 
+/// The jobs of a scope that have not begun.
+pub(super) trait Group: Send + Sync {
+    /// Takes the oldest job out.
+    fn take(&self) -> Option<Job>;
+
+    /// Whether no job is left.
+    fn is_empty(&self) -> bool;
+}
+
+/// Stands for one job of a group in the pool's queue. If it is dropped instead of
+/// [redeemed](Self::redeem), because the runtime stops, it drops a job of its group.
+pub(super) struct Ticket(Option<Arc<dyn Group>>);
+
+/// What the pool's queue holds.
+enum Entry {
+    Job(Job),
+    Ticket(Ticket),
+}
+
+/// What may be given to a pool: a closure, which needs no allocation if the pool has room, or an
+/// entry of its queue.
+trait Submit: Send {
+    /// Makes a task of an admitted job.
+    fn start(self, pool: &Arc<Pool>);
+
+    /// The entry for a job that has to wait.
+    fn into_entry(self) -> Entry;
+}
+
+/// A closure that was just submitted.
+struct Closure<F>(F);
+
 pub(super) struct Pool {
     name: Name,
     /// Runs the tasks.
-    home: Home,
+    runtime: PoolRuntime,
     /// Held for a few instructions, never while a job is called, dropped or scheduled.
     state: Mutex<State>,
-    /// Jobs that have begun and not ended.
+    /// Jobs that have begun and not ended. Relaxed everywhere: a number for the user to read.
     active: AtomicUsize,
-    /// Jobs that panicked.
+    /// Jobs that panicked. Relaxed everywhere, like `active`.
     panics: AtomicUsize,
-    /// How often the pool became empty: a futex word of those that join.
-    emptied: AtomicU32,
 }
 
 struct State {
-    /// Jobs that are not admitted, oldest first.
-    queue: VecDeque<Job>,
-    /// Jobs that are tasks by now, less those that wait for others of this pool.
+    /// Jobs that are not admitted, oldest first. Empty while a place is free.
+    queue: VecDeque<Entry>,
+    /// Places that are taken: jobs that are tasks, except the paused ones.
     admitted: usize,
-    /// Jobs that were admitted and wait for others of this pool.
+    /// Jobs that gave up their place while they wait for other jobs.
     paused: usize,
-    /// At least 1. `admitted` may be above it for a while, after it was lowered and when a
-    /// paused job goes on.
+    /// At least 1. `admitted` may exceed it for a while: after it was lowered, and when a paused
+    /// job resumes.
     max: usize,
+    /// Tickets in the queue, and in tasks that have not begun, whose job has been taken by the
+    /// thread that waits for it.
+    stale: usize,
+    /// Threads in [`Pool::join`]. Unparked and removed when the pool becomes empty.
+    joiners: Vec<Arc<Parker>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,27 +103,40 @@ pub(super) struct Counts {
 }
 
 thread_local! {
-    /// The pool whose job runs on this thread; null: none.
+    /// The pool whose job runs on this thread, from `Arc::as_ptr` of an `Arc` that
+    /// [`Place::run`] further up the stack holds. Null: this thread runs no job, or one that is
+    /// paused.
     static CURRENT: Cell<*const Pool> = const { Cell::new(ptr::null()) };
 }
 
+/// Removes the lifetime bound of a job.
+///
+/// # Safety
+///
+/// What `job` borrows outlives it: the caller waits until the job was dropped, called or not.
+pub(super) unsafe fn erase_lifetime<'a>(job: Box<dyn FnOnce() + Send + 'a>) -> Job {
+    // SAFETY: only the lifetime bound changes, and the caller keeps to it.
+    unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Job>(job) }
+}
+
 impl Pool {
-    pub(super) fn new(name: Name, home: Home, max: usize) -> Arc<Self> {
+    pub(super) fn new(name: Name, runtime: PoolRuntime, max: usize) -> Arc<Self> {
         let pool = Arc::new(Self {
             name,
-            home,
+            runtime,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 admitted: 0,
                 paused: 0,
                 max,
+                stale: 0,
+                joiners: Vec::new(),
             }),
             active: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
-            emptied: AtomicU32::new(0),
         });
-        let stops: Arc<dyn Stops> = Arc::clone(&pool) as _;
-        pool.home.handle().shared().call_at_stop(&stops);
+        let queue: Arc<dyn JobQueue> = Arc::clone(&pool) as _;
+        pool.runtime.handle().shared().add_job_queue(&queue);
         pool
     }
 
@@ -96,9 +147,10 @@ impl Pool {
     pub(super) fn counts(&self) -> Counts {
         let state = self.state.lock();
         let active = self.active.load(Relaxed);
+        // Admitted jobs that no worker has begun are queued as well.
+        let not_begun = (state.admitted + state.paused).saturating_sub(active);
         Counts {
-            // Admitted jobs that no worker has begun are queued as well.
-            queued: state.queue.len() + (state.admitted + state.paused).saturating_sub(active),
+            queued: (state.queue.len() + not_begun).saturating_sub(state.stale),
             active,
             max: state.max,
         }
@@ -108,39 +160,59 @@ impl Pool {
         self.panics.load(Relaxed)
     }
 
-    /// Whether this code is a job of this pool.
+    /// Whether the calling code is a job of this pool.
     pub(super) fn is_current(&self) -> bool {
         CURRENT.with(Cell::get) == ptr::from_ref(self)
     }
 
+    /// Runs `job` as soon as a place is free.
     pub(super) fn execute<F>(self: &Arc<Self>, job: F)
     where
         F: FnOnce() + Send + 'static,
     {
+        self.submit(Closure(job));
+    }
+
+    /// Runs a job of `group`, which was just added to it, as soon as a place is free.
+    pub(super) fn execute_of(self: &Arc<Self>, group: Arc<dyn Group>) {
+        self.submit(Ticket(Some(group)));
+    }
+
+    fn submit(self: &Arc<Self>, job: impl Submit) {
         let mut state = self.state.lock();
         if state.admitted < state.max {
             state.admitted += 1;
             drop(state);
-            self.start(job);
-        } else if self.home.handle().shared().is_stopping() {
-            // Under the lock: `runtime_stops` comes after it, or has been.
+            job.start(self);
+        } else if self.runtime.handle().shared().is_stopping() {
+            // Checked under the lock: `cancel_jobs` either runs later and finds what is pushed
+            // below, or has run, and then this is seen.
             drop(state);
             discard(job);
         } else {
-            // Allocated under the lock, which is rare enough: the pool is full.
-            state.queue.push_back(Box::new(job));
+            // A closure is allocated under the lock. That is rare enough: the pool is full.
+            state.queue.push_back(job.into_entry());
         }
     }
 
-    /// # Safety
-    /// What `job` borrows outlives it: the caller waits until it was dropped, called or not.
-    pub(super) unsafe fn execute_unchecked<'a>(
-        self: &Arc<Self>,
-        job: Box<dyn FnOnce() + Send + 'a>,
-    ) {
-        // SAFETY: only the lifetime bound changes; the caller keeps it.
-        let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Job>(job) };
-        self.execute(job);
+    /// Takes a job out of `group` for the calling job of this pool, which waits for the group and
+    /// runs it in its own place.
+    pub(super) fn take_back(&self, group: &dyn Group) -> Option<Job> {
+        let mut state = self.state.lock();
+        // Under the lock, like the look at a ticket in `next_entry`: the count of stale tickets is
+        // raised before any ticket misses this job.
+        let job = group.take()?;
+        // In a recursion the last ticket is nearly always of this group. Then it is removed, and
+        // the queue does not grow with the number of joins.
+        if matches!(state.queue.back(), Some(Entry::Ticket(ticket)) if ticket.is_of(group)) {
+            if let Some(Entry::Ticket(ticket)) = state.queue.pop_back() {
+                drop(state);
+                ticket.void();
+            }
+        } else {
+            state.stale += 1;
+        }
+        Some(job)
     }
 
     pub(super) fn set_max(self: &Arc<Self>, max: usize) {
@@ -148,106 +220,102 @@ impl Pool {
         self.admit();
     }
 
-    /// Starts queued jobs while there is room.
+    /// Starts queued jobs while places are free.
     fn admit(self: &Arc<Self>) {
         loop {
-            let job = {
+            let entry = {
                 let mut state = self.state.lock();
                 if state.admitted >= state.max {
                     return;
                 }
-                let Some(job) = state.queue.pop_front() else {
+                let Some(entry) = state.next_entry() else {
                     return;
                 };
                 state.admitted += 1;
-                job
+                entry
             };
-            self.start(job);
+            entry.start(self);
         }
     }
 
-    /// Makes a task of an admitted job.
+    /// Makes a task that runs what `job` returns in a place of this pool.
     fn start<F>(self: &Arc<Self>, job: F)
     where
-        F: FnOnce() + Send + 'static,
+        F: FnOnce(&mut Place) + Send + 'static,
     {
         let work = Work {
             job,
-            admitted: Admitted(Some(Arc::clone(self))),
+            place: Place {
+                pool: Some(Arc::clone(self)),
+                active: false,
+            },
         };
-        let shared = self.home.handle().shared();
+        let shared = self.runtime.handle().shared();
         drop(spawn_closure(shared, self.name.clone(), move || work.run()));
     }
 
-    /// A job of this pool is about to wait for others of it: its place goes to the next, since
-    /// they may be what it waits for.
-    pub(super) fn pause(self: &Arc<Self>) -> Paused<'_> {
-        // It is not paused twice, whatever code of the user's runs on this thread meanwhile.
-        let paused = Paused(self, CURRENT.replace(ptr::null()));
-        {
-            let mut state = self.state.lock();
-            state.admitted -= 1;
-            state.paused += 1;
-        }
-        self.admit();
-        paused
-    }
-
-    /// Blocks until the pool has become empty.
-    pub(super) fn join(&self) {
-        let seen = {
-            let state = self.state.lock();
-            if state.is_empty() {
-                return;
-            }
-            // Under the lock, which orders it against the last job's end.
-            self.emptied.load(Relaxed)
-        };
-        let _wait = context::managed_blocking();
-        // Acquire: pairs with the Release in `emptied`, so that what the jobs did is seen.
-        while self.emptied.load(Acquire) == seen {
-            futex_wait(&self.emptied, seen, None);
-        }
-    }
-
-    /// Drops the jobs that are not admitted, of a runtime that stops; `places` of those that are
-    /// have gone as well.
-    fn drop_queued(&self, places: usize) {
-        self.state.lock().admitted -= places;
-        // One by one: the destructor of one may wait for another, which somebody else drops then.
-        while let Some(job) = self.next_queued() {
-            discard(job);
-        }
-        self.check_empty(&self.state.lock());
-    }
-
-    fn next_queued(&self) -> Option<Job> {
-        self.state.lock().queue.pop_front()
-    }
-
-    /// The pool whose job this code is, if it is one, is about to wait for another pool: see
-    /// [`pause`](Self::pause).
-    pub(super) fn pause_current() -> Option<PausedCurrent> {
-        let current = CURRENT.with(Cell::get);
+    /// If the calling code is a job of some pool, gives its place there to the next job until the
+    /// guard is dropped. For a job that is about to wait for other jobs, of its pool or another:
+    /// the next one may be what it waits for.
+    pub(super) fn pause_current() -> Option<Paused> {
+        // Null meanwhile, so that user code which runs on this thread during the wait (the
+        // destructors of cancelled jobs) does not pause the job twice.
+        let current = CURRENT.replace(ptr::null());
         if current.is_null() {
             return None;
         }
-        // SAFETY: from `Arc::as_ptr`, of an `Arc` that `Admitted::run` further up this stack holds.
+        // SAFETY: not null, so it came from an `Arc` that is alive further up this stack.
         let pool = unsafe {
             Arc::increment_strong_count(current);
             Arc::from_raw(current)
         };
-        mem::forget(pool.pause());
-        Some(PausedCurrent(pool))
+        {
+            let mut state = pool.state.lock();
+            state.admitted -= 1;
+            state.paused += 1;
+        }
+        pool.admit();
+        Some(Paused(pool))
     }
 
-    /// To be called under the lock when a job has gone.
-    fn check_empty(&self, state: &State) {
+    /// Blocks until the pool has become empty.
+    pub(super) fn join(&self) {
+        let parker = Arc::new(Parker::new());
+        {
+            let mut state = self.state.lock();
+            if state.is_empty() {
+                return;
+            }
+            state.joiners.push(Arc::clone(&parker));
+        }
+        ManagedWait::begin().park(&parker);
+    }
+
+    /// Drops the jobs that are not admitted, because the runtime stops. `places` of the admitted
+    /// ones have been dropped as well.
+    fn drop_queued(&self, places: usize) {
+        self.state.lock().admitted -= places;
+        // One by one, so that the lock is not held while a job is dropped.
+        loop {
+            let entry = self.state.lock().queue.pop_front();
+            match entry {
+                Some(entry) => discard(entry),
+                None => break,
+            }
+        }
+        let mut state = self.state.lock();
+        state.stale = 0;
+        self.check_empty(&mut state);
+    }
+
+    /// To be called under the lock when a job has ended or was dropped.
+    fn check_empty(&self, state: &mut State) {
         if state.is_empty() {
-            // Release: pairs with the Acquire in `join`; the lock has ordered the other jobs
-            // before.
-            self.emptied.fetch_add(1, Release);
-            futex_wake(&self.emptied, i32::MAX);
+            // The lock and the tokens order the effects of the jobs before the returns of the
+            // joiners.
+            for joiner in state.joiners.drain(..) {
+                joiner.unpark();
+            }
         }
     }
 }
@@ -256,64 +324,135 @@ impl State {
     fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.admitted == 0 && self.paused == 0
     }
+
+    /// Takes the next entry out of the queue, and the stale tickets before it.
+    fn next_entry(&mut self) -> Option<Entry> {
+        loop {
+            match self.queue.pop_front()? {
+                Entry::Ticket(ticket) if ticket.is_stale() => {
+                    self.stale = self.stale.saturating_sub(1);
+                    // Frees at most the empty record of a scope that has ended.
+                    ticket.void();
+                }
+                entry => return Some(entry),
+            }
+        }
+    }
 }
 
-impl Stops for Pool {
-    fn runtime_stops(&self) {
+impl JobQueue for Pool {
+    fn cancel_jobs(&self) {
         self.drop_queued(0);
     }
-
-    fn is_left(&self) -> bool {
-        !self.state.lock().queue.is_empty()
-    }
 }
 
-/// See [`Pool::pause`]. The job goes on, at once, when this is dropped.
-pub(super) struct Paused<'a>(&'a Arc<Pool>, *const Pool);
+/// See [`Pool::pause_current`]. When this is dropped, the job goes on at once.
+pub(super) struct Paused(Arc<Pool>);
 
-/// See [`Pool::pause_current`].
-pub(super) struct PausedCurrent(Arc<Pool>);
-
-impl Drop for PausedCurrent {
+impl Drop for Paused {
     fn drop(&mut self) {
-        drop(Paused(&self.0, Arc::as_ptr(&self.0)));
-    }
-}
-
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        CURRENT.set(self.1);
+        CURRENT.set(Arc::as_ptr(&self.0));
         let mut state = self.0.state.lock();
         state.paused -= 1;
-        // Perhaps above `max`. To wait for room could be for ever: the jobs that run may wait
-        // for this one, in ways that the pool does not know.
+        // Perhaps above `max`. To wait for a free place might never end: the jobs that run may
+        // wait for this one in ways that the pool does not see.
         state.admitted += 1;
     }
 }
 
-/// An admitted job on its way to a worker. Fields drop in this order.
-struct Work<F> {
-    job: F,
-    admitted: Admitted,
-}
+impl<F: FnOnce() + Send + 'static> Submit for Closure<F> {
+    fn start(self, pool: &Arc<Pool>) {
+        let Self(job) = self;
+        pool.start(move |place: &mut Place| place.run(job));
+    }
 
-impl<F: FnOnce()> Work<F> {
-    fn run(self) {
-        let Self { job, admitted } = self;
-        admitted.run(job);
-        admitted.next();
+    fn into_entry(self) -> Entry {
+        Entry::Job(Box::new(self.0))
     }
 }
 
-/// The place of an admitted job. One that is dropped instead of given on by
-/// [`next`](Self::next) means that the runtime drops its tasks.
-struct Admitted(Option<Arc<Pool>>);
+impl Submit for Ticket {
+    fn start(self, pool: &Arc<Pool>) {
+        pool.start(move |place: &mut Place| place.redeem(self));
+    }
 
-impl Admitted {
-    fn run(&self, job: impl FnOnce()) {
-        let Some(pool) = &self.0 else { return };
-        // Relaxed: counts for people.
+    fn into_entry(self) -> Entry {
+        Entry::Ticket(self)
+    }
+}
+
+impl Submit for Entry {
+    fn start(self, pool: &Arc<Pool>) {
+        match self {
+            Self::Job(job) => Closure(job).start(pool),
+            Self::Ticket(ticket) => ticket.start(pool),
+        }
+    }
+
+    fn into_entry(self) -> Entry {
+        self
+    }
+}
+
+impl Ticket {
+    fn is_of(&self, group: &dyn Group) -> bool {
+        self.0
+            .as_deref()
+            .is_some_and(|ours| ptr::addr_eq(ptr::from_ref(ours), ptr::from_ref(group)))
+    }
+
+    fn is_stale(&self) -> bool {
+        self.0.as_ref().is_none_or(|group| group.is_empty())
+    }
+
+    /// Takes the oldest job out of the group. `None`: the ticket is stale.
+    fn redeem(mut self) -> Option<Job> {
+        self.0.take()?.take()
+    }
+
+    /// Ends a ticket whose job is run by the thread that waits for it.
+    fn void(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.take() {
+            discard(group.take());
+        }
+    }
+}
+
+/// An admitted job on its way to a worker. The job is dropped before the place.
+struct Work<F> {
+    job: F,
+    place: Place,
+}
+
+impl<F: FnOnce(&mut Place)> Work<F> {
+    fn run(self) {
+        let Self { job, mut place } = self;
+        job(&mut place);
+        place.pass_on();
+    }
+}
+
+/// The place of an admitted job. If it is dropped instead of [passed on](Self::pass_on), then the
+/// runtime is dropping its tasks.
+struct Place {
+    /// `None`: passed on.
+    pool: Option<Arc<Pool>>,
+    /// The job has begun, and is counted in [`Pool::active`].
+    active: bool,
+}
+
+impl Place {
+    /// Calls the job.
+    fn run(&mut self, job: impl FnOnce()) {
+        let Some(pool) = &self.pool else { return };
         pool.active.fetch_add(1, Relaxed);
+        self.active = true;
         let outer = CURRENT.replace(Arc::as_ptr(pool));
         let result = catch_unwind(AssertUnwindSafe(job));
         CURRENT.set(outer);
@@ -323,36 +462,49 @@ impl Admitted {
         }
     }
 
-    /// The job has ended: gives the place to the next one, or up.
-    fn next(mut self) {
-        let Some(pool) = self.0.take() else { return };
+    /// Calls the job that a ticket stands for, if the ticket is not stale.
+    fn redeem(&mut self, ticket: Ticket) {
+        if let Some(job) = ticket.redeem() {
+            self.run(job);
+        } else if let Some(pool) = &self.pool {
+            let mut state = pool.state.lock();
+            state.stale = state.stale.saturating_sub(1);
+        }
+    }
+
+    /// The job has ended: gives the place to the next job, or gives it up.
+    fn pass_on(mut self) {
+        let Some(pool) = self.pool.take() else { return };
         let mut state = pool.state.lock();
-        // Under the lock, as the place is given up: or the job would count as queued in between.
-        pool.active.fetch_sub(1, Relaxed);
+        if self.active {
+            // Under the lock, at once with the place: between the two the job would count as
+            // queued.
+            pool.active.fetch_sub(1, Relaxed);
+        }
         // Not above the limit, which may have been lowered meanwhile.
         let next = if state.admitted <= state.max {
-            state.queue.pop_front()
+            state.next_entry()
         } else {
             None
         };
         match next {
-            Some(job) => {
+            Some(entry) => {
                 drop(state);
-                pool.start(job);
+                entry.start(&pool);
             }
             None => {
                 state.admitted -= 1;
-                pool.check_empty(&state);
+                pool.check_empty(&mut state);
             }
         }
     }
 }
 
-impl Drop for Admitted {
+impl Drop for Place {
     fn drop(&mut self) {
-        let Some(pool) = self.0.take() else { return };
-        // The queued jobs go the same way, here, since each as a task of its own would drop
-        // the next one inside its own drop.
+        let Some(pool) = self.pool.take() else { return };
+        // The queued jobs are dropped here as well: if each were a task of its own, it would drop
+        // the next one inside of its own drop, and so recurse.
         pool.drop_queued(1);
     }
 }

@@ -1,7 +1,13 @@
 //! Jobs of a pool that borrow.
+//!
+//! A scope keeps the jobs that have not begun, and the pool's queue has a ticket for each (see
+//! `pool.rs`). The job that waits for the scope takes jobs out as well and runs them in its own
+//! place, one after the other. So a join whose second closure no worker has begun needs no other
+//! worker, and the scopes of a pool of one run one job at a time.
 
 use std::{
     any::Any,
+    collections::VecDeque,
     fmt,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -13,31 +19,46 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::pool::Pool;
-use crate::{task::discard, wait::CountLatch};
+use super::pool::{Group, Job, Pool, erase_lifetime};
+use crate::{panic::discard, wait::CountLatch};
 
 /// Makes jobs that borrow what outlives `'scope`; see
 /// [`ThreadPool::scope`](super::ThreadPool::scope).
 pub struct Scope<'scope> {
     pool: Arc<Pool>,
     data: Arc<ScopeData>,
-    /// Invariant: a body must not be able to shrink the lifetime it spawns for.
+    /// Invariant: a body must not be able to shrink the lifetime that it spawns for.
     scope: PhantomData<&'scope mut &'scope ()>,
 }
 
+/// What the jobs of a scope share.
 #[derive(Default)]
 struct ScopeData {
+    /// Jobs that have not begun, oldest first. Locked for a few instructions, also under the lock
+    /// of the pool's state.
+    not_begun: Mutex<VecDeque<Job>>,
     /// Jobs that are not done.
     jobs: Arc<CountLatch>,
     /// The payload of the first panic of a job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Jobs that were spawned, and those of them that were called. They differ at the end if
-    /// the runtime dropped one. Relaxed: ordered by the latch.
+    /// Jobs that were spawned. More than `called` at the end if the runtime dropped one. Relaxed,
+    /// like `called`: ordered by the latch.
     spawned: AtomicUsize,
+    /// Jobs that were called.
     called: AtomicUsize,
 }
 
-/// Calls `op` with a scope, in a job of `pool`, and waits for its jobs.
+impl Group for ScopeData {
+    fn take(&self) -> Option<Job> {
+        self.not_begun.lock().pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.not_begun.lock().is_empty()
+    }
+}
+
+/// Calls `op` with a scope on this thread, and waits for the jobs of the scope.
 pub(super) fn run<'scope, OP, R>(pool: &Arc<Pool>, op: OP) -> R
 where
     OP: FnOnce(&Scope<'scope>) -> R,
@@ -49,14 +70,24 @@ where
         scope: PhantomData,
     };
     let result = catch_unwind(AssertUnwindSafe(|| op(&scope)));
-    // Whatever happened: nothing that was borrowed may be used by its owner before this.
-    let paused = (data.jobs.count() != 0).then(|| pool.pause());
+    // Whatever happened, the owner may not use what the jobs borrow before all of them are done.
+    if pool.is_current() {
+        while let Some(job) = pool.take_back(&*data) {
+            // Its panic is caught in `Scope::call`.
+            job();
+        }
+    }
+    // The jobs that are left run elsewhere, and may spawn more.
+    let paused = (data.jobs.count() != 0).then(Pool::pause_current).flatten();
     data.jobs.wait();
     drop(paused);
+    let panic = data.panic.lock().take();
     match result {
-        Err(payload) => resume_unwind(payload),
+        Err(payload) => {
+            discard(panic);
+            resume_unwind(payload)
+        }
         Ok(value) => {
-            let panic = data.panic.lock().take();
             if let Some(payload) = panic {
                 discard(value);
                 resume_unwind(payload);
@@ -71,7 +102,7 @@ where
 }
 
 impl<'scope> Scope<'scope> {
-    /// Runs `body` as a job of the pool, before the scope ends. It gets the scope, to spawn
+    /// Runs `body` as a job of the pool, before the scope ends. The job gets the scope, to spawn
     /// siblings. Never blocks.
     pub fn spawn<BODY>(&self, body: BODY)
     where
@@ -88,9 +119,12 @@ impl<'scope> Scope<'scope> {
             f: move || scope.call(body),
             done: Done(Arc::clone(&self.data.jobs)),
         };
-        // SAFETY: what the job borrows outlives 'scope, and the scope does not end before the
-        // latch is 0, which falls after the body was called, or dropped uncalled.
-        unsafe { self.pool.execute_unchecked(Box::new(move || job.call())) };
+        // SAFETY: what the job borrows outlives 'scope, and the scope does not end before its latch
+        // is 0. `Counted` counts down after the body was called, or dropped uncalled.
+        let job = unsafe { erase_lifetime(Box::new(move || job.call())) };
+        self.data.not_begun.lock().push_back(job);
+        self.pool
+            .execute_of(Arc::clone(&self.data) as Arc<dyn Group>);
     }
 
     fn call(&self, body: impl FnOnce(&Self)) {
@@ -116,7 +150,8 @@ impl fmt::Debug for Scope<'_> {
     }
 }
 
-/// A closure that is counted until it is gone. Fields drop in this order.
+/// A closure that a latch counts until it is gone. The closure is dropped before the count goes
+/// down.
 pub(super) struct Counted<F> {
     pub(super) f: F,
     pub(super) done: Done,

@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{home::Home, *};
+use super::{pool_runtime::PoolRuntime, *};
 use crate::{Handle, testing::runtime};
 
 fn pool_on(runtime: &Handle, max: usize) -> ThreadPool {
     ThreadPool {
-        pool: Pool::new(None, Home::at(runtime.clone()), max),
+        pool: Pool::new(None, PoolRuntime::of(runtime.clone()), max),
     }
 }
 
@@ -354,6 +354,189 @@ fn both_of_a_pool_of_one() {
     let pool = ThreadPool::new(1);
     let text = String::from("text");
     assert_eq!(pool.join_both(|| text.len(), || &text[1..]), (4, "ext"));
+}
+
+fn quicksort(pool: &ThreadPool, numbers: &mut [u32]) {
+    if numbers.len() < 2 {
+        return;
+    }
+    let last = numbers.len() - 1;
+    let mut middle = 0;
+    for i in 0..last {
+        if numbers[i] < numbers[last] {
+            numbers.swap(i, middle);
+            middle += 1;
+        }
+    }
+    numbers.swap(middle, last);
+    let (low, high) = numbers.split_at_mut(middle);
+    pool.join_both(|| quicksort(pool, low), || quicksort(pool, &mut high[1..]));
+}
+
+#[test]
+fn recursive_joins_need_no_threads_of_their_own() {
+    for threads in [1, 2, 16] {
+        let runtime = runtime();
+        let pool = pool_on(&runtime, threads);
+        let mut numbers: Vec<u32> = (0..6144_u32)
+            .map(|i| i.wrapping_mul(2_654_435_761) >> 8)
+            .collect();
+        quicksort(&pool, &mut numbers);
+        assert!(numbers.is_sorted());
+        pool.join();
+        let peak = runtime.metrics().workers_peak;
+        assert!(peak <= 32, "{peak} workers for {threads} threads");
+    }
+}
+
+#[test]
+fn nested_scopes_of_a_pool_of_one_run_one_job_at_a_time() {
+    let pool = ThreadPool::new(1);
+    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+        std::thread::sleep(Duration::from_micros(200));
+        now.fetch_sub(1, SeqCst);
+    };
+    pool.scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|_| {
+                work();
+                pool.scope(|s| {
+                    for _ in 0..4 {
+                        s.spawn(|_| work());
+                    }
+                    work();
+                });
+                work();
+            });
+        }
+        work();
+    });
+    assert_eq!(most.load(SeqCst), 1);
+}
+
+#[test]
+fn jobs_of_a_scope_run_in_their_order_and_before_others_of_a_pool_of_one() {
+    let pool = ThreadPool::new(1);
+    let order = Mutex::new(Vec::new());
+    let (open, wait) = gate();
+    let others = Arc::new(AtomicUsize::new(0));
+    pool.execute(wait);
+    pool.in_place_scope(|s| {
+        s.spawn(|_| {
+            pool.scope(|s| {
+                for i in 0..5 {
+                    let (order, others) = (&order, &others);
+                    s.spawn(move |_| order.lock().push((i, others.load(SeqCst))));
+                }
+            });
+        });
+        let others = Arc::clone(&others);
+        pool.execute(move || {
+            others.fetch_add(1, SeqCst);
+        });
+        drop(open);
+    });
+    pool.join();
+    assert_eq!(*order.lock(), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
+    assert_eq!(others.load(SeqCst), 1);
+}
+
+#[test]
+fn jobs_that_were_taken_back_do_not_count_as_queued() {
+    let pool = ThreadPool::new(1);
+    pool.install(|| {
+        let more = pool.clone();
+        let (scope_queued, seen) = mpsc::channel();
+        pool.scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|_| ());
+            }
+            // Behind the tickets of the scope, so that they stay in the queue.
+            more.execute(|| ());
+            scope_queued.send(pool.queued_count()).unwrap();
+        });
+        assert_eq!(seen.recv(), Ok(4));
+        assert_eq!((pool.queued_count(), pool.active_count()), (1, 1));
+    });
+    pool.join();
+    assert_eq!((pool.queued_count(), pool.active_count()), (0, 0));
+}
+
+#[test]
+fn in_place_scope_runs_its_body_here_and_its_jobs_in_the_pool() {
+    let pool = ThreadPool::with_name("a pool".into(), 1);
+    let here = std::thread::current().id();
+    let names = Mutex::new(Vec::new());
+    pool.in_place_scope(|s| {
+        assert_eq!(std::thread::current().id(), here);
+        for _ in 0..3 {
+            s.spawn(|_| {
+                let name = crate::thread::current().name().map(str::to_owned);
+                names.lock().push(name);
+            });
+        }
+    });
+    assert_eq!(*names.lock(), vec![Some("a pool".to_owned()); 3]);
+}
+
+#[test]
+fn job_that_waits_for_another_pool_lets_the_next_one_begin() {
+    let (one, other) = (ThreadPool::new(1), ThreadPool::new(1));
+    let (told, tell) = (Barrier::new(2), Arc::new(AtomicBool::new(false)));
+    one.in_place_scope(|s| {
+        s.spawn(|_| {
+            other.install(|| {
+                told.wait();
+            });
+        });
+        // Begins only if the first one gives up its place.
+        s.spawn(|_| {
+            told.wait();
+            tell.store(true, SeqCst);
+        });
+    });
+    assert!(tell.load(SeqCst));
+}
+
+#[test]
+fn end_of_the_runtime_drops_the_jobs_of_a_scope() {
+    let runtime = runtime();
+    let pool = pool_on(&runtime, 1);
+    let (open, wait) = gate();
+    pool.execute(wait);
+    eventually("the job runs", || pool.active_count() == 1);
+    let token = Arc::new(());
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        pool.in_place_scope(|s| {
+            for _ in 0..10 {
+                let token = Arc::clone(&token);
+                s.spawn(move |_| drop(token));
+            }
+            runtime.shared().stop();
+            drop(open);
+        });
+    }))
+    .unwrap_err();
+    let message = crate::testing::panic_message(&*panic);
+    assert!(message.contains("shut down"), "{message}");
+    assert_eq!(Arc::strong_count(&token), 1);
+    pool.join();
+}
+
+#[test]
+fn name_with_a_nul_byte_is_refused() {
+    let builder = Builder::new().thread_name("a\0b".into());
+    let error = builder.clone().try_build().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(catch_unwind(AssertUnwindSafe(|| builder.build())).is_err());
+}
+
+#[test]
+fn pool_crosses_catch_unwind() {
+    let pool = ThreadPool::new(1);
+    assert_eq!(catch_unwind(|| pool.install(|| 7)).unwrap(), 7);
 }
 
 #[test]

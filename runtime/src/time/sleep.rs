@@ -8,22 +8,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::from_now;
-use crate::driver::timer::{Driver, Key};
+use super::saturating_add;
+use crate::{
+    driver::{self, ArmedTimer},
+    sched::context,
+};
 
-/// How long a poll blocks while there is no thread that would keep the timer.
+/// How long a poll blocks while there is no thread that would fire the timer.
 const NAP: Duration = Duration::from_millis(1);
 
 /// Waits for at least `duration`.
 ///
 /// The clock starts now, not at the first poll. Dropping the future cancels the timer.
 ///
-/// # Where no thread can be had
+/// # Where the system refuses a thread
 ///
-/// Timers are kept by a thread, which the first poll of the process makes. Where the system
-/// refuses it (`RLIMIT_NPROC`, a cgroup's `pids.max`) an event says so, and until it can be made
-/// each poll blocks for up to a millisecond and has its task polled again: no timer is lost, but
-/// they cost CPU time, and on an executor of another kind that millisecond is everybody's.
+/// The first timer of a runtime makes the thread that fires them. If the system refuses that
+/// thread (`RLIMIT_NPROC`, a cgroup's `pids.max`), an event says so, and the runtime tries again
+/// from time to time. Until it succeeds, each poll of a timer blocks for up to a millisecond and
+/// then has its task polled again. No timer is lost, but they cost CPU time, and on another
+/// executor the millisecond stalls the tasks beside it.
 ///
 /// # Examples
 ///
@@ -37,14 +41,14 @@ const NAP: Duration = Duration::from_millis(1);
 /// # });
 /// ```
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(from_now(duration))
+    sleep_until(saturating_add(Instant::now(), duration))
 }
 
-/// Waits until `deadline`; at once if it has passed. See [`sleep`].
+/// Waits until `deadline`, and not at all if it has passed. See [`sleep`].
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
-        key: None,
+        timer: None,
     }
 }
 
@@ -52,12 +56,12 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
     deadline: Instant,
-    /// The entry in the driver. `None`: not polled since it was made or reset, or it fired.
-    key: Option<Key>,
+    /// `None`: not polled since it was made or reset, or ended.
+    timer: Option<ArmedTimer>,
 }
 
 impl Sleep {
-    /// When it ends.
+    /// The time at which the future is ready.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
@@ -69,29 +73,26 @@ impl Sleep {
         Instant::now() >= self.deadline
     }
 
-    /// Changes the deadline, also of a sleep that has ended. A task that waits on it must poll
-    /// it again: the new deadline wakes nobody before that.
+    /// Changes the deadline, also of a future that was ready already.
+    ///
+    /// A task that waits for this future has to poll it again: the new deadline wakes no task
+    /// before that.
     pub fn reset(&mut self, deadline: Instant) {
-        self.cancel();
+        self.timer = None;
         self.deadline = deadline;
     }
 
-    /// Nobody will wake the task, so it is polled again and again, not too often.
-    fn poll_without_driver(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// There is no thread that would wake the task, so the task is polled again and again, at
+    /// most once a [`NAP`].
+    fn poll_without_thread(&self, cx: &mut Context<'_>) -> Poll<()> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        // A block like any other on a worker, whose server runs somebody else.
+        // On a worker this is a block like any other: the server runs another worker.
         std::thread::sleep(left.min(NAP));
         if self.is_elapsed() {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    fn cancel(&mut self) {
-        if let Some(key) = self.key.take() {
-            Driver::get().remove(key);
-        }
     }
 }
 
@@ -100,27 +101,29 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_elapsed() {
-            self.cancel();
+            self.timer = None;
             return Poll::Ready(());
         }
-        let armed = self
-            .key
-            .is_some_and(|key| Driver::get().update(key, cx.waker()));
-        if !armed {
-            // Not entered yet, or it fired between the look at the clock and the update: then
-            // the new entry fires at once.
-            self.key = Driver::get().insert(self.deadline, cx.waker().clone()).ok();
-            if self.key.is_none() {
-                return self.poll_without_driver(cx);
+        if self.timer.as_ref().is_some_and(|it| it.update(cx.waker())) {
+            return Poll::Pending;
+        }
+        // There is no entry yet; or it fired between the look at the clock and the update, and
+        // then the new entry fires at once; or its driver was shut down.
+        let waker = cx.waker().clone();
+        let armed = match context::current() {
+            Ok(runtime) => runtime.driver().arm(self.deadline, waker),
+            Err(_) => driver::process().arm(self.deadline, waker),
+        };
+        match armed {
+            Ok(timer) => {
+                self.timer = Some(timer);
+                Poll::Pending
+            }
+            Err(driver::NoThread) => {
+                self.timer = None;
+                self.poll_without_thread(cx)
             }
         }
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.cancel();
     }
 }
 
@@ -128,7 +131,7 @@ impl fmt::Debug for Sleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sleep")
             .field("deadline", &self.deadline)
-            .field("armed", &self.key.is_some())
+            .field("armed", &self.timer.is_some())
             .finish()
     }
 }

@@ -8,9 +8,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
+use tokio_test::{assert_pending, assert_ready, task};
+
 use super::*;
-use crate::block_on::block_on;
-use crate::driver::timer::Driver;
+use crate::{Builder, block_on::block_on, driver, testing::runtime};
 
 /// Tests that look at the driver's counters take turns with all others that make timers.
 fn alone() -> MutexGuard<'static, ()> {
@@ -40,10 +41,10 @@ fn sleep_never_ends_early() {
 #[test]
 fn deadline_in_the_past_is_ready_at_once_without_a_timer() {
     let _alone = alone();
-    let number = Driver::get().next_number();
+    let number = driver::process().next_number();
     let mut sleep = pin!(sleep_until(Instant::now()));
     assert!(poll_once(sleep.as_mut()).is_ready());
-    assert_eq!(Driver::get().next_number(), number);
+    assert_eq!(driver::process().next_number(), number);
 }
 
 #[test]
@@ -57,32 +58,32 @@ fn clock_starts_when_the_sleep_is_made() {
 #[test]
 fn dropped_sleep_leaves_no_timer() {
     let _alone = alone();
-    let number = Driver::get().next_number();
+    let number = driver::process().next_number();
     {
         let mut sleep = pin!(sleep(LONG));
         assert!(poll_once(sleep.as_mut()).is_pending());
-        assert_eq!(Driver::get().armed(number), 1);
+        assert_eq!(driver::process().armed(number), 1);
     }
-    assert_eq!(Driver::get().armed(number), 0);
+    assert_eq!(driver::process().armed(number), 0);
 }
 
 #[test]
 fn sleep_that_was_never_polled_makes_no_timer() {
     let _alone = alone();
-    let number = Driver::get().next_number();
+    let number = driver::process().next_number();
     drop(sleep(LONG));
-    assert_eq!(Driver::get().next_number(), number);
+    assert_eq!(driver::process().next_number(), number);
 }
 
 #[test]
 fn polled_twice_is_one_timer() {
     let _alone = alone();
-    let number = Driver::get().next_number();
+    let number = driver::process().next_number();
     let mut sleep = pin!(sleep(LONG));
     for _ in 0..3 {
         assert!(poll_once(sleep.as_mut()).is_pending());
     }
-    assert_eq!(Driver::get().armed(number), 1);
+    assert_eq!(driver::process().armed(number), 1);
 }
 
 struct Count(AtomicUsize);
@@ -151,19 +152,19 @@ fn no_wake_ups_without_a_timer() {
         assert!(poll_once(cancelled.as_mut()).is_pending());
     }
     block_on(sleep(5 * MS));
-    let wakes = Driver::get().wakes();
+    let wakes = driver::process().wakes();
     std::thread::sleep(50 * MS);
-    assert!(Driver::get().wakes() <= wakes + 1);
+    assert!(driver::process().wakes() <= wakes + 1);
 }
 
 #[test]
 fn reset_moves_the_deadline() {
     let _alone = alone();
-    let number = Driver::get().next_number();
+    let number = driver::process().next_number();
     let mut sleep = sleep(LONG);
     assert!(poll_once(Pin::new(&mut sleep)).is_pending());
     sleep.reset(Instant::now() + 2 * MS);
-    assert_eq!(Driver::get().armed(number), 0);
+    assert_eq!(driver::process().armed(number), 0);
     block_on(&mut sleep);
     assert!(sleep.is_elapsed());
     sleep.reset(Instant::now() + 2 * MS);
@@ -179,13 +180,13 @@ fn timeout_gives_the_output_of_a_future_in_time() {
 #[test]
 fn timeout_ends_a_future_that_takes_too_long() {
     let _alone = alone();
-    let number = Driver::get().next_number();
+    let number = driver::process().next_number();
     let elapsed = block_on(timeout(2 * MS, pending::<()>())).unwrap_err();
     assert_eq!(
         std::io::Error::from(elapsed).kind(),
         std::io::ErrorKind::TimedOut
     );
-    assert_eq!(Driver::get().armed(number), 0);
+    assert_eq!(driver::process().armed(number), 0);
 }
 
 #[test]
@@ -207,6 +208,25 @@ fn interval_ticks_at_its_period_and_catches_up() {
     }
     interval.reset();
     assert!(block_on(interval.tick()) > first + 5 * MS);
+}
+
+#[test]
+fn interval_with_an_endless_period_ticks_once() {
+    let _alone = alone();
+    let mut interval = interval(Duration::MAX);
+    block_on(interval.tick());
+    assert!(poll_once(pin!(interval.tick())).is_pending());
+    interval.reset();
+    assert!(poll_once(pin!(interval.tick())).is_pending());
+}
+
+#[test]
+fn interval_that_has_not_begun_may_be_reset_to_an_endless_period() {
+    let _alone = alone();
+    let mut interval = interval_at(Instant::now() + LONG, Duration::MAX);
+    assert!(poll_once(pin!(interval.tick())).is_pending());
+    interval.reset();
+    assert!(poll_once(pin!(interval.tick())).is_pending());
 }
 
 #[test]
@@ -234,4 +254,173 @@ fn wakers_that_panic_do_not_stop_the_others() {
     );
     block_on(sleep(3 * MS));
     block_on(sleep(MS));
+}
+
+#[test]
+fn late_ticks_are_on_time_within_the_tolerance() {
+    let _alone = alone();
+    let mut interval = interval(LONG);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    assert_eq!(interval.missed_tick_behavior(), MissedTickBehavior::Delay);
+    assert_eq!(interval.period(), LONG);
+    let due = Instant::now();
+    interval.reset_at(due);
+    // At once, which is less than 5 ms late unless the machine stalls: only then is it moved.
+    block_on(interval.tick());
+    let read = Instant::now();
+    let next = interval.next_deadline();
+    assert!(next == due + LONG || read > due + 5 * MS, "{next:?}");
+}
+
+#[test]
+fn missed_ticks_burst_shift_or_are_left_out() {
+    let start = Instant::now();
+    let at = |ms| start + ms * MS;
+    let next = |behavior: MissedTickBehavior, due, now| behavior.next(at(due), at(now), 10 * MS);
+    use MissedTickBehavior::{Burst, Delay, Skip};
+    assert_eq!(MissedTickBehavior::default(), Burst);
+    // The tick at 20 is handed out at 45.
+    assert_eq!(next(Burst, 20, 45), at(30));
+    assert_eq!(next(Delay, 20, 45), at(55));
+    assert_eq!(next(Skip, 20, 45), at(50));
+    // On a tick: the one of this moment has passed.
+    assert_eq!(next(Skip, 20, 50), at(60));
+    // Missed by less than a period.
+    assert_eq!(next(Skip, 20, 26), at(30));
+    for behavior in [Burst, Delay, Skip] {
+        assert!(behavior.next(start, at(100), Duration::MAX) > start + LONG);
+    }
+}
+
+#[test]
+fn interval_is_reset_to_now_to_later_and_to_a_time() {
+    let _alone = alone();
+    let mut interval = interval_at(Instant::now() + LONG, LONG);
+    interval.reset_immediately();
+    let first = block_on(interval.tick());
+    assert!(first <= Instant::now());
+    assert_eq!(interval.next_deadline(), first + LONG);
+    let before = Instant::now();
+    interval.reset_after(2 * MS);
+    assert!(block_on(interval.tick()) >= before + 2 * MS);
+    let at = Instant::now() + 2 * MS;
+    interval.reset_at(at);
+    assert_eq!(block_on(interval.tick()), at);
+    interval.reset();
+    assert!(interval.next_deadline() > at + LONG);
+}
+
+/// Threads of this process with that name.
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|comm| comm.trim_end() == name)
+        .count()
+}
+
+#[test]
+fn first_timer_makes_the_thread_of_its_runtime_which_ends_with_it() {
+    let runtime = Builder::new()
+        .servers(1)
+        .thread_name("tm-own")
+        .build()
+        .unwrap();
+    runtime.block_on(async { crate::spawn(crate::yield_now()).await.unwrap() });
+    assert!(!runtime.handle().shared().driver().has_thread());
+    runtime.block_on(sleep(MS));
+    assert!(runtime.handle().shared().driver().has_thread());
+    assert_eq!(threads("tm-own-timer"), 1);
+    drop(runtime);
+    // It was joined; the kernel takes it off this list a moment after that.
+    let limit = Instant::now() + Duration::from_secs(30);
+    while threads("tm-own-timer") != 0 {
+        assert!(Instant::now() < limit, "the thread is still there");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn runtime_polled_in_has_the_timer_and_a_dropped_task_takes_it_along() {
+    let _alone = alone();
+    let number = driver::process().next_number();
+    let runtime = runtime();
+    let task = runtime.spawn(sleep(LONG));
+    let driver = runtime.shared().driver();
+    let limit = Instant::now() + Duration::from_secs(30);
+    while driver.armed(0) == 0 {
+        assert!(Instant::now() < limit, "the task does not sleep");
+        std::thread::yield_now();
+    }
+    assert_eq!(driver::process().armed(number), 0);
+    task.abort();
+    assert!(task.join().unwrap_err().is_cancelled());
+    assert_eq!(driver.armed(0), 0);
+}
+
+#[test]
+fn timer_of_another_executor_outlives_its_runtime() {
+    let _alone = alone();
+    let runtime = Builder::new().servers(1).build().unwrap();
+    let mut sleep = task::spawn(sleep(20 * MS));
+    {
+        let _entered = runtime.enter();
+        assert_pending!(sleep.poll());
+    }
+    assert_eq!(runtime.handle().shared().driver().armed(0), 1);
+    let number = driver::process().next_number();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    assert!(
+        sleep.is_woken(),
+        "the end of its driver is a reason to poll again"
+    );
+    // Also by somebody who still thinks that this runtime is there.
+    let _entered = handle.enter();
+    assert_pending!(sleep.poll());
+    assert_eq!(driver::process().armed(number), 1);
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !sleep.is_woken() {
+        assert!(Instant::now() < limit, "nobody wakes it");
+        std::thread::yield_now();
+    }
+    assert_ready!(sleep.poll());
+}
+
+#[test]
+fn blocked_closure_sleeps_through_the_shutdown_of_its_runtime() {
+    let runtime = Builder::new().servers(1).build().unwrap();
+    let (begun, seen) = std::sync::mpsc::channel();
+    let task = runtime.spawn_blocking(move || {
+        let start = Instant::now();
+        begun.send(()).unwrap();
+        crate::Handle::current().block_on(sleep(50 * MS));
+        start.elapsed()
+    });
+    seen.recv().unwrap();
+    drop(runtime);
+    assert!(task.join().unwrap() >= 50 * MS);
+}
+
+#[test]
+fn runtime_may_be_dropped_by_a_waker_on_its_own_timer_thread() {
+    struct Drops(Mutex<Option<crate::Runtime>>, std::sync::mpsc::Sender<()>);
+    impl Wake for Drops {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+            let _ = self.1.send(());
+        }
+    }
+    let _alone = alone();
+    let runtime = Builder::new().servers(1).build().unwrap();
+    let handle = runtime.handle().clone();
+    let (dropped, seen) = std::sync::mpsc::channel();
+    let waker = Waker::from(Arc::new(Drops(Mutex::new(Some(runtime)), dropped)));
+    let mut sleep = pin!(sleep(5 * MS));
+    {
+        let _entered = handle.enter();
+        assert_pending!(sleep.as_mut().poll(&mut Context::from_waker(&waker)));
+    }
+    seen.recv_timeout(Duration::from_secs(60))
+        .expect("the runtime ends");
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    from_now,
+    saturating_add,
     sleep::{Sleep, sleep_until},
 };
 
@@ -38,7 +38,7 @@ use super::{
 /// # });
 /// ```
 pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Timeout<F::IntoFuture> {
-    timeout_at(from_now(duration), future)
+    timeout_at(saturating_add(Instant::now(), duration), future)
 }
 
 /// Waits for `future`, but not beyond `deadline`. See [`timeout`].

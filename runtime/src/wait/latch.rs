@@ -1,17 +1,17 @@
 //! A counter to wait for.
 
-use std::sync::atomic::{
+use super::{ManagedWait, Parker};
+use crate::sync::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use crate::{context, wait::Parker};
-
-/// Counts what is to come; one thread waits until it is 0.
+/// Counts what is still to be done. One thread waits until the count is 0.
 #[derive(Debug)]
 pub(crate) struct CountLatch {
+    /// What is still to be done.
     count: AtomicU32,
-    /// Of the one thread that waits: unparked when the count falls to 0.
+    /// Of the one thread that waits. Unparked when the count falls to 0.
     waiter: Parker,
 }
 
@@ -30,7 +30,7 @@ impl CountLatch {
     /// # Panics
     /// Beyond two thousand million.
     pub(crate) fn add(&self) {
-        // Relaxed: whoever is to count down gets the latch after this.
+        // Relaxed: whoever counts down gets the latch after this.
         if self.count.fetch_add(1, Relaxed) > u32::MAX / 2 {
             self.count.fetch_sub(1, Relaxed);
             panic!("too many threads in one scope");
@@ -47,20 +47,17 @@ impl CountLatch {
         }
     }
 
-    /// How many are to come.
+    /// What is still to be done.
     pub(crate) fn count(&self) -> u32 {
         self.count.load(Relaxed)
     }
 
-    /// Blocks until the count is 0: a wait of the runtime's own.
+    /// Blocks until the count is 0.
     pub(crate) fn wait(&self) {
         // Acquire: pairs with the Release in `done`.
-        if self.count.load(Acquire) == 0 {
-            return;
-        }
-        let _wait = context::managed_blocking();
-        while self.count.load(Acquire) != 0 {
-            self.waiter.park();
+        let waits = || self.count.load(Acquire) != 0;
+        if waits() {
+            ManagedWait::begin().park_while(&self.waiter, waits);
         }
     }
 }

@@ -1,12 +1,38 @@
-//! Where threads sleep in the waits of the runtime's own: joins, scopes, parks, nested `block_on`.
+//! Managed blocking: how threads sleep in the waits of the runtime's own.
+//!
+//! The runtime's own waits are those for another task (the join of a task, a thread or a pool,
+//! [`join`](crate::join()), [`scope`](crate::scope()), a nested
+//! [`block_on`](crate::block_on())), for a token ([`thread::park`](crate::thread::park)), and for
+//! the end of another runtime. They share two rules:
+//!
+//! * **A worker that waits hands its slot over.** It knows that it is about to sleep, so it gives
+//!   the slot directly to another worker instead of having the provider find out.
+//! * **A worker that waits does not count against `max_workers`.** The end of the wait may need a
+//!   task that is still queued, and that task needs a worker (trace A12).
+//!
+//! A [`ManagedWait`] stands for both: [`begin`](ManagedWait::begin) tells the scheduler that the
+//! wait begins, and the drop that it is over. Only its methods put a thread to sleep. A [`Parker`]
+//! is what such a thread sleeps in, and what others wake it by. On a thread that is no worker the
+//! wait is a futex.
+//!
+//! This module is below the scheduler. What it needs from there is the trait [`WorkerHook`], which
+//! a worker thread installs by [`set_worker`].
 
-#[cfg(not(loom))]
+mod alarm;
+mod hook;
 mod latch;
+mod managed;
 mod parker;
 
-pub(crate) use self::parker::{Parker, Resume, Sleeper};
-#[cfg(not(loom))]
 pub(crate) use self::{
+    alarm::Alarm,
+    hook::{WorkerHook, set_worker, with_worker},
     latch::CountLatch,
-    parker::{futex_wait, futex_wake},
+    managed::ManagedWait,
+    parker::{Parker, Resume, Sleeper},
 };
+
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;

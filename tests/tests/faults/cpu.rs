@@ -31,7 +31,7 @@ fn a_mask_of_one_cpu_gives_one_server_and_works() {
         let runtime = Runtime::new().expect("a runtime");
         if env::var_os("UMCG_SERVERS").is_none() {
             assert_eq!(
-                runtime.metrics().servers.len(),
+                runtime.metrics().servers().len(),
                 1,
                 "one server a CPU of the mask"
             );
@@ -184,8 +184,9 @@ fn policy_refused() {
         in_the_metrics("without sentinels (SCHED_IDLE is refused");
         let cpus = cpu::affinity();
         if cpus.len() > 1 {
-            let servers = runtime_with(2).metrics().servers;
-            let differ = servers[0].cpu.is_none() || servers[0].cpu != servers[1].cpu;
+            let metrics = runtime_with(2).metrics();
+            let servers = metrics.servers();
+            let differ = servers[0].cpu().is_none() || servers[0].cpu() != servers[1].cpu();
             assert!(differ, "servers without sentinels share a CPU: {servers:?}");
         }
     });
@@ -265,8 +266,8 @@ fn all_scheduling_calls_refused_later() {
 /// The same for the metrics of a runtime.
 fn in_the_metrics(says: &str) {
     let metrics = default_runtime().metrics();
-    if metrics.provider == ProviderKind::Emulated {
-        let text = metrics.provider_description;
+    if metrics.provider_kind() == ProviderKind::Emulated {
+        let text = metrics.provider_description();
         assert!(
             text.contains(says),
             "the description lacks {says:?}: {text}"
@@ -423,7 +424,7 @@ fn workers_leave_sched_batch_beside_a_busy_process_and_come_back() {
         let cpus = cpu::affinity();
         cpu::set_affinity(0, &cpus[..1]).expect("a CPU of the mask");
         let runtime = runtime_with(1);
-        if runtime.metrics().provider != ProviderKind::Emulated {
+        if runtime.metrics().provider_kind() != ProviderKind::Emulated {
             // The kernel reports blocks whatever else runs.
             return comes_to_policy(&runtime, libc::SCHED_OTHER, "the policy that it had");
         }

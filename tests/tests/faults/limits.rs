@@ -73,7 +73,7 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
             assert_eq!(handle.join().expect("nothing is lost"), i);
         }
         assert!(
-            runtime.metrics().worker_spawn_failures > 0,
+            runtime.metrics().worker_spawn_failure_count() > 0,
             "the limit was never reached: {:?}",
             runtime.metrics()
         );
@@ -102,7 +102,7 @@ fn growth_is_tried_again_when_there_is_room() {
             .collect();
         // Several times after the last worker blocked: nobody is left to ask for a thread, and the
         // runtime tries again all the same.
-        let failures = || runtime.metrics().worker_spawn_failures;
+        let failures = || runtime.metrics().worker_spawn_failure_count();
         let mut quiet_since = (gate.waiting(), failures());
         eventually("a thread is refused again and again", || {
             if gate.waiting() != quiet_since.0 {
@@ -249,8 +249,8 @@ fn hide_proc() -> io::Result<()> {
 /// ask.
 fn is_said(runtime: &Runtime) {
     let metrics = runtime.metrics();
-    if metrics.provider == ProviderKind::Emulated {
-        let text = metrics.provider_description;
+    if metrics.provider_kind() == ProviderKind::Emulated {
+        let text = metrics.provider_description();
         assert!(text.contains("without /proc"), "{text}");
     }
 }
@@ -309,7 +309,7 @@ fn ten_thousand_blocking_tasks_pass_through_sixty_four_workers() {
         // Servers and helper threads come on top of the workers.
         assert!(threads::count() < 64 + 16, "{} threads", threads::count());
         assert!(
-            runtime.metrics().workers.total <= 64,
+            runtime.metrics().workers().total() <= 64,
             "{:?}",
             runtime.metrics()
         );
@@ -347,7 +347,7 @@ fn ten_thousand_tasks_are_blocked_at_once() {
             .collect();
         while gate.waiting() < TASKS {
             assert_eq!(
-                runtime.metrics().worker_spawn_failures,
+                runtime.metrics().worker_spawn_failure_count(),
                 0,
                 "{:?}",
                 runtime.metrics()

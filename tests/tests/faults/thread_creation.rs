@@ -116,7 +116,7 @@ fn ends(answer: u32, end: impl FnOnce(Runtime) + Send + 'static) {
     eventually("the end", || ending.is_finished());
     ending.join().expect("no panic");
     // The sentinel and the monitor of the emulated provider may stay as long as the process.
-    for name in ["umcg-s0", "umcg-w", "umcg-maker"] {
+    for name in ["umcg-s0", "umcg-w", "umcg-spawner"] {
         eventually(&format!("{name} is gone"), || threads::named(name) == 0);
     }
 }

@@ -382,7 +382,7 @@ fn unblocked_workers_take_the_slot_over_from_blocked_ones() {
         let runtime = Builder::new().servers(1).max_workers(64).build().unwrap();
         if !runtime
             .metrics()
-            .provider_description
+            .provider_description()
             .contains("sentinel on each")
         {
             // Other providers, and unpinned servers, do not do this: the kernel or the monitor sees
@@ -398,7 +398,7 @@ fn unblocked_workers_take_the_slot_over_from_blocked_ones() {
                 task.join().unwrap();
             }
             let metrics = runtime.metrics();
-            metrics.servers[0].taken_over > 0 && metrics.blocks_sibling > 0
+            metrics.servers()[0].provider().taken_over > 0 && metrics.provider().blocks_sibling > 0
         });
     });
 }

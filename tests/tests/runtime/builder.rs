@@ -106,7 +106,7 @@ fn servers_block_signals_and_workers_do_not() {
         };
         for (name, blocks) in [
             ("sig-s0", true),
-            ("sig-maker", true),
+            ("sig-spawner", true),
             ("sig-w0", false),
             ("sig-w1", false),
         ] {
@@ -131,7 +131,7 @@ fn a_runtime_built_on_a_worker_is_not_confined_to_its_cpu() {
             .unwrap()
             .unwrap();
         eventually("the worker spawner has all CPUs", || {
-            threads::by_name("inner-maker").is_some_and(|thread| cpus_of(thread.tid) == all)
+            threads::by_name("inner-spawner").is_some_and(|thread| cpus_of(thread.tid) == all)
         });
     });
 }

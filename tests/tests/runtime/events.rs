@@ -112,10 +112,10 @@ fn the_start_event_names_the_provider_and_the_reason() {
         let metrics = runtime.metrics();
         assert_eq!(seen.level, Level::INFO);
         assert_eq!(seen.field("servers"), "2");
-        assert_eq!(seen.field("provider"), metrics.provider.to_string());
-        assert_eq!(seen.field("why"), metrics.provider_why);
-        assert!(!metrics.provider_description.is_empty());
-        assert_eq!(seen.field("description"), metrics.provider_description);
+        assert_eq!(seen.field("provider"), metrics.provider_kind().to_string());
+        assert_eq!(seen.field("why"), metrics.provider_why());
+        assert!(!metrics.provider_description().is_empty());
+        assert_eq!(seen.field("description"), metrics.provider_description());
     });
 }
 

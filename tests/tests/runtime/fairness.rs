@@ -103,7 +103,7 @@ fn an_unblocked_worker_is_not_starved_by_a_stream_of_tasks() {
             // time.
             assert!(gaps[194] < Duration::from_millis(500), "{gaps:?}");
             // Short tasks give up the slot by themselves: nobody needs to be preempted for that.
-            let preempted = runtime.metrics().preempted;
+            let preempted = runtime.metrics().provider().preempted;
             assert!(preempted < 100, "{preempted} preemptions in 200 naps");
         }
     });

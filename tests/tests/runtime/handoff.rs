@@ -56,15 +56,17 @@ fn a_join_needs_no_verdict_and_no_server() {
             .join()
             .unwrap();
         let metrics = runtime.metrics();
-        let seen = metrics.blocks_sentinel + metrics.blocks_monitor + metrics.blocks_sibling;
-        let seen = seen + metrics.blocks_kernel;
+        let seen = metrics.provider().blocks_sentinel
+            + metrics.provider().blocks_monitor
+            + metrics.provider().blocks_sibling;
+        let seen = seen + metrics.provider().blocks_kernel;
         assert!(
             seen < ROUNDS / 10,
             "{seen} blocks were reported: {metrics:#?}"
         );
-        assert!(metrics.workers_peak <= 4, "{metrics:#?}");
+        assert!(metrics.workers_peak() <= 4, "{metrics:#?}");
         // On the device nobody watches, so each resumed worker wakes the server.
-        if metrics.provider == umcg::ProviderKind::Emulated {
+        if metrics.provider_kind() == umcg::ProviderKind::Emulated {
             let sleeps = switches_of_the_server() - before;
             assert!(sleeps < ROUNDS / 5, "the server slept {sleeps} times");
         }
@@ -169,7 +171,7 @@ fn a_task_may_spin_for_its_first_child() {
 fn a_waker_may_spin_for_the_future_that_it_woke() {
     isolated(60, || {
         let runtime = runtime_with(2);
-        if runtime.metrics().provider == umcg::ProviderKind::Device {
+        if runtime.metrics().provider_kind() == umcg::ProviderKind::Device {
             // On the device nobody watches, and a task that was woken waits until its waker comes
             // back to the scheduler.
             return;

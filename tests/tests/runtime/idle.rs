@@ -25,7 +25,9 @@ fn nobody_wakes_up(blocked: usize, queued: usize) {
     let timer = umcg::time::sleep(Duration::from_millis(5));
     runtime.spawn(timer).join().unwrap();
     let suspended = runtime.spawn(future::pending::<()>());
-    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    eventually("it is suspended", || {
+        runtime.metrics().num_suspended_tasks() == 1
+    });
     let (gate, blocked) = block_tasks(&runtime, blocked);
     let queued = (0..queued)
         .map(|i| runtime.spawn(async move { i }))

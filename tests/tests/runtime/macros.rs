@@ -32,12 +32,12 @@ fn a_plain_function_is_a_task_and_may_spawn() {
 #[umcg::test]
 fn a_test_has_one_server_unless_the_environment_says() {
     let servers = std::env::var("UMCG_SERVERS").map_or(1, |n| n.parse().unwrap());
-    assert_eq!(umcg::Handle::current().metrics().servers.len(), servers);
+    assert_eq!(umcg::Handle::current().metrics().servers().len(), servers);
 }
 
 #[umcg::test(servers = 2, name = "named")]
 async fn options_reach_the_builder() {
-    assert_eq!(umcg::Handle::current().metrics().servers.len(), 2);
+    assert_eq!(umcg::Handle::current().metrics().servers().len(), 2);
     let name = umcg::spawn_blocking(|| thread::current().name().map(str::to_owned));
     let name = name.await.unwrap().unwrap();
     assert!(name.starts_with("named"), "{name}");

@@ -11,6 +11,7 @@ mod handles;
 mod handoff;
 mod idle;
 mod macros;
+mod ported;
 mod shutdown;
 mod shutdown_destructors;
 mod std_types;

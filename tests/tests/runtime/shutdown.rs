@@ -414,7 +414,7 @@ fn a_handle_of_an_ended_runtime_cancels_or_refuses_tasks() {
         assert!(handle.try_spawn(async { 1 }).unwrap_err().is_shut_down());
         // The calling thread itself polls this future.
         assert_eq!(handle.block_on(async { 2 }), 2);
-        assert_eq!(handle.metrics().workers.total, 0);
+        assert_eq!(handle.metrics().workers().total(), 0);
     });
 }
 

@@ -4,17 +4,18 @@ use std::{
     future::{Future, pending},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use umcg::{Builder, JoinHandle, Runtime, ThreadPool};
+use umcg::{Builder, JoinHandle, Runtime};
 use umcg_tests::{
     BlockerGate, eventually, isolated,
     runtime::{block_tasks, default_runtime, runtime_with},
+    threads,
 };
 
 /// Destructors that use the runtime while it cancels their tasks: they spawn, block and yield, and
@@ -41,7 +42,9 @@ fn destructors_of_cancelled_tasks_may_spawn_and_block() {
                 pending::<()>().await;
             }));
         }
-        eventually("all are suspended", || runtime.metrics().suspended == 40);
+        eventually("all are suspended", || {
+            runtime.metrics().num_suspended_tasks() == 40
+        });
         drop(runtime);
         assert_eq!(drops.load(SeqCst), 40);
     });
@@ -62,7 +65,9 @@ fn held_up_in_its_end(
     }
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
     drop(runtime.spawn(suspended));
-    eventually("it is suspended", || runtime.metrics().suspended == 1);
+    eventually("it is suspended", || {
+        runtime.metrics().num_suspended_tasks() == 1
+    });
     let gate = Arc::new(BlockerGate::new());
     drop(runtime.spawn_blocking({
         let gate = Arc::clone(&gate);
@@ -133,109 +138,28 @@ fn a_wake_up_drops_nothing_under_the_callers_lock() {
     });
 }
 
-/// A destructor waits for the end of a task that is cancelled after its own, in the order in which
-/// the two were suspended.
-#[test]
-fn a_destructor_joins_a_task_that_is_cancelled_after_its_own() {
-    struct Joins(Arc<Mutex<Option<JoinHandle<()>>>>);
-    impl Drop for Joins {
-        fn drop(&mut self) {
-            let child = self.0.lock().unwrap().take();
-            let child = child.expect("it was spawned");
-            assert!(child.join().unwrap_err().is_cancelled());
-        }
-    }
-    isolated(60, || {
-        let ends: [fn(Runtime); 3] = [drop, Runtime::shutdown_background, |runtime| {
-            runtime.shutdown_timeout(Duration::from_secs(10));
-        }];
-        for end in ends {
-            for servers in [1, 2] {
-                let runtime = runtime_with(servers);
-                let child = Arc::new(Mutex::new(None));
-                let joins = Joins(Arc::clone(&child));
-                let parent = runtime.spawn(async move {
-                    let _joins = joins;
-                    pending::<()>().await;
-                });
-                eventually("the parent is suspended", || {
-                    runtime.metrics().suspended == 1
-                });
-                let handle = runtime.spawn(pending::<()>());
-                eventually("the child, too", || runtime.metrics().suspended == 2);
-                *child.lock().unwrap() = Some(handle);
-                end(runtime);
-                assert!(parent.join().unwrap_err().is_cancelled());
-            }
-        }
-    });
+/// The tasks that are queued, by their index.
+type Handles = Arc<Mutex<Vec<Option<JoinHandle<()>>>>>;
+
+/// What a task does when it is dropped.
+type Part = Box<dyn FnOnce(&Handles) + Send>;
+
+/// A part that joins the task with this index.
+fn joins(index: usize) -> Part {
+    Box::new(move |handles| {
+        let handle = handles.lock().unwrap()[index].take();
+        let handle = handle.expect("joined once");
+        assert!(handle.join().unwrap_err().is_cancelled());
+    })
 }
 
-/// The same for a chain of queued tasks.
-#[test]
-fn destructors_join_each_other() {
-    struct Joins(Option<JoinHandle<()>>);
-    impl Drop for Joins {
-        fn drop(&mut self) {
-            if let Some(next) = self.0.take() {
-                assert!(next.join().unwrap_err().is_cancelled());
-            }
-        }
-    }
-    isolated(60, || {
-        for end in [drop as fn(Runtime), Runtime::shutdown_background] {
-            let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-            let gate = Arc::new(BlockerGate::new());
-            let blocked = runtime.spawn_blocking({
-                let gate = Arc::clone(&gate);
-                move || gate.wait()
-            });
-            eventually("it is blocked", || gate.waiting() == 1);
-            // Each task is queued behind the one that it joins.
-            let mut last = None;
-            for _ in 0..50 {
-                let joins = Joins(last.take());
-                last = Some(runtime.spawn(async move { drop(joins) }));
-            }
-            let (slot, joined) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
-            let later = Later(Arc::clone(&slot), Arc::clone(&joined));
-            drop(runtime.spawn(async move { drop(later) }));
-            *slot.lock().unwrap() = Some(runtime.spawn(async {}));
-            let ending = thread::spawn(move || end(runtime));
-            // The queued tasks are dropped before the blocked one is back.
-            eventually("they are cancelled", || joined.load(SeqCst));
-            gate.open();
-            eventually("the end", || ending.is_finished());
-            ending.join().expect("no panic");
-            drop(blocked.join());
-            assert!(last.expect("fifty").join().unwrap_err().is_cancelled());
-        }
-    });
-
-    struct Later(Arc<Mutex<Option<JoinHandle<()>>>>, Arc<AtomicBool>);
-    impl Drop for Later {
-        fn drop(&mut self) {
-            let next = self.0.lock().unwrap().take();
-            let next = next.expect("it was spawned");
-            assert!(next.join().unwrap_err().is_cancelled());
-            self.1.store(true, SeqCst);
-        }
-    }
-}
-
-/// Ends a runtime of one blocked worker with tasks that are queued in this order. Each does its
-/// part when it is dropped. The parts know each other's tasks by their index.
-fn end_with_queued(parts: Vec<Part>) {
-    end_with_queued_and(parts, |_| ());
-}
-
-/// The same, and calls `before` just before the runtime ends.
-fn end_with_queued_and(parts: Vec<Part>, before: impl FnOnce(&Handles)) {
+/// A runtime whose only worker is blocked at the gate, with tasks that are queued in this order.
+/// Each task does its part when it is dropped. The counter counts the parts that are done.
+fn with_queued(parts: Vec<Part>) -> (Runtime, Arc<BlockerGate>, Arc<AtomicUsize>) {
     let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-    let (gate, blocked) = block_tasks(&runtime, 1);
+    let (gate, _) = block_tasks(&runtime, 1);
     let handles: Handles = Arc::default();
     let done = Arc::new(AtomicUsize::new(0));
-    let count = parts.len();
     for part in parts {
         let (theirs, done) = (Arc::clone(&handles), Arc::clone(&done));
         let mut part = Some(part);
@@ -246,143 +170,119 @@ fn end_with_queued_and(parts: Vec<Part>, before: impl FnOnce(&Handles)) {
         let handle = runtime.spawn(async move { drop(on_drop) });
         handles.lock().unwrap().push(Some(handle));
     }
-    before(&handles);
-    let ending = thread::spawn(move || runtime.shutdown_background());
-    eventually("all of them are dropped", || done.load(SeqCst) == count);
-    eventually("the end", || ending.is_finished());
-    ending.join().expect("no panic");
-    gate.open();
-    for handle in blocked {
-        drop(handle.join());
-    }
+    (runtime, gate, done)
 }
 
-type Handles = Arc<Mutex<Vec<Option<JoinHandle<()>>>>>;
-
-type Part = Box<dyn FnOnce(&Handles) + Send>;
-
-/// A part that waits for the task with this index.
-fn joins(place: usize) -> Part {
-    Box::new(move |handles| {
-        let handle = handles.lock().unwrap()[place].take();
-        let handle = handle.expect("joined once");
-        assert!(handle.join().unwrap_err().is_cancelled());
-    })
-}
-
-/// The task in the middle waits for one that is being dropped, and that waits too.
+/// A destructor may join a task that was dropped before it, and may wait for time to pass.
 #[test]
-fn destructors_that_wait_are_not_nested() {
+fn a_destructor_may_join_tasks_that_are_dropped_already() {
     isolated(60, || {
-        end_with_queued(vec![joins(2), joins(0), Box::new(|_| ())]);
-        end_with_queued(vec![joins(1), Box::new(|_| ()), joins(0)]);
         let nap = || umcg::block_on(umcg::time::sleep(Duration::from_millis(20)));
-        end_with_queued(vec![Box::new(move |_| nap()), joins(0)]);
-        // With a lock held during the wait.
-        let lock = Arc::new(Mutex::new(()));
-        let other = Arc::clone(&lock);
-        end_with_queued(vec![
-            Box::new(move |_| {
-                let _held = lock.lock().unwrap();
-                nap();
-            }),
-            Box::new(move |_| drop(other.lock().unwrap())),
-        ]);
-        // More than there are helper threads on one stack.
-        let chain: Vec<_> = (1..=150).map(joins).collect();
-        end_with_queued(chain.into_iter().chain([nothing()]).collect());
+        for end in [drop as fn(Runtime), Runtime::shutdown_background] {
+            let first: Part = Box::new(move |_| nap());
+            let parts: Vec<_> = [first].into_iter().chain((0..50).map(joins)).collect();
+            let count = parts.len();
+            let (runtime, gate, done) = with_queued(parts);
+            let ending = thread::spawn(move || end(runtime));
+            // The queued tasks are dropped before the blocked one is back.
+            eventually("all of them are dropped", || done.load(SeqCst) == count);
+            gate.open();
+            eventually("the end", || ending.is_finished());
+            ending.join().expect("no panic");
+        }
     });
+}
 
-    fn nothing() -> Part {
-        Box::new(|_| ())
+/// A destructor waits for a task that the same thread would drop after its own, which it must not
+/// do. It waits until another thread drops that task, and nothing else waits with it.
+#[test]
+fn a_destructor_that_waits_for_a_task_behind_it_hangs_nothing_else() {
+    fn stuck() -> (Runtime, Arc<BlockerGate>, Arc<AtomicUsize>) {
+        with_queued(vec![joins(1), Box::new(|_| ())])
+    }
+    fn released(gate: &BlockerGate, done: &AtomicUsize) {
+        let other = runtime_with(1);
+        other.spawn(async {}).join().expect("another runtime runs");
+        drop(other);
+        umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
+        assert_eq!(done.load(SeqCst), 0, "the destructor waits");
+        // The worker comes back, and drops the queued tasks on its way out.
+        gate.open();
+        eventually("each task is dropped once", || done.load(SeqCst) == 2);
+    }
+    isolated(60, || {
+        let (runtime, gate, done) = stuck();
+        let begun = Instant::now();
+        runtime.shutdown_background();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        released(&gate, &done);
+
+        let (runtime, gate, done) = stuck();
+        let begun = Instant::now();
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(100), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        released(&gate, &done);
+
+        let (runtime, gate, done) = stuck();
+        let ending = thread::spawn(move || drop(runtime));
+        released(&gate, &done);
+        eventually("the end", || ending.is_finished());
+        ending.join().expect("no panic");
+        eventually("the threads end", || threads::named("umcg-w") == 0);
+    });
+}
+
+/// The runtime and the task that a destructor finds itself in.
+type Context = (Option<String>, Option<umcg::task::Id>);
+
+/// Sends its context when it is dropped.
+struct TellContext(mpsc::Sender<Context>);
+
+impl Drop for TellContext {
+    fn drop(&mut self) {
+        let runtime = umcg::Handle::try_current().ok();
+        let runtime = runtime.map(|handle| format!("{handle:?}"));
+        let _ = self.0.send((runtime, umcg::task::try_id()));
     }
 }
 
-/// A pool with one thread on this runtime, whose job is blocked.
-fn full_pool(runtime: &Runtime) -> (ThreadPool, Arc<BlockerGate>) {
-    let pool = {
-        let _entered = runtime.enter();
-        ThreadPool::new(1)
-    };
-    let gate = Arc::new(BlockerGate::new());
-    pool.execute({
-        let gate = Arc::clone(&gate);
-        move || gate.wait()
-    });
-    eventually("its job is blocked", || gate.waiting() == 1);
-    (pool, gate)
-}
-
-/// A job that a pool keeps waits, when it is dropped, for a task that is suspended.
+/// Whichever thread cancels a task: its destructors run inside of the runtime and of the task.
 #[test]
-fn a_job_of_a_pool_joins_a_suspended_task() {
+fn destructors_of_cancelled_tasks_run_in_the_context_of_their_task() {
     isolated(60, || {
         let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let suspended = runtime.spawn(pending::<()>());
-        eventually("it is suspended", || runtime.metrics().suspended == 1);
-        let (pool, gate) = full_pool(&runtime);
-        let mut suspended = Some(suspended);
-        let on_drop = OnDrop(move || {
-            let suspended = suspended.take().expect("dropped once");
-            assert!(suspended.join().unwrap_err().is_cancelled());
+        let handle = runtime.handle().clone();
+        let own = format!("{handle:?}");
+        let (tell, told) = mpsc::channel();
+        let context = || TellContext(tell.clone());
+        let (future, closure, late) = (context(), context(), context());
+        let suspended = runtime.spawn(async move {
+            let _context = future;
+            pending::<()>().await;
         });
-        pool.execute(move || drop(on_drop));
-        let ending = thread::spawn(move || runtime.shutdown_background());
-        eventually("the end", || ending.is_finished());
-        ending.join().expect("no panic");
-        gate.open();
-    });
-}
-
-/// Jobs that a pool keeps: the destructor of one waits for that of the next one.
-#[test]
-fn a_job_of_a_pool_waits_for_the_next_one() {
-    isolated(60, || {
-        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let (pool, gate) = full_pool(&runtime);
-        let latch = Arc::new(AtomicBool::new(false));
-        let (waits, sets) = (Arc::clone(&latch), latch);
-        let first = OnDrop(move || {
-            while !waits.load(SeqCst) {
-                umcg::block_on(umcg::time::sleep(Duration::from_millis(1)));
-            }
+        eventually("it is suspended", || {
+            runtime.metrics().num_suspended_tasks() == 1
         });
-        let second = OnDrop(move || sets.store(true, SeqCst));
-        pool.execute(move || drop(first));
-        pool.execute(move || drop(second));
-        let ending = thread::spawn(move || runtime.shutdown_background());
-        eventually("the end", || ending.is_finished());
-        ending.join().expect("no panic");
+        let (gate, _blocked) = block_tasks(&runtime, 1);
+        let queued = runtime.spawn_blocking(move || drop(closure));
+        let mut expected = vec![suspended.id(), queued.id()];
+        let ending = thread::spawn(move || drop(runtime));
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let (runtime, task) = told.recv().unwrap();
+            assert_eq!(runtime.as_ref(), Some(&own), "the context of a sweep");
+            seen.push(task.expect("a destructor runs inside of its task"));
+        }
+        expected.sort_unstable();
+        seen.sort_unstable();
+        assert_eq!(seen, expected);
         gate.open();
-    });
-}
-
-/// A runtime ends inside of the end of another one, and a destructor waits for a task of the outer
-/// one.
-#[test]
-fn a_runtime_ends_inside_of_the_end_of_another() {
-    isolated(60, || {
-        let inner = Builder::new().servers(1).max_workers(1).build().unwrap();
-        let (gate, _blocked) = block_tasks(&inner, 1);
-        let of_outer = Arc::new(Mutex::new(None::<JoinHandle<()>>));
-        let theirs = Arc::clone(&of_outer);
-        let joins = OnDrop(move || {
-            let handle = theirs.lock().unwrap().take();
-            let handle = handle.expect("it was spawned");
-            assert!(handle.join().unwrap_err().is_cancelled());
-        });
-        drop(inner.spawn(async move { drop(joins) }));
-        let mut inner = Some(inner);
-        end_with_queued_and(
-            vec![
-                Box::new(move |_| inner.take().expect("dropped once").shutdown_background()),
-                Box::new(|_| ()),
-            ],
-            |handles| {
-                let last = handles.lock().unwrap()[1].take();
-                *of_outer.lock().unwrap() = last;
-            },
-        );
-        gate.open();
+        ending.join().unwrap();
+        // A task that comes too late is dropped on this thread, where no runtime is entered.
+        let late = handle.spawn(async move { drop(late) });
+        assert_eq!(told.recv().unwrap(), (Some(own), Some(late.id())));
+        assert!(umcg::Handle::try_current().is_err());
     });
 }

@@ -62,7 +62,8 @@ fn spawn_all(handle: &Handle, runs: &Arc<Runs>, job: fn()) -> Vec<umcg::JoinHand
 fn assert_nothing_is_left(runtime: &Runtime) {
     eventually("all that was spawned is done", || {
         let metrics = runtime.metrics();
-        metrics.completed == metrics.spawned && metrics.queued == 0
+        metrics.completed_tasks_count() == metrics.spawned_tasks_count()
+            && metrics.queue_depth() == 0
     });
 }
 
@@ -79,7 +80,7 @@ fn until_stolen(runtime: &Runtime, round: impl Fn()) {
     let begin = Instant::now();
     loop {
         round();
-        if runtime.metrics().steals > 0 {
+        if runtime.metrics().steal_count() > 0 {
             return;
         }
         assert!(begin.elapsed() < LIMIT / 2, "{:#?}", runtime.metrics());
@@ -111,7 +112,7 @@ fn tasks_spawned_by_a_computing_task_are_stolen() {
             }
             runs.assert_once_each();
             let metrics = runtime.metrics();
-            assert!(metrics.steals > 0, "{metrics:#?}");
+            assert!(metrics.steal_count() > 0, "{metrics:#?}");
             assert_nothing_is_left(&runtime);
         }
     });

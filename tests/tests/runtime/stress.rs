@@ -276,7 +276,7 @@ fn stress(seconds: u64, seed: u64) {
         for runtime in &runtimes {
             eventually("all that was spawned is done", || {
                 let metrics = runtime.metrics();
-                metrics.completed == metrics.spawned
+                metrics.completed_tasks_count() == metrics.spawned_tasks_count()
             });
         }
         drop(runtimes);

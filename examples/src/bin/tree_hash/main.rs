@@ -92,7 +92,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
             HumanCount(job.found.load(Ordering::Relaxed)),
             HumanBytes(bytes),
             HumanBytes((bytes as f64 / begun.elapsed().as_secs_f64()) as u64),
-            runtime.metrics().workers.total,
+            runtime.metrics().workers().total(),
         ));
         bar.tick();
     }

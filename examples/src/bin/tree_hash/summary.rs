@@ -49,18 +49,20 @@ impl Display for Summary<'_> {
             f,
             "{} servers, at most {} workers; blocks reported: {} by the kernel, {} by the \
              sentinels, {} by siblings, {} by the monitor; the longest took {:.1?}",
-            metrics.servers.len(),
-            metrics.workers_peak,
-            HumanCount(metrics.blocks_kernel),
-            HumanCount(metrics.blocks_sentinel),
-            HumanCount(metrics.blocks_sibling),
-            HumanCount(metrics.blocks_monitor),
-            metrics.longest_block,
+            metrics.servers().len(),
+            metrics.workers_peak(),
+            HumanCount(metrics.provider().blocks_kernel),
+            HumanCount(metrics.provider().blocks_sentinel),
+            HumanCount(metrics.provider().blocks_sibling),
+            HumanCount(metrics.provider().blocks_monitor),
+            metrics.longest_block(),
         )?;
         writeln!(
             f,
             "provider: {} ({}): {}",
-            metrics.provider, metrics.provider_why, metrics.provider_description
+            metrics.provider_kind(),
+            metrics.provider_why(),
+            metrics.provider_description()
         )
     }
 }

@@ -1,21 +1,28 @@
-//! The slot for the task that was woken last.
+//! The slot for the task that was woken or spawned last.
 //!
-//! A task that wakes another and then waits for its answer wants that one next, while its data
-//! is in the cache. The slot belongs to the *server*: the worker that filled it may block, and
-//! the server's next worker finds the task (tokio's slot belongs to a thread, and a task was
-//! stranded in it behind one that blocked: tokio#4941).
+//! A task that wakes another one and then waits for its answer wants that one to run next, while
+//! its data is in the cache. So the woken task goes into the slot, and the slot comes before the
+//! run queue.
 //!
-//! One word, three steps, all of them a swap: so there is one owner at any time, whoever got
-//! the pointer out.
+//! The slot belongs to the *server*. The worker that filled it may block; the server's next worker
+//! finds the task. (In tokio the slot belongs to a thread, and a task was stranded in it behind a
+//! thread that blocked: tokio#4941.)
+//!
+//! The slot is one word, and each step swaps it. So a task has one owner at any time: whichever
+//! thread got its pointer out. `models/lifo_slot.rs` checks that, and that a task is not stranded
+//! when its server goes to sleep.
 
-use std::{fmt, ptr, ptr::NonNull};
+use std::{fmt, marker::PhantomData, ptr, ptr::NonNull};
 
-use crate::sync::{
-    AtomicPtr,
-    Ordering::{AcqRel, Acquire, SeqCst},
+use crate::{
+    sync::{
+        AtomicPtr,
+        Ordering::{AcqRel, Acquire, SeqCst},
+    },
+    task::Runnable,
 };
 
-/// What fits into one pointer.
+/// A value that fits into one pointer.
 ///
 /// # Safety
 /// `from_raw` gives back what `into_raw` took.
@@ -28,8 +35,7 @@ pub(in crate::sched) unsafe trait OneWord: Sized {
 }
 
 // SAFETY: async-task's own pair of functions.
-#[cfg(not(loom))]
-unsafe impl OneWord for crate::task::Runnable {
+unsafe impl OneWord for Runnable {
     fn into_raw(self) -> NonNull<()> {
         Self::into_raw(self)
     }
@@ -40,14 +46,15 @@ unsafe impl OneWord for crate::task::Runnable {
     }
 }
 
-/// At most one task.
+/// A place for at most one task.
 pub(in crate::sched) struct LifoSlot<T: OneWord> {
-    /// Null, or what `into_raw` gave: the slot owns it.
+    /// Null, or a pointer from `into_raw`, which the slot owns.
     raw: AtomicPtr<()>,
-    owns: std::marker::PhantomData<T>,
+    /// The slot drops a `T`.
+    owns: PhantomData<T>,
 }
 
-// SAFETY: the slot hands a T from one thread to another and never shares one.
+// SAFETY: the slot moves a T from one thread to another, and never shares one.
 unsafe impl<T: OneWord + Send> Sync for LifoSlot<T> {}
 // SAFETY: as above.
 unsafe impl<T: OneWord + Send> Send for LifoSlot<T> {}
@@ -56,16 +63,16 @@ impl<T: OneWord> LifoSlot<T> {
     pub(in crate::sched) fn new() -> Self {
         Self {
             raw: AtomicPtr::new(ptr::null_mut()),
-            owns: std::marker::PhantomData,
+            owns: PhantomData,
         }
     }
 
-    /// Puts `task` in; the one that was there comes out.
+    /// Puts `task` in. Returns the task that was there.
     pub(in crate::sched) fn put(&self, task: T) -> Option<T> {
-        // AcqRel: publishes the task to whoever takes it and acquires the one that was there;
-        // pairs with itself and with `take`.
+        // Release: publishes the task to whoever takes it. Acquire: of the task that was there.
+        // Both pair with this swap in another thread, and with the one in `take`.
         let previous = self.raw.swap(task.into_raw().as_ptr(), AcqRel);
-        // SAFETY: swapped out: nobody else has it.
+        // SAFETY: it was swapped out, so nobody else has it.
         NonNull::new(previous).map(|raw| unsafe { T::from_raw(raw) })
     }
 
@@ -74,20 +81,21 @@ impl<T: OneWord> LifoSlot<T> {
         if self.is_empty() {
             return None;
         }
-        // Acquire: pairs with the AcqRel of `put`.
+        // Acquire: pairs with the Release of `put`.
         let raw = self.raw.swap(ptr::null_mut(), Acquire);
-        // SAFETY: swapped out: nobody else has it.
+        // SAFETY: it was swapped out, so nobody else has it.
         NonNull::new(raw).map(|raw| unsafe { T::from_raw(raw) })
     }
 
-    /// Something that tells one task from the next, mostly; 0: empty.
-    #[cfg(not(loom))]
+    /// A number that tells the task in the slot from the next one, except that the next one may
+    /// have got the same memory. 0: empty.
     pub(in crate::sched) fn address(&self) -> usize {
         self.raw.load(SeqCst).addr()
     }
 
     pub(in crate::sched) fn is_empty(&self) -> bool {
-        // SeqCst: read by a server that is about to idle, after its fence.
+        // SeqCst: a server that is about to idle reads this in its last look, after the fence of
+        // `IdleServers::enter_idle`. That fence pairs with the pusher's, between `put` and `claim`.
         self.raw.load(SeqCst).is_null()
     }
 }
@@ -106,6 +114,7 @@ impl<T: OneWord> fmt::Debug for LifoSlot<T> {
     }
 }
 
+/// The tests put boxes in.
 #[cfg(test)]
 mod boxed {
     use super::*;
@@ -145,72 +154,5 @@ mod tests {
         slot.put(Box::new(Arc::clone(&witness)));
         drop(slot);
         assert_eq!(Arc::strong_count(&witness), 1);
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use loom::{
-        sync::{Arc, atomic::AtomicBool},
-        thread,
-    };
-
-    use super::*;
-    use crate::{sched::idle::Sleep, sync::fence};
-
-    /// A worker that was blocked, and runs unmanaged, puts a task into the slot of its server
-    /// while that one goes to sleep: the server sees it in its last look, or is woken.
-    #[test]
-    fn a_task_is_not_stranded_when_its_server_falls_asleep() {
-        loom::model(|| {
-            let shared = Arc::new((LifoSlot::new(), Sleep::new(1), AtomicBool::new(false)));
-            let worker = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    let (slot, sleep, woken) = &*shared;
-                    assert!(slot.put(Box::new(7)).is_none());
-                    fence(SeqCst);
-                    if !sleep.is_awake(0) && sleep.claim(|| true).is_some() {
-                        woken.store(true, SeqCst);
-                    }
-                })
-            };
-            let (slot, sleep, woken) = &*shared;
-            let mut taken = slot.take();
-            if taken.is_none() {
-                sleep.idle(0, None);
-                if !slot.is_empty() {
-                    sleep.found(sleep.rise(0));
-                    taken = slot.take();
-                    assert!(taken.is_some(), "nobody else takes it");
-                }
-            }
-            worker.join().unwrap();
-            assert!(
-                taken.is_some() || woken.load(SeqCst),
-                "the task is in the slot, and its server sleeps"
-            );
-        });
-    }
-
-    /// Two workers of one server, one of them unmanaged, and the server's next one: what goes
-    /// in comes out once.
-    #[test]
-    fn each_task_comes_out_once() {
-        loom::model(|| {
-            let slot = Arc::new(LifoSlot::new());
-            let threads: Vec<_> = (1..3)
-                .map(|task| {
-                    let slot = Arc::clone(&slot);
-                    thread::spawn(move || slot.put(Box::new(task)).map_or(0, |task| *task))
-                })
-                .collect();
-            let mut sum = slot.take().map_or(0, |task| *task);
-            for thread in threads {
-                sum += thread.join().unwrap();
-            }
-            sum += slot.take().map_or(0, |task| *task);
-            assert_eq!(sum, 3);
-        });
     }
 }

@@ -1,7 +1,10 @@
-//! All that waits to run: the queues of the servers, the injector, the LIFO slots.
+//! Everything that waits to run: the injector, and the run queue and LIFO slot of each server.
 //!
-//! Apart from the rest of the scheduler so that a provider's `has_work` can hold it without
-//! keeping the runtime alive.
+//! No queue belongs to a thread. A worker that blocks strands no task, and whichever worker its
+//! server runs next finds all of them.
+//!
+//! The run queues are an object of their own, apart from the rest of the scheduler, so that the
+//! callbacks of the provider can hold it without keeping the runtime alive.
 
 mod lifo_slot;
 mod queue;
@@ -12,9 +15,13 @@ use crossbeam_utils::CachePadded;
 
 use self::{
     lifo_slot::LifoSlot,
-    queue::{Batch, OwnQueue, Queue},
+    queue::{Batch, InjectorQueue, ServerQueue},
 };
-use super::{clock::now_ns, idle::Sleep};
+use super::{
+    clock::now_ns,
+    idle::IdleServers,
+    policy::{self, BATCH},
+};
 use crate::{
     sync::{
         AtomicU32,
@@ -23,102 +30,81 @@ use crate::{
     task::Runnable,
 };
 
-/// Each so many takes the injector comes first, so that a server that always finds its own
-/// queue filled does not starve the outside. A prime, as in Go and tokio, so that it does not
-/// fall into step with a periodic workload.
-const INJECTOR_INTERVAL: u32 = 61;
-
-/// It comes first, too, when it has waited for so long at this server: 61 takes of tasks that
-/// compute for 100 ms each would be 6 s.
-const INJECTOR_PATIENCE_NS: u64 = 1_000_000;
-
-/// When its turn comes, so many of the injector's tasks move to the server's own queue, or its
-/// share of them if that is less. One at a time would let a few tasks that keep yielding hold up
-/// the outside for 61 of their turns each.
-const INJECTOR_BATCH: usize = 128;
-
-/// Who fetches a task from the injector or from another server brings so many along, or a share of
-/// those that are there: one at a time each would cost a transfer of the queue's cache lines from
-/// another CPU (tokio and Go steal half).
-const BATCH: usize = 32;
-
-/// The LIFO slot is served at most so many times in a row (tokio's number): two tasks that wake
-/// each other must not starve the queue.
-const LIFO_IN_A_ROW: u32 = 3;
-
-/// Workers that wake each other hand the slot on directly, past the queues, at most so many times
-/// in a row.
-const HANDOVERS_IN_A_ROW: u32 = 8;
-
-/// What a server has to run.
+/// What one server has to run.
 #[derive(Debug)]
-pub(in crate::sched) struct Waiting {
-    /// Tasks that were spawned or woken by workers of this server.
-    pub(in crate::sched) queue: OwnQueue<Runnable>,
-    /// The task that was woken last by a worker of this server.
+pub(in crate::sched) struct ServerQueues {
+    /// The run queue: tasks that workers of this server spawned, woke or yielded.
+    pub(in crate::sched) queue: ServerQueue<Runnable>,
+    /// The task that a worker of this server woke or spawned last.
     pub(in crate::sched) lifo: LifoSlot<Runnable>,
-    /// How many *workers* wait to be picked: unblocked, preempted or yielded, in the server's
-    /// lists. Written under the lock of these lists.
+    /// How many *workers* wait to be picked in the server's lists: unblocked, preempted, resumed or
+    /// yielded. Written under the lock of these lists.
     pub(in crate::sched) workers: AtomicU32,
-    /// Workers that were resumed and are in the server's inbox. Raised before the push, lowered
-    /// after the removal.
+    /// How many resumed workers are in the server's inbox. Raised before the push and lowered
+    /// after the removal, so it is never too low.
     resumed: AtomicU32,
-    /// How often in a row workers that sleep in the middle of a task have handed the slot to
-    /// resumed ones, without a task having been taken. Relaxed everywhere: a count for fairness.
-    handovers: AtomicU32,
-    /// Some were there when the provider last said that this server's work does not move on.
-    /// Written by the provider's thread.
+    /// How often in a row workers have handed the slot off to resumed ones without a task having
+    /// been taken. Relaxed everywhere: a count for fairness.
+    handoffs: AtomicU32,
+    /// Resumed workers were there when the provider last said that work of this server is overdue.
+    /// Written by the provider's thread only.
     resumed_seen: AtomicBool,
-    /// What was in `lifo` when the provider last said that this server's work does not move on;
-    /// only ever compared. Written by the provider's thread.
+    /// The address of the task that was in `lifo` when the provider last said that work of this
+    /// server is overdue. It is compared and never followed. Written by the provider's thread only.
     lifo_seen: AtomicUsize,
-    /// The task in `lifo` has waited for too long: any server may take it. Set by the provider's
-    /// thread, cleared by whoever takes the task. May outlast it for a moment, which opens the
-    /// slot to one task more.
+    /// The task in `lifo` is overdue: any server may take it. Set by the provider's thread, cleared
+    /// by whoever takes the task. If it outlasts the task for a moment, one more task is open to
+    /// all servers.
     lifo_overdue: AtomicBool,
-    /// The server's thread id, for whoever has to wake it and has nothing but this.
+    /// The server's tid, for a thread of the provider that has to wake the server and holds nothing
+    /// but this object.
     tid: AtomicU32,
     /// When a worker of this server last gave the injector its turn, CLOCK_MONOTONIC ns. Relaxed
-    /// everywhere: two who come at once may both give it.
-    injector_turn: AtomicU64,
+    /// everywhere: if two workers look at once, both may give the injector a turn.
+    injector_served: AtomicU64,
 }
 
-impl Waiting {
-    /// The slot goes to a resumed worker from one that sleeps.
-    pub(in crate::sched) fn count_handover(&self) {
-        self.handovers.fetch_add(1, Relaxed);
+impl ServerQueues {
+    /// A worker that goes to sleep hands its slot off to a resumed one.
+    pub(in crate::sched) fn count_handoff(&self) {
+        self.handoffs.fetch_add(1, Relaxed);
     }
 
-    /// A worker for the tasks has been asked for.
-    pub(in crate::sched) fn forget_handovers(&self) {
-        self.handovers.store(0, Relaxed);
+    /// A worker was requested for the tasks that are due.
+    pub(in crate::sched) fn reset_handoffs(&self) {
+        self.handoffs.store(0, Relaxed);
     }
 
-    /// Workers that wake each other have kept the slot to themselves for long enough: a task is
-    /// next, if there is one.
-    pub(in crate::sched) fn is_tasks_turn(&self) -> bool {
-        self.handovers.load(Relaxed) >= HANDOVERS_IN_A_ROW
+    /// Whether workers that wake each other have kept the slot to themselves for long enough, so
+    /// that a task is next, if there is one.
+    pub(in crate::sched) fn is_task_due(&self) -> bool {
+        policy::task_is_due(self.handoffs.load(Relaxed))
     }
 
-    /// A worker that was resumed is about to come into the inbox.
-    pub(in crate::sched) fn expect_resumed(&self) {
+    /// A resumed worker is about to be pushed on the inbox.
+    pub(in crate::sched) fn count_resumed_into_inbox(&self) {
         self.resumed.fetch_add(1, SeqCst);
     }
 
-    /// So many have been taken out of it.
-    pub(in crate::sched) fn take_in_resumed(&self, count: u32) {
+    /// `count` resumed workers have been taken out of the inbox.
+    pub(in crate::sched) fn count_resumed_out_of_inbox(&self, count: u32) {
         self.resumed.fetch_sub(count, SeqCst);
     }
 
-    /// Whether workers that were resumed are in the inbox.
+    /// Whether resumed workers are in the inbox.
     pub(in crate::sched) fn has_resumed(&self) -> bool {
         self.resumed.load(SeqCst) > 0
     }
 
-    /// The task in the LIFO slot.
+    /// Whether workers of other servers may take the task in the LIFO slot.
+    fn lifo_is_open(&self, owner_is_awake: bool) -> bool {
+        policy::lifo_is_open(owner_is_awake, self.lifo_overdue.load(SeqCst))
+    }
+
+    /// Takes the task in the LIFO slot.
     fn take_lifo(&self) -> Option<Runnable> {
         let task = self.lifo.take()?;
-        // Relaxed: seldom set, and late is harmless.
+        // Relaxed: the flag is seldom set, and a late clear is harmless, see `lifo_overdue`.
         if self.lifo_overdue.load(Relaxed) {
             self.lifo_overdue.store(false, Relaxed);
         }
@@ -126,59 +112,62 @@ impl Waiting {
     }
 }
 
-/// What one worker remembers from take to take.
+/// What one worker remembers from one take to the next.
 #[derive(Debug, Default)]
-pub(in crate::sched) struct Turn {
+pub(in crate::sched) struct TakeHistory {
+    /// How many tasks it has looked for.
     takes: u32,
+    /// How often in a row it has taken from a LIFO slot in the slot's turn.
     lifo_in_a_row: u32,
+    /// Empty between two takes; kept so that its memory need not be allocated again.
     batch: Batch<Runnable>,
 }
 
 /// Where a task came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sched) enum Source {
-    /// The server's own queue or LIFO slot.
+    /// The worker's own server: its run queue or LIFO slot.
     Own,
     /// The injector.
     Injector,
-    /// Another server's.
+    /// Another server.
     Stolen,
 }
 
 /// See the module page.
 #[derive(Debug)]
 pub(in crate::sched) struct RunQueues {
-    /// Tasks from threads that are no workers of this runtime.
-    pub(in crate::sched) injector: CachePadded<Queue<Runnable>>,
-    /// One a server.
-    pub(in crate::sched) servers: Box<[CachePadded<Waiting>]>,
+    /// Tasks that threads outside the runtime spawned or woke.
+    pub(in crate::sched) injector: CachePadded<InjectorQueue<Runnable>>,
+    /// One entry for each server.
+    pub(in crate::sched) servers: Box<[CachePadded<ServerQueues>]>,
 }
 
 impl RunQueues {
     pub(in crate::sched) fn new(servers: usize) -> Self {
         Self {
-            injector: CachePadded::new(Queue::new()),
+            injector: CachePadded::new(InjectorQueue::new()),
             servers: (0..servers)
                 .map(|_| {
-                    CachePadded::new(Waiting {
-                        queue: OwnQueue::new(),
+                    CachePadded::new(ServerQueues {
+                        queue: ServerQueue::new(),
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
                         resumed: AtomicU32::new(0),
-                        handovers: AtomicU32::new(0),
+                        handoffs: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),
                         lifo_overdue: AtomicBool::new(false),
                         tid: AtomicU32::new(0),
-                        injector_turn: AtomicU64::new(0),
+                        injector_served: AtomicU64::new(0),
                     })
                 })
                 .collect(),
         }
     }
 
-    /// Whether the server would have something to run if its worker blocked now. For the
-    /// provider, from its own threads: loads only.
+    /// Whether the server would have something to run if its worker blocked now. The provider asks
+    /// this from its own threads, so it consists of loads only.
     pub(in crate::sched) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
         own.workers.load(SeqCst) > 0
@@ -187,21 +176,23 @@ impl RunQueues {
             || self.any_queued()
     }
 
-    /// Whether a task is in a queue that every server takes from.
+    /// Whether a task is in the injector or in a run queue, from which every server takes.
     pub(in crate::sched) fn any_queued(&self) -> bool {
         !self.injector.is_empty() || self.servers.iter().any(|other| !other.queue.is_empty())
     }
 
-    /// Whether a worker of this server would find a task: exactly what [`take`](Self::take)
-    /// looks at.
-    pub(in crate::sched) fn reachable(&self, server: usize, sleep: &Sleep) -> bool {
+    /// Whether a worker of this server would find a task: true exactly if [`take`](Self::take)
+    /// would return one. A server that could see a task which its workers cannot take would never
+    /// sleep; one that overlooked a task which they can take would sleep beside it.
+    pub(in crate::sched) fn has_task_for(&self, server: usize, idle_servers: &IdleServers) -> bool {
         self.any_queued()
             || self.servers.iter().enumerate().any(|(index, other)| {
-                !other.lifo.is_empty() && self.lifo_is_open(index, server, sleep)
+                !other.lifo.is_empty()
+                    && (index == server || other.lifo_is_open(idle_servers.is_awake(index)))
             })
     }
 
-    /// How many tasks are queued, over all queues; LIFO slots count if filled.
+    /// How many tasks are queued, in all queues and LIFO slots.
     pub(in crate::sched) fn len(&self) -> usize {
         self.injector.len()
             + self
@@ -211,8 +202,8 @@ impl RunQueues {
                 .sum::<usize>()
     }
 
-    /// Whether more than `limit` tasks are queued: stops counting as soon as it knows.
-    pub(in crate::sched) fn exceeds(&self, limit: usize) -> bool {
+    /// Whether more than `limit` tasks are queued. It stops counting as soon as it knows.
+    pub(in crate::sched) fn len_exceeds(&self, limit: usize) -> bool {
         let mut seen = self.injector.len();
         for server in &self.servers {
             if seen > limit {
@@ -223,8 +214,8 @@ impl RunQueues {
         seen > limit
     }
 
-    /// Whether other servers have something to take, beside `spoken_for` tasks that a worker of
-    /// this one is about to: the one in its LIFO slot first.
+    /// Whether there is a task that another server can take, beside the `spoken_for` tasks that a
+    /// worker of this server is about to take. That worker takes the one in its LIFO slot first.
     pub(in crate::sched) fn has_more_for_others(&self, server: usize, spoken_for: usize) -> bool {
         let own = usize::from(!self.servers[server].lifo.is_empty());
         let beside = spoken_for.saturating_sub(own);
@@ -242,69 +233,45 @@ impl RunQueues {
     pub(in crate::sched) fn take(
         &self,
         server: usize,
-        sleep: &Sleep,
-        turn: &mut Turn,
+        idle_servers: &IdleServers,
+        history: &mut TakeHistory,
     ) -> Option<(Runnable, Source)> {
         let own = &self.servers[server];
-        turn.takes = turn.takes.wrapping_add(1);
-        if own.handovers.load(Relaxed) != 0 {
-            own.handovers.store(0, Relaxed);
+        history.takes = history.takes.wrapping_add(1);
+        if own.handoffs.load(Relaxed) != 0 {
+            own.handoffs.store(0, Relaxed);
         }
-        if !self.injector.is_empty() && self.is_injectors_turn(own, turn) {
-            if let Some(task) = self.injector.pop() {
-                self.take_share(own);
-                return Some((task, Source::Injector));
-            }
-        }
-        if turn.lifo_in_a_row < LIFO_IN_A_ROW {
-            if let Some(task) = own.take_lifo() {
-                turn.lifo_in_a_row += 1;
-                return Some((task, Source::Own));
-            }
-        }
-        turn.lifo_in_a_row = 0;
-        if let Some(task) = own.queue.pop().or_else(|| own.take_lifo()) {
-            return Some((task, Source::Own));
-        }
-        let count = self.servers.len();
-        let (own, batch) = (&own.queue, &turn.batch);
-        if let Some(task) = self.injector.pop_share(own, count, BATCH, batch) {
-            return Some((task, Source::Injector));
-        }
-        (1..count)
-            .map(|step| (server + step) % count)
-            .find_map(|other| {
-                let theirs = &self.servers[other].queue;
-                theirs.pop_share(own, 2, BATCH, batch).or_else(|| {
-                    self.lifo_is_open(other, server, sleep)
-                        .then(|| self.servers[other].take_lifo())
-                        .flatten()
-                })
-            })
-            .map(|task| (task, Source::Stolen))
+        let injector_is_due = !self.injector.is_empty() && self.is_injector_due(own, history);
+        let lifo_is_due = policy::lifo_is_due(history.lifo_in_a_row);
+        let mut places = PlacesOf {
+            queues: self,
+            server,
+            idle_servers,
+            history,
+        };
+        policy::take(&mut places, injector_is_due, lifo_is_due)
     }
 
-    /// Whether the injector comes before the server's own tasks. Reads the clock, so only to be
-    /// asked when something is there.
-    fn is_injectors_turn(&self, own: &Waiting, turn: &Turn) -> bool {
+    /// Whether the injector comes before the server's own tasks. This reads the clock, so it is
+    /// only called while the injector has a task.
+    fn is_injector_due(&self, own: &ServerQueues, history: &TakeHistory) -> bool {
         let now = now_ns();
-        let due = turn.takes % INJECTOR_INTERVAL == 0
-            || now.saturating_sub(own.injector_turn.load(Relaxed)) >= INJECTOR_PATIENCE_NS;
+        let waited_ns = now.saturating_sub(own.injector_served.load(Relaxed));
+        let due = policy::injector_is_due(history.takes, waited_ns);
         if due {
-            own.injector_turn.store(now, Relaxed);
+            own.injector_served.store(now, Relaxed);
         }
         due
     }
 
-    /// Moves a server's share of the injector's tasks to the back of its own queue, where they
-    /// take turns with those that are there, and other servers find them as well.
-    fn take_share(&self, own: &Waiting) {
+    /// Moves a server's share of the injector's tasks to the back of its run queue. There they take
+    /// turns with the tasks of that queue, and other servers find them as well.
+    fn move_injector_share(&self, own: &ServerQueues) {
         if own.queue.is_empty() {
-            // They will be taken one by one, by whoever is first.
+            // Nothing would take turns with them: whichever server is first takes each of them.
             return;
         }
-        let share = (self.injector.len() / self.servers.len()).min(INJECTOR_BATCH);
-        for _ in 0..share {
+        for _ in 0..policy::injector_share(self.injector.len(), self.servers.len()) {
             let Some(task) = self.injector.pop() else {
                 return;
             };
@@ -312,46 +279,40 @@ impl RunQueues {
         }
     }
 
-    /// Another server's LIFO slot is left to that server while it is awake or has a worker in its
-    /// slot: its worker wants the task next, and stealing it cost tokio's users more than it gained
-    /// (tokio#8065). A server that sleeps without running anything does not come for it; one
-    /// whose worker goes on computing comes too late.
-    fn lifo_is_open(&self, owner: usize, server: usize, sleep: &Sleep) -> bool {
-        owner == server || !sleep.is_awake(owner) || self.servers[owner].lifo_overdue.load(SeqCst)
-    }
-
-    /// The provider says that this server's work has not moved on since it last said so, as far
-    /// as it can see. True: a task is in the LIFO slot, was there then, and is open to all from
-    /// here on.
-    pub(in crate::sched) fn open_overdue(&self, server: usize) -> bool {
+    /// The provider says that work of this server is overdue. If the same task is in the LIFO slot
+    /// as at its last such call, the slot is open to all servers from here on. Returns whether it
+    /// is.
+    pub(in crate::sched) fn open_overdue_lifo(&self, server: usize) -> bool {
         let own = &self.servers[server];
         let task = own.lifo.address();
-        // Relaxed: one thread.
+        // Relaxed: only the provider's thread uses it.
         let seen = own.lifo_seen.swap(task, Relaxed);
         let overdue = task != 0 && task == seen;
         if overdue {
-            // SeqCst: before the claim of an idle server, which looks at it.
+            // SeqCst: the caller passes a fence and then claims an idle server, which reads this
+            // in its look at the queues.
             own.lifo_overdue.store(true, SeqCst);
         }
         overdue
     }
 
-    /// The same for workers that were resumed by the one in the slot, which then did not come
-    /// back to the scheduler. True: the server is to be woken.
-    pub(in crate::sched) fn resumed_overdue(&self, server: usize) -> bool {
+    /// The same for workers that were resumed by the worker in the slot, which has not come back to
+    /// the scheduler since. True: resumed workers were there at the last such call as well, and the
+    /// server is to be woken.
+    pub(in crate::sched) fn note_overdue_resumed(&self, server: usize) -> bool {
         let own = &self.servers[server];
         let some = own.resumed.load(SeqCst) > 0;
-        // Relaxed: one thread.
+        // Relaxed: only the provider's thread uses it.
         own.resumed_seen.swap(some, Relaxed) && some
     }
 
-    /// Whether a task is in a LIFO slot that is open to all.
-    pub(in crate::sched) fn is_overdue(&self, server: usize) -> bool {
+    /// Whether a task is in the LIFO slot, and the slot is open to all servers.
+    pub(in crate::sched) fn has_open_lifo(&self, server: usize) -> bool {
         let own = &self.servers[server];
         !own.lifo.is_empty() && own.lifo_overdue.load(SeqCst)
     }
 
-    /// Notes under which thread id a server is to be woken.
+    /// Stores by which tid a server is woken.
     pub(in crate::sched) fn set_tid(&self, server: usize, tid: u32) {
         self.servers[server].tid.store(tid, SeqCst);
     }
@@ -360,7 +321,8 @@ impl RunQueues {
         self.servers[server].tid.load(SeqCst)
     }
 
-    /// Drops all tasks, on this thread. Their destructors are contained by the task layer. See
+    /// Drops all queued tasks, on this thread. The task layer contains panics of their destructors.
+    /// See
     /// [`Shared::sweep`](super::Shared::sweep).
     pub(in crate::sched) fn sweep(&self) {
         while let Some(task) = self.injector.pop() {
@@ -374,12 +336,87 @@ impl RunQueues {
         }
     }
 
-    /// How many tasks and workers wait at one server, for metrics.
+    /// How many tasks, and how many workers, wait at one server. For metrics.
     pub(in crate::sched) fn depth(&self, server: usize) -> (usize, usize) {
         let own = &self.servers[server];
         (
             own.queue.len() + usize::from(!own.lifo.is_empty()),
             own.workers.load(Relaxed) as usize,
         )
+    }
+}
+
+/// Where a worker of one server finds tasks.
+struct PlacesOf<'a> {
+    queues: &'a RunQueues,
+    /// The worker's server.
+    server: usize,
+    idle_servers: &'a IdleServers,
+    /// The worker's.
+    history: &'a mut TakeHistory,
+}
+
+impl PlacesOf<'_> {
+    fn own(&self) -> &ServerQueues {
+        &self.queues.servers[self.server]
+    }
+}
+
+impl policy::Places for PlacesOf<'_> {
+    type Task = (Runnable, Source);
+
+    #[inline]
+    fn injector_in_turn(&mut self) -> Option<Self::Task> {
+        let task = self.queues.injector.pop()?;
+        self.queues.move_injector_share(self.own());
+        Some((task, Source::Injector))
+    }
+
+    #[inline]
+    fn lifo_in_turn(&mut self) -> Option<Self::Task> {
+        let task = self.own().take_lifo()?;
+        self.history.lifo_in_a_row += 1;
+        Some((task, Source::Own))
+    }
+
+    #[inline]
+    fn queue(&mut self) -> Option<Self::Task> {
+        self.history.lifo_in_a_row = 0;
+        Some((self.own().queue.pop()?, Source::Own))
+    }
+
+    #[inline]
+    fn lifo(&mut self) -> Option<Self::Task> {
+        Some((self.own().take_lifo()?, Source::Own))
+    }
+
+    #[inline]
+    fn injector(&mut self) -> Option<Self::Task> {
+        let (own, servers) = (&self.own().queue, self.queues.servers.len());
+        let task = self
+            .queues
+            .injector
+            .pop_share(own, servers, BATCH, &self.history.batch)?;
+        Some((task, Source::Injector))
+    }
+
+    #[inline]
+    fn others(&mut self) -> Option<Self::Task> {
+        let count = self.queues.servers.len();
+        (1..count)
+            .map(|step| (self.server + step) % count)
+            .find_map(|other| {
+                let theirs = &self.queues.servers[other];
+                theirs
+                    .queue
+                    .pop_share(&self.own().queue, 2, BATCH, &self.history.batch)
+                    .or_else(|| {
+                        theirs
+                            .lifo_is_open(self.idle_servers.is_awake(other))
+                            .then(|| theirs.take_lifo())
+                            .flatten()
+                    })
+            })
+            .map(|task| (task, Source::Stolen))
     }
 }

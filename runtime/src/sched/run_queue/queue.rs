@@ -1,7 +1,7 @@
-//! Run queues: many push, many pop, first in first out.
+//! The queues of tasks: any thread pushes, any worker pops, first in, first out.
 //!
-//! The only file that names the queues' implementation, so that another one can be measured
-//! against it. None belongs to a thread: a worker that blocks strands nothing.
+//! This is the only file that names the implementation of the queues, so that another one can be
+//! measured against it.
 
 use std::{
     collections::VecDeque,
@@ -14,34 +14,36 @@ use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-/// So many tasks are in a server's ring: 4 KiB, touched when it is made. More wait only in a burst.
+/// How many tasks fit into the ring of a server's run queue: 4 KiB, which are touched when it is
+/// made. More tasks wait only in a burst.
 const RING: usize = 256;
 
-/// A list that had room for more, 32 KiB, gives its memory back when it is empty.
+/// A list with room for more tasks than this, 32 KiB, gives its memory back when it is empty.
 const KEPT: usize = 4096;
 
-/// A queue of tasks that belongs to all servers. Unbounded; pushed to by threads that are no workers
-/// of this runtime, which nobody stops.
-pub(in crate::sched) struct Queue<T> {
+/// The queue of tasks from threads outside the runtime. It belongs to all servers and is unbounded.
+///
+/// It has no lock. That is safe here, because no server stops a thread outside the runtime in the
+/// middle of a push: see [`ServerQueue`].
+pub(in crate::sched) struct InjectorQueue<T> {
+    /// The queue itself.
     tasks: Injector<T>,
 }
 
-impl<T> Queue<T> {
+impl<T> InjectorQueue<T> {
     pub(in crate::sched) fn new() -> Self {
         Self {
             tasks: Injector::new(),
         }
     }
 
-    /// Puts a task at the back.
-    ///
-    /// May allocate, so no server does this.
+    /// Puts a task at the back. This may allocate, so servers never do it.
     pub(in crate::sched) fn push(&self, task: T) {
         self.tasks.push(task);
     }
 
-    /// Takes the task at the front. `None` only when the queue was empty at some moment of the
-    /// call: a lost race is tried again.
+    /// Takes the task at the front. `None`: the queue was empty at some moment of the call. After a
+    /// lost race it tries again.
     pub(in crate::sched) fn pop(&self) -> Option<T> {
         loop {
             match self.tasks.steal() {
@@ -53,11 +55,11 @@ impl<T> Queue<T> {
     }
 
     /// As [`pop`](Self::pop), and moves some of the tasks behind it to the back of `to`, in their
-    /// order: one of `shares` equal shares of all, up to `limit`. One write to the word that all
-    /// who pop share, for all of them. `batch` is empty before and after.
+    /// order: one of `shares` equal shares of all tasks, at most `limit`. For all of them together
+    /// it writes once to the word that all poppers share. `batch` is empty before and after.
     pub(in crate::sched) fn pop_share(
         &self,
-        to: &OwnQueue<T>,
+        to: &ServerQueue<T>,
         shares: usize,
         limit: usize,
         batch: &Batch<T>,
@@ -85,36 +87,39 @@ impl<T> Queue<T> {
         self.tasks.is_empty()
     }
 
-    /// How many tasks wait, at some moment of the call.
+    /// How many tasks were queued at some moment of the call.
     pub(in crate::sched) fn len(&self) -> usize {
         self.tasks.len()
     }
 }
 
-/// A queue of tasks that belongs to a server: a ring, and a list behind it for what does not fit.
+/// The run queue of a server: a ring of fixed size, and behind it a list for what does not fit.
 ///
-/// The list has a lock, and not for simplicity. Who pops from a queue without locks waits in a loop
-/// for a pusher that has claimed its place and not filled it. Where the kernel stops workers that
-/// pusher may have been stopped there (it slept for a page), until its server picks it, which waits
-/// for the one in the loop. Who waits for a lock sleeps, and the server goes on. The ring has no
-/// pages that are not there yet.
+/// The list has a lock, for a reason. In an unbounded queue without locks a popper spins while a
+/// pusher has claimed a place and not filled it yet. On the device provider the kernel may stop the
+/// pusher right there (it touched a page that was not present), until its server picks it. But that
+/// server waits for the worker that spins: neither moves on. With a lock the popper sleeps, and the
+/// server picks the pusher. The ring has no lock, but no page of it is missing either.
 ///
-/// Who pushes while the list is empty tries the ring, and no task moves from one to the other. So
-/// they come out in their order, but for those of a pusher that was stopped between the look and
-/// the push.
-pub(in crate::sched) struct OwnQueue<T> {
+/// A pusher tries the ring only while the list is empty, and no task moves from the list to the
+/// ring. So tasks come out in the order in which they were pushed, except for a task whose pusher
+/// was stopped between its look at the list and its push into the ring.
+pub(in crate::sched) struct ServerQueue<T> {
+    /// The front of the queue, in fixed memory.
     ring: ArrayQueue<T>,
-    rest: CachePadded<Rest<T>>,
+    /// What did not fit into the ring.
+    overflow: CachePadded<Overflow<T>>,
 }
 
-/// See [`OwnQueue`].
-struct Rest<T> {
+/// The list behind the ring of a [`ServerQueue`].
+struct Overflow<T> {
+    /// The list itself, the oldest task first.
     tasks: Mutex<VecDeque<T>>,
-    /// How many they are. Written under the lock.
+    /// The length of `tasks`, for those that do not hold the lock. Written under it.
     len: AtomicUsize,
 }
 
-impl<T> Rest<T> {
+impl<T> Overflow<T> {
     fn len(&self) -> usize {
         self.len.load(SeqCst)
     }
@@ -125,7 +130,7 @@ impl<T> Rest<T> {
         self.len.store(tasks.len(), SeqCst);
     }
 
-    /// Takes the first, and puts up to `more` of those behind it into the batch.
+    /// Takes the first task, and moves up to `more` of those behind it into the batch.
     fn pop(&self, more: usize, batch: Option<&Batch<T>>) -> Option<T> {
         let mut tasks = self.tasks.lock();
         let first = tasks.pop_front();
@@ -134,7 +139,7 @@ impl<T> Rest<T> {
             tasks.drain(..more).for_each(|task| batch.0.push(task));
         }
         self.len.store(tasks.len(), SeqCst);
-        // A burst of tasks does not keep its memory for good.
+        // The memory of a burst is given back, outside the lock.
         let spent = (tasks.is_empty() && tasks.capacity() > KEPT).then(|| mem::take(&mut *tasks));
         drop(tasks);
         drop(spent);
@@ -142,22 +147,20 @@ impl<T> Rest<T> {
     }
 }
 
-impl<T> OwnQueue<T> {
+impl<T> ServerQueue<T> {
     pub(in crate::sched) fn new() -> Self {
         Self {
             ring: ArrayQueue::new(RING),
-            rest: CachePadded::new(Rest {
+            overflow: CachePadded::new(Overflow {
                 tasks: Mutex::new(VecDeque::new()),
                 len: AtomicUsize::new(0),
             }),
         }
     }
 
-    /// Puts a task at the back.
-    ///
-    /// May allocate, and wait for a lock, so no server does this.
+    /// Puts a task at the back. This may allocate and wait for a lock, so servers never do it.
     pub(in crate::sched) fn push(&self, task: T) {
-        let task = if self.rest.len() == 0 {
+        let task = if self.overflow.len() == 0 {
             match self.ring.push(task) {
                 Ok(()) => return,
                 Err(task) => task,
@@ -165,22 +168,22 @@ impl<T> OwnQueue<T> {
         } else {
             task
         };
-        self.rest.push(task);
+        self.overflow.push(task);
     }
 
-    /// Takes the task at the front. `None`: each that was there when the call began was taken by
-    /// somebody else. May wait for a lock.
+    /// Takes the task at the front. `None`: each task that was there when the call began has been
+    /// taken by somebody else. This may wait for a lock.
     pub(in crate::sched) fn pop(&self) -> Option<T> {
         self.ring.pop().or_else(|| {
-            if self.rest.len() == 0 {
+            if self.overflow.len() == 0 {
                 None
             } else {
-                self.rest.pop(0, None)
+                self.overflow.pop(0, None)
             }
         })
     }
 
-    /// As [`Queue::pop_share`].
+    /// As [`InjectorQueue::pop_share`].
     pub(in crate::sched) fn pop_share(
         &self,
         to: &Self,
@@ -195,41 +198,41 @@ impl<T> OwnQueue<T> {
             }
             return Some(task);
         }
-        match self.rest.len() {
+        match self.overflow.len() {
             0 => None,
             len => {
-                let task = self.rest.pop((len / shares).min(limit), Some(batch));
+                let task = self.overflow.pop((len / shares).min(limit), Some(batch));
                 batch.empty_into(to);
                 task
             }
         }
     }
 
-    /// Whether each task that was there when the call began has been taken by somebody. Loads
-    /// only. A task whose push has begun may count already.
+    /// Whether each task that was there when the call began has been taken by somebody. It only
+    /// loads. A task whose push has begun may count already.
     pub(in crate::sched) fn is_empty(&self) -> bool {
-        self.ring.is_empty() && self.rest.len() == 0
+        self.ring.is_empty() && self.overflow.len() == 0
     }
 
-    /// How many tasks wait, more or less. Loads only.
+    /// About how many tasks are queued. It only loads.
     pub(in crate::sched) fn len(&self) -> usize {
-        self.ring.len() + self.rest.len()
+        self.ring.len() + self.overflow.len()
     }
 }
 
-impl<T> fmt::Debug for OwnQueue<T> {
+impl<T> fmt::Debug for ServerQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnQueue")
+        f.debug_struct("ServerQueue")
             .field("len", &self.len())
             .finish_non_exhaustive()
     }
 }
 
-/// Where tasks are between two queues. Of one thread.
+/// Where tasks are on their way from one queue to another. Used by one thread.
 pub(in crate::sched) struct Batch<T>(Worker<T>);
 
 impl<T> Batch<T> {
-    fn empty_into(&self, to: &OwnQueue<T>) {
+    fn empty_into(&self, to: &ServerQueue<T>) {
         while let Some(task) = self.0.pop() {
             to.push(task);
         }
@@ -248,9 +251,9 @@ impl<T> fmt::Debug for Batch<T> {
     }
 }
 
-impl<T> fmt::Debug for Queue<T> {
+impl<T> fmt::Debug for InjectorQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
+        f.debug_struct("InjectorQueue")
             .field("len", &self.len())
             .finish_non_exhaustive()
     }
@@ -264,9 +267,9 @@ mod tests {
 
     #[test]
     fn first_in_first_out_beyond_the_ring() {
-        let queue = OwnQueue::new();
+        let queue = ServerQueue::new();
         let mut next = 0;
-        // Filled beyond the ring, half emptied, and filled again.
+        // It is filled beyond the ring, emptied by half, and filled again.
         for round in 1..=3 {
             for task in (round - 1) * 2 * RING..round * 2 * RING {
                 queue.push(task);
@@ -285,11 +288,11 @@ mod tests {
         assert!(queue.is_empty());
     }
 
-    /// From the injector, and from a server's queue that is in its ring, or behind it as well.
+    /// A share of the injector, and of a run queue whose tasks are in the ring, or behind it too.
     #[test]
     fn a_share_comes_in_order() {
-        fn check(total: usize, len: usize, share: impl Fn(&OwnQueue<usize>) -> Option<usize>) {
-            let own = OwnQueue::new();
+        fn check(total: usize, len: usize, share: impl Fn(&ServerQueue<usize>) -> Option<usize>) {
+            let own = ServerQueue::new();
             let mut seen = vec![share(&own).expect("a task")];
             assert!(own.len() <= 32 && own.len() <= len / 2, "{}", own.len());
             seen.extend(std::iter::from_fn(|| own.pop()));
@@ -299,14 +302,14 @@ mod tests {
         }
         let batch = Batch::default();
         for total in [1, 2, 40, 1000] {
-            let injector = Queue::new();
+            let injector = InjectorQueue::new();
             (0..total).for_each(|task| injector.push(task));
             check(total, total, |own| injector.pop_share(own, 2, 32, &batch));
-            let other = OwnQueue::new();
+            let other = ServerQueue::new();
             (0..total).for_each(|task| other.push(task));
             check(total, total, |own| other.pop_share(own, 2, 32, &batch));
         }
-        let (injector, own) = (Queue::new(), OwnQueue::new());
+        let (injector, own) = (InjectorQueue::new(), ServerQueue::new());
         (0..100).for_each(|task| injector.push(task));
         let first = injector.pop_share(&own, 2, 10, &batch);
         assert_eq!(first, Some(0));
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn each_task_is_popped_once() {
         const TASKS: usize = 20_000;
-        let queue = OwnQueue::new();
+        let queue = ServerQueue::new();
         let popped: Vec<AtomicUsize> = (0..TASKS).map(|_| AtomicUsize::new(0)).collect();
         let left = AtomicUsize::new(TASKS);
         std::thread::scope(|scope| {

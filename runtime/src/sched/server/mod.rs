@@ -1,6 +1,9 @@
-//! A server's record: what others may see and do of it. Its loop is in `serve`.
+//! A server as the other threads see it: its lists of workers, its inbox, and the words that its
+//! workers read. The loop of its thread is in `run.rs`, `pick.rs` and `surplus.rs`.
 
+mod pick;
 pub(in crate::sched) mod run;
+mod surplus;
 
 use std::{
     fmt,
@@ -19,52 +22,61 @@ use umcg_sys::{List, ServerCounters, UmcgTask};
 
 use super::{
     counters::ServerCounts,
-    list::{Fifo, Inbox, Lifo},
+    inbox::Inbox,
     run_queue::RunQueues,
     spawner::WorkerRequest,
+    worker_list::{Fifo, Lifo},
 };
 use crate::sync::AtomicU32;
 
-/// The workers that a server owns, by what they are there for.
+/// The workers that a server owns, by what they wait for.
 ///
-/// Only servers lock this, and a server is an ordinary thread that nobody switches away: so a
-/// worker never waits for it, and it is never held by one that waits to be picked.
+/// Only servers lock this. A server is an ordinary thread, so a thread that holds the lock always
+/// runs on. It is never held by a worker that waits to be picked.
 #[derive(Debug)]
 pub(in crate::sched) struct Lists {
-    /// Unblocked, preempted and new ones, and those that are to retire. First in, first out.
+    /// Unblocked, preempted, resumed and new workers, and those that are to retire.
     pub(in crate::sched) ready: Fifo,
-    /// Those that yielded in the middle of a task.
+    /// Workers that yielded in the middle of a task.
     pub(in crate::sched) yielded: Fifo,
-    /// Those without a task. The one that was busy last comes first: its stack is warm.
+    /// Workers without a task. The one that was busy last is used first, because its stack is in
+    /// the cache, and because the others then stay idle and can retire.
     pub(in crate::sched) idle: Lifo,
 }
 
-/// A server, as the rest of the runtime sees it.
+/// A server, as the other threads see it.
 pub(in crate::sched) struct Server {
+    /// The server's UMCG task, by which the provider knows it.
     task: UmcgTask,
+    /// Its place in `Shared::servers`.
     index: usize,
-    /// Workers that gave the slot back, until the server comes round.
+    /// Workers that gave the slot up, or were resumed, until the server takes them in.
     inbox: Inbox,
+    /// The workers that it owns.
     lists: Mutex<Lists>,
-    shared: CachePadded<Words>,
+    /// What its workers read with every task.
+    words: CachePadded<Words>,
+    /// What this server and its workers count.
     pub(in crate::sched) counters: ServerCounts,
-    /// What the provider had counted when the server left.
+    /// What the provider had counted when the server unregistered; `None` before that.
     last_counters: Mutex<Option<ServerCounters>>,
 }
 
-/// The words of a server that its workers read at every task.
+/// The words of a server that its workers read with every task. On a cache line of their own, away
+/// from the lists and the inbox.
 struct Words {
-    /// `lists.idle.len()`, for those that may not lock.
+    /// `lists.idle.len()`, for threads that may not lock. Written under the lock.
     idle: AtomicU32,
-    /// Idle workers in the inbox: not yet in `lists`, but as good as.
-    resting: AtomicU32,
-    /// Workers whose `server` this is, with those that are being made.
+    /// Idle workers in the inbox, which the server has not moved to `lists.idle` yet.
+    idle_in_inbox: AtomicU32,
+    /// How many workers belong to this server, with those that are being made.
     population: AtomicU32,
-    /// Those of them that are being made.
+    /// How many of these are being made.
     starting: AtomicU32,
-    /// It asked for another worker; see `grow`.
-    wanted: WorkerRequest,
-    /// Idle workers have been idle for too long, and the slot is needed to let them go.
+    /// For one more worker; see `spawner/request.rs`.
+    request: WorkerRequest,
+    /// Idle workers are to retire, and need the slot for that: the worker in it is to give it up
+    /// between two tasks. Written by the server.
     retirement_due: AtomicBool,
 }
 
@@ -79,12 +91,12 @@ impl Server {
                 yielded: Fifo::new(),
                 idle: Lifo::new(),
             }),
-            shared: CachePadded::new(Words {
+            words: CachePadded::new(Words {
                 idle: AtomicU32::new(0),
-                resting: AtomicU32::new(0),
+                idle_in_inbox: AtomicU32::new(0),
                 population: AtomicU32::new(0),
                 starting: AtomicU32::new(0),
-                wanted: WorkerRequest::new(),
+                request: WorkerRequest::new(),
                 retirement_due: AtomicBool::new(false),
             }),
             counters: ServerCounts::default(),
@@ -112,132 +124,138 @@ impl Server {
         &self.inbox
     }
 
-    /// For servers.
+    /// The lists, locked. For servers only.
     pub(in crate::sched) fn lists(&self) -> MutexGuard<'_, Lists> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes the lengths of the lists, under their lock.
-    pub(in crate::sched) fn publish(&self, lists: &Lists, run_queues: &RunQueues) {
-        self.shared.idle.store(lists.idle.len(), SeqCst);
+    /// Stores the lengths of the lists where other threads read them. The caller holds their lock.
+    pub(in crate::sched) fn store_lengths(&self, lists: &Lists, run_queues: &RunQueues) {
+        self.words.idle.store(lists.idle.len(), SeqCst);
         run_queues.servers[self.index]
             .workers
             .store(lists.ready.len() + lists.yielded.len(), SeqCst);
     }
 
-    /// How many workers are in the idle list here, to be had by any server.
-    pub(in crate::sched) fn idle(&self) -> u32 {
-        // SeqCst: read by a server that is about to starve, after its fence.
-        self.shared.idle.load(SeqCst)
+    /// How many workers are in the idle list, from which any server may take one.
+    pub(in crate::sched) fn idle_listed(&self) -> u32 {
+        // SeqCst: a server that is about to starve reads this after its fence in `enter_starved`.
+        self.words.idle.load(SeqCst)
     }
 
-    /// A worker without work is about to come into the inbox.
-    pub(in crate::sched) fn expect_idle(&self) {
+    /// An idle worker is about to be pushed on the inbox.
+    pub(in crate::sched) fn count_idle_into_inbox(&self) {
         // Relaxed: a hint for growth.
-        self.shared.resting.fetch_add(1, Relaxed);
+        self.words.idle_in_inbox.fetch_add(1, Relaxed);
     }
 
-    /// So many have been taken out of it.
-    pub(in crate::sched) fn take_in_idle(&self, count: u32) {
-        self.shared.resting.fetch_sub(count, Relaxed);
+    /// `count` idle workers have been taken out of the inbox.
+    pub(in crate::sched) fn count_idle_out_of_inbox(&self, count: u32) {
+        self.words.idle_in_inbox.fetch_sub(count, Relaxed);
     }
 
-    /// With those in the inbox, which this server alone can take out.
-    pub(in crate::sched) fn idle_soon(&self) -> u32 {
-        self.idle() + self.shared.resting.load(Relaxed)
+    /// How many workers are in the idle list or in the inbox. The server alone can take those in
+    /// the inbox into its lists.
+    pub(in crate::sched) fn idle_with_inbox(&self) -> u32 {
+        self.idle_listed() + self.words.idle_in_inbox.load(Relaxed)
     }
 
-    /// Workers of this server that run, are blocked, armed, or being made: all that are in none
-    /// of its lists. May be off by those that are on their way.
-    pub(in crate::sched) fn out(&self, run_queues: &RunQueues) -> u32 {
-        let listed = self.idle_soon() + run_queues.servers[self.index].workers.load(Relaxed);
+    /// How many workers of this server are on none of its lists: those that run, are blocked, armed
+    /// or parked, or are being made. The number may be off by those that are just moving.
+    pub(in crate::sched) fn unlisted(&self, run_queues: &RunQueues) -> u32 {
+        let listed = self.idle_with_inbox() + run_queues.servers[self.index].workers.load(Relaxed);
         self.population().saturating_sub(listed)
     }
 
     pub(in crate::sched) fn population(&self) -> u32 {
-        self.shared.population.load(SeqCst)
+        self.words.population.load(SeqCst)
     }
 
-    /// A worker is to be made for this server.
-    pub(in crate::sched) fn expect_worker(&self) {
-        self.shared.population.fetch_add(1, SeqCst);
-        self.shared.starting.fetch_add(1, SeqCst);
+    /// A worker is about to be made for this server.
+    pub(in crate::sched) fn worker_starting(&self) {
+        self.words.population.fetch_add(1, SeqCst);
+        self.words.starting.fetch_add(1, SeqCst);
     }
 
-    /// A new worker was run for the first time, or could not be.
-    pub(in crate::sched) fn started(&self) {
-        self.shared.starting.fetch_sub(1, SeqCst);
+    /// A worker that was being made has registered, or could not be made or registered.
+    pub(in crate::sched) fn worker_started(&self) {
+        self.words.starting.fetch_sub(1, SeqCst);
     }
 
-    pub(in crate::sched) fn is_starting(&self) -> bool {
-        self.shared.starting.load(SeqCst) > 0
+    pub(in crate::sched) fn has_starting_worker(&self) -> bool {
+        self.words.starting.load(SeqCst) > 0
     }
 
-    /// A worker moved here; for the server that took it.
+    /// A worker moved to this server, which took it from another one.
     pub(in crate::sched) fn gain_worker(&self) {
-        self.shared.population.fetch_add(1, SeqCst);
+        self.words.population.fetch_add(1, SeqCst);
     }
 
-    /// A worker moved away, or see [`Shared::lose_worker`](super::Shared::lose_worker).
+    /// A worker moved to another server. For one that ends, see
+    /// [`Shared::lose_worker`](super::Shared::lose_worker).
     pub(in crate::sched) fn lose_worker(&self) {
-        self.shared.population.fetch_sub(1, SeqCst);
+        self.words.population.fetch_sub(1, SeqCst);
     }
 
-    /// Asks for a worker. True: nobody had.
-    pub(in crate::sched) fn want(&self) -> bool {
-        self.shared.wanted.make()
+    /// Requests a worker. True: none was requested, and the caller wakes the worker spawner.
+    pub(in crate::sched) fn request_worker(&self) -> bool {
+        self.words.request.make()
     }
 
-    /// Takes the wish back, and then asks whether this server starves: see [`WorkerRequest::take`].
-    pub(in crate::sched) fn unwant(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
-        self.shared.wanted.take(starves)
+    /// For the worker spawner: takes the request, and then asks whether this server starves. See
+    /// [`WorkerRequest::take`].
+    pub(in crate::sched) fn take_request(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
+        self.words.request.take(starves)
     }
 
-    /// Whether it asked and has not been answered.
-    pub(in crate::sched) fn is_wanting(&self) -> bool {
-        self.shared.wanted.is_made()
+    /// Whether a worker is requested and the spawner has not taken the request yet.
+    pub(in crate::sched) fn has_request(&self) -> bool {
+        self.words.request.is_pending()
     }
 
+    /// For the server: whether the worker in the slot is to give it up, so that idle workers can
+    /// retire.
     pub(in crate::sched) fn set_retirement_due(&self, due: bool) {
-        self.shared.retirement_due.store(due, Relaxed);
+        // Relaxed, here and below: a worker that misses it looks again between its next two tasks.
+        self.words.retirement_due.store(due, Relaxed);
     }
 
     pub(in crate::sched) fn is_retirement_due(&self) -> bool {
-        self.shared.retirement_due.load(Relaxed)
+        self.words.retirement_due.load(Relaxed)
     }
 
-    /// Whether a worker in the slot should hand over soon: somebody waits behind it.
-    pub(in crate::sched) fn is_awaited(&self, run_queues: &RunQueues) -> bool {
-        self.needs_server(run_queues) || run_queues.servers[self.index].has_resumed()
+    /// Whether somebody waits for the slot, so that the worker in it should give it up soon.
+    pub(in crate::sched) fn is_slot_wanted(&self, run_queues: &RunQueues) -> bool {
+        self.server_must_pick(run_queues) || run_queues.servers[self.index].has_resumed()
     }
 
-    /// Whether somebody waits whom only the server can pick: unblocked, preempted or yielded
-    /// workers, and those that are to leave.
-    pub(in crate::sched) fn needs_server(&self, run_queues: &RunQueues) -> bool {
+    /// Whether a worker waits that only the server can pick: an unblocked, preempted or yielded
+    /// one, or one that is to retire.
+    pub(in crate::sched) fn server_must_pick(&self, run_queues: &RunQueues) -> bool {
         self.task.has_events(List::Runnable)
             || run_queues.servers[self.index].workers.load(Relaxed) > 0
             || self.is_retirement_due()
     }
 
-    /// Whether a worker in the slot that blocks now would leave tasks behind with nobody to
-    /// take them, while a sibling is blocked already. Without a blocked one the work is
-    /// CPU-bound, as far as we know, and a spare would be of no use.
-    pub(in crate::sched) fn lacks_spare(&self, run_queues: &RunQueues) -> bool {
-        self.idle_soon() == 0
-            && self.out(run_queues) > 1
-            && self.shared.starting.load(Relaxed) == 0
+    /// Whether tasks would be left without a worker if the worker in the slot blocked now, while
+    /// another worker of this server is blocked already. As long as none is blocked the work may be
+    /// CPU-bound, and a spare would be of no use.
+    pub(in crate::sched) fn block_would_strand_tasks(&self, run_queues: &RunQueues) -> bool {
+        self.idle_with_inbox() == 0
+            && self.unlisted(run_queues) > 1
+            && self.words.starting.load(Relaxed) == 0
             && run_queues.any_queued()
     }
 
-    /// Keeps what the provider counted, for metrics after the end.
-    pub(in crate::sched) fn keep_counters(&self, counters: Option<ServerCounters>) {
+    /// Keeps what the provider has counted, for metrics after the server has unregistered.
+    pub(in crate::sched) fn save_counters(&self, counters: Option<ServerCounters>) {
         *self
             .last_counters
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
-    pub(in crate::sched) fn kept_counters(&self) -> Option<ServerCounters> {
+    pub(in crate::sched) fn saved_counters(&self) -> Option<ServerCounters> {
         *self
             .last_counters
             .lock()

@@ -1,4 +1,14 @@
 //! How many workers there may be.
+//!
+//! `max_workers` is a limit on workers that are not in managed blocking. A worker in managed
+//! blocking (join, scope, park, nested `block_on`, pool join) may wait for a task that is still
+//! queued. If it counted, the runtime could hang with all its workers waiting for tasks that no
+//! worker is left to run (trace A12).
+//!
+//! The worker spawner reserves a place before it makes a worker. If it is refused it sets a flag
+//! and tries once more. Whoever makes room (a worker ends, or begins managed blocking) looks at the
+//! flag after that, and wakes the spawner. Each of the two has a fence between its two steps, so at
+//! least one of them sees the other: no room is missed. `models/limit.rs` checks that.
 
 use std::fmt;
 
@@ -8,30 +18,30 @@ use crate::sync::{
     fence,
 };
 
-/// So many workers may be added beyond `max_workers` while others wait in the runtime's own
-/// waits (trace A12). Not infinite, so that a runaway recursion of joins ends in an event and a
-/// wait instead of in the machine's last thread.
-const BEYOND: usize = 32_768;
+/// At most this many workers beyond `max_workers`, while others are in managed blocking (trace
+/// A12). Bounded, so that runaway recursive joins stall and log instead of exhausting the machine's
+/// threads.
+const MAX_BEYOND: usize = 32_768;
 
-/// The workers that there are, against those that there may be.
+/// The workers that there are, and the limit on them.
 pub(in crate::sched) struct WorkerLimit {
     /// `max_workers` of the builder.
     max: usize,
     /// Workers that exist or are being made.
     total: AtomicUsize,
-    /// Those that sleep in the runtime's own waits: they do not count.
-    own_waits: AtomicUsize,
-    /// Somebody was refused; whoever makes room takes this, and says so.
+    /// How many of these are in managed blocking. They do not count against `max`.
+    in_managed_blocking: AtomicUsize,
+    /// A place was refused. Whoever makes room clears this and wakes the worker spawner.
     refused: AtomicBool,
 }
 
-/// What came of asking for a place.
+/// The answer to a request for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sched) enum Place {
-    /// It was had; with it there are so many workers.
+    /// The place is the caller's; with it there are this many workers.
     Taken(usize),
-    /// There is none. `news`: the first refusal since room was made last.
-    Refused { news: bool },
+    /// There is no place. `first`: this is the first refusal since somebody last made room.
+    Refused { first: bool },
 }
 
 impl WorkerLimit {
@@ -39,7 +49,7 @@ impl WorkerLimit {
         Self {
             max,
             total: AtomicUsize::new(0),
-            own_waits: AtomicUsize::new(0),
+            in_managed_blocking: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
         }
     }
@@ -53,29 +63,31 @@ impl WorkerLimit {
         self.room_beside(self.total.load(SeqCst))
     }
 
-    /// Whether there are more workers than `max`: those that were added while others waited
-    /// leave when they have nothing to do.
+    /// Whether there are more workers than `max`. Those that were added while others were in
+    /// managed blocking leave when they have nothing to do.
     pub(in crate::sched) fn is_exceeded(&self) -> bool {
+        // Relaxed: a worker that misses this leaves later.
         self.total.load(Relaxed) > self.max
     }
 
+    /// Whether one more worker is allowed beside `total` others.
     fn room_beside(&self, total: usize) -> bool {
-        total.saturating_sub(self.own_waits.load(SeqCst)) < self.max
-            && total < self.max.saturating_add(BEYOND)
+        total.saturating_sub(self.in_managed_blocking.load(SeqCst)) < self.max
+            && total < self.max.saturating_add(MAX_BEYOND)
     }
 
-    /// Takes a place for a worker. Who is refused is told of room as soon as there is some.
+    /// Takes a place for a worker. A caller that is refused is notified when there is room again.
     pub(in crate::sched) fn reserve(&self) -> Place {
         if let Some(total) = self.try_reserve() {
             return Place::Taken(total);
         }
-        let news = !self.refused.swap(true, SeqCst);
-        // The flag, then the look; pairs with the fence in `made_room`: either we see the room,
-        // or the flag is seen.
+        let first = !self.refused.swap(true, SeqCst);
+        // The flag comes before the second try; pairs with the fence in `made_room`. Either this
+        // thread sees the room, or whoever makes the room sees the flag.
         fence(SeqCst);
         match self.try_reserve() {
             Some(total) => Place::Taken(total),
-            None => Place::Refused { news },
+            None => Place::Refused { first },
         }
     }
 
@@ -93,26 +105,27 @@ impl WorkerLimit {
         None
     }
 
-    /// A worker is gone, or was not made. True: somebody was refused and is to be told.
+    /// A worker is gone, or was not made after all. True: a place was refused, and the caller wakes
+    /// the worker spawner.
     #[must_use]
     pub(in crate::sched) fn release(&self) -> bool {
         self.total.fetch_sub(1, SeqCst);
         self.made_room()
     }
 
-    /// A worker begins one of the runtime's own waits. True: as in [`release`](Self::release).
+    /// A worker begins managed blocking. True: as in [`release`](Self::release).
     #[must_use]
     pub(in crate::sched) fn begin_managed_blocking(&self) -> bool {
-        self.own_waits.fetch_add(1, SeqCst);
+        self.in_managed_blocking.fetch_add(1, SeqCst);
         self.made_room()
     }
 
     pub(in crate::sched) fn end_managed_blocking(&self) {
-        self.own_waits.fetch_sub(1, SeqCst);
+        self.in_managed_blocking.fetch_sub(1, SeqCst);
     }
 
     fn made_room(&self) -> bool {
-        // The room, then the look at the flag; see `reserve`.
+        // The room comes before the look at the flag; pairs with the fence in `reserve`.
         fence(SeqCst);
         self.refused.load(Relaxed) && self.refused.swap(false, SeqCst)
     }
@@ -123,7 +136,10 @@ impl fmt::Debug for WorkerLimit {
         f.debug_struct("WorkerLimit")
             .field("max", &self.max)
             .field("total", &self.total.load(Relaxed))
-            .field("own_waits", &self.own_waits.load(Relaxed))
+            .field(
+                "in_managed_blocking",
+                &self.in_managed_blocking.load(Relaxed),
+            )
             .finish_non_exhaustive()
     }
 }
@@ -133,12 +149,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_waits_make_room_and_their_end_leaves_a_surplus() {
+    fn managed_blocking_makes_room_and_its_end_leaves_a_surplus() {
         let limit = WorkerLimit::new(2);
         assert_eq!(limit.reserve(), Place::Taken(1));
         assert_eq!(limit.reserve(), Place::Taken(2));
-        assert_eq!(limit.reserve(), Place::Refused { news: true });
-        assert_eq!(limit.reserve(), Place::Refused { news: false });
+        assert_eq!(limit.reserve(), Place::Refused { first: true });
+        assert_eq!(limit.reserve(), Place::Refused { first: false });
         assert!(limit.begin_managed_blocking(), "somebody was refused");
         assert!(limit.has_room());
         assert_eq!(limit.reserve(), Place::Taken(3));
@@ -149,38 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn own_waits_do_not_go_on_for_ever() {
+    fn managed_blocking_makes_room_up_to_a_bound() {
         let limit = WorkerLimit::new(1);
-        for _ in 0..=BEYOND {
+        for _ in 0..=MAX_BEYOND {
             assert!(matches!(limit.reserve(), Place::Taken(_)));
             let _ = limit.begin_managed_blocking();
         }
         assert!(matches!(limit.reserve(), Place::Refused { .. }));
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use loom::{sync::Arc, thread};
-
-    use super::*;
-
-    /// A maker that is refused while a worker makes room gets the place, or is told.
-    #[test]
-    fn room_is_seen_or_said() {
-        loom::model(|| {
-            let limit = Arc::new(WorkerLimit::new(1));
-            assert_eq!(limit.reserve(), Place::Taken(1));
-            let worker = {
-                let limit = Arc::clone(&limit);
-                thread::spawn(move || limit.begin_managed_blocking())
-            };
-            let place = limit.reserve();
-            let told = worker.join().unwrap();
-            assert!(
-                told || matches!(place, Place::Taken(2)),
-                "refused, and nobody says that there is room now"
-            );
-        });
     }
 }

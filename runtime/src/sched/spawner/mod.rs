@@ -1,9 +1,12 @@
-//! How workers come to be: one thread that makes the others.
+//! The worker spawner: one thread that makes the threads of all workers.
 //!
-//! Neither a server nor a worker makes a thread itself. A server would stop its slot for the
-//! 50 to 150 us that it takes, and it would wait for the allocator's lock, which may be held by
-//! a worker that only this server can let go on. So they ask here, by a flag and an unpark, and
-//! go on. The thread sleeps for good while nobody asks.
+//! Neither a server nor a worker makes a thread itself. It takes 50 to 150 us, for which a server
+//! would leave its slot unused. And it allocates: a server would wait for the allocator's lock,
+//! which may be held by a worker that only this server can let go on. So they set a flag (a
+//! *worker request*), unpark the spawner, and go on. The spawner sleeps without a deadline while
+//! nothing is requested.
+//!
+//! The README of the directory above, section 4, says when a server requests a worker.
 
 mod limit;
 mod request;
@@ -22,69 +25,76 @@ use std::{
 
 use self::limit::{Place, WorkerLimit};
 pub(in crate::sched) use self::request::WorkerRequest;
-use super::{Shared, server::Server, worker};
-use crate::{events, panic::AbortIfPanic, wait::Parker};
+use super::{Shared, server::Server, worker, worker::WorkerState};
+use crate::{
+    events,
+    panic::AbortIfPanic,
+    wait::{ManagedWait, Parker},
+};
 
-/// A thread that could not be made is tried again after this, doubling ...
+/// After a thread could not be made, the spawner waits this long before it tries again. The wait
+/// doubles with each failure in a row ...
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// ... up to this.
 const LAST_RETRY: Duration = Duration::from_millis(100);
 
-/// What the maker of workers shares with those that ask it.
+/// What the spawner's thread shares with those that request workers.
 pub(in crate::sched) struct Spawner {
+    /// How many workers there may be.
     pub(in crate::sched) limit: WorkerLimit,
-    /// Of the thread that makes workers.
-    maker: Parker,
-    /// A worker that was made could not register.
-    stillborn: AtomicBool,
-    /// The most workers that there were.
+    /// Where the spawner's thread sleeps.
+    parker: Parker,
+    /// A worker's thread was made but could not register. Set by that thread, cleared by the
+    /// spawner, which then waits before it makes another one.
+    register_failed: AtomicBool,
+    /// The most workers that there have been at a time.
     peak: AtomicUsize,
-    /// Threads that could not be made, or could not register.
+    /// How many threads could not be made, or could not register.
     failures: AtomicU64,
-    /// Workers that were added although there were `max_workers` already.
-    beyond_cap: AtomicU64,
-    /// Times that a server went without because of the limit.
-    at_cap: AtomicU64,
+    /// How many workers were added although there were `max_workers` already.
+    beyond_limit: AtomicU64,
+    /// How often a server got no worker because of the limit.
+    at_limit: AtomicU64,
 }
 
-/// A snapshot for metrics.
+/// A snapshot of the counters of [`Spawner`], for metrics.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sched) struct GrowCounts {
+pub(in crate::sched) struct SpawnerCounts {
     pub(in crate::sched) peak: usize,
     pub(in crate::sched) failures: u64,
-    pub(in crate::sched) beyond_cap: u64,
-    pub(in crate::sched) at_cap: u64,
+    pub(in crate::sched) beyond_limit: u64,
+    pub(in crate::sched) at_limit: u64,
 }
 
 impl Spawner {
     pub(in crate::sched) fn new(max_workers: usize) -> Self {
         Self {
             limit: WorkerLimit::new(max_workers),
-            maker: Parker::new(),
-            stillborn: AtomicBool::new(false),
+            parker: Parker::new(),
+            register_failed: AtomicBool::new(false),
             peak: AtomicUsize::new(0),
             failures: AtomicU64::new(0),
-            beyond_cap: AtomicU64::new(0),
-            at_cap: AtomicU64::new(0),
+            beyond_limit: AtomicU64::new(0),
+            at_limit: AtomicU64::new(0),
         }
     }
 
-    /// Asks for a worker for this server. Never blocks. The wish is checked again before it is
-    /// granted.
-    pub(in crate::sched) fn want(&self, server: &Server) {
-        if server.want() {
-            self.rouse();
+    /// Requests a worker for this server. Never blocks. The spawner checks that the server still
+    /// needs one before it makes it.
+    pub(in crate::sched) fn request(&self, server: &Server) {
+        if server.request_worker() {
+            self.wake();
         }
     }
 
-    /// Has the maker look at all the servers again.
-    pub(in crate::sched) fn rouse(&self) {
-        self.maker.unpark();
+    /// Makes the spawner look at the requests of all servers again.
+    pub(in crate::sched) fn wake(&self) {
+        self.parker.unpark();
     }
 
     pub(in crate::sched) fn begin_managed_blocking(&self) {
         if self.limit.begin_managed_blocking() {
-            self.rouse();
+            self.wake();
         }
     }
 
@@ -92,28 +102,28 @@ impl Spawner {
         self.limit.end_managed_blocking();
     }
 
-    /// A worker is gone, or was not made.
+    /// A worker is gone, or was not made after all: its place is free.
     pub(in crate::sched) fn release(&self) {
         if self.limit.release() {
-            self.rouse();
+            self.wake();
         }
     }
 
-    /// Takes a place for a worker, and counts. `None`: the limit.
+    /// Takes a place for a worker, and counts. `None`: the limit is reached.
     fn reserve(&self) -> Option<usize> {
         match self.limit.reserve() {
             Place::Taken(total) => {
-                // Relaxed, here and below: numbers for people.
+                // Relaxed, here and below: numbers for metrics, which nothing depends on.
                 self.peak.fetch_max(total, Relaxed);
                 if total > self.limit.max() {
-                    self.beyond_cap.fetch_add(1, Relaxed);
+                    self.beyond_limit.fetch_add(1, Relaxed);
                     events::beyond_cap(self.limit.max(), total);
                 }
                 Some(total)
             }
-            Place::Refused { news } => {
-                if news {
-                    self.at_cap.fetch_add(1, Relaxed);
+            Place::Refused { first } => {
+                if first {
+                    self.at_limit.fetch_add(1, Relaxed);
                     events::at_cap(self.limit.max());
                 }
                 None
@@ -121,18 +131,18 @@ impl Spawner {
         }
     }
 
-    /// A worker came to life and could not register: not to be tried again at once.
-    pub(in crate::sched) fn note_stillborn(&self) {
+    /// The thread of a new worker could not register. Another one is not to be made at once.
+    pub(in crate::sched) fn note_register_failed(&self) {
         self.failures.fetch_add(1, Relaxed);
-        self.stillborn.store(true, SeqCst);
+        self.register_failed.store(true, SeqCst);
     }
 
-    pub(in crate::sched) fn counts(&self) -> GrowCounts {
-        GrowCounts {
+    pub(in crate::sched) fn counts(&self) -> SpawnerCounts {
+        SpawnerCounts {
             peak: self.peak.load(Relaxed),
             failures: self.failures.load(Relaxed),
-            beyond_cap: self.beyond_cap.load(Relaxed),
-            at_cap: self.at_cap.load(Relaxed),
+            beyond_limit: self.beyond_limit.load(Relaxed),
+            at_limit: self.at_limit.load(Relaxed),
         }
     }
 }
@@ -149,87 +159,95 @@ impl fmt::Debug for Spawner {
 /// Why a worker was not added.
 #[derive(Debug)]
 pub(in crate::sched) enum NoWorker {
-    /// `max_workers`.
+    /// There are `max_workers`.
     Limit,
-    /// The operating system gave no thread.
+    /// The operating system refused a thread.
     Thread(std::io::Error),
 }
 
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
-}
-
 impl Shared {
-    /// Makes a worker for `server`, on a thread that no server schedules.
+    /// Makes a worker for `server`. To be called on a thread that no server schedules.
     pub(in crate::sched) fn add_worker(self: &Arc<Self>, server: &Server) -> Result<(), NoWorker> {
         let total = self.spawner.reserve().ok_or(NoWorker::Limit)?;
         let record = self.arena.take();
         record.prepare(server);
-        server.expect_worker();
-        self.life.thread_comes();
+        server.worker_starting();
+        self.lifecycle.add_thread();
         let index = record.index();
         let shared = Arc::clone(self);
         let builder = std::thread::Builder::new()
             .name(format!("{}-w{index}", self.config.thread_name))
             .stack_size(self.config.stack_size);
-        match builder.spawn(move || worker::main(shared, index)) {
+        match builder.spawn(move || worker::run::main(shared, index)) {
             Ok(thread) => {
                 record.set_thread(thread);
                 events::worker_started(index, server.index(), total);
                 Ok(())
             }
             Err(error) => {
-                server.started();
+                server.worker_started();
                 self.lose_worker(server);
-                record.set_seat(worker::seat::FREE);
+                record.set_state(WorkerState::Free);
                 self.arena.put(index);
                 self.spawner.release();
-                self.life.thread_goes();
+                self.lifecycle.remove_thread();
                 self.spawner.failures.fetch_add(1, Relaxed);
                 Err(NoWorker::Thread(error))
             }
         }
     }
 
-    /// The thread that makes workers.
-    pub(in crate::sched) fn make_workers(self: &Arc<Self>) {
-        let guard = AbortIfPanic("the thread that makes workers");
+    /// The loop of the worker spawner's thread.
+    pub(in crate::sched) fn run_spawner(self: &Arc<Self>) {
+        let guard = AbortIfPanic("the worker spawner");
         self.begin_thread();
+        // A destructor that this thread calls in the end may drop the `Runtime`, which does not
+        // wait for its own threads.
+        worker::current::join_runtime(self);
         let mut retry = FIRST_RETRY;
-        while !self.life.phase.is_stopping() {
-            let failed = self.spawner.stillborn.swap(false, SeqCst) || !self.grant_wishes(retry);
+        while !self.lifecycle.is_stopping() {
+            let failed =
+                self.spawner.register_failed.swap(false, SeqCst) || !self.serve_requests(retry);
             if failed {
-                // Unparks do not shorten this: a queue that fills would make us spin on EAGAIN.
+                // An unpark does not shorten the wait. Otherwise a queue that fills would make this
+                // thread spin on EAGAIN.
                 let until = Instant::now() + retry;
-                while !self.life.phase.is_stopping() && self.spawner.maker.park_timeout(left(until))
+                while !self.lifecycle.is_stopping()
+                    && ManagedWait::begin().park_until(&self.spawner.parker, Some(until))
                 {
                 }
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                self.spawner.maker.park();
+                ManagedWait::begin().park(&self.spawner.parker);
             }
         }
+        while !self.lifecycle.is_sweeping() {
+            ManagedWait::begin().park(&self.spawner.parker);
+        }
+        self.sweep_on_spawner();
         guard.disarm();
-        self.life.thread_goes();
+        self.lifecycle.remove_thread();
     }
 
-    /// One worker for each server that wants one and still needs it. False: no thread could be
-    /// had.
-    fn grant_wishes(self: &Arc<Self>, retry: Duration) -> bool {
+    /// Makes one worker for each server that has requested one, or starves, and still needs it.
+    /// False: a thread could not be made.
+    fn serve_requests(self: &Arc<Self>, retry: Duration) -> bool {
         for server in &self.servers {
             let index = server.index();
-            let (wanted, starved) = server.unwant(|| self.sleep.is_starved(index));
-            if !wanted && !starved {
+            let (requested, starved) = server.take_request(|| self.idle_servers.is_starved(index));
+            if !requested && !starved {
                 continue;
             }
-            if server.is_starting() {
-                // It comes, and wakes its server.
+            if server.has_starting_worker() {
+                // That worker is on its way, and its admission wakes the server.
                 continue;
             }
-            if server.idle_soon() > 0 || !self.run_queues.reachable(index, &self.sleep) {
-                // The tasks went elsewhere. A server that starves is told of no new ones: it
-                // has to look for itself.
+            if server.idle_with_inbox() > 0
+                || !self.run_queues.has_task_for(index, &self.idle_servers)
+            {
+                // The server has a worker by now, or the tasks went elsewhere. A starved server is
+                // told of no new tasks, so it must wake and look for itself.
                 if starved {
                     let _ = self.provider.wake(server.tid());
                 }
@@ -238,8 +256,8 @@ impl Shared {
             match self.add_worker(server) {
                 Ok(()) | Err(NoWorker::Limit) => {}
                 Err(NoWorker::Thread(error)) => {
-                    // A server that starves is looked at again by that; a worker that would like
-                    // a spare asks with its next task.
+                    // After the wait this function looks at starved servers again. A worker that
+                    // would like a spare requests it again with its next task.
                     events::spawn_failed(&error, retry.as_millis() as u64);
                     return false;
                 }

@@ -1,4 +1,15 @@
-//! A server's wish for one more worker, on its way to the maker.
+//! A server's request for one more worker, on its way to the worker spawner.
+//!
+//! A request is a flag of its server, so that many requests in a row make one. The flag alone is
+//! not enough. Suppose that a worker has requested a spare, and the spawner is just taking that
+//! request when the server begins to starve. The server's own request must not get lost in the one
+//! that is being dealt with. So the order of steps matters:
+//!
+//! - the server stores that it is starved, passes a fence, and sets the flag;
+//! - the spawner clears the flag, passes a fence, and looks whether the server is starved.
+//!
+//! If the spawner does not see a starved server, the server sets the flag after the spawner has
+//! cleared it, and wakes the spawner once more. `models/request.rs` checks that.
 
 use std::fmt;
 
@@ -8,7 +19,8 @@ use crate::sync::{
     fence,
 };
 
-/// Made by the server or one of its workers, taken by the maker.
+/// True: a worker is requested. Set by the server or one of its workers, cleared by the worker
+/// spawner.
 pub(in crate::sched) struct WorkerRequest(AtomicBool);
 
 impl WorkerRequest {
@@ -16,27 +28,25 @@ impl WorkerRequest {
         Self(AtomicBool::new(false))
     }
 
-    /// True: it is news, and the maker has to be roused.
+    /// Makes the request. True: there was none, and the caller wakes the worker spawner.
     pub(in crate::sched) fn make(&self) -> bool {
-        // Relaxed: a server that starves has a fence behind its seat, see `take`; from others it
-        // is a hint.
+        // Relaxed: a server that starves has passed a fence since it stored that, see the module
+        // page. For a worker that would like a spare this is a hint.
         !self.0.load(Relaxed) && !self.0.swap(true, SeqCst)
     }
 
-    /// Takes it back, fulfilled or not. Whether it was made, and whether its server starves, as
-    /// `starves` says.
-    ///
-    /// In this order. A server takes its seat, and then wishes (fence in between): either it is
-    /// seen to starve, or it finds that an earlier wish has been taken, and its own is news.
+    /// Takes the request, to be fulfilled or dropped. Returns whether it had been made, and whether
+    /// its server starves, which `starves` says. `starves` is called after the flag is cleared.
     pub(in crate::sched) fn take(&self, starves: impl FnOnce() -> bool) -> (bool, bool) {
         let made = self.0.swap(false, SeqCst);
-        // The wish, then the seat; pairs with the fence in `Sleep::starve`.
+        // The flag comes before the look at the server; pairs with the fence in
+        // `IdleServers::enter_starved`.
         fence(SeqCst);
         (made, starves())
     }
 
-    /// Made, and not yet taken.
-    pub(in crate::sched) fn is_made(&self) -> bool {
+    /// Whether it was made and has not been taken.
+    pub(in crate::sched) fn is_pending(&self) -> bool {
         self.0.load(SeqCst)
     }
 }
@@ -46,34 +56,5 @@ impl fmt::Debug for WorkerRequest {
         f.debug_tuple("WorkerRequest")
             .field(&self.0.load(Relaxed))
             .finish()
-    }
-}
-
-#[cfg(all(test, loom))]
-mod model {
-    use loom::{sync::Arc, thread};
-
-    use super::*;
-    use crate::sched::idle::Sleep;
-
-    /// A worker has wished for a spare when its server begins to starve: the maker, which is at
-    /// that wish, sees that the server starves, or is roused once more.
-    #[test]
-    fn a_server_that_starves_is_seen_or_its_wish_is_news() {
-        loom::model(|| {
-            let shared = Arc::new((WorkerRequest::new(), Sleep::new(1)));
-            assert!(shared.0.make(), "of the worker");
-            let server = {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    shared.1.starve(0, None);
-                    shared.0.make()
-                })
-            };
-            let (made, starves) = shared.0.take(|| shared.1.is_starved(0));
-            assert!(made);
-            let news = server.join().unwrap();
-            assert!(starves || news, "it starves, and nobody knows");
-        });
     }
 }

@@ -1,5 +1,14 @@
-//! One worker hands its slot to another directly, without its server; and sleeps until somebody
-//! resumes it. This directory's README, section 7, has the argument.
+//! How a worker gives its slot up: to its server, or directly to another worker.
+//!
+//! A worker does so when it has no task (it becomes idle), when its task yields, and when its task
+//! waits in one of the runtime's own waits (it parks). This directory's README has the argument:
+//! section 2 for the way over the server, section 7 for the hand-off from worker to worker.
+//!
+//! Every way has the same shape. Whatever allocates, takes a lock, or may touch memory for the first
+//! time comes first. Then the worker leaves RUNNING (`UmcgTask::leave`); if that fails, it was
+//! judged, and a checkpoint comes first (trace A8). Between `leave` and `wait` it only writes to
+//! memory that it has touched before (trace B10): a worker that blocked there would be on two lists
+//! at once. Then `wait`.
 
 use std::{
     ptr,
@@ -10,219 +19,358 @@ use std::{
             fence,
         },
     },
+    time::Instant,
 };
 
-use super::{Worker, WorkerThread, seat, with_current};
-use crate::sched::{Shared, server::Server};
-use crate::wait::{Parker, Resume, Sleeper};
+use umcg_sys::{Error, state};
 
+use super::{Worker, WorkerState, current, run::WorkerThread};
+use crate::{
+    sched::{Shared, clock::now_ns, server::Server},
+    wait::{Alarm, Parker, Resume, Sleeper},
+};
+
+/// To the server.
 impl WorkerThread {
-    /// Sleeps without a slot until `parker`, which is PARKED, has its token; or returns because
-    /// this is an ordinary thread from here on, with it PARKED.
-    pub(in crate::sched) fn sleep_in(&self, parker: &Parker) {
+    /// Gives the slot up and joins the idle workers of the server. False: an ordinary thread from
+    /// here on.
+    pub(super) fn become_idle(&self) -> bool {
+        self.release_slot(WorkerState::Idle)
+    }
+
+    /// Joins the idle workers of the server as a judged worker, which has no slot to give up. False:
+    /// an ordinary thread from here on.
+    pub(super) fn become_idle_judged(&self) -> bool {
+        self.disarm();
+        self.record().set_idle_since(now_ns());
+        self.record().task().leave_judged();
+        self.enqueue_self_and_wait(WorkerState::Idle)
+    }
+
+    /// Gives the slot up as an idle or a yielded worker. True: the worker was picked again, or it
+    /// kept its slot because it was judged just then; in both cases a checkpoint follows. False: an
+    /// ordinary thread from here on.
+    pub(super) fn release_slot(&self, state: WorkerState) -> bool {
+        let idle = state == WorkerState::Idle;
+        if idle {
+            // Before `leave`, since it reads the clock.
+            self.record().set_idle_since(now_ns());
+        }
+        // A worker that yields lets its server choose, which gives queued tasks their turns.
+        let next = idle.then(|| self.pick_resumed()).flatten();
+        // After the look for a resumed worker: a spare that is returned to the inbox would hide it.
+        self.disarm();
+        if !self.record().task().leave() {
+            // Judged: the checkpoint comes first (trace A8).
+            self.undo_choice(next);
+            return true;
+        }
+        match next {
+            Some(next) => self.hand_off_to(next, state),
+            None => {
+                self.disarm_after_leave();
+                self.enqueue_self_and_wait(state)
+            }
+        }
+    }
+
+    /// Where the kernel stops workers, this worker may have been preempted since it disarmed, and
+    /// picked and armed once more. After `leave` nobody arms it.
+    fn disarm_after_leave(&self) {
+        if self.record().task().next_tid() != 0 {
+            self.disarm();
+        }
+    }
+
+    /// The second half of giving the slot to the server; the worker is RUNNABLE already. False: an
+    /// ordinary thread from here on.
+    fn enqueue_self_and_wait(&self, state: WorkerState) -> bool {
         let record = self.record();
+        let server = self.server();
+        record.counts().flush_takes(&server.counters);
+        record.set_state(state);
+        if state == WorkerState::Idle {
+            server.count_idle_into_inbox();
+        }
+        // From here on the server owns this worker.
+        server.inbox().push(&self.shared.arena, record.index());
+        match self.wait_until_picked() {
+            Ok(()) => true,
+            Err(error) => self.detach(&error),
+        }
+    }
+
+    /// `Provider::wait`, and what a worker does first when it runs again.
+    fn wait_until_picked(&self) -> Result<(), Error> {
+        let outcome = self.shared.provider.wait(0, 0);
+        let record = self.record();
+        if outcome.is_ok() {
+            record.next_tid_owner.give_back();
+            if record.task().state() == state::BLOCKED {
+                // This worker was judged before it got here. Its server took `next_tid` for a choice
+                // that still stood, and did not disarm it.
+                self.disarm();
+            }
+        }
+        if let Some(predecessor) = record.take_predecessor() {
+            self.publish(self.shared.arena.get(predecessor));
+        }
+        record.set_state(WorkerState::Busy);
+        outcome
+    }
+
+    /// A `wait` failed because the server has gone: this is an ordinary thread from here on. False.
+    fn detach(&self, error: &Error) -> bool {
+        assert!(error.is_gone(), "a worker could not wait: {error}");
+        self.detached.set(true);
+        self.record().publication.retract(std::thread::yield_now);
+        false
+    }
+
+    /// Takes the spare back that is armed in this worker, and returns it to the idle workers. Called
+    /// even if `next_tid` says that there is none: see the contract of `Provider::disarm`.
+    pub(super) fn disarm(&self) {
+        if let Some(spare) = self.shared.disarm(self.record()) {
+            self.return_to_server(spare);
+        }
+    }
+
+    /// Gives an idle or a resumed worker that this worker owns to its server. This worker looks at
+    /// its own server's inbox before it looks for another worker and before it ends.
+    pub(super) fn return_to_server(&self, worker: &Worker) {
+        let server = &self.shared.servers[worker.server()];
+        if worker.state() == WorkerState::Resumed {
+            self.shared.run_queues.servers[server.index()].count_resumed_into_inbox();
+        } else {
+            server.count_idle_into_inbox();
+        }
+        server.inbox().push(&self.shared.arena, worker.index());
+        if worker.server() != self.record().server() {
+            // The other server may sleep, and this worker does not look at its inbox.
+            self.shared.notify_inbox(server);
+        }
+    }
+}
+
+/// To another worker.
+impl WorkerThread {
+    /// Sleeps without a slot until the wait in `parker`, which is PARKED, is over. Also returns, with
+    /// `parker` PARKED, when this is an ordinary thread from here on.
+    pub(super) fn sleep_in(&self, parker: &Parker) {
+        let record = self.record();
+        // Relaxed: the successor reads it after it was dispatched.
         record
             .parker
             .store(ptr::from_ref(parker).cast_mut(), Relaxed);
-        while self.check() && !parker.is_notified() {
-            // What allocates, locks, or touches memory for the first time comes before `leave`.
-            let runtime = Arc::clone(&self.shared) as Arc<dyn Resume>;
-            let next = self.successor();
+        while self.checkpoint_in_task() && !parker.is_over() {
+            let sleeper = Sleeper {
+                runtime: Arc::clone(&self.shared) as Arc<dyn Resume>,
+                worker: record.index(),
+            };
+            let next = self.choose_successor();
             if !record.task().leave() {
                 // Judged: the checkpoint comes first (trace A8).
-                self.choose_nobody(next);
+                self.undo_choice(next);
                 continue;
             }
             if let Some(next) = next {
-                self.switch(seat::PARKED, next);
+                // The successor makes a `Sleeper` of its own.
+                self.hand_off_to(next, WorkerState::Parked);
                 continue;
             }
-            self.disarm_late();
-            record.set_seat(seat::PARKED);
-            let sleeper = Sleeper {
-                runtime,
-                worker: record.index(),
-            };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile. It has left, and comes back by way of its server.
-                self.push_resumed(self.server());
+            self.disarm_after_leave();
+            record.set_state(WorkerState::Parked);
+            if !parker.hold(sleeper) {
+                // The wait is over already. This worker has left RUNNING, so it comes back by way
+                // of its server.
+                record.set_state(WorkerState::Resumed);
+                let server = self.server();
+                self.shared.run_queues.servers[server.index()].count_resumed_into_inbox();
+                server.inbox().push(&self.shared.arena, record.index());
             }
-            record.counts().tell(&self.server().counters);
-            let outcome = self.wait();
-            record.set_seat(seat::BUSY);
-            if let Err(error) = outcome {
-                self.is_gone(&error);
+            record.counts().flush_takes(&self.server().counters);
+            if let Err(error) = self.wait_until_picked() {
+                self.detach(&error);
             }
         }
-        // Of one that lost its server; else the token is there.
-        parker.take_back();
+        // If this worker lost its server, the parker may hold it still. Else the wait is over.
+        parker.release();
     }
 
-    /// A worker that was resumed, to hand the slot to directly. `None`: there is none, or
-    /// somebody waits whom only the server can pick. Else the caller owns it, and `next_tid`.
-    pub(in crate::sched) fn resumed(&self) -> Option<&Worker> {
-        let server = self.server();
-        let waiting = &self.shared.run_queues.servers[server.index()];
-        if !waiting.has_resumed()
-            || server.needs_server(&self.shared.run_queues)
-            || !self.record().choice.choose()
-        {
-            return None;
-        }
-        let next = self.pop(server, seat::RESUMED);
-        if next.is_none() {
-            self.record().choice.give_up();
-        }
-        next
-    }
-
-    /// After [`resumed`](Self::resumed) or [`successor`](Self::successor), and without a switch.
-    pub(in crate::sched) fn choose_nobody(&self, next: Option<&Worker>) {
-        self.record().choice.give_up();
-        if let Some(next) = next {
-            self.give_back(next);
-            self.shared
-                .look_at_inbox(&self.shared.servers[next.server()]);
+    /// [`sleep_in`](Self::sleep_in) until `deadline` at most. Returns at once if no timer can be
+    /// made for it.
+    pub(super) fn sleep_until(&self, parker: &Parker, deadline: Instant) {
+        let alarm = Alarm::arm(parker);
+        if let Ok(timer) = self.shared.driver.arm(deadline, alarm.waker()) {
+            self.sleep_in(parker);
+            drop(timer);
         }
     }
 
-    /// The newest in the inbox of `server`, if it sits there.
-    fn pop(&self, server: &Server, seat: u8) -> Option<&Worker> {
-        let links = &self.shared.arena;
-        // May be gone by the next line, or sit elsewhere; then another one is popped.
-        server
-            .inbox()
-            .peek()
-            .filter(|&newest| links.get(newest).seat() == seat)?;
-        let worker = links.get(server.inbox().pop(links)?);
-        // Ours, so nobody changes it.
-        if worker.seat() != seat {
-            server.inbox().push(links, worker.index());
-            // It may have drained the inbox in between, and sleep.
-            let _ = self.shared.provider.wake(server.tid());
-            return None;
-        }
-        match seat {
-            seat::RESUMED => self.shared.run_queues.servers[server.index()].take_in_resumed(1),
-            _ => server.take_in_idle(1),
-        }
-        Some(worker)
-    }
-
-    /// Who is to have the slot of this worker, which is about to sleep in the middle of a task:
-    /// one that was resumed, or an idle one if there is a task for it. `None`: the server sees to
-    /// it. Else the caller owns it, and `next_tid`. Disarms.
-    fn successor(&self) -> Option<&Worker> {
+    /// Whom this worker, which is about to sleep in the middle of a task, hands its slot to: a
+    /// resumed worker, or an idle one if there is a task for it. `None`: the slot goes to the
+    /// server. `Some`: this worker owns the other one, and `next_tid`. Disarms this worker.
+    fn choose_successor(&self) -> Option<&Worker> {
         let server = self.server();
         let run_queues = &self.shared.run_queues;
         let waiting = &run_queues.servers[server.index()];
-        let tasks = run_queues.reachable(server.index(), &self.shared.sleep);
-        let resumed = waiting.has_resumed() && !(tasks && waiting.is_tasks_turn());
-        if resumed || !tasks || server.needs_server(run_queues) || !self.record().choice.choose() {
-            let next = self.resumed();
+        let has_task = run_queues.has_task_for(server.index(), &self.shared.idle_servers);
+        let resumed_first = waiting.has_resumed() && !(has_task && waiting.is_task_due());
+        if resumed_first
+            || !has_task
+            || server.server_must_pick(run_queues)
+            || !self.record().next_tid_owner.claim()
+        {
+            let next = self.pick_resumed();
             if next.is_some() {
-                waiting.count_handover();
+                waiting.count_handoff();
             }
             self.disarm();
             return next;
         }
         let next = match self.shared.disarm(self.record()) {
-            Some(armed) if armed.server() == server.index() => Some(armed),
-            armed => {
-                // It is another server's by now.
-                if let Some(armed) = armed {
-                    self.give_back(armed);
+            Some(spare) if spare.server() == server.index() => Some(spare),
+            spare => {
+                // The spare belongs to another server by now.
+                if let Some(spare) = spare {
+                    self.return_to_server(spare);
                 }
-                self.pop(server, seat::IDLE)
+                self.pop_from_inbox(server, WorkerState::Idle)
             }
         };
         if next.is_none() {
-            self.record().choice.give_up();
+            self.record().next_tid_owner.give_back();
         }
         next
     }
 
-    /// The second half of handing the slot to `next`, which this worker owns: RUNNABLE already.
-    /// False: an ordinary thread from here on.
-    pub(in crate::sched) fn switch(&self, seat: u8, next: &Worker) -> bool {
+    /// A resumed worker, to hand the slot to. `None`: there is none, or a worker waits whom only the
+    /// server can pick. `Some`: this worker owns the other one, and `next_tid`.
+    fn pick_resumed(&self) -> Option<&Worker> {
+        let server = self.server();
+        let waiting = &self.shared.run_queues.servers[server.index()];
+        if !waiting.has_resumed()
+            || server.server_must_pick(&self.shared.run_queues)
+            || !self.record().next_tid_owner.claim()
+        {
+            return None;
+        }
+        let next = self.pop_from_inbox(server, WorkerState::Resumed);
+        if next.is_none() {
+            self.record().next_tid_owner.give_back();
+        }
+        next
+    }
+
+    /// Undoes [`choose_successor`](Self::choose_successor) or [`pick_resumed`](Self::pick_resumed)
+    /// when there is no switch.
+    fn undo_choice(&self, next: Option<&Worker>) {
+        self.record().next_tid_owner.give_back();
+        if let Some(next) = next {
+            self.return_to_server(next);
+            // Even if that server is this worker's own: a judged worker has no slot, and may not look
+            // at the inbox next.
+            self.shared
+                .notify_inbox(&self.shared.servers[next.server()]);
+        }
+    }
+
+    /// Pops the newest worker from the inbox of `server`, if it is in this state.
+    fn pop_from_inbox(&self, server: &Server, state: WorkerState) -> Option<&Worker> {
+        let links = &self.shared.arena;
+        // Only a hint: the newest worker may be popped, and be in another state, by the next line.
+        server
+            .inbox()
+            .peek()
+            .filter(|&newest| links.get(newest).state() == state)?;
+        let worker = links.get(server.inbox().pop(links)?);
+        // The worker is ours, so nobody changes its state.
+        if worker.state() != state {
+            server.inbox().push(links, worker.index());
+            // The server may have drained the inbox in between, and sleep.
+            let _ = self.shared.provider.wake(server.tid());
+            return None;
+        }
+        match state {
+            WorkerState::Resumed => {
+                self.shared.run_queues.servers[server.index()].count_resumed_out_of_inbox(1);
+            }
+            _ => server.count_idle_out_of_inbox(1),
+        }
+        Some(worker)
+    }
+
+    /// The second half of handing the slot to `next`, which this worker owns; this worker is
+    /// RUNNABLE already. False: an ordinary thread from here on.
+    fn hand_off_to(&self, next: &Worker, state: WorkerState) -> bool {
         let record = self.record();
-        // B10, as above.
-        record.counts().tell(&self.server().counters);
-        record.set_seat(seat);
-        // Relaxed: `next` reads it after it was dispatched, which orders that.
-        record.publication.ask();
-        self.disarm_late();
-        next.predecessor.store(record.index() + 1, Relaxed);
+        record.counts().flush_takes(&self.server().counters);
+        record.set_state(state);
+        record.publication.request();
+        self.disarm_after_leave();
+        next.set_predecessor(record);
         record.task().set_next_tid(next.task().tid());
-        // If it is judged before it gets there, `next` becomes an event of the server's, runs by
-        // and by, and publishes this one all the same.
-        let outcome = self.wait();
-        record.set_seat(seat::BUSY);
-        match outcome {
+        // If this worker is judged before it gets to `wait`, the provider makes `next` a runnable
+        // event of the server: `next` runs later, and publishes this worker all the same.
+        match self.wait_until_picked() {
             Ok(()) => true,
             Err(error) if error.is_busy() => {
-                // Not to be had, and nothing has happened: this one runs, and owns `next`.
-                next.predecessor.store(0, Relaxed);
+                // `next` could not be dispatched, and nothing has happened: this worker runs, and
+                // owns `next`.
+                next.clear_predecessor();
                 record.publication.withdraw();
                 record.task().clear_next_tid(next.task().tid());
-                self.choose_nobody(Some(next));
+                self.undo_choice(Some(next));
                 true
             }
-            Err(error) => self.is_gone(&error),
+            Err(error) => self.detach(&error),
         }
     }
 
     /// Publishes the worker that handed its slot to this one.
-    pub(in crate::sched) fn publish(&self, worker: &Worker) {
-        let Some(publishing) = worker.publication.begin() else {
+    fn publish(&self, predecessor: &Worker) {
+        let Some(publishing) = predecessor.publication.begin() else {
             return;
         };
-        if worker.seat() == seat::PARKED {
+        if predecessor.state() == WorkerState::Parked {
             let sleeper = Sleeper {
                 runtime: Arc::clone(&self.shared) as Arc<dyn Resume>,
-                worker: worker.index(),
+                worker: predecessor.index(),
             };
-            // SAFETY: its owner sleeps in `park` on it until it is resumed, and one that lost
-            // its server waits until the publication is over.
-            let parker = unsafe { &*worker.parker.load(Relaxed) };
-            if !parker.entrust(sleeper) {
-                // Unparked meanwhile, and ours.
-                self.shared.resume(worker.index());
+            // SAFETY: the predecessor stored the parker's address, and sleeps in the parker until it
+            // is resumed. If it lost its server, it waits until the publication is over.
+            let parker = unsafe { &*predecessor.parker.load(Relaxed) };
+            if !parker.hold(sleeper) {
+                // The wait is over already, so the predecessor is ours.
+                self.shared.resume(predecessor.index());
             }
         } else {
-            let server = &self.shared.servers[worker.server()];
-            server.expect_idle();
-            server.inbox().push(&self.shared.arena, worker.index());
-            self.shared.look_at_inbox(server);
+            let server = &self.shared.servers[predecessor.server()];
+            server.count_idle_into_inbox();
+            server.inbox().push(&self.shared.arena, predecessor.index());
+            self.shared.notify_inbox(server);
         }
-        worker.publication.end(publishing);
-    }
-
-    /// Puts this worker into its server's inbox as one that was resumed.
-    fn push_resumed(&self, server: &Server) {
-        let record = self.record();
-        record.set_seat(seat::RESUMED);
-        self.shared.run_queues.servers[server.index()].expect_resumed();
-        server.inbox().push(&self.shared.arena, record.index());
+        predecessor.publication.end(publishing);
     }
 }
 
 impl Shared {
-    /// After a push on the inbox of `server`: makes sure that somebody looks at it.
-    pub(in crate::sched) fn look_at_inbox(&self, server: &Server) {
-        // The push, then the looks; pairs with the fence of the watcher, and with the server's
-        // "RUNNABLE, then drain" (`begin_drain`).
+    /// After a push on the inbox of `server`: makes sure that somebody looks at the inbox.
+    fn notify_inbox(&self, server: &Server) {
+        // Between the push and the looks; pairs with the fence of the provider's watcher, and with
+        // the one in the server's `drain`, between RUNNABLE and its look at the inbox.
         fence(SeqCst);
         self.provider.work_waiting(server.tid());
-        // Whoever has the slot of that server looks at the inbox between two tasks, and the
-        // watcher sees to it if that takes long. Everybody else wakes the server.
-        let comes_past = self.watched
-            && with_current(self, |caller| {
+        // The worker in that server's slot looks at the inbox between two tasks, and the watcher
+        // wakes the server if that takes long. If the caller is not that worker, or nobody watches,
+        // the server is woken.
+        let caller_looks = self.watched
+            && current::with_worker(self, |caller| {
                 self.provider.current(server.tid()) == Some(caller.record().task().tid())
             })
             .unwrap_or(false);
-        if !comes_past {
-            // ESRCH: it has left, and its workers are ordinary threads.
+        if !caller_looks {
+            // ESRCH: the server has left, and its workers are ordinary threads.
             let _ = self.provider.wake(server.tid());
         }
     }
@@ -231,11 +379,11 @@ impl Shared {
 impl Resume for Shared {
     fn resume(&self, index: u32) {
         let worker = self.arena.get(index);
-        // It sleeps, and is the caller's: nobody moves it.
+        // The worker sleeps, and the caller owns it, so nobody moves it to another server.
         let server = &self.servers[worker.server()];
-        worker.set_seat(seat::RESUMED);
-        self.run_queues.servers[server.index()].expect_resumed();
+        worker.set_state(WorkerState::Resumed);
+        self.run_queues.servers[server.index()].count_resumed_into_inbox();
         server.inbox().push(&self.arena, index);
-        self.look_at_inbox(server);
+        self.notify_inbox(server);
     }
 }

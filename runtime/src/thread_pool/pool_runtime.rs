@@ -1,34 +1,34 @@
-//! The runtime that a pool's jobs run on.
+//! The runtime that the jobs of a pool run on.
 
 use std::{env, io, sync::OnceLock};
 
-use crate::{Builder, Handle, Runtime, builder::MAX_WORKERS_ENV, context};
+use crate::{Builder, Handle, Runtime, builder::MAX_WORKERS_ENV};
 
-/// The limit on workers of the runtime that pools share, unless the environment says. Each pool
-/// has a limit of its own, and more threads than this a process does not get by default.
+/// The worker limit of the runtime that pools share, unless the environment sets one. Each pool
+/// has a limit of its own, and by default a process does not get more threads than this.
 const MAX_WORKERS: usize = 32_768;
 
-/// A pool's runtime.
+/// The runtime of one pool.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct PoolRuntime {
     handle: Handle,
-    /// It belongs to this pool alone, and goes with it.
+    /// Present if the runtime belongs to this pool alone and is shut down with it.
     own: Option<Runtime>,
 }
 
-impl Home {
-    /// For jobs that need a stack of so many bytes: the current runtime if its workers have
-    /// that, else the one that all pools outside of a runtime share, else a new one.
+impl PoolRuntime {
+    /// Finds a runtime whose workers have at least `stack_size` bytes of stack: the current
+    /// runtime, or else the one that all pools outside of a runtime share, or else a new one.
     pub(super) fn find(stack_size: Option<usize>) -> io::Result<Self> {
         let fits = |handle: &Handle| {
             stack_size.is_none_or(|least| handle.shared().thread_stack_size() >= least)
         };
-        if let Some(handle) = context::current_handle().filter(fits) {
-            return Ok(Self::at(handle));
+        if let Some(handle) = Handle::try_current().ok().filter(fits) {
+            return Ok(Self::of(handle));
         }
         let shared = shared()?;
         if fits(shared) {
-            return Ok(Self::at(shared.clone()));
+            return Ok(Self::of(shared.clone()));
         }
         let own = new_runtime(stack_size)?;
         Ok(Self {
@@ -37,7 +37,8 @@ impl Home {
         })
     }
 
-    pub(super) fn at(handle: Handle) -> Self {
+    /// A runtime that the pool does not own.
+    pub(super) fn of(handle: Handle) -> Self {
         Self { handle, own: None }
     }
 
@@ -46,24 +47,24 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for PoolRuntime {
     fn drop(&mut self) {
-        // Each job holds its pool, so there is none any more. The last one may have dropped it,
-        // on a worker of this runtime, which cannot wait for itself.
+        // Each job holds its pool, so no job is left. The last one may have dropped the pool on a
+        // worker of this runtime, and a worker cannot wait for its own end.
         if let Some(own) = self.own.take() {
             own.shutdown_background();
         }
     }
 }
 
-/// The runtime of all pools that are made outside of one. Never shut down: jobs may outlive
-/// their pool, as they do in threads.
+/// The runtime of all pools that are made outside of a runtime. It is never shut down: jobs may
+/// outlive their pool, as they do in the threads of other pools.
 fn shared() -> io::Result<&'static Handle> {
     static SHARED: OnceLock<Runtime> = OnceLock::new();
     let shared = match SHARED.get() {
         Some(shared) => shared,
         None => {
-            // If two threads come here at once, one of their runtimes goes again.
+            // If two threads come here at once, one of the two runtimes is dropped again.
             let made = new_runtime(None)?;
             SHARED.get_or_init(|| made)
         }

@@ -1,0 +1,702 @@
+//! Every decision that a scheduling policy takes, as functions of plain data.
+//!
+//! The policy decides; the rest of the scheduler carries the decision out. No function here
+//! touches a queue, a list or a thread, reads a clock, allocates or calls user code. ([`take`] only
+//! says in which order its caller's functions are tried.) What a decision has to remember from one
+//! call to the next is in a small struct that its caller keeps. So each decision is tested in this
+//! file by a table.
+//!
+//! - Which worker gets a free slot: [`PickTurns`], [`YieldRounds`], [`steal_order`] and
+//!   [`may_steal_waiting`], carried out by `server/pick.rs`.
+//! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
+//!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
+//! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
+//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by `serve` in
+//!   `worker/mod.rs`.
+//! - When a queued task comes before workers that hand the slot off to each other:
+//!   [`task_is_due`], carried out by `worker/park.rs` and `server/pick.rs`.
+//! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and
+//!   [`may_take_over`], carried out by `server/run.rs`.
+//!
+//! # Another policy
+//!
+//! A later `Policy` trait would replace this file. Such a policy gives each queued item, a task
+//! or a worker in the middle of one, a *rank*: an integer, smaller first. The thread that queues
+//! the item asks for its rank, and servers only compare ranks. The four functions of the trait would
+//! replace these:
+//!
+//! | function | replaces |
+//! |---|---|
+//! | `rank(item)` | [`PickTurns`], [`take`], [`place_task`], and the counts of fairness |
+//! | `ran(item, cpu_time)` | what [`PickTurns`] and `TakeHistory` remember |
+//! | `slice(item)` | the time slice, and the length of a turn |
+//! | `preempts(waiting, running)` | [`Slice::next_step`], [`turn_is_over`], [`task_is_due`] |
+//!
+//! Whatever replaces this file owes the scheduler three things:
+//!
+//! 1. `RunQueues::has_task_for` sees a task exactly if `RunQueues::take` would take it. A server
+//!    relies on that for its last look before it sleeps (the README beside this file, section 3).
+//! 2. A worker that is picked has been taken off its list under that list's lock, so that it has
+//!    one owner (section 2).
+//! 3. A decision of a server neither allocates nor runs user code, nor waits for a lock that a
+//!    worker can hold (section 1).
+
+use crate::task::Origin;
+
+// ---------------------------------------------------------------------------------------------
+// Which worker gets a free slot.
+
+/// The list of its server from which a worker is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PickFrom {
+    /// Unblocked, preempted, resumed and new workers, and those that are to retire.
+    Ready,
+    /// Workers that yielded in the middle of a task.
+    Yielded,
+    /// Workers without a task: to run one that is queued, or to leave when the runtime stops.
+    Idle,
+}
+
+/// What a server knows when its slot is free.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PickView {
+    /// Its ready list has a worker.
+    pub(super) ready: bool,
+    /// Its list of yielded workers has one.
+    pub(super) yielded: bool,
+    /// Its idle list has a worker.
+    pub(super) idle: bool,
+    /// A worker of this server would find a queued task.
+    pub(super) tasks: bool,
+    /// [`task_is_due`] says so, and `tasks`.
+    pub(super) task_is_due: bool,
+    /// The runtime is stopping, so idle workers are dispatched to leave.
+    pub(super) stopping: bool,
+}
+
+/// Whose turn it is at a server. Ready workers come first, in order of arrival; yielded workers
+/// and queued tasks alternate.
+#[derive(Debug)]
+pub(super) struct PickTurns {
+    /// When both wait, a queued task comes before a yielded worker.
+    task_before_yielded: bool,
+    /// When both wait, a yielded worker comes before a ready one: a ready one ran last. Without
+    /// this, a worker that spins, is preempted and is ready again at once (device provider) would
+    /// keep the yielded workers out forever.
+    yielded_before_ready: bool,
+}
+
+impl PickTurns {
+    pub(super) const fn new() -> Self {
+        Self {
+            task_before_yielded: true,
+            yielded_before_ready: false,
+        }
+    }
+
+    /// From which list the next worker comes. The list that is named has one. `None`: the server
+    /// has no worker that it should run.
+    pub(super) fn next_worker(&mut self, view: &PickView) -> Option<PickFrom> {
+        // Workers that wake each other are always ready: they would keep the tasks out.
+        if view.task_is_due && view.idle {
+            return Some(PickFrom::Idle);
+        }
+        if view.ready && !(view.yielded && self.yielded_before_ready) {
+            self.yielded_before_ready = true;
+            return Some(PickFrom::Ready);
+        }
+        let task_begins = view.tasks && (self.task_before_yielded || !view.yielded);
+        let worker_leaves = view.stopping && !view.yielded;
+        if view.idle && (task_begins || worker_leaves) {
+            self.task_before_yielded = false;
+            return Some(PickFrom::Idle);
+        }
+        if view.yielded {
+            self.task_before_yielded = true;
+            self.yielded_before_ready = false;
+            return Some(PickFrom::Yielded);
+        }
+        None
+    }
+}
+
+/// How often workers that yield have been picked in a row while tasks were queued, no task began
+/// and no idle worker was left to begin one.
+#[derive(Debug, Default)]
+pub(super) struct YieldRounds {
+    rounds: u32,
+    /// How many tasks had begun in this slot at the last call.
+    takes_seen: u64,
+}
+
+/// After this many picks of yielders without progress, the yielders may be waiting for one of the
+/// queued tasks, and a worker is made for it.
+const YIELDS_WITHOUT_PROGRESS: u32 = 64;
+
+impl YieldRounds {
+    /// A yielder was picked; `takes` is how many tasks have begun in this slot. True: the tasks
+    /// need a worker of their own.
+    pub(super) fn tasks_need_worker(&mut self, takes: u64) -> bool {
+        if takes != self.takes_seen {
+            self.takes_seen = takes;
+            self.rounds = 0;
+        }
+        self.rounds += 1;
+        let stuck = self.rounds > YIELDS_WITHOUT_PROGRESS;
+        if stuck {
+            self.rounds = 0;
+        }
+        stuck
+    }
+}
+
+/// What a server takes from the other servers when it has no worker of its own to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Steal {
+    /// A worker that waits to be picked there: it is in the middle of a task.
+    Waiting,
+    /// An idle worker, to run a queued task: cheaper than a new thread.
+    Idle,
+}
+
+/// What a server tries to take from the others, in this order. `tasks`: as in [`PickView`].
+///
+/// A server that stops takes nothing: the others let their own workers leave.
+pub(super) const fn steal_order(tasks: bool, stopping: bool) -> &'static [Steal] {
+    match (stopping, tasks) {
+        (true, _) => &[],
+        (false, true) => &[Steal::Waiting, Steal::Idle],
+        (false, false) => &[Steal::Waiting],
+    }
+}
+
+/// Whether a server may steal from another one, at which `waiting` workers wait to be picked.
+/// `slot_in_use`: whether a worker runs there. The one that the other server is about to pick
+/// itself is left to it.
+pub(super) fn may_steal_waiting(waiting: u32, slot_in_use: impl FnOnce() -> bool) -> bool {
+    waiting > 1 || waiting == 1 && slot_in_use()
+}
+
+// ---------------------------------------------------------------------------------------------
+// Which task a worker runs next.
+
+/// The places where a worker finds a task. Each function takes one, if there is one.
+///
+/// A trait, so that the order below is compiled into the caller: a table of places, walked at each
+/// take, cost 40 instructions a task.
+pub(super) trait Places {
+    type Task;
+
+    /// From the injector, in its turn: [`injector_share`] more tasks move to the server's run
+    /// queue.
+    fn injector_in_turn(&mut self) -> Option<Self::Task>;
+
+    /// From the LIFO slot, in its turn.
+    fn lifo_in_turn(&mut self) -> Option<Self::Task>;
+
+    /// From the server's run queue.
+    fn queue(&mut self) -> Option<Self::Task>;
+
+    /// From the LIFO slot, because nothing else is queued at this server.
+    fn lifo(&mut self) -> Option<Self::Task>;
+
+    /// From the injector, because nothing is queued at this server. A share of its tasks comes
+    /// along, up to [`BATCH`].
+    fn injector(&mut self) -> Option<Self::Task>;
+
+    /// From another server: from its run queue, half of which comes along, up to [`BATCH`]; or
+    /// from its LIFO slot, if [`lifo_is_open`].
+    fn others(&mut self) -> Option<Self::Task>;
+}
+
+/// The task that a worker runs next.
+#[inline]
+pub(super) fn take<P: Places>(
+    places: &mut P,
+    injector_is_due: bool,
+    lifo_is_due: bool,
+) -> Option<P::Task> {
+    if injector_is_due {
+        if let Some(task) = places.injector_in_turn() {
+            return Some(task);
+        }
+    }
+    if lifo_is_due {
+        if let Some(task) = places.lifo_in_turn() {
+            return Some(task);
+        }
+    }
+    if let Some(task) = places.queue() {
+        return Some(task);
+    }
+    if let Some(task) = places.lifo() {
+        return Some(task);
+    }
+    if let Some(task) = places.injector() {
+        return Some(task);
+    }
+    places.others()
+}
+
+/// Every so many takes the injector comes first, so that a server whose own run queue never runs
+/// empty does not starve the threads outside. A prime, as in Go and tokio, so that it does not
+/// fall into step with a periodic workload.
+const INJECTOR_INTERVAL: u32 = 61;
+
+/// The injector comes first, too, when a server has not served it for this long: 61 takes of
+/// tasks that compute for 100 ms each would be 6 s.
+const INJECTOR_PATIENCE_NS: u64 = 1_000_000;
+
+/// Whether the injector, which has a task, comes before the server's own tasks. `takes`: how many
+/// tasks the worker has looked for; `waited_ns`: how long ago a worker of this server last gave
+/// the injector its turn.
+#[inline]
+pub(super) const fn injector_is_due(takes: u32, waited_ns: u64) -> bool {
+    takes % INJECTOR_INTERVAL == 0 || waited_ns >= INJECTOR_PATIENCE_NS
+}
+
+/// In its turn, at most this many tasks of the injector move to the server's run queue. One at a
+/// time would let a few tasks that keep yielding hold up the outside for 61 of their turns each.
+const INJECTOR_BATCH: usize = 128;
+
+/// How many of the `len` tasks in the injector move to the run queue of one of `servers` servers
+/// in the injector's turn: its share of them, up to a limit.
+#[inline]
+pub(super) const fn injector_share(len: usize, servers: usize) -> usize {
+    let share = len / servers;
+    if share < INJECTOR_BATCH {
+        share
+    } else {
+        INJECTOR_BATCH
+    }
+}
+
+/// A worker that fetches a task from the injector or from another server brings at most this many
+/// others along, or a share of those that are there. Bringing none would cost a transfer of the
+/// queue's cache lines from another CPU for each task (tokio and Go steal half).
+pub(super) const BATCH: usize = 32;
+
+/// The LIFO slot is served at most this many times in a row (tokio's number): two tasks that wake
+/// each other must not starve the run queue.
+const MAX_LIFO_IN_A_ROW: u32 = 3;
+
+/// Whether the LIFO slot comes before the run queue. `in_a_row`: how often it has been served in
+/// a row by this worker.
+#[inline]
+pub(super) const fn lifo_is_due(in_a_row: u32) -> bool {
+    in_a_row < MAX_LIFO_IN_A_ROW
+}
+
+/// Whether a worker may take the task in the LIFO slot of another server.
+///
+/// The slot is left to its own server while that server is awake or has a worker in its slot: that
+/// worker wants the task next, and stealing it cost tokio's users more than it gained (tokio#8065).
+/// A server that sleeps without running anything (not `owner_is_awake`) does not come for the task,
+/// and one whose worker goes on computing (`overdue`) comes too late.
+#[inline]
+pub(super) const fn lifo_is_open(owner_is_awake: bool, overdue: bool) -> bool {
+    !owner_is_awake || overdue
+}
+
+// ---------------------------------------------------------------------------------------------
+// Into which queue a task goes.
+
+/// Where a worker puts a task, at its own server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlaceTask {
+    /// Into the LIFO slot. A task that was there moves to the run queue, and then other servers
+    /// are told of that one. Otherwise the task is left to this server.
+    LifoSlot,
+    /// Into the run queue.
+    Queue {
+        /// The task is left to this server: no other one is told of it.
+        left_to_own: bool,
+    },
+}
+
+/// Where a worker puts a task that it spawns, wakes or has polled. `watched`: the provider notices
+/// work that waits behind a worker which goes on computing. `nothing_queued`: whether the LIFO slot
+/// and the run queue of the worker's server are empty.
+///
+/// A task that is woken goes into the LIFO slot: its data is in the cache, and its waker is often
+/// about to wait for its answer. The first task that a worker spawns is treated in the same way:
+/// mostly the worker waits for it and then runs it here, and waking another CPU for it costs this
+/// one 15 us. The second one is for another CPU. This holds only where the provider watches:
+/// nobody else would see that the spawner goes on computing. A *fork*, one half of a `join`, is
+/// always for another CPU, because its spawner computes meanwhile. A lone task that yields is left
+/// to this server, because the worker that polled it comes back for it at once.
+#[inline]
+pub(super) fn place_task(
+    origin: Origin,
+    watched: bool,
+    nothing_queued: impl Fn() -> bool,
+) -> PlaceTask {
+    match origin {
+        Origin::Wake => PlaceTask::LifoSlot,
+        Origin::Spawn if watched && nothing_queued() => PlaceTask::LifoSlot,
+        Origin::Spawn | Origin::Fork => PlaceTask::Queue { left_to_own: false },
+        Origin::Yield => PlaceTask::Queue {
+            left_to_own: nothing_queued(),
+        },
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// When a worker gives way.
+
+/// A turn ends after this many tasks ...
+const TASKS_A_TURN: u32 = 8;
+/// ... or after this long.
+const TURN_NS: u64 = 100_000;
+
+/// Whether a worker gives its slot up between two tasks: somebody has been waiting for the slot
+/// while it ran `ran` tasks, for `waited_ns`. A turn of one task would cost a context switch for
+/// each task (trace B1).
+#[inline]
+pub(super) fn turn_is_over(ran: u32, waited_ns: impl FnOnce() -> u64) -> bool {
+    ran >= TASKS_A_TURN || waited_ns() >= TURN_NS
+}
+
+/// Workers that wake each other hand the slot off directly, past the queues, at most this many
+/// times in a row while tasks are queued.
+const MAX_HANDOFFS_IN_A_ROW: u32 = 8;
+
+/// Whether a queued task comes before workers that wake each other. `handoffs`: how often in a row
+/// they have handed the slot off to each other without a task having been taken.
+#[inline]
+pub(super) const fn task_is_due(handoffs: u32) -> bool {
+    handoffs >= MAX_HANDOFFS_IN_A_ROW
+}
+
+/// While a worker waits behind the one in the slot, that one has this long (trace A13). It is also
+/// how late the server may notice a worker that unblocked behind a running one.
+const SLICE_NS: u64 = 10_000_000;
+
+/// A worker that runs short tasks gives the slot up by itself soon after somebody begins to wait
+/// ([`turn_is_over`]). It gets this long for that before it is preempted, however long it has held
+/// the slot already.
+const GRACE_NS: u64 = 1_000_000;
+
+/// Until when a server sleeps behind a worker that it dispatches `now`, if it sleeps with a
+/// deadline.
+pub(super) const fn slice_end(now: u64) -> u64 {
+    now + SLICE_NS
+}
+
+/// What a server does about the worker in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SliceStep {
+    /// It sleeps behind the worker. With a deadline (see [`needs_slice_deadline`]), it is this one.
+    SleepUntil(u64),
+    /// The slice is over. An idle CPU is the better place for a worker that waits here: the server
+    /// wakes an idle server to take it over, and calls [`Slice::offered`]. If no server idles it
+    /// preempts.
+    OfferOrPreempt,
+    /// The slice is over, and no idle server came for the workers that wait.
+    Preempt,
+}
+
+/// The time slice of the worker in a slot, as far as the server knows.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    /// The worker's tid; 0: none seen.
+    holder: u32,
+    /// When it was dispatched, or first seen in the slot. CLOCK_MONOTONIC ns, here and below.
+    since: u64,
+    /// Somebody has been seen to wait behind it, and it is not preempted before this time.
+    not_before: Option<u64>,
+    /// An idle server was woken to take the waiting workers over.
+    offered: bool,
+}
+
+impl Slice {
+    /// The slice of a worker that was dispatched, or seen for the first time, `now`.
+    pub(super) const fn begin(holder: u32, now: u64) -> Self {
+        Self {
+            holder,
+            since: now,
+            not_before: None,
+            offered: false,
+        }
+    }
+
+    /// The worker whose slice this is, by its tid; 0: none.
+    pub(super) const fn holder(&self) -> u32 {
+        self.holder
+    }
+
+    /// What the server does `now`. `waiting`: how many workers wait to be picked behind this one.
+    pub(super) fn next_step(&mut self, now: u64, waiting: u32) -> SliceStep {
+        if waiting == 0 {
+            self.not_before = None;
+            self.offered = false;
+            return SliceStep::SleepUntil(slice_end(now));
+        }
+        let end = *self
+            .not_before
+            .get_or_insert(slice_end(self.since).max(now + GRACE_NS));
+        if now < end {
+            SliceStep::SleepUntil(end)
+        } else if self.offered {
+            SliceStep::Preempt
+        } else {
+            SliceStep::OfferOrPreempt
+        }
+    }
+
+    /// An idle server was woken `now` to take over the workers that wait. Returns until when they
+    /// are left to it.
+    pub(super) const fn offered(&mut self, now: u64) -> u64 {
+        let end = slice_end(now);
+        self.offered = true;
+        self.not_before = Some(end);
+        end
+    }
+}
+
+/// Whether a server that sleeps behind a worker needs a deadline. It does if workers wait for the
+/// slot. It also does if others than the one in the slot are on no list of the server (`unlisted`
+/// counts all of them): one of these may unblock behind the worker in the slot, in which case the
+/// server is not woken, or be switched to by a block that the server is not told of.
+pub(super) const fn needs_slice_deadline(waiting: u32, unlisted: u32) -> bool {
+    waiting > 0 || unlisted > 1
+}
+
+/// Whether workers of this server that unblock may take the slot over directly from one that
+/// blocks, without the server. Only while no waiting worker has priority over them.
+pub(super) const fn may_take_over(waiting: u32) -> bool {
+    waiting == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server picks, four times in a row, that has: `r`eady, `y`ielded and `i`dle workers,
+    /// `t`asks, `d`ue ones; and that is `s`topping. Each pick is an initial, or `-`: nobody.
+    fn picks(has: &str) -> String {
+        let mut turns = PickTurns::new();
+        let view = PickView {
+            ready: has.contains('r'),
+            yielded: has.contains('y'),
+            idle: has.contains('i'),
+            tasks: has.contains('t'),
+            task_is_due: has.contains('d'),
+            stopping: has.contains('s'),
+        };
+        (0..4)
+            .map(|_| match turns.next_worker(&view) {
+                Some(PickFrom::Ready) => 'r',
+                Some(PickFrom::Yielded) => 'y',
+                Some(PickFrom::Idle) => 'i',
+                None => '-',
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ready_workers_come_first_and_let_yielded_ones_in() {
+        for (has, expected) in [
+            ("", "----"),
+            ("r", "rrrr"),
+            ("y", "yyyy"),
+            ("ry", "ryry"),
+            // Ready workers come before tasks, also with an idle worker at hand.
+            ("rit", "rrrr"),
+            ("it", "iiii"),
+            // Tasks and yielded workers alternate, if there is a worker for the tasks.
+            ("yit", "iyiy"),
+            ("yt", "yyyy"),
+            ("ryit", "riyr"),
+            // Idle workers without a task stay idle, unless they are to leave.
+            ("i", "----"),
+            ("is", "iiii"),
+            ("yis", "yyyy"),
+            // A task that is due comes before everybody, if there is a worker for it.
+            ("ryitd", "iiii"),
+            ("rytd", "ryry"),
+        ] {
+            assert_eq!(picks(has), expected, "{has:?}");
+        }
+    }
+
+    #[test]
+    fn yielders_that_only_wait_get_a_worker_for_the_tasks() {
+        let mut rounds = YieldRounds::default();
+        let mut needs = |takes| rounds.tasks_need_worker(takes);
+        assert!((0..64).all(|_| !needs(5)));
+        assert!(needs(5), "the 65th");
+        assert!((0..64).all(|_| !needs(5)), "begins again");
+        // A task began: progress.
+        assert!((0..64).all(|_| !needs(6)));
+        assert!(needs(6));
+    }
+
+    #[test]
+    fn waiting_workers_are_stolen_before_idle_ones() {
+        assert_eq!(steal_order(true, false), [Steal::Waiting, Steal::Idle]);
+        assert_eq!(steal_order(false, false), [Steal::Waiting]);
+        assert_eq!(steal_order(true, true), []);
+        for (waiting, slot_in_use, may) in [
+            (0, true, false),
+            (1, false, false),
+            (1, true, true),
+            (2, false, true),
+        ] {
+            assert_eq!(may_steal_waiting(waiting, || slot_in_use), may);
+        }
+    }
+
+    /// Places without tasks. Remembers in which order it was asked, by an initial each; a capital
+    /// one for a place in its turn.
+    struct Empty(String);
+
+    impl Empty {
+        fn ask(&mut self, place: char) -> Option<()> {
+            self.0.push(place);
+            None
+        }
+    }
+
+    impl Places for Empty {
+        type Task = ();
+
+        fn injector_in_turn(&mut self) -> Option<()> {
+            self.ask('I')
+        }
+
+        fn lifo_in_turn(&mut self) -> Option<()> {
+            self.ask('L')
+        }
+
+        fn queue(&mut self) -> Option<()> {
+            self.ask('q')
+        }
+
+        fn lifo(&mut self) -> Option<()> {
+            self.ask('l')
+        }
+
+        fn injector(&mut self) -> Option<()> {
+            self.ask('i')
+        }
+
+        fn others(&mut self) -> Option<()> {
+            self.ask('o')
+        }
+    }
+
+    #[test]
+    fn tasks_are_looked_for_nearby_first() {
+        for (injector_is_due, lifo_is_due, order) in [
+            (false, true, "Lqlio"),
+            (false, false, "qlio"),
+            (true, true, "ILqlio"),
+            (true, false, "Iqlio"),
+        ] {
+            let mut places = Empty(String::new());
+            take(&mut places, injector_is_due, lifo_is_due);
+            assert_eq!(places.0, order);
+        }
+    }
+
+    #[test]
+    fn the_injector_and_the_lifo_slot_have_their_turns() {
+        for (takes, waited_ns, due) in [
+            (1, 0, false),
+            (60, 999_999, false),
+            (61, 0, true),
+            (122, 0, true),
+            (1, 1_000_000, true),
+        ] {
+            assert_eq!(
+                injector_is_due(takes, waited_ns),
+                due,
+                "{takes}, {waited_ns}"
+            );
+        }
+        for (len, servers, share) in [(0, 2, 0), (1, 2, 0), (5, 2, 2), (1000, 2, 128), (64, 1, 64)]
+        {
+            assert_eq!(injector_share(len, servers), share);
+        }
+        assert_eq!([0, 2, 3, 4].map(lifo_is_due), [true, true, false, false]);
+        for (owner_is_awake, overdue, open) in [
+            (true, false, false),
+            (true, true, true),
+            (false, false, true),
+            (false, true, true),
+        ] {
+            assert_eq!(lifo_is_open(owner_is_awake, overdue), open);
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_next_goes_to_the_lifo_slot() {
+        let queue = |left_to_own| PlaceTask::Queue { left_to_own };
+        for (origin, watched, nothing_queued, place) in [
+            (Origin::Wake, false, false, PlaceTask::LifoSlot),
+            (Origin::Wake, true, true, PlaceTask::LifoSlot),
+            (Origin::Spawn, true, true, PlaceTask::LifoSlot),
+            (Origin::Spawn, true, false, queue(false)),
+            (Origin::Spawn, false, true, queue(false)),
+            (Origin::Fork, true, true, queue(false)),
+            (Origin::Yield, true, true, queue(true)),
+            (Origin::Yield, false, false, queue(false)),
+        ] {
+            assert_eq!(
+                place_task(origin, watched, || nothing_queued),
+                place,
+                "{origin:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_turn_ends_by_count_or_by_time() {
+        for (ran, waited_ns, over) in [
+            (0, 0, false),
+            (7, 99_999, false),
+            (8, 0, true),
+            (0, 100_000, true),
+        ] {
+            assert_eq!(turn_is_over(ran, || waited_ns), over, "{ran}, {waited_ns}");
+        }
+        assert_eq!([0, 7, 8].map(task_is_due), [false, false, true]);
+    }
+
+    #[test]
+    fn a_worker_is_preempted_after_its_slice_and_an_offer() {
+        use SliceStep::{OfferOrPreempt, Preempt, SleepUntil};
+        const MS: u64 = 1_000_000;
+        let mut slice = Slice::begin(7, 0);
+        assert_eq!(slice.holder(), 7);
+        // Nobody waits: it is looked at a slice later, for as long as that lasts.
+        assert_eq!(slice.next_step(50 * MS, 0), SleepUntil(60 * MS));
+        // Somebody begins to wait long after the slice: it has a moment to give way by itself.
+        assert_eq!(slice.next_step(60 * MS, 1), SleepUntil(61 * MS));
+        assert_eq!(slice.next_step(60 * MS + 1, 2), SleepUntil(61 * MS));
+        assert_eq!(slice.next_step(61 * MS, 1), OfferOrPreempt);
+        assert_eq!(slice.offered(61 * MS), 71 * MS);
+        assert_eq!(slice.next_step(70 * MS, 1), SleepUntil(71 * MS));
+        assert_eq!(slice.next_step(71 * MS, 1), Preempt);
+        // Those that waited were taken over: the next one that waits is offered anew.
+        assert_eq!(slice.next_step(72 * MS, 0), SleepUntil(82 * MS));
+        assert_eq!(slice.next_step(82 * MS, 1), SleepUntil(83 * MS));
+        assert_eq!(slice.next_step(83 * MS, 1), OfferOrPreempt);
+        // Somebody waits from the start: the whole slice.
+        assert_eq!(
+            Slice::begin(7, 5 * MS).next_step(6 * MS, 1),
+            SleepUntil(15 * MS)
+        );
+    }
+
+    #[test]
+    fn a_server_sleeps_with_a_deadline_while_somebody_may_come_back() {
+        for (waiting, unlisted, deadline, take_over) in
+            [(0, 1, false, true), (0, 2, true, true), (1, 1, true, false)]
+        {
+            assert_eq!(needs_slice_deadline(waiting, unlisted), deadline);
+            assert_eq!(may_take_over(waiting), take_over);
+        }
+    }
+}
