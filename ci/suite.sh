@@ -1,25 +1,23 @@
 #!/usr/bin/env bash
-# The integration tests again, on two CPUs: as root and as a user without privileges, with 1, 2
-# and 5 servers.
+# Runs the integration tests again on two CPUs: as root and as an unprivileged user, and those that
+# let the environment choose the number of servers with 1, 2 and 5 of them.
 source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
-# Those with tests that have as many servers as UMCG_SERVERS says. The others choose by
-# themselves, and run once for each user: with a value that is refused, so that a test which begins
-# to read it fails until its name is here.
-read_servers=(
-    faults_code faults_cpu macros runtime runtime_block runtime_pool runtime_shutdown runtime_std
-    runtime_tasks shutdown
-)
+# The test programs with tests whose runtime has as many servers as UMCG_SERVERS says. The tests of
+# the others choose the number themselves, so these programs run once for each user. They run with
+# a value that the runtime refuses: a test that begins to read the variable fails until its program
+# is listed here.
+read_servers=(faults runtime)
 not_read=unread-see-ci/suite.sh
 
 say "build of the integration tests"
 mapfile -t binaries < <(
-    cargo test -p umcg-tests -p umcg -p umcg-sys --test '*' --no-run 2>&1 | tee -a /dev/stderr |
+    cargo test -p umcg-tests -p umcg-sys --test '*' --no-run 2>&1 | tee -a /dev/stderr |
         sed -n 's/^ *Executable tests.*(\(.*\))$/\1/p'
 )
 [[ ${#binaries[@]} -gt 0 ]] || { echo "no integration tests found" >&2; exit 1; }
 
-# Another user may not be allowed into this checkout.
+# The unprivileged user may have no access to this checkout.
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 chmod 755 "$place"
@@ -29,7 +27,7 @@ cp -- "${binaries[@]}" "$place"
 on_two_cpus=()
 if [[ $(nproc) -gt 2 ]]; then
     need taskset util-linux
-    # The first two that this process may use, from a list like 0-3,8.
+    # The first two CPUs that this process may use, from a list like 0-3,8.
     two=$(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' |
         awk -F- '{ for (cpu = $1; cpu <= $NF && n < 2; cpu++) print cpu, n++ }' |
         cut -d' ' -f1 | paste -sd,)
@@ -38,13 +36,14 @@ elif [[ $(nproc) -lt 2 ]]; then
     not_checked "anything on two CPUs: there is one"
 fi
 
-as_nobody=()
+as_user=()
 users=("root" "without privileges")
 if [[ $EUID == 0 ]]; then
     need setpriv util-linux
-    # A user of its own: RLIMIT_NPROC, which some tests lower, counts all threads of a user.
+    # A user that nobody else is: RLIMIT_NPROC, which some tests lower, counts all threads of a
+    # user.
     user=$((61184 + $$ % 4000))
-    as_nobody=(setpriv "--reuid=$user" "--regid=$user" --clear-groups --no-new-privs)
+    as_user=(setpriv "--reuid=$user" "--regid=$user" --clear-groups --no-new-privs)
 else
     not_checked "the integration tests as root: they run as $(id -un)"
     users=("without privileges")
@@ -54,7 +53,7 @@ failed=()
 # run USER SERVERS BINARY NAME
 run() {
     local as=()
-    [[ $1 == root ]] || as=("${as_nobody[@]}")
+    [[ $1 == root ]] || as=("${as_user[@]}")
     say "$4, $1, UMCG_SERVERS=$2"
     (
         cd "$place/home"

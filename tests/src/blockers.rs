@@ -1,4 +1,4 @@
-//! Ways to block in the kernel. None of them is wrapped, and the provider is told nothing.
+//! Ways to block in the kernel. No call is wrapped, and nobody tells the provider.
 
 use std::{
     ffi::CString,
@@ -19,11 +19,11 @@ use std::{
 pub struct Blocker {
     /// For messages.
     pub name: &'static str,
-    /// The call. It returns what the system call returned.
+    /// Makes the call, and returns what the system call returned.
     pub call: Box<dyn FnOnce() -> i64 + Send>,
-    /// Ends the sleep. From any thread.
+    /// Ends the sleep. Any thread may call it.
     pub release: Box<dyn FnOnce() + Send>,
-    /// What the call must return: the result is untouched by the stop that follows it.
+    /// What the call must return: the stop after it leaves the result unchanged.
     pub expect: i64,
 }
 
@@ -49,7 +49,7 @@ fn blocker(
     }
 }
 
-/// A pipe, both ends.
+/// Both ends of a pipe.
 ///
 /// # Panics
 /// If the system gives none.
@@ -59,11 +59,11 @@ pub fn pipe() -> (File, File) {
     // SAFETY: room for two descriptors.
     let result = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
     assert_eq!(result, 0, "pipe: {}", io::Error::last_os_error());
-    // SAFETY: both are new and nobody else's.
+    // SAFETY: both descriptors are new, and nobody else has them.
     unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) }
 }
 
-/// All of them that this system permits.
+/// Every blocker that this system permits.
 #[must_use]
 pub fn all() -> Vec<Blocker> {
     let mut all = vec![
@@ -99,7 +99,7 @@ pub fn pipe_read() -> Blocker {
         },
         move || {
             writer.write_all(b"abc").expect("write to the pipe");
-            // Kept open: an early end of file would release, too.
+            // It stays open: an end of file would also end the read.
             mem::forget(writer);
         },
     )
@@ -123,7 +123,7 @@ fn pipe_write() -> Blocker {
     )
 }
 
-/// A futex word: `wait` while it is 0.
+/// A futex word. `wait` sleeps while it is 0.
 #[derive(Clone, Debug, Default)]
 pub struct Futex(pub Arc<AtomicU32>);
 
@@ -144,7 +144,7 @@ impl Futex {
         }
     }
 
-    /// Sets the word and wakes all.
+    /// Sets the word and wakes all waiters.
     pub fn set(&self) {
         self.0.store(1, SeqCst);
         // SAFETY: the word is alive.
@@ -343,7 +343,9 @@ const PAGE: usize = 4096;
 /// A page whose first touch sleeps until it is supplied.
 #[derive(Debug)]
 struct AbsentPage {
+    /// The address of the page, which stays mapped.
     address: usize,
+    /// The descriptor that supplies the page.
     uffd: OwnedFd,
 }
 
@@ -355,10 +357,10 @@ impl AbsentPage {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: new, nobody else's.
+        // SAFETY: the descriptor is new, and nobody else has it.
         let uffd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let ioctl = |request: libc::c_ulong, argument: *mut u64| {
-            // SAFETY: the argument has the size that the request wants (its callers below).
+            // SAFETY: the argument has the size that the request needs, see the callers below.
             match unsafe { libc::ioctl(uffd.as_raw_fd(), request as _, argument) } {
                 -1 => Err(io::Error::last_os_error()),
                 _ => Ok(()),
@@ -389,7 +391,7 @@ impl AbsentPage {
     }
 
     fn touch(&self) -> i64 {
-        // SAFETY: mapped, readable; the fault is served by `supply`.
+        // SAFETY: the page is mapped and readable, and `supply` serves the fault.
         i64::from(unsafe { ptr::read_volatile(self.address as *const u8) })
     }
 
@@ -413,9 +415,9 @@ impl AbsentPage {
 /// A page fault that is served late.
 ///
 /// # Errors
-/// If this system does not permit userfaultfd.
+/// This system does not permit userfaultfd.
 pub fn page_fault() -> io::Result<Blocker> {
-    // Never unmapped: a page and a descriptor for each test are cheap.
+    // It is never unmapped: a page and a descriptor for each test are cheap.
     let page = Arc::new(AbsentPage::new()?);
     let other = Arc::clone(&page);
     Ok(blocker(

@@ -1,4 +1,4 @@
-//! One task of a test, server or worker: its `UmcgTask` and what the test knows about it.
+//! One task of a test, a server or a worker: its `UmcgTask`, and what the test knows about it.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
 
 use umcg_sys::{List, UmcgTask, state};
 
-use crate::proc;
+use crate::thread_report;
 
 /// What a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,35 +18,36 @@ pub enum Role {
     Worker,
 }
 
-/// The admission of a worker has no answer yet.
+/// The value of [`Record::admission`] before `register` has returned.
 pub const PENDING: i32 = -1;
 
-/// A task and the words that the test shares about it, all of them lock-free: a worker may
-/// take no lock between its first step out of RUNNING and `wait` (trace B10).
+/// A task, and the words about it that the threads of a test share. All of them are lock-free: a
+/// worker may take no lock between leaving RUNNING and `wait` (trace B10).
 #[repr(C)]
 pub struct Record {
-    /// The task itself; first, so that its address is the record's.
+    /// The task itself. It is the first field, so that its address is that of the record.
     pub task: UmcgTask,
     /// For messages.
     pub name: String,
     /// Server or worker.
     pub role: Role,
-    /// The server that may take this worker after it yielded; 0 = none. Taken by swap.
+    /// The tid of the server that may take this worker after it yielded, or 0. The server takes it
+    /// by a swap.
     pub offered: AtomicU32,
-    /// The worker waits in a pool of the test. Whoever swaps it to false owns the worker.
+    /// The worker waits in the test's pool. Whoever swaps this to false owns the worker.
     pub parked: AtomicBool,
-    /// The worker waits by a call that is expected to fail, so nobody owns it. If it lost its
-    /// slot before that call, it sleeps there: then its server may take it, by swap.
+    /// The worker makes a wait that is expected to fail, so nobody owns it. If it lost its slot
+    /// before that call it sleeps there, and its server may take it by a swap.
     pub stranded: AtomicBool,
-    /// How far the body came; only grows.
+    /// The last step that the body has come to. It only grows.
     pub step: AtomicU32,
-    /// What `register` answered: [`PENDING`], 0, or the errno.
+    /// The answer of `register`: [`PENDING`], 0, or the errno.
     pub admission: AtomicI32,
-    /// The body is done; `unregister` comes next, and wakes the server.
+    /// The body is done. `unregister` comes next, and wakes the server.
     pub finishing: AtomicBool,
-    /// `unregister` returned, or the body ended as an ordinary thread.
+    /// `unregister` has returned, or the body has ended as an ordinary thread.
     pub exited: AtomicBool,
-    /// Returns of `wait`, for servers.
+    /// For servers: how often `wait` has returned.
     pub turns: AtomicU64,
 }
 
@@ -69,19 +70,19 @@ impl Record {
         }
     }
 
-    /// The first 32 bytes as words of four bytes, read without the accessors: what a kernel,
-    /// or a debugger, sees.
+    /// The first 32 bytes as words of four bytes, read without the accessors: what a kernel or a
+    /// debugger sees.
     #[must_use]
     pub fn raw_words(task: &UmcgTask) -> [u32; 8] {
         let base = std::ptr::from_ref(task).cast_mut().cast::<u32>();
         std::array::from_fn(|index| {
-            // SAFETY: the task has 32 bytes of atomics at least; an aligned atomic read of
-            // four of them is allowed beside any writer.
+            // SAFETY: the task has at least 32 bytes of atomics; an aligned atomic read of four of
+            // them is allowed beside any writer.
             unsafe { AtomicU32::from_ptr(base.add(index)) }.load(SeqCst)
         })
     }
 
-    /// `blocked_ptr` or `runnable_ptr`, the raw word.
+    /// The word of `blocked_ptr` or `runnable_ptr`.
     #[must_use]
     pub fn raw_list(task: &UmcgTask, list: List) -> u64 {
         let offset = match list {
@@ -116,7 +117,7 @@ impl fmt::Debug for Record {
             self.admission.load(SeqCst),
             self.exited.load(SeqCst),
             self.turns.load(SeqCst),
-            proc::describe(tid),
+            thread_report::of_thread(std::process::id(), tid),
         )
     }
 }

@@ -1,4 +1,4 @@
-//! The mail's server loop, step by step for scenarios and whole for everything else.
+//! The server loop of the mail: step by step for single scenarios, and as a whole for all others.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use std::{
 
 use umcg_sys::{Error, List, Provider, Register, UmcgTask, WAIT_TAKE_OVER, state};
 
-use crate::{Record, Stage, Worker, in_ms, now_ns, record::Role};
+use crate::{Harness, Record, Worker, in_ms, now_ns, record::Role};
 
 /// How long a server of a test lets the holder of its slot run while others wait (trace A13).
 const SLICE: Duration = Duration::from_millis(10);
@@ -20,55 +20,65 @@ const SLICE: Duration = Duration::from_millis(10);
 /// The events of one drain, oldest first.
 #[derive(Debug, Default)]
 pub struct Drained {
-    /// Workers that blocked. Information: late, merged or after the fact is legal.
+    /// Workers that have blocked. This is information: the event may come late, may be merged with
+    /// others, and may come after the worker is back.
     pub blocked: Vec<u32>,
-    /// Workers that became runnable. Tokens.
+    /// Workers that became runnable. Each entry is a token: it makes the server the owner of the
+    /// worker.
     pub runnable: Vec<u32>,
     /// Workers that yielded to this server.
     pub offered: Vec<u32>,
 }
 
-/// What one pass of the loop came to.
+/// The result of one pass through the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// The switch to this worker was made, and the server is back.
     Switched(u32),
-    /// No switch: an event came after the drain, or there was nothing to pick.
+    /// There was no switch: an event came after the drain, or nobody was picked.
     NotSwitched,
-    /// The deadline; the worker of this or an earlier turn may still run.
+    /// The deadline passed. The worker of this or of an earlier turn may still run.
     TimedOut,
-    /// The pick could not be taken; it is back in the queue.
+    /// The picked worker could not be taken. It is back in the queue.
     Busy(u32),
-    /// The pick's thread is gone.
+    /// The thread of the picked worker has ended.
     Gone(u32),
 }
 
-/// Which of the ready workers runs next; `None` = none of them.
+/// Chooses which of the ready workers runs next. `None`: none of them.
 pub type Policy = Box<dyn FnMut(&mut VecDeque<u32>) -> Option<u32>>;
 
 /// A server on the calling thread.
 pub struct Server {
-    stage: Arc<Stage>,
+    /// The test that this server belongs to.
+    harness: Arc<Harness>,
+    /// The task of this server. The harness keeps it until the end of the test.
     record: Arc<Record>,
-    /// The workers that this server owns: it holds their tokens, or they yielded to it.
+    /// The workers that this server owns, because it has their tokens or because they yielded to
+    /// it.
     pub ready: VecDeque<u32>,
-    /// What the drains brought, in order of processing.
+    /// What each drain brought, in the order of processing.
     pub log: Vec<Drained>,
+    /// Picks from `ready`.
     policy: Policy,
+    /// How long a worker may keep the slot while others are ready.
     slice: Duration,
+    /// Whether `wait` permits a take-over while nobody is ready.
     take_over: bool,
+    /// What the provider is told about work outside of the lists.
     has_work: Arc<AtomicBool>,
+    /// Whether `drop` has to unregister the server.
     registered: bool,
 }
 
 impl Server {
-    /// Registers the calling thread.
+    /// Registers the calling thread as a server.
     ///
     /// # Panics
     /// If that fails.
     #[must_use]
-    pub fn start(stage: &Arc<Stage>) -> Self {
-        Self::named(stage, "server")
+    pub fn start(harness: &Arc<Harness>) -> Self {
+        Self::named(harness, "server")
     }
 
     /// The same, with a name for reports.
@@ -76,23 +86,24 @@ impl Server {
     /// # Panics
     /// If that fails.
     #[must_use]
-    pub fn named(stage: &Arc<Stage>, name: &str) -> Self {
-        let record = stage.record(name, Role::Server);
+    pub fn named(harness: &Arc<Harness>, name: &str) -> Self {
+        let record = harness.record(name, Role::Server);
         let has_work = Arc::new(AtomicBool::new(true));
         record.task.prepare(0);
         let asked = Arc::clone(&has_work);
-        let how = Register::server(stage.subject().placement)
+        let how = Register::server(harness.under_test().placement)
             .has_work(Arc::new(move || asked.load(SeqCst)));
         let task = std::ptr::NonNull::from(&record.task);
-        // SAFETY: the stage keeps the record to the end of the test; `drop` unregisters.
-        unsafe { stage.provider().register(task, &how) }.expect("register a server");
+        // SAFETY: the harness keeps the record until the end of the test, and `drop` unregisters
+        // it.
+        unsafe { harness.provider().register(task, &how) }.expect("register a server");
         assert_eq!(
             record.task.state(),
             state::RUNNING,
             "a server registers as RUNNING"
         );
         Self {
-            stage: Arc::clone(stage),
+            harness: Arc::clone(harness),
             record,
             ready: VecDeque::new(),
             log: Vec::new(),
@@ -104,10 +115,10 @@ impl Server {
         }
     }
 
-    /// The stage that this server is on.
+    /// The harness of this server's test.
     #[must_use]
-    pub fn stage(&self) -> &Arc<Stage> {
-        &self.stage
+    pub fn harness(&self) -> &Arc<Harness> {
+        &self.harness
     }
 
     /// Its record.
@@ -128,30 +139,30 @@ impl Server {
         self.record.task.tid()
     }
 
-    /// The provider that is tested.
+    /// The provider under test.
     #[must_use]
     pub fn provider(&self) -> &Arc<dyn Provider> {
-        self.stage.provider()
+        self.harness.provider()
     }
 
-    /// Another policy than first come, first served.
+    /// Replaces the policy, which is first come, first served.
     pub fn set_policy(&mut self, policy: impl FnMut(&mut VecDeque<u32>) -> Option<u32> + 'static) {
         self.policy = Box::new(policy);
     }
 
-    /// Another slice than 10 ms.
+    /// Replaces the time slice of 10 ms.
     pub fn set_slice(&mut self, slice: Duration) {
         self.slice = slice;
     }
 
-    /// Whether workers that unblock may take the slot over while nobody else waits to be picked
-    /// (`WAIT_TAKE_OVER`). Not from the start.
+    /// Permits workers that unblock to take the slot over while no other worker waits to be picked
+    /// (`WAIT_TAKE_OVER`). Not permitted at first.
     pub fn set_take_over(&mut self, permitted: bool) {
         self.take_over = permitted;
     }
 
-    /// What the server tells the provider about work beyond its lists. True from the start, so
-    /// that every block is looked for.
+    /// Sets what the server tells the provider about work outside of its lists. True at first, so
+    /// that the provider looks for every block.
     pub fn set_has_work(&self, has_work: bool) {
         self.has_work.store(has_work, SeqCst);
     }
@@ -162,18 +173,20 @@ impl Server {
         Arc::clone(&self.has_work)
     }
 
-    /// First half of the loop: say RUNNABLE, forget the pick, take both lists, process them.
+    /// The first half of the loop: sets RUNNABLE, clears next_tid, takes both lists and processes
+    /// them.
     ///
     /// # Panics
-    /// If an event names a stranger, or brings a second token for a worker.
+    /// If an event names an unknown task, or brings a second token for a worker.
     pub fn drain(&mut self) -> Drained {
         self.record.task.begin_drain();
         self.record.task.set_next_tid(0);
-        // Runnable is taken first, blocked is processed first (trace A2).
+        // The runnable list is taken first, and the blocked list is processed first (trace A2).
         let runnable = self.record.task.take(List::Runnable);
         let blocked = self.record.task.take(List::Blocked);
-        // After that: a worker that registers meanwhile is known before its first event comes.
-        let records = self.stage.records();
+        // After that, so that a worker which registers meanwhile is known before its first event
+        // comes.
+        let records = self.harness.records();
         let mut drained = Drained::default();
         for task in blocked {
             drained.blocked.push(known(&records, task).task.tid());
@@ -204,7 +217,7 @@ impl Server {
         for &tid in drained.runnable.iter().chain(&drained.offered) {
             assert!(
                 !self.ready.contains(&tid),
-                "a second token for worker {tid}, which is owned by this server already"
+                "a second token for worker {tid}, which this server owns already"
             );
             self.ready.push_back(tid);
         }
@@ -216,13 +229,14 @@ impl Server {
         drained
     }
 
-    /// Second half: names `next` (0 = nobody) and waits. Checks what every return promises.
+    /// The second half: names `next` (0 for nobody) and waits. Asserts what every return of `wait`
+    /// promises.
     ///
     /// # Errors
-    /// What `wait` says.
+    /// Those of `wait`.
     ///
     /// # Panics
-    /// If a promise is broken: not RUNNING afterwards, or `next_tid` changed by an error.
+    /// If the server is not RUNNING afterwards, or if an error has changed `next_tid`.
     #[track_caller]
     pub fn wait(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         self.task().set_next_tid(next);
@@ -245,20 +259,20 @@ impl Server {
             }
             _ => assert!(
                 left == next || left == 0,
-                "next_tid is untouched or cleared, not {left} (was {next})"
+                "next_tid must be unchanged or cleared: it is {left} and was {next}"
             ),
         }
         result
     }
 
-    /// Dispatches a worker that the caller owns, without a drain, and comes back when `wait`
-    /// does: after the switch, or with an error. If an event comes in between it tries again.
+    /// Dispatches a worker that the caller owns, without a drain. Returns when `wait` does: after
+    /// the switch, or with an error. Tries again if an event came in between.
     ///
     /// # Errors
-    /// What `wait` says.
+    /// Those of `wait`.
     ///
     /// # Panics
-    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    /// As [`wait`](Self::wait), or if there is no result in a thousand rounds.
     #[track_caller]
     pub fn dispatch(&self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         for _ in 0..1000 {
@@ -268,17 +282,17 @@ impl Server {
                 return result;
             }
         }
-        panic!("a thousand waits for {next} came to nothing");
+        panic!("a thousand waits for {next} had no result");
     }
 
-    /// Drain and wait until `wait` says more than that an event came in between: an error, or
-    /// the switch. What the drains bring stays with the server.
+    /// Drains and waits until `wait` returns an error or has switched, and not only because an
+    /// event came in between. The server keeps what the drains bring.
     ///
     /// # Errors
-    /// What `wait` says.
+    /// Those of `wait`.
     ///
     /// # Panics
-    /// As [`wait`](Self::wait), or if it comes to nothing in a thousand rounds.
+    /// As [`wait`](Self::wait), or if there is no result in a thousand rounds.
     #[track_caller]
     pub fn insist(&mut self, next: u32, deadline_ns: u64) -> Result<(), Error> {
         for _ in 0..1000 {
@@ -288,20 +302,20 @@ impl Server {
                 return result;
             }
         }
-        panic!("a thousand waits for {next} came to nothing");
+        panic!("a thousand waits for {next} had no result");
     }
 
-    /// Drain, pick, wait.
+    /// Drains, picks a worker and waits.
     ///
     /// # Panics
-    /// If `wait` fails in a way that a correct loop cannot see.
+    /// If `wait` fails in a way that a correct loop cannot meet.
     #[track_caller]
     pub fn turn(&mut self, deadline_ns: u64) -> Turn {
         let drained = self.drain();
         self.turn_from(&drained, deadline_ns)
     }
 
-    /// Pick and wait, after a drain.
+    /// Picks a worker and waits, after a drain.
     ///
     /// # Panics
     /// As [`turn`](Self::turn).
@@ -318,7 +332,7 @@ impl Server {
             };
         };
         if left == tid {
-            // The switch was not made: the pick is not lost.
+            // There was no switch: the pick is not lost.
             self.ready.push_front(tid);
         }
         match result {
@@ -340,22 +354,22 @@ impl Server {
         self.provider().current(self.tid())
     }
 
-    /// Preempts whoever holds the slot.
+    /// Preempts the worker that holds the slot, if there is one.
     pub fn preempt_current(&self) {
         if let Some(tid) = self.current() {
-            // ESRCH: it exited meanwhile.
+            // ESRCH: the worker has exited meanwhile.
             let _ = self.provider().preempt(tid);
         }
     }
 
-    /// Preempts this worker until it is out of the slot: one that has not quite begun to run
-    /// is left alone, and so the first preemption may be lost.
+    /// Preempts this worker until it is out of the slot. The first preemption may be lost, because
+    /// a worker that has not quite begun to run is left alone.
     ///
     /// # Panics
     /// If it takes longer than the time limit.
     #[track_caller]
     pub fn preempt(&self, worker: &Worker) {
-        self.stage.until("it is out of the slot", || {
+        self.harness.until("it is out of the slot", || {
             self.provider()
                 .preempt(worker.tid())
                 .expect("preempt a worker");
@@ -363,7 +377,7 @@ impl Server {
         });
     }
 
-    /// One turn of the loop with its time slice.
+    /// One turn of the loop, with its time slice.
     #[track_caller]
     pub fn step(&mut self) -> Turn {
         let slice = self.slice.as_millis().max(1) as u64;
@@ -372,7 +386,7 @@ impl Server {
             Turn::TimedOut if !self.ready.is_empty() => self.preempt_current(),
             Turn::Busy(_) => {
                 self.preempt_current();
-                // The holder may be on its way out of the slot: let it go there.
+                // The holder may be on its way out of the slot: give it the CPU.
                 std::thread::yield_now();
             }
             _ => {}
@@ -380,15 +394,16 @@ impl Server {
         turn
     }
 
-    /// The loop, until the condition holds (asked once each turn).
+    /// Runs the loop until the condition holds, which is checked once for each turn.
     ///
     /// # Panics
-    /// If it does not within the time limit, or another thread of the test failed.
+    /// If the condition does not hold within the time limit, or if another thread of the test
+    /// failed.
     #[track_caller]
     pub fn run_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
-        let end = self.stage.deadline();
+        let end = self.harness.deadline();
         while !condition(self) {
-            self.stage.check();
+            self.harness.check();
             assert!(
                 std::time::Instant::now() < end,
                 "time limit in the server loop, waiting for: {what}"
@@ -397,21 +412,42 @@ impl Server {
         }
     }
 
-    /// The loop without any deadline, until the bodies of these workers are done: a lost
-    /// wake-up hangs here. Then until they have exited.
+    /// Runs the loop until this worker sleeps in the kernel and was reported as blocked.
+    ///
+    /// # Panics
+    /// As [`run_until`](Self::run_until).
+    #[track_caller]
+    pub fn run_until_blocked(&mut self, worker: &Worker) {
+        let what = format!("{} blocks", worker.name());
+        self.run_until(&what, |_| worker.is_blocked());
+    }
+
+    /// Runs the loop until this worker waits in the test's pool, and takes it out of there: the
+    /// caller owns it.
+    ///
+    /// # Panics
+    /// As [`run_until`](Self::run_until).
+    #[track_caller]
+    pub fn run_until_parked(&mut self, worker: &Worker) {
+        let what = format!("{} waits in the pool", worker.name());
+        self.run_until(&what, |_| worker.unpark());
+    }
+
+    /// Runs the loop without any deadline until the bodies of these workers are done, so that a
+    /// lost wake-up hangs. Then runs it until they have exited.
     ///
     /// # Panics
     /// If another thread of the test failed.
     #[track_caller]
     pub fn run_without_deadline(&mut self, workers: &[&Worker]) {
         while !workers.iter().all(|worker| worker.finishing()) {
-            self.stage.check();
+            self.harness.check();
             self.turn(0);
         }
         self.run_to_exit(workers);
     }
 
-    /// The loop, until these workers have exited.
+    /// Runs the loop until these workers have exited.
     ///
     /// # Panics
     /// As [`run_until`](Self::run_until).
@@ -422,7 +458,7 @@ impl Server {
         });
     }
 
-    /// Whether this server owns the worker now.
+    /// Whether this server owns the worker.
     #[must_use]
     pub fn owns(&self, worker: &Worker) -> bool {
         self.ready.contains(&worker.tid())
@@ -436,26 +472,29 @@ impl Server {
     /// If it takes longer than the time limit.
     #[track_caller]
     pub fn collect(&mut self, worker: &Worker) {
-        let stage = Arc::clone(&self.stage);
-        stage.until(&format!("the token of {}", worker.name()), || {
+        let harness = Arc::clone(&self.harness);
+        harness.until(&format!("the token of {}", worker.name()), || {
             self.drain();
             self.owns(worker)
         });
     }
 
-    /// Waits until no worker holds the slot, off the protocol: the server stays awake.
+    /// Waits until no worker holds the slot, outside of the protocol: the server stays awake.
     ///
     /// # Panics
     /// If it takes longer than the time limit.
     #[track_caller]
     pub fn until_slot_is_free(&self) {
-        self.stage
+        self.harness
             .until("the slot is free", || self.current().is_none());
     }
 
-    /// Sleeps in `wait`, without a deadline, until no worker holds the slot: hangs if nobody says
-    /// so. After a [`dispatch`](Self::dispatch), whose wait may have ended early: whoever pushed
-    /// an event before it, the worker's own admission for one, may come late with the wake-up.
+    /// Sleeps in `wait` without a deadline until no worker holds the slot. Hangs if nobody wakes
+    /// the server.
+    ///
+    /// This is for the time after a [`dispatch`](Self::dispatch), whose wait may have ended early:
+    /// the wake-up for an event before it, for example for the worker's own admission, may come
+    /// late.
     ///
     /// # Panics
     /// If `wait` fails.
@@ -478,17 +517,17 @@ impl Server {
         self.ready.remove(place).expect("a place in the queue")
     }
 
-    /// Dispatches this worker, which the server owns, and stays awake beside it: when this
-    /// returns the slot is held by `worker`, the server is RUNNING, both lists are empty.
-    /// The worker's body must not leave by itself.
+    /// Dispatches this worker, which the server owns, and stays awake beside it. When this returns,
+    /// the worker holds the slot, the server is RUNNING, and both lists are empty. The body of the
+    /// worker must not leave the slot by itself.
     ///
     /// # Panics
-    /// If that cannot be brought about within the time limit.
+    /// If that does not come about within the time limit.
     #[track_caller]
     pub fn hold(&mut self, worker: &Worker) {
-        let end = self.stage.deadline();
+        let end = self.harness.deadline();
         loop {
-            self.stage.check();
+            self.harness.check();
             assert!(
                 std::time::Instant::now() < end,
                 "time limit, trying to hold {}",
@@ -497,14 +536,14 @@ impl Server {
             self.collect(worker);
             let tid = self.remove(worker);
             self.task().begin_drain();
-            // Short, so that it goes through between two injected verdicts, too.
+            // Short, so that it also succeeds between two injected verdicts.
             let _ = self.wait(tid, now_ns() + 300_000);
             if self.task().next_tid() == tid {
                 self.ready.push_front(tid);
                 continue;
             }
             while self.current() == Some(tid) {
-                self.stage.check();
+                self.harness.check();
                 let word = worker.task().state_word().load(SeqCst) & !state::USER_MASK;
                 if self.task().has_events(List::Blocked) || self.task().has_events(List::Runnable) {
                     self.drain();
@@ -518,8 +557,8 @@ impl Server {
         }
     }
 
-    /// [`hold`](Self::hold), and the worker has come to `step`, after which it makes no call: a
-    /// verdict is not carried out by it from then on. Its body begins with
+    /// The same as [`hold`](Self::hold), and the worker has come to `step`, after which it makes no
+    /// call. From then on it does not carry out a verdict. Its body begins with
     /// [`Me::until_alone`](crate::Me::until_alone).
     ///
     /// # Panics
@@ -529,14 +568,15 @@ impl Server {
         loop {
             self.hold(worker);
             alone.store(true, SeqCst);
-            let stage = Arc::clone(&self.stage);
-            stage.until("the step, or a verdict before it", || {
-                worker.reached(step) || self.task().has_events(List::Runnable)
-            });
+            let harness = Arc::clone(&self.harness);
+            harness.until(
+                "the worker comes to the step, or is judged before it",
+                || worker.reached(step) || self.task().has_events(List::Runnable),
+            );
             if worker.reached(step) {
                 return;
             }
-            // It queued up, and sleeps in its gate.
+            // The worker has queued itself, and sleeps in its gate.
             alone.store(false, SeqCst);
         }
     }
@@ -546,13 +586,13 @@ impl Server {
         self.registered = false;
     }
 
-    /// Ends the test's server: unregisters.
+    /// Ends the server: unregisters it.
     ///
     /// # Panics
     /// If that fails.
     pub fn finish(mut self) {
         self.registered = false;
-        // After a drain without a wait.
+        // It may have drained without having waited.
         let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
         self.provider()
             .unregister(std::ptr::NonNull::from(&self.record.task))
@@ -565,9 +605,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.registered {
-            // A test that ends early: let go of the workers.
+            // The test ends early: release the workers.
             if std::thread::panicking() {
-                self.stage.dump();
+                eprintln!("{}", self.harness.report());
             }
             let _ = self.task().transition(state::RUNNABLE, state::RUNNING);
             let _ = self
@@ -586,10 +626,10 @@ impl fmt::Debug for Server {
     }
 }
 
-/// The record whose task an event names.
+/// The record of the task that an event names.
 fn known(records: &[Arc<Record>], task: std::ptr::NonNull<UmcgTask>) -> &Record {
     records
         .iter()
         .find(|record| std::ptr::eq(&raw const record.task, task.as_ptr()))
-        .unwrap_or_else(|| panic!("an event names a stranger: {task:?}"))
+        .unwrap_or_else(|| panic!("an event names an unknown task: {task:?}"))
 }

@@ -6,14 +6,14 @@ use std::{
     io::{self, Write},
 };
 
-/// What a skipped test's line begins with.
+/// The beginning of the line of a skipped test.
 pub const SKIPPED: &str = "SKIPPED";
 
-/// Ends the test, or the body of a child, that cannot run on this machine; the arguments are the
+/// Ends a test, or its body in a subprocess, that cannot run on this machine. The arguments are the
 /// reason, as for `format!`.
 ///
-/// The reason goes to standard error past the capture of the test harness, and as a line to the
-/// file that `UMCG_SKIP_LOG` names, where a CI run counts them. With `UMCG_REQUIRE_ALL=1` the
+/// The reason goes to standard error, past the capture of the test harness, and as a line to the
+/// file that `UMCG_SKIP_LOG` names, where a CI run counts the lines. With `UMCG_REQUIRE_ALL=1` the
 /// test fails instead.
 #[macro_export]
 macro_rules! skip {
@@ -28,16 +28,19 @@ macro_rules! skip {
 /// # Panics
 /// If `UMCG_REQUIRE_ALL` is 1.
 pub fn skipped(module: &str, reason: &str) {
-    // In a child by its environment, on a stage and elsewhere by the thread.
-    let test = crate::fault::test_name()
+    // A subprocess knows the test by its environment. Elsewhere the thread has the test's name.
+    let test = crate::subprocess::test_name()
         .or_else(|| std::thread::current().name().map(str::to_owned))
         .unwrap_or_else(|| "?".to_owned());
     assert!(
         env::var_os("UMCG_REQUIRE_ALL").is_none_or(|value| value != "1"),
         "{test} cannot run here, and UMCG_REQUIRE_ALL=1 says that it must: {reason}"
     );
-    let line = format!("{SKIPPED} {module}::{test}: {reason}\n");
-    // `eprintln!` would be captured and shown for failures only.
+    // The name of the test begins with its module; the test program is the first segment of the
+    // path.
+    let program = module.split("::").next().unwrap_or(module);
+    let line = format!("{SKIPPED} {program}::{test}: {reason}\n");
+    // Not `eprintln!`: its output is captured, and shown for failed tests only.
     let _ = io::stderr().write_all(line.as_bytes());
     if let Some(path) = env::var_os("UMCG_SKIP_LOG") {
         let _ = OpenOptions::new()

@@ -14,21 +14,23 @@ use std::{
 use umcg_sys::{Error, Provider, Register, UmcgTask, state};
 
 use crate::{
-    Record, Stage,
+    Harness, Record,
+    blockers::Futex,
     record::{PENDING, Role},
 };
 
 /// A worker as the rest of the test sees it.
 #[derive(Clone)]
 pub struct Worker {
+    /// The task of this worker, shared with its thread.
     record: Arc<Record>,
 }
 
-impl Stage {
-    /// A thread that registers as a worker of `server_tid`, runs `body` when it was admitted,
-    /// and unregisters. Returns when its tid is known, before it registers.
+impl Harness {
+    /// Starts a thread that registers as a worker of `server_tid`, runs `body` when it is admitted,
+    /// and unregisters. Returns when the tid is known, which is before the thread registers.
     ///
-    /// If admission fails, the body is not run; see [`Worker::admission`].
+    /// If the admission fails, the body does not run; see [`Worker::admission`].
     pub fn worker(
         self: &Arc<Self>,
         name: &str,
@@ -42,7 +44,27 @@ impl Stage {
         })
     }
 
-    /// The same, but the thread ends without unregistering.
+    /// A worker that sleeps in the kernel until `data` is set.
+    pub fn sleeper(self: &Arc<Self>, name: &str, server_tid: u32, data: &Futex) -> Worker {
+        let data = data.clone();
+        self.worker(name, server_tid, move |me| me.blocking(|| data.wait()))
+    }
+
+    /// A worker that comes to step 1 and then computes until `stop` is set, with checkpoints.
+    pub fn spinner(
+        self: &Arc<Self>,
+        name: &str,
+        server_tid: u32,
+        stop: &Arc<AtomicBool>,
+    ) -> Worker {
+        let stop = Arc::clone(stop);
+        self.worker(name, server_tid, move |me| {
+            me.step(1);
+            me.spin_until(|| stop.load(SeqCst));
+        })
+    }
+
+    /// As [`worker`](Self::worker), but the thread ends without unregistering.
     pub fn worker_that_just_ends(
         self: &Arc<Self>,
         name: &str,
@@ -60,7 +82,7 @@ impl Stage {
     ) -> Worker {
         let record = self.record(name, Role::Worker);
         let me = Me {
-            stage: Arc::clone(self),
+            harness: Arc::clone(self),
             record: Arc::clone(&record),
         };
         let (send, receive) = mpsc::channel();
@@ -68,10 +90,10 @@ impl Stage {
             me.record.task.prepare(server_tid);
             send.send(()).expect("the test waits for the tid");
             drop(send);
-            let stage = Arc::clone(&me.stage);
-            stage.guarded(&me.record.name, || {
+            let harness = Arc::clone(&me.harness);
+            harness.guarded(&me.record.name, || {
                 let task = NonNull::from(&me.record.task);
-                // SAFETY: the stage keeps the record to the end of the test.
+                // SAFETY: the harness keeps the record until the end of the test.
                 match unsafe { me.provider().register(task, &Register::worker()) } {
                     Ok(()) => {
                         me.record.admission.store(0, SeqCst);
@@ -112,38 +134,39 @@ impl Worker {
         &self.record.name
     }
 
-    /// Bits 0 to 7 of its word.
+    /// Its state: bits 0 to 7 of its word.
     #[must_use]
     pub fn state(&self) -> u32 {
         self.record.task.state()
     }
 
-    /// Whether the body came to this step.
+    /// Whether the body has come to this step.
     #[must_use]
     pub fn reached(&self, step: u32) -> bool {
         self.step() >= step
     }
 
-    /// How far the body came.
+    /// The last step that the body has come to.
     #[must_use]
     pub fn step(&self) -> u32 {
         self.record.step.load(SeqCst)
     }
 
-    /// Whether it is an ordinary thread again, or gone.
+    /// Whether its thread is an ordinary thread again, or has ended.
     #[must_use]
     pub fn exited(&self) -> bool {
         self.record.exited.load(SeqCst)
     }
 
-    /// Whether its body is done. Said before `unregister`, which wakes the server: a loop
-    /// without deadlines can end by this, and not by [`exited`](Self::exited).
+    /// Whether its body is done. This is set before `unregister`, which wakes the server, so that a
+    /// loop without deadlines can end by it. [`exited`](Self::exited) is set after the wake-up.
     #[must_use]
     pub fn finishing(&self) -> bool {
         self.record.finishing.load(SeqCst)
     }
 
-    /// What `register` answered: `None` = nothing yet, 0 = admitted, or the errno.
+    /// The answer of `register`: `None` if there is none yet, 0 if the worker was admitted, or the
+    /// errno.
     #[must_use]
     pub fn admission(&self) -> Option<i32> {
         match self.record.admission.load(SeqCst) {
@@ -158,7 +181,13 @@ impl Worker {
         crate::proc::asleep(self.tid())
     }
 
-    /// Takes the worker out of the test's pool: `true` = the caller owns it.
+    /// Whether it sleeps in the kernel and was reported as blocked.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.state() == state::BLOCKED && self.asleep()
+    }
+
+    /// Takes the worker out of the test's pool. True if it was there: the caller then owns it.
     #[must_use]
     pub fn unpark(&self) -> bool {
         self.record.parked.swap(false, SeqCst)
@@ -173,41 +202,43 @@ impl fmt::Debug for Worker {
 
 /// A worker as its own body sees it.
 pub struct Me {
-    stage: Arc<Stage>,
+    /// The test that this worker belongs to.
+    harness: Arc<Harness>,
+    /// The task of this worker, shared with the rest of the test.
     record: Arc<Record>,
 }
 
 impl Me {
-    /// The stage.
+    /// The harness.
     #[must_use]
-    pub fn stage(&self) -> &Arc<Stage> {
-        &self.stage
+    pub fn harness(&self) -> &Arc<Harness> {
+        &self.harness
     }
 
-    /// The provider that is tested.
+    /// The provider under test.
     #[must_use]
     pub fn provider(&self) -> &Arc<dyn Provider> {
-        self.stage.provider()
+        self.harness.provider()
     }
 
-    /// The own task.
+    /// The task of this worker.
     #[must_use]
     pub fn task(&self) -> &UmcgTask {
         &self.record.task
     }
 
-    /// The own record.
+    /// The record of this worker.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// Says how far the body came.
+    /// Tells the test that the body has come to this step.
     pub fn step(&self, step: u32) {
         self.record.step.fetch_max(step, SeqCst);
     }
 
-    /// To be called after whatever may have blocked.
+    /// Must be called after everything that may have blocked.
     ///
     /// # Panics
     /// If the provider refuses, or lets the worker pass in a state that is not RUNNING.
@@ -217,8 +248,9 @@ impl Me {
         self.assert_passed("checkpoint");
     }
 
-    /// After a call that only returns to the holder of a slot: RUNNING, or judged (rightly or
-    /// wrongly) since. RUNNABLE and NONE are always wrong.
+    /// Asserts what must hold after a call that returns only to the holder of a slot: the state is
+    /// RUNNING, or the worker was judged since, rightly or wrongly. RUNNABLE and NONE are always
+    /// wrong.
     ///
     /// # Panics
     /// If so.
@@ -234,7 +266,8 @@ impl Me {
         );
     }
 
-    /// The way out of RUNNING; checkpoints for as long as it is judged in between (trace A8).
+    /// Leaves RUNNING. Makes a checkpoint first as long as the worker is judged in between (trace
+    /// A8).
     #[track_caller]
     pub fn leave(&self) {
         while !self.task().leave() {
@@ -242,7 +275,7 @@ impl Me {
         }
     }
 
-    /// An explicit wait, after `leave` and whatever publishes the worker.
+    /// An explicit wait, after `leave` and after the worker has made itself visible to others.
     ///
     /// # Panics
     /// If it fails.
@@ -252,7 +285,7 @@ impl Me {
         self.assert_passed("wait");
     }
 
-    /// Gives the slot back to the server and queues up there.
+    /// Gives the slot back to the server, and offers itself to it.
     #[track_caller]
     pub fn yield_now(&self) {
         self.leave();
@@ -261,7 +294,7 @@ impl Me {
         self.wait();
     }
 
-    /// Gives the slot back to the server and waits in the test's pool ([`Worker::unpark`]).
+    /// Gives the slot back to the server and waits in the test's pool until [`Worker::unpark`].
     #[track_caller]
     pub fn park(&self) {
         self.leave();
@@ -269,16 +302,16 @@ impl Me {
         self.wait();
     }
 
-    /// Gives the slot to another worker, which the caller owns, and queues up at the server.
+    /// Gives the slot to another worker, which the caller owns, and offers itself to the server.
     ///
-    /// If the switch was not made (the server picked the caller before it came to `wait`), the
-    /// other one is queued up, too.
+    /// If there was no switch, because the server picked the caller before it came to `wait`, the
+    /// other worker is offered to the server as well.
     ///
     /// # Panics
     /// If no task of this test has that tid.
     #[track_caller]
     pub fn switch_to(&self, other: u32) {
-        let record = self.stage.by_tid(other).expect("a worker of this test");
+        let record = self.harness.by_tid(other).expect("a worker of this test");
         self.leave();
         self.task().set_next_tid(other);
         let server = self.task().server_tid();
@@ -289,7 +322,7 @@ impl Me {
         }
     }
 
-    /// A call that may block, and its checkpoint.
+    /// Makes a call that may block, and the checkpoint after it.
     #[track_caller]
     pub fn blocking<T>(&self, call: impl FnOnce() -> T) -> T {
         let value = call();
@@ -297,7 +330,7 @@ impl Me {
         value
     }
 
-    /// Sleeps in the kernel.
+    /// Sleeps in the kernel, and makes the checkpoint after it.
     #[track_caller]
     pub fn sleep(&self, time: Duration) {
         self.blocking(|| std::thread::sleep(time));
@@ -309,7 +342,7 @@ impl Me {
     /// If it does not hold within the time limit.
     #[track_caller]
     pub fn spin_until(&self, mut condition: impl FnMut() -> bool) {
-        let end = self.stage.deadline();
+        let end = self.harness.deadline();
         while !condition() {
             for _ in 0..200 {
                 std::hint::spin_loop();
@@ -320,7 +353,7 @@ impl Me {
         }
     }
 
-    /// Computes until `alone` is set, and comes to `step`. The other side of
+    /// Computes until `alone` is set, and then comes to `step`: the counterpart of
     /// [`Server::hold_alone`](crate::Server::hold_alone).
     #[track_caller]
     pub fn until_alone(&self, alone: &AtomicBool, step: u32) {
@@ -328,8 +361,8 @@ impl Me {
         self.step(step);
     }
 
-    /// A call that is expected to fail, made by the RUNNING holder of a slot: it is repeated
-    /// if a verdict came in between, and the state after it is checked.
+    /// Makes a call that is expected to fail, as the RUNNING holder of a slot. Repeats it if a
+    /// verdict came in between, and asserts the state after it.
     ///
     /// # Panics
     /// If the caller is left in a state that is not RUNNING.
@@ -352,11 +385,11 @@ impl Me {
         }
     }
 
-    /// An explicit wait that is expected to fail, after the way out of RUNNING. `next_tid` must
-    /// survive the error, and is 0 afterwards.
+    /// Makes an explicit wait that is expected to fail, after leaving RUNNING. The error must leave
+    /// `next_tid` unchanged; it is 0 afterwards.
     ///
     /// # Panics
-    /// If it succeeds, changes `next_tid`, or leaves the caller in a wrong state.
+    /// If the wait succeeds, changes `next_tid`, or leaves the caller in a wrong state.
     #[track_caller]
     pub fn failing_wait(&self, what: &str, next: u32, deadline_ns: u64, flags: u32) -> Error {
         loop {
@@ -369,19 +402,19 @@ impl Me {
             let left = self.task().next_tid();
             self.task().set_next_tid(0);
             match result {
-                // It was judged before the call, slept as a worker without a slot does, and
-                // was picked: not what is tested here.
+                // It was judged before the call, slept like any worker without a slot, and was
+                // picked. That is not what is tested here.
                 Ok(()) if picked && !self.provider().facts().exact_stop => {}
                 Ok(()) => panic!("{what} succeeded"),
                 Err(error) => {
-                    assert_eq!(left, next, "{what}: next_tid is untouched");
+                    assert_eq!(left, next, "{what}: next_tid has changed");
                     return error;
                 }
             }
         }
     }
 
-    /// Ends the worker: an ordinary thread from here on.
+    /// Ends the worker: its thread is an ordinary thread from here on.
     ///
     /// # Panics
     /// If the provider refuses a RUNNING worker.
@@ -391,7 +424,7 @@ impl Me {
             self.checkpoint();
             match self.provider().unregister(NonNull::from(&self.record.task)) {
                 Ok(()) => break,
-                // Judged since the checkpoint.
+                // It was judged after the checkpoint.
                 Err(error) if error.is_busy() => {}
                 Err(error) => panic!("unregister a worker: {error}"),
             }

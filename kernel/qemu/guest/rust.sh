@@ -5,7 +5,7 @@ export UMCG_PROVIDER=device UMCG_REQUIRE_ALL=1
 failed=0
 run() {
 	from=$(cut -d' ' -f1 /proc/uptime)
-	if timeout -s KILL "${LIMIT:-240}" "$@" > /tmp/out 2>&1; then
+	if timeout -s KILL "${LIMIT:-600}" "$@" > /tmp/out 2>&1; then
 		echo "ok   $(basename "$1") ($from to $(cut -d' ' -f1 /proc/uptime) s): $(grep 'test result' /tmp/out || tail -1 /tmp/out)"
 	else
 		echo "FAIL $(basename "$1") (status $?)"
