@@ -105,8 +105,7 @@ struct State {
 
 /// The thread of a driver.
 enum Thread {
-    /// It was made. `None`: the process never ends this driver, or somebody has taken the handle
-    /// to join the thread.
+    /// It was made. `None`: [`Driver::join`] has taken the handle.
     Made(Option<thread::JoinHandle<()>>),
     /// No timer has needed it yet, or the system refused it. It is not tried before `again`.
     Missing {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use super::saturating_add;
 use crate::{
     driver::{self, ArmedTimer},
     sched::context,
+    task::coop,
 };
 
 /// How long a poll blocks while there is no thread that would fire the timer.
@@ -100,8 +101,10 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let budget = ready!(coop::poll_proceed(cx));
         if self.is_elapsed() {
             self.timer = None;
+            budget.made_progress();
             return Poll::Ready(());
         }
         if self.timer.as_ref().is_some_and(|it| it.update(cx.waker())) {
@@ -121,7 +124,11 @@ impl Future for Sleep {
             }
             Err(driver::NoThread) => {
                 self.timer = None;
-                self.poll_without_thread(cx)
+                let polled = self.poll_without_thread(cx);
+                if polled.is_ready() {
+                    budget.made_progress();
+                }
+                polled
             }
         }
     }

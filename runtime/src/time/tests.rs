@@ -424,3 +424,45 @@ fn runtime_may_be_dropped_by_a_waker_on_its_own_timer_thread() {
     seen.recv_timeout(Duration::from_secs(60))
         .expect("the runtime ends");
 }
+
+/// Ends the process if `f` takes longer than any machine needs: what these tests are about would
+/// otherwise keep a worker busy without end.
+fn ends<R>(f: impl FnOnce() -> R) -> R {
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let waited = wait.recv_timeout(Duration::from_secs(60));
+        if waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a future that is always ready was not ended by its timeout");
+            std::process::abort();
+        }
+    });
+    let result = f();
+    drop(done);
+    watchdog.join().unwrap();
+    result
+}
+
+#[test]
+fn timeout_ends_a_loop_over_timers_that_are_always_ready() {
+    let runtime = runtime();
+    let ready = async {
+        loop {
+            sleep(Duration::ZERO).await;
+        }
+    };
+    let task = runtime.spawn(timeout(2 * MS, ready));
+    assert!(ends(|| task.join()).unwrap().is_err());
+}
+
+#[test]
+fn timeout_ends_a_loop_over_ticks_and_other_timeouts() {
+    let runtime = runtime();
+    let ready = async {
+        let mut interval = interval(Duration::from_nanos(1));
+        loop {
+            interval.tick().await;
+            let _ = timeout(Duration::ZERO, pending::<()>()).await;
+        }
+    };
+    assert!(ends(|| runtime.block_on(timeout(2 * MS, ready))).is_err());
+}
