@@ -14,9 +14,9 @@
 //! it: the thread then wakes at the deadline that it knew, finds nothing due, and sleeps again.
 //! It therefore wakes at most once for each entry.
 //!
-//! If the system refuses the thread, nothing is inserted and the caller of [`Driver::arm`] is told. Each
-//! later call tries again, 1 ms after the first failure and up to 100 ms after later ones (the
-//! pauses of the worker spawner). A future that waits meanwhile polls itself; see
+//! If the system refuses the thread, [`Driver::arm`] inserts nothing and returns an error. Later
+//! calls try again, 1 ms after the first failure and up to 100 ms after later ones (the pauses of
+//! the worker spawner). A future that waits meanwhile polls itself; see
 //! [`time::sleep`](crate::time::sleep()). No future depends on the polls of another one.
 //!
 //! # The end

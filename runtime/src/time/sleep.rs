@@ -10,7 +10,7 @@ use std::{
 
 use super::saturating_add;
 use crate::{
-    driver::{self, ArmedTimer},
+    driver::{self, ArmedTimer, NoThread},
     sched::context,
     task::coop,
 };
@@ -83,6 +83,15 @@ impl Sleep {
         self.deadline = deadline;
     }
 
+    /// Arms the timer in the driver of the current runtime, or of the process outside of runtimes.
+    fn arm(&self, cx: &Context<'_>) -> Result<ArmedTimer, NoThread> {
+        let waker = cx.waker().clone();
+        match context::current() {
+            Ok(runtime) => runtime.driver().arm(self.deadline, waker),
+            Err(_) => driver::process().arm(self.deadline, waker),
+        }
+    }
+
     /// There is no thread that would wake the task, so the task is polled again and again, at
     /// most once a [`NAP`].
     fn poll_without_thread(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -112,17 +121,12 @@ impl Future for Sleep {
         }
         // There is no entry yet; or it fired between the look at the clock and the update, and
         // then the new entry fires at once; or its driver was shut down.
-        let waker = cx.waker().clone();
-        let armed = match context::current() {
-            Ok(runtime) => runtime.driver().arm(self.deadline, waker),
-            Err(_) => driver::process().arm(self.deadline, waker),
-        };
-        match armed {
+        match self.arm(cx) {
             Ok(timer) => {
                 self.timer = Some(timer);
                 Poll::Pending
             }
-            Err(driver::NoThread) => {
+            Err(NoThread) => {
                 self.timer = None;
                 let polled = self.poll_without_thread(cx);
                 if polled.is_ready() {
