@@ -86,9 +86,9 @@ impl Sleep {
     /// Arms the timer in the driver of the current runtime, or of the process outside of runtimes.
     fn arm(&self, cx: &Context<'_>) -> Result<ArmedTimer, NoThread> {
         let waker = cx.waker().clone();
-        match context::current() {
-            Ok(runtime) => runtime.driver().arm(self.deadline, waker),
-            Err(_) => driver::process().arm(self.deadline, waker),
+        match context::current_driver() {
+            Some(driver) => driver.arm(self.deadline, waker),
+            None => driver::process().arm(self.deadline, waker),
         }
     }
 
