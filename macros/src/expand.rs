@@ -1,8 +1,8 @@
-//! The function that takes the place of the user's.
+//! The function that replaces the annotated one.
 //!
-//! The user's function is kept whole, inside the new one, with its own signature and spans: so
-//! the compiler's errors about its body and its return type point where they should, and a call
-//! of itself is what it was.
+//! The annotated function is kept whole inside of the new one, with its signature and spans. So the
+//! compiler's errors about its body and its return type point into the user's code, and a function
+//! that calls itself still calls its own body.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, TokenStreamExt, quote, quote_spanned};
@@ -10,7 +10,7 @@ use syn::{AttrStyle, Error, Item, ItemFn, ReturnType, Safety, Type, spanned::Spa
 
 use crate::options::Options;
 
-/// Which attribute.
+/// The attribute that is expanded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
     Main,
@@ -26,9 +26,9 @@ impl Entry {
     }
 }
 
-/// What stands in the place of `item`. With mistakes in the options it is the function without
-/// them, and the errors; with mistakes in the item it is the item as it was, and the errors: an
-/// editor goes on understanding the rest of the file.
+/// Expands the attribute on `item`. After a mistake in the options the result is the function
+/// without these options, and the errors. After a mistake in the item it is the unchanged item, and
+/// the errors. In both cases an editor still understands the rest of the file.
 pub(crate) fn expand(entry: Entry, list: TokenStream, item: TokenStream) -> TokenStream {
     let function = match parse_function(entry, &item) {
         Ok(function) => function,
@@ -51,7 +51,9 @@ fn parse_function(entry: Entry, item: &TokenStream) -> Result<ItemFn, Error> {
     let attribute = entry.attribute();
     let function: ItemFn =
         syn::parse2(item.clone()).map_err(|error| match syn::parse2::<Item>(item.clone()) {
-            Ok(other) => Error::new_spanned(other, format!("{attribute} goes on a function")),
+            Ok(other) => {
+                Error::new_spanned(other, format!("{attribute} applies to functions only"))
+            }
             Err(_) => error,
         })?;
     let signature = &function.sig;
@@ -83,20 +85,23 @@ fn parse_function(entry: Entry, item: &TokenStream) -> Result<ItemFn, Error> {
     if let Safety::Unsafe(safety) = &signature.safety {
         return refuse(
             safety,
-            format!("a function with {attribute} cannot be unsafe: put the block inside"),
+            format!(
+                "a function with {attribute} cannot be unsafe: use an unsafe block in its body"
+            ),
         );
     }
     if let Some(abi) = &signature.abi {
         return refuse(
             abi,
-            format!("a function with {attribute} has Rust's own calling convention"),
+            format!("a function with {attribute} cannot have another ABI: remove `extern`"),
         );
     }
     let second_test = function.attrs.iter().find(|a| is_test_attribute(a.path()));
     if let (Entry::Test, Some(second)) = (entry, second_test) {
         return refuse(
             second,
-            "this would make the test run twice: remove it, #[umcg::test] is enough".to_owned(),
+            "with this attribute the test would run twice: remove it, #[umcg::test] is enough"
+                .to_owned(),
         );
     }
     Ok(function)
@@ -125,7 +130,7 @@ fn function_on_a_worker(entry: Entry, function: &ItemFn, options: &Options) -> T
 
     let krate = &options.krate;
     let name = &sig.ident;
-    // A complaint about the returned type is about what the user wrote after the arrow.
+    // An error about the returned type points at the type after the arrow.
     let span = match &sig.output {
         ReturnType::Default => sig.ident.span(),
         ReturnType::Type(_, output) => output.span(),
@@ -151,7 +156,7 @@ fn function_on_a_worker(entry: Entry, function: &ItemFn, options: &Options) -> T
             sig.output.to_token_stream(),
             quote_spanned!(span=> #private::run_function),
         ),
-        // `#[should_panic]` wants a function without a result.
+        // `#[should_panic]` requires a function that returns nothing.
         Entry::Test if returns_unit(&sig.output) => (
             Some(quote!(#[::core::prelude::v1::test])),
             quote!(),
@@ -174,7 +179,7 @@ fn function_on_a_worker(entry: Entry, function: &ItemFn, options: &Options) -> T
     }
 }
 
-/// The path, said to be written at `span`.
+/// The path with `span` on each of its tokens.
 fn respanned(path: TokenStream, span: Span) -> TokenStream {
     path.into_iter()
         .map(|mut token| {

@@ -1,6 +1,6 @@
 //! `#[umcg::main]` and `#[umcg::test]`.
 //!
-//! Use them by the names that the crate `umcg` gives them; this crate is a part of it.
+//! This crate is a part of `umcg`, which re-exports both attributes. Use them from there.
 
 mod expand;
 mod options;
@@ -20,7 +20,7 @@ use crate::expand::{Entry, expand};
 /// }
 /// ```
 ///
-/// An `async fn` and a plain `fn` are both fine, since a task may block:
+/// `main` may be an `async fn` or a plain `fn`, since a task may block:
 ///
 /// ```
 /// #[umcg::main(servers = 2, name = "hello")]
@@ -32,39 +32,40 @@ use crate::expand::{Entry, expand};
 ///
 /// # What happens
 ///
-/// A runtime is built, and the body runs on one of its workers, so that it may block like any
-/// other task. The program's main thread waits for its end, and nothing else: tasks that still
-/// run or are blocked then are not waited for, like the threads of a plain `main`
-/// ([`Runtime::shutdown_background`]). Join what has to be finished.
+/// The program builds a runtime and runs the body on one of its workers, so that the body may block
+/// like any other task. The main thread waits until the body has ended. It does not wait for other
+/// tasks, as a plain `main` does not wait for its threads ([`Runtime::shutdown_background`]): join
+/// the tasks that have to finish. Closures that were spawned and have not begun by then are
+/// dropped without being called.
 ///
-/// What `main` returns may be anything that a plain `main` may return ([`Termination`]), and
-/// need not be `Send`: it is reported on the worker. A panic of the body goes on in the main
-/// thread, and the program ends as with a plain `main`. If the runtime cannot be built, the
-/// reason is printed and the exit code is a failure.
+/// The body may return whatever a plain `main` may return ([`Termination`]). The value need not be
+/// `Send`, since it is reported on the worker. A panic of the body continues in the main thread,
+/// and the program ends as with a plain `main`. If the runtime cannot be built, the program prints
+/// the reason and exits with a failure.
 ///
-/// The body has a worker's stack, which is smaller than that of the main thread: see
-/// `thread_stack_size`. A library that must be called on the main thread itself needs a plain
-/// `main` and a [`Runtime`].
+/// The body has the stack of a worker, which is smaller than that of the main thread: see
+/// `thread_stack_size`. If a library must be called on the main thread itself, write a plain `main`
+/// that makes a [`Runtime`].
 ///
-/// On a function with another name it makes that function build a runtime at each call, run its
-/// body there, and return the result, which then has to be `Send`.
+/// A function with another name builds a runtime at each call, runs its body there, and returns
+/// the result, which has to be `Send`.
 ///
 /// # Options
 ///
-/// What is not said is as in [`Builder`], environment variables included. A value may be any
-/// expression of the type.
+/// The defaults are those of [`Builder`], including the environment variables. A value may be any
+/// expression of the type, except that of `provider`, which is one of the texts.
 ///
 /// | option | type | meaning |
 /// |---|---|---|
-/// | `servers` | `usize` | how many tasks run at the same time |
-/// | `max_workers` | `usize` | how many threads there may be, blocked ones included |
-/// | `min_idle_workers` | `usize` | how many idle threads each server keeps ready |
-/// | `keep_alive` | `Duration` | how long other idle threads are kept |
-/// | `name` or `thread_name` | text | how the threads' names begin |
-/// | `thread_stack_size` | `usize` | a worker's stack in bytes, and so that of `main` |
-/// | `provider` | `"auto"`, `"emulated"`, `"device"` | who reports blocks |
+/// | `servers` | `usize` | the number of servers: how many tasks run at the same time |
+/// | `max_workers` | `usize` | the worker limit: how many threads there may be, blocked ones included |
+/// | `min_idle_workers` | `usize` | how many idle workers each server keeps |
+/// | `keep_alive` | `Duration` | how long other idle workers are kept |
+/// | `name` or `thread_name` | text | what the names of the threads begin with |
+/// | `thread_stack_size` | `usize` | the stack of each worker in bytes, and so that of `main` |
+/// | `provider` | `"auto"`, `"emulated"`, `"device"` | which provider reports blocks |
 /// | `pin` | `bool` | whether servers are pinned to CPUs |
-/// | `crate` | path | the crate `umcg` under another name |
+/// | `crate` | path | the path of the crate `umcg`, if it has another name |
 ///
 /// [`Builder`]: https://docs.rs/umcg/latest/umcg/struct.Builder.html
 /// [`Runtime`]: https://docs.rs/umcg/latest/umcg/struct.Runtime.html
@@ -93,11 +94,12 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// As [`main`](macro@main), with the same options, but with one server if neither the test nor
-/// `UMCG_SERVERS` says otherwise: so no two tasks run at the same time, until one of them
-/// blocks. The test's own attributes (`#[ignore]`, `#[should_panic]`, `#[cfg]`) are kept; `#[test]` is added. A test
-/// fails when its body panics or returns an error; panics of its tasks are in their
-/// `JoinHandle`s.
+/// This works like [`main`](macro@main) and has the same options. The default is one server, unless
+/// `UMCG_SERVERS` sets the number, so no two tasks run at the same time until one of them blocks.
+///
+/// The attribute adds `#[test]` and keeps the function's other attributes (`#[ignore]`,
+/// `#[should_panic]`, `#[cfg]`). The test fails if its body panics or returns an error. A panic of
+/// one of its tasks is in the `JoinHandle` of that task.
 #[proc_macro_attribute]
 pub fn test(options: TokenStream, item: TokenStream) -> TokenStream {
     expand(Entry::Test, options.into(), item.into()).into()

@@ -1,4 +1,5 @@
-//! The list in the parentheses: what it may say, and a helpful answer to what it may not.
+//! The list of options in the parentheses of the attributes, and errors that say what to write
+//! instead of an option that does not exist.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -7,10 +8,10 @@ use syn::{
     punctuated::Punctuated, spanned::Spanned,
 };
 
-/// What a known option wants after its `=`.
+/// The kind of value that an option takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wants {
-    /// A number from here on.
+enum ValueKind {
+    /// A whole number that is at least this.
     Number(u64),
     Duration,
     Text,
@@ -19,28 +20,32 @@ enum Wants {
     CratePath,
 }
 
-/// The options: name, the builder's method, and what it takes.
+/// The options: their name, the method of the builder that they call, and the kind of their value.
 ///
-/// `name` and `thread_name` are one option with two spellings, which the method's name shows.
-const OPTIONS: &[(&str, &str, Wants)] = &[
-    ("servers", "servers", Wants::Number(1)),
-    ("max_workers", "max_workers", Wants::Number(1)),
-    ("min_idle_workers", "min_idle_workers", Wants::Number(0)),
-    ("keep_alive", "keep_alive", Wants::Duration),
-    ("name", "thread_name", Wants::Text),
-    ("thread_name", "thread_name", Wants::Text),
-    ("thread_stack_size", "thread_stack_size", Wants::Number(1)),
-    ("provider", "provider", Wants::Provider),
-    ("pin", "pin", Wants::Bool),
-    ("crate", "crate", Wants::CratePath),
+/// Two options with the same method are two spellings of one option.
+const OPTIONS: &[(&str, &str, ValueKind)] = &[
+    ("servers", "servers", ValueKind::Number(1)),
+    ("max_workers", "max_workers", ValueKind::Number(1)),
+    ("min_idle_workers", "min_idle_workers", ValueKind::Number(0)),
+    ("keep_alive", "keep_alive", ValueKind::Duration),
+    ("name", "thread_name", ValueKind::Text),
+    ("thread_name", "thread_name", ValueKind::Text),
+    (
+        "thread_stack_size",
+        "thread_stack_size",
+        ValueKind::Number(1),
+    ),
+    ("provider", "provider", ValueKind::Provider),
+    ("pin", "pin", ValueKind::Bool),
+    ("crate", "crate", ValueKind::CratePath),
 ];
 
-/// Options of other runtimes, and what to say here instead.
+/// Names that other runtimes use for an option, and what to write here instead.
 const FOREIGN: &[(&[&str], &str)] = &[
     (
         &["flavor", "basic_scheduler", "threaded_scheduler"],
-        "umcg has one flavour, in which every task may block: remove this option. `servers = 1` \
-         runs one task at a time",
+        "umcg has one kind of runtime, in which every task may block: remove this option. \
+         `servers = 1` runs one task at a time",
     ),
     (
         &[
@@ -51,30 +56,30 @@ const FOREIGN: &[(&[&str], &str)] = &[
             "pool_size",
             "workers",
         ],
-        "the number of tasks that run at the same time is `servers = N` (threads that block are \
-         not counted; their limit is `max_workers`)",
+        "the number of tasks that run at the same time is `servers = N`; the limit on threads, \
+         blocked ones included, is `max_workers = N`",
     ),
     (
         &["max_blocking_threads", "max_threads"],
-        "blocking and other tasks share one pool, and its limit is `max_workers = N`",
+        "tasks that block and others share the same threads, whose limit is `max_workers = N`",
     ),
     (
         &["thread_keep_alive", "keep_alive_secs"],
-        "this is `keep_alive = std::time::Duration::from_secs(N)`",
+        "write `keep_alive = std::time::Duration::from_secs(N)`",
     ),
-    (&["stack_size"], "this is `thread_stack_size = N`, in bytes"),
+    (&["stack_size"], "write `thread_stack_size = N`, in bytes"),
     (
         &["pinned", "pinning", "core_affinity"],
-        "this is `pin = true` (the default) or `pin = false`",
+        "write `pin = true` (the default) or `pin = false`",
     ),
     (
         &["start_paused"],
-        "time cannot be paused here, since tasks may sleep in the kernel: remove this option and \
-         wait for conditions in tests",
+        "time cannot be paused, since tasks may sleep in the kernel: remove this option, and have \
+         the test wait for conditions",
     ),
     (
         &["unhandled_panic"],
-        "a task's panic goes to its `JoinHandle`, always: remove this option and look at the \
+        "the panic of a task always goes to its `JoinHandle`: remove this option, and check for a \
          `JoinError`",
     ),
     (
@@ -83,16 +88,17 @@ const FOREIGN: &[(&[&str], &str)] = &[
     ),
     (
         &["global_queue_interval", "event_interval"],
-        "the scheduler's intervals are not options: remove this one",
+        "the scheduler has no such interval: remove this option",
     ),
 ];
 
-/// The options that were understood.
+/// The options of one attribute.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// Where the runtime's crate is found.
+    /// The path of the crate `umcg`.
     pub(crate) krate: Path,
-    /// Calls on the builder, in the order written: method and argument. No method twice.
+    /// The calls of the builder's methods, with their argument, in the order in which the options
+    /// were written. No method is called twice.
     pub(crate) calls: Vec<(Ident, TokenStream)>,
 }
 
@@ -104,8 +110,8 @@ impl Options {
         }
     }
 
-    /// Reads the list. What was not understood is left out and reported, all of it at once, so
-    /// that the function can still be expanded.
+    /// Parses the list. Options with a mistake are left out, so that the function can still be
+    /// expanded, and all mistakes are reported together.
     pub(crate) fn parse(list: TokenStream) -> (Self, Option<Error>) {
         let mut options = Self::new();
         let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(list) {
@@ -130,7 +136,7 @@ impl Options {
             Some(name) => name.to_string(),
             None => return Err(Error::new_spanned(meta.path(), unknown("this"))),
         };
-        let Some(&(option, method, wants)) = OPTIONS.iter().find(|(known, ..)| *known == name)
+        let Some(&(option, method, kind)) = OPTIONS.iter().find(|(known, ..)| *known == name)
         else {
             let foreign = FOREIGN
                 .iter()
@@ -142,7 +148,7 @@ impl Options {
             return Err(Error::new_spanned(meta.path(), message));
         };
         let Meta::NameValue(pair) = meta else {
-            return Err(Error::new_spanned(meta, wants.sentence(option)));
+            return Err(Error::new_spanned(meta, kind.sentence(option)));
         };
         if seen.contains(&method) {
             return Err(Error::new_spanned(
@@ -151,37 +157,41 @@ impl Options {
             ));
         }
         seen.push(method);
-        if wants == Wants::CratePath {
+        if kind == ValueKind::CratePath {
             self.krate = crate_path(&pair.value)?;
             return Ok(());
         }
-        let value = wants.value(option, &pair.value)?;
+        let value = kind.value(option, &pair.value)?;
         self.calls
             .push((Ident::new(method, pair.path.span()), value));
         Ok(())
     }
 }
 
-impl Wants {
+impl ValueKind {
+    /// Says what the option takes, with an example.
     fn sentence(self, option: &str) -> String {
         match self {
             Self::Number(least) => {
-                format!("`{option}` wants a number, {least} or more: `{option} = 4`")
+                format!("`{option}` takes a number that is {least} or more: `{option} = 4`")
             }
             Self::Duration => format!(
-                "`{option}` wants a duration: `{option} = std::time::Duration::from_secs(10)`"
+                "`{option}` takes a duration: `{option} = std::time::Duration::from_secs(10)`"
             ),
-            Self::Text => format!("`{option}` wants a text: `{option} = \"io\"`"),
-            Self::Bool => format!("`{option}` is `{option} = true` or `{option} = false`"),
+            Self::Text => format!("`{option}` takes a string: `{option} = \"io\"`"),
+            Self::Bool => {
+                format!("`{option}` takes a boolean: `{option} = true` or `{option} = false`")
+            }
             Self::Provider => format!(
-                "`{option}` is `{option} = \"auto\"`, `{option} = \"emulated\"` or `{option} = \"device\"`"
+                "`{option}` takes one of three strings: `{option} = \"auto\"`, `{option} = \"emulated\"` \
+                 or `{option} = \"device\"`"
             ),
-            Self::CratePath => format!("`{option}` wants a path: `{option} = \"my::umcg\"`"),
+            Self::CratePath => format!("`{option}` takes a path: `{option} = \"my::umcg\"`"),
         }
     }
 
-    /// The argument for the builder. A literal is checked here; the type of any other
-    /// expression is left to the compiler, which points at it.
+    /// The argument for the builder's method. Literals are checked here. The type of any other
+    /// expression is checked by the compiler, whose error points at it.
     fn value(self, option: &str, value: &Expr) -> Result<TokenStream, Error> {
         let wrong = || Error::new_spanned(value, self.sentence(option));
         if let Self::Provider = self {
@@ -198,7 +208,7 @@ impl Wants {
                 _ => return Err(wrong()),
             };
             let choice = Ident::new(choice, Span::call_site());
-            // `expand` puts the crate's private module in front.
+            // `expand` puts the path of the crate's private module in front.
             return Ok(quote_spanned!(value.span()=> ProviderChoice::#choice));
         }
         if let Expr::Lit(ExprLit { lit, .. }) = value {
@@ -228,17 +238,18 @@ fn crate_path(value: &Expr) -> Result<Path, Error> {
         }) => Ok(path.clone()),
         _ => Err(Error::new_spanned(
             value,
-            Wants::CratePath.sentence("crate"),
+            ValueKind::CratePath.sentence("crate"),
         )),
     }
 }
 
 fn parse_path(text: &LitStr) -> Result<Path, Error> {
     text.parse_with(Path::parse_mod_style)
-        .map_err(|_| Error::new_spanned(text, Wants::CratePath.sentence("crate")))
+        .map_err(|_| Error::new_spanned(text, ValueKind::CratePath.sentence("crate")))
 }
 
-/// The answer to an option that nobody has: what it may have meant, or else all there are.
+/// The error for an option that neither umcg nor another runtime has. It suggests the option with
+/// the nearest spelling, or else names all options.
 fn unknown(name: &str) -> String {
     let bare = name.trim_matches('`');
     let near = OPTIONS
@@ -254,14 +265,14 @@ fn unknown(name: &str) -> String {
                 .map(|(option, ..)| format!("`{option}`"))
                 .collect();
             format!(
-                "{name} is not an option of umcg. There are {}",
+                "{name} is not an option of umcg. The options are {}",
                 all.join(", ")
             )
         }
     }
 }
 
-/// Levenshtein's distance.
+/// The Levenshtein distance of two words.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -336,7 +347,7 @@ mod tests {
             errors(quote!(server = 4)),
             ["`server` is not an option of umcg; did you mean `servers`?"]
         );
-        assert!(errors(quote!(colour = "red"))[0].contains("There are `servers`"));
+        assert!(errors(quote!(colour = "red"))[0].contains("The options are `servers`"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What the compiler says about right and wrong uses of the attributes.
+//! The compiler's output for correct and for wrong uses of the attributes.
 //!
-//! The cases name `ui/mock.rs` as their runtime: they are about the macros alone. The texts of
-//! the wrong ones are those of the stable compiler whose version is in `ui/compiler`; with
-//! another one they are not compared, since it may put the same things otherwise. Run the test
-//! with `TRYBUILD=overwrite` to renew the texts and the version, and look at the difference.
+//! The cases use `ui/mock.rs` in place of the runtime, so that they test the macros alone. The
+//! expected errors of the wrong uses were written with the stable compiler whose version is in
+//! `ui/compiler`. With another version they are not compared, since its wording may differ. To
+//! renew them and the version, run the test with `TRYBUILD=overwrite`, and check the difference.
 
 use std::{
     env, fs,
@@ -11,11 +11,11 @@ use std::{
     process::Command,
 };
 
-/// The version that the texts are from, as in 1.85.
+/// The file with the version of the compiler that wrote the expected errors, like `1.85`.
 const WRITTEN_WITH: &str = "tests/ui/compiler";
 
-/// The version of the stable compiler that the cases are compiled with, without its patch level;
-/// of another one, all that it says of itself.
+/// The version of the compiler that the cases are compiled with: of a stable one without its patch
+/// level, of any other one its whole answer.
 fn compiler() -> String {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let said = Command::new(rustc).arg("--version").output();
@@ -27,8 +27,8 @@ fn compiler() -> String {
     }
 }
 
-/// Says that a test cannot run here: past the capture of the test harness, and in the file that
-/// `UMCG_SKIP_LOG` names, where ci/prelude.sh counts it.
+/// Reports that a test cannot run here: to stderr, past the capture of the test harness, and in the
+/// file that `UMCG_SKIP_LOG` names, where ci/prelude.sh counts it.
 fn skipped(test: &str, reason: &str) {
     let line = format!("SKIPPED ui::{test}: {reason}\n");
     let _ = io::stderr().write_all(line.as_bytes());
@@ -50,14 +50,15 @@ fn right_uses_compile_and_run() {
 fn wrong_uses_are_refused_with_these_texts() {
     let compiler = compiler();
     if env::var_os("TRYBUILD").is_some_and(|what| what == "overwrite") {
-        fs::write(WRITTEN_WITH, format!("{compiler}\n")).expect("the folder of the texts");
+        fs::write(WRITTEN_WITH, format!("{compiler}\n")).expect("the directory of the cases");
     }
-    let written_with = fs::read_to_string(WRITTEN_WITH).expect("the version of the texts");
+    let written_with =
+        fs::read_to_string(WRITTEN_WITH).expect("the version of the expected errors");
     if compiler != written_with.trim() {
         return skipped(
             "wrong_uses_are_refused_with_these_texts",
             &format!(
-                "the texts are from Rust {}, this is {compiler}",
+                "the expected errors are from Rust {}, this is {compiler}",
                 written_with.trim()
             ),
         );

@@ -1,7 +1,8 @@
-//! What the runtime says about itself, as `tracing` events (feature `tracing`, target `umcg`).
+//! The events that the runtime emits by `tracing` (feature `tracing`, target `umcg`).
 //!
-//! Without the feature each of these functions is empty. None is called by a server between its
-//! first look at the queues and its `wait`, where a subscriber's lock would be in the way.
+//! Without the feature each of these functions is empty. A server calls none of them between its
+//! first look at the queues and its `wait`: a subscriber takes locks, and there the server must
+//! not block.
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -9,8 +10,8 @@ mod on {
 
     use tracing::{debug, error, info, warn};
 
-    /// The start-up event: which provider, why, and how it sees blocks on this machine: one that
-    /// may have no sentinels, say, tells it here.
+    /// A runtime started: which provider it uses, why, and how that provider sees blocks on this
+    /// machine. A provider without sentinels says so in `description`.
     pub(crate) fn started(
         provider: &str,
         why: &str,
@@ -46,22 +47,22 @@ mod on {
     pub(crate) fn beyond_cap(max_workers: usize, total: usize) {
         warn!(
             target: "umcg", max_workers, total,
-            "a worker was added beyond max_workers: others wait for tasks of this runtime, and \
-             tasks are queued"
+            "a worker was added beyond max_workers: tasks are queued, and other workers wait for \
+             tasks of this runtime"
         );
     }
 
     pub(crate) fn spawn_failed(error: &io::Error, retry_ms: u64) {
         error!(
             target: "umcg", %error, retry_ms,
-            "no thread for another worker: tasks stay queued, to be tried again"
+            "no thread for another worker: tasks stay queued until a later attempt succeeds"
         );
     }
 
     pub(crate) fn no_timer_thread(error: &io::Error, retry_ms: u64) {
         error!(
             target: "umcg", %error, retry_ms,
-            "no thread for timers: tasks that wait for one poll again and again meanwhile"
+            "no thread for timers: tasks that wait for one are polled repeatedly meanwhile"
         );
     }
 

@@ -1,10 +1,11 @@
-//! What the code that `#[umcg::main]` and `#[umcg::test]` make calls. Nothing here is for use by
-//! hand, and nothing of it is promised from one version to the next.
+//! The functions that the code of `#[umcg::main]` and `#[umcg::test]` calls. They are not meant to
+//! be called by hand, and may change from one version to the next.
 //!
-//! The order is the same in all of them: build; run the body as a task; the calling thread waits
-//! for it outside the runtime; shut down in the background, since a task that is blocked for ever
-//! must not keep the program (the threads of a plain `main` do not either); only then pass on
-//! the result or the panic.
+//! Each entry point works in the same order. It builds a runtime and runs the body as a task; the
+//! calling thread, which is outside of the runtime, waits for it. Then the runtime is shut down in
+//! the background: a task that is blocked without end must not keep the program alive, just as
+//! the threads of a plain `main` do not. Only then is the result or the panic of the body
+//! passed on.
 
 use std::process::{ExitCode, Termination};
 
@@ -12,9 +13,9 @@ pub use umcg_sys::ProviderChoice;
 
 use crate::{Builder, Runtime};
 
-/// What a test starts from: one server, unless the environment says how many.
+/// The builder that a test starts with: one server, unless the environment sets the number.
 ///
-/// An invalid value there is left for [`Builder::build`] to refuse.
+/// If the value in the environment is invalid, [`Builder::build`] refuses it.
 pub fn test_builder() -> Builder {
     let builder = Builder::new();
     match std::env::var_os("UMCG_SERVERS") {
@@ -23,7 +24,7 @@ pub fn test_builder() -> Builder {
     }
 }
 
-/// Runs `main`'s body. Its result is reported on the worker, so it need not be `Send`.
+/// Runs the body of `main`. Its result is reported on the worker, so it need not be `Send`.
 #[must_use]
 pub fn run_main<R, F>(builder: Builder, body: F) -> ExitCode
 where
@@ -80,7 +81,7 @@ where
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Nobody has a handle to abort it by, and the runtime was up.
+            // The body has no `AbortHandle`, and the runtime was not shut down before.
             Err(error) => unreachable!("the body of an entry point was cancelled: {error}"),
         },
     }

@@ -1,4 +1,4 @@
-//! The part of the runtime that expanded code names, with a thread in place of a worker.
+//! The parts of the runtime that the expanded code uses, with a thread in place of a worker.
 
 #![allow(dead_code)]
 

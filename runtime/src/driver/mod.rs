@@ -14,9 +14,9 @@
 //! it: the thread then wakes at the deadline that it knew, finds nothing due, and sleeps again.
 //! It therefore wakes at most once for each entry.
 //!
-//! If the system refuses the thread, nothing is inserted and the caller of [`Driver::arm`] is told. Each
-//! later call tries again, 1 ms after the first failure and up to 100 ms after later ones (the
-//! pauses of the worker spawner). A future that waits meanwhile polls itself; see
+//! If the system refuses the thread, [`DriverRef::arm`] inserts nothing and returns an error. Later
+//! calls try again, 1 ms after the first failure and up to 100 ms after later ones (the pauses of
+//! the worker spawner). A future that waits meanwhile polls itself; see
 //! [`time::sleep`](crate::time::sleep()). No future depends on the polls of another one.
 //!
 //! # The end
@@ -57,6 +57,9 @@ const STACK_SIZE: usize = 128 << 10;
 pub(crate) struct Driver {
     inner: Arc<Inner>,
 }
+
+/// A reference to a driver, for one that arms a timer.
+pub(crate) struct DriverRef(Arc<Inner>);
 
 /// There is no thread that would fire a timer now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +108,7 @@ struct State {
 
 /// The thread of a driver.
 enum Thread {
-    /// It was made. `None`: the process never ends this driver, or somebody has taken the handle
-    /// to join the thread.
+    /// It was made. `None`: [`Driver::join`] has taken the handle.
     Made(Option<thread::JoinHandle<()>>),
     /// No timer has needed it yet, or the system refused it. It is not tried before `again`.
     Missing {
@@ -123,27 +125,14 @@ pub(crate) fn process() -> &'static Driver {
 }
 
 impl Driver {
-    /// Arms a timer here, or in the driver of the process if this one was shut down.
-    ///
-    /// # Errors
-    ///
-    /// The thread of the driver could not be made, now or shortly before. Nothing was inserted, and
-    /// nothing will call the waker.
+    /// Another reference, which does not keep the driver from being shut down.
+    pub(crate) fn reference(&self) -> DriverRef {
+        DriverRef(Arc::clone(&self.inner))
+    }
+
+    /// [`DriverRef::arm`].
     pub(crate) fn arm(&self, deadline: Instant, waker: Waker) -> Result<ArmedTimer, NoThread> {
-        match self.inner.insert(deadline, waker) {
-            Ok(key) => Ok(ArmedTimer {
-                driver: Arc::clone(&self.inner),
-                key,
-            }),
-            Err(Refused::NoThread) => Err(NoThread),
-            Err(Refused::Closed(waker)) => {
-                let inner = Arc::clone(&process().inner);
-                match inner.insert(deadline, waker) {
-                    Ok(key) => Ok(ArmedTimer { driver: inner, key }),
-                    Err(_) => Err(NoThread),
-                }
-            }
-        }
+        self.reference().arm(deadline, waker)
     }
 
     /// A driver without a thread. The names of a runtime's threads begin with `thread_name`.
@@ -219,6 +208,31 @@ impl Driver {
     #[cfg(test)]
     pub(crate) fn has_thread(&self) -> bool {
         matches!(self.inner.state.lock().thread, Thread::Made(_))
+    }
+}
+
+impl DriverRef {
+    /// Arms a timer here, or in the driver of the process if this one was shut down.
+    ///
+    /// # Errors
+    ///
+    /// The thread of the driver could not be made, now or shortly before. Nothing was inserted, and
+    /// nothing will call the waker.
+    pub(crate) fn arm(self, deadline: Instant, waker: Waker) -> Result<ArmedTimer, NoThread> {
+        match self.0.insert(deadline, waker) {
+            Ok(key) => Ok(ArmedTimer {
+                driver: self.0,
+                key,
+            }),
+            Err(Refused::NoThread) => Err(NoThread),
+            Err(Refused::Closed(waker)) => {
+                let inner = Arc::clone(&process().inner);
+                match inner.insert(deadline, waker) {
+                    Ok(key) => Ok(ArmedTimer { driver: inner, key }),
+                    Err(_) => Err(NoThread),
+                }
+            }
+        }
     }
 }
 

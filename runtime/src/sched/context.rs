@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Shared;
-use crate::error::TryCurrentError;
+use crate::{driver::DriverRef, error::TryCurrentError};
 
 struct Context {
     /// The runtime that was entered last. `None`: outside.
@@ -39,6 +39,18 @@ pub(crate) fn current() -> Result<Arc<Shared>, TryCurrentError> {
         .try_with(|context| context.entered.borrow().clone())
         .map_err(|_| TryCurrentError::thread_local_destroyed())?
         .ok_or_else(TryCurrentError::missing_context)
+}
+
+/// The driver of the runtime that this thread is in. `None`: the thread is in none, or is ending.
+/// Does not count another reference to the runtime.
+pub(crate) fn current_driver() -> Option<DriverRef> {
+    CONTEXT
+        .try_with(|context| {
+            let entered = context.entered.borrow();
+            entered.as_ref().map(|shared| shared.driver().reference())
+        })
+        .ok()
+        .flatten()
 }
 
 /// The runtime that this thread is in, for a call that needs one.

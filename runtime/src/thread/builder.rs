@@ -11,7 +11,8 @@ use crate::{
     task::Name,
 };
 
-/// Makes threads with a name, or on another runtime than the current one.
+/// Makes threads with a name, or on another runtime than the current one. The shape of
+/// [`std::thread::Builder`].
 ///
 /// # Examples
 ///
@@ -30,36 +31,39 @@ use crate::{
 #[must_use = "a builder makes no thread by itself"]
 pub struct Builder {
     name: Name,
-    /// The least stack that the thread needs.
+    /// The least stack that the thread needs, in bytes. `None`: any.
     stack_size: Option<usize>,
-    /// `None`: the current one.
+    /// `None`: the current runtime.
     runtime: Option<Handle>,
 }
 
 impl Builder {
-    /// No name, on the current runtime.
+    /// A builder for a thread without a name, on the current runtime.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The thread's name, as [`Thread::name`] says it. The worker keeps its own name, which is
-    /// what the operating system shows.
+    /// Sets the name of the thread, which [`Thread::name`] returns. The worker keeps its own name,
+    /// which is what the operating system shows.
+    ///
+    /// The name must not contain NUL bytes: as in std, [`spawn`](Self::spawn) panics otherwise.
     pub fn name(mut self, name: String) -> Self {
         self.name = Some(Arc::new(name.into()));
         self
     }
 
-    /// The least stack that the thread needs, in bytes.
+    /// Sets the least stack that the thread needs, in bytes.
     ///
-    /// A thread runs on a worker, whose stack is as large as the runtime's
-    /// `Builder::thread_stack_size` says. Asking for more is an error of
-    /// [`spawn`](Self::spawn).
+    /// A thread runs on a worker, and the runtime's
+    /// [`thread_stack_size`](crate::Builder::thread_stack_size) sets the stack of all workers. If
+    /// that is smaller, [`spawn`](Self::spawn) returns an error.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
     }
 
-    /// The runtime to run the thread, instead of the current one. A [`Scope`] has its own.
+    /// Sets the runtime that runs the thread, instead of the current one. Has no effect on
+    /// [`spawn_scoped`](Self::spawn_scoped): a [`Scope`] has a runtime of its own.
     pub fn runtime(mut self, runtime: &Handle) -> Self {
         self.runtime = Some(runtime.clone());
         self
@@ -69,10 +73,15 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// * `NotFound`: outside of a runtime, and none was named.
+    /// * `NotFound`: the calling thread is in no runtime, and none was set.
     /// * `WouldBlock`: the queues of the runtime are at their limit.
     /// * `Other`: the runtime was shut down.
     /// * `InvalidInput`: the runtime's workers have a smaller stack than was asked for.
+    ///
+    /// # Panics
+    ///
+    /// If the name contains a NUL byte, as in std.
+    #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -95,6 +104,11 @@ impl Builder {
     /// # Errors
     ///
     /// `InvalidInput`: the runtime's workers have a smaller stack than was asked for.
+    ///
+    /// # Panics
+    ///
+    /// If the name contains a NUL byte, as in std.
+    #[track_caller]
     pub fn spawn_scoped<'scope, 'env, F, T>(
         self,
         scope: &'scope Scope<'scope, 'env>,

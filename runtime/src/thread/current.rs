@@ -1,4 +1,4 @@
-//! Who am I.
+//! The identity of the thread, or the task, that runs.
 
 use std::{
     cell::RefCell,
@@ -12,7 +12,7 @@ use crate::{
     wait::Parker,
 };
 
-/// A thread of a runtime, or any other thread that asked for its [`current`] one.
+/// A thread: one of a [runtime](super), or any other one on which [`current`] was called.
 #[derive(Clone)]
 pub struct Thread {
     inner: Arc<Inner>,
@@ -21,26 +21,26 @@ pub struct Thread {
 struct Inner {
     id: ThreadId,
     name: Name,
-    /// The token of `park`.
+    /// The token that [`park`](super::park) waits for.
     token: Parker,
 }
 
-/// A thread's id: unique in the process, never reused.
+/// The id of a thread. Ids are unique in the process and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ThreadId(Id);
 
-/// A thread that ran here, or was made up for code that ran here.
+/// The [`Thread`] of code that ran on this kernel thread.
 struct Seen {
     /// How many tasks that code was inside of.
     depth: usize,
-    /// The innermost of them. `None`: no task.
+    /// The innermost of these tasks. `None`: the code was in no task.
     task: Option<Id>,
     thread: Thread,
 }
 
 thread_local! {
-    /// By depth: a task that is dropped inside of another one's code has an entry of its own. An
-    /// entry is stale if its task is not the one that runs here at that depth by now.
+    /// Sorted by depth: a task that is dropped inside of another one's code has an entry of its
+    /// own. An entry is stale if another task has run at its depth since.
     static SEEN: RefCell<Vec<Seen>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -55,10 +55,10 @@ impl Thread {
         }
     }
 
-    /// Runs `f` as this thread. Called once, in the task of this thread.
+    /// Calls `f`, to which this is the current thread. Called once, in the task of this thread.
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
-        /// Removes the entry of this thread, even when `f` panics: a worker is not to keep its
-        /// reference.
+        /// Removes the entry of this thread, even when `f` panics. Otherwise the worker would keep
+        /// its reference.
         struct Leave(usize);
         impl Drop for Leave {
             fn drop(&mut self) {
@@ -85,7 +85,7 @@ impl Thread {
         self.inner.id
     }
 
-    /// The thread's name, if it was given one by [`Builder::name`](super::Builder::name).
+    /// The thread's name, if [`Builder::name`](super::Builder::name) gave it one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.inner.name.as_ref().map(|name| &***name)
@@ -93,7 +93,8 @@ impl Thread {
 
     /// Lets the thread's current or next [`park`](super::park) return.
     ///
-    /// Tokens do not add up. Never blocks. What happened before this is seen after the `park`.
+    /// Tokens do not add up: several calls before a `park` have the effect of one. Never blocks.
+    /// What happened before this call is visible after the `park`.
     pub fn unpark(&self) {
         self.inner.token.unpark();
     }
@@ -105,9 +106,9 @@ impl Thread {
 
 /// The thread that this code runs in.
 ///
-/// In a [`thread`](super) of a runtime: that one. In any other task: one made up for the task,
-/// unnamed, which for a future lasts until its next suspension. Elsewhere: one made up for
-/// the operating system's thread.
+/// In a [thread of a runtime](super), it is that thread. In any other task it is a new one with the
+/// name of the task. A closure keeps it to its end; a future may find another one after each
+/// suspension. Outside of tasks there is one for each thread of the operating system.
 #[must_use]
 pub fn current() -> Thread {
     let (depth, task) = (depth(), with_task(Meta::id));
@@ -131,11 +132,11 @@ pub fn current() -> Thread {
         });
         thread
     })
-    // While the thread is torn down: one that nobody can unpark, as std's would be.
+    // The thread's locals have been destroyed already. Nothing can unpark this one.
     .unwrap_or_else(|_| Thread::new(None))
 }
 
-// As std's. A token does not stop half-way.
+// As in std. A panic cannot leave the token half changed.
 impl UnwindSafe for Thread {}
 impl RefUnwindSafe for Thread {}
 

@@ -1,20 +1,23 @@
 //! Threads in the shape of [`std::thread`], on the runtime's workers.
 //!
-//! A program moves over by `use umcg::thread` in place of `use std::thread`. A thread made here
-//! is a closure task of the current runtime, so making one costs a queue entry and not a kernel
-//! thread, and at most one of a server's threads uses a CPU at a time. Everything that blocks a
-//! std thread may be used in it.
+//! A program moves over by `use umcg::thread` in place of `use std::thread`. A thread that is made
+//! here is a closure task of the current runtime. Making one costs a queue entry instead of a
+//! kernel thread, and at most one of a server's threads uses a CPU at a time. The code in it may
+//! block like that of any other thread.
 //!
 //! What differs from std:
 //!
-//! * A thread starts when a server picks it. With `max_workers` threads blocked, the next ones
-//!   queue; threads that wait for one another in a ring larger than that need a larger
-//!   `max_workers`. Waits in `join`, [`park`] and [`scope`] do not count.
-//! * Workers are used again, so thread-locals outlive the thread that set them, and
-//!   [`std::thread::current`] names the worker. [`current`] names the thread.
-//! * When the runtime shuts down, threads that have not begun are cancelled, and joining them
-//!   is an error whose payload is a [`JoinError`].
-//! * [`std::thread::park`] and [`park`] have a token each; use one of them.
+//! * A thread begins when a worker takes it from a queue. If `max_workers` threads are blocked,
+//!   the next ones stay queued. Threads that wait for each other in a cycle of more than
+//!   `max_workers` therefore need a larger limit. Waits in `join`, [`park`] and [`scope`] do not
+//!   count against it.
+//! * Workers are reused. A thread-local variable outlives the thread that set it, and is seen by
+//!   later threads and tasks on the same worker. [`std::thread::current`] is the worker, whose name
+//!   is the runtime's; [`current`] is the thread.
+//! * When the runtime shuts down, threads that have not begun are cancelled: their closure is
+//!   dropped without being called, and joining them returns an error whose payload is a
+//!   [`JoinError`]. A thread that has begun runs to its end.
+//! * [`std::thread::park`] and [`park`] have one token each. A program should use only one of them.
 
 mod builder;
 mod current;
@@ -37,7 +40,7 @@ use crate::{JoinError, sched::context, task};
 
 /// Runs `f` in a new thread of the current runtime.
 ///
-/// The thread runs on when its handle is dropped. Never blocks.
+/// Never blocks. If the handle is dropped, the thread runs on detached.
 ///
 /// # Panics
 ///
@@ -66,14 +69,14 @@ where
     })
 }
 
-/// Owns the right to join a thread. Dropped: the thread runs on.
+/// Owns the right to join a thread. If it is dropped, the thread runs on detached.
 pub struct JoinHandle<T> {
     task: task::JoinHandle<T>,
     thread: Thread,
 }
 
 impl<T> JoinHandle<T> {
-    /// Waits until the thread is done, blocking, and gives its result.
+    /// Blocks until the thread has ended, and returns its result.
     ///
     /// # Errors
     ///
@@ -83,13 +86,13 @@ impl<T> JoinHandle<T> {
         self.task.join().map_err(into_payload)
     }
 
-    /// The thread itself, to [`unpark`](Thread::unpark) it or for its name.
+    /// The thread itself, which has its name and can be [unparked](Thread::unpark).
     #[must_use]
     pub fn thread(&self) -> &Thread {
         &self.thread
     }
 
-    /// Whether the thread is done, so that [`join`](Self::join) would not block for long.
+    /// Whether the thread has ended, so that [`join`](Self::join) returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
@@ -104,7 +107,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// The error of a task as the payload that std's `join` would give.
+/// The error of a task, as the payload that std's `join` would return.
 pub(crate) fn into_payload(error: JoinError) -> Box<dyn std::any::Any + Send> {
     error
         .try_into_panic()

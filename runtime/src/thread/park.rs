@@ -1,4 +1,4 @@
-//! Waiting for a token.
+//! Parking: waiting for a token.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use crate::wait::ManagedWait;
 /// Blocks until [`Thread::unpark`](super::Thread::unpark) was called for this thread since the
 /// last `park`.
 ///
-/// Works on any thread. On a worker the server runs something else meanwhile, and the wait does
-/// not count against `max_workers`. Unlike std's it does not return for no reason; check your
-/// condition all the same, since a token may be left over from before.
+/// Works on any thread. On a worker, the server runs another worker meanwhile, and the wait does
+/// not count against `max_workers`. Unlike std's, this function does not return without a token.
+/// Check your condition all the same, since the token may be left over from before.
 ///
-/// In a future do not park across an `.await`: the thread is another one after it.
+/// A future must not rely on its token across an `.await`: it may have another thread afterwards.
 ///
 /// # Examples
 ///
@@ -40,10 +40,11 @@ pub fn park() {
 
 /// [`park`] for at most `timeout`.
 ///
-/// It does not say why it returned: check your condition, and the clock.
+/// The caller cannot see whether it returned for a token or for the time: check your condition, and
+/// the clock.
 pub fn park_timeout(timeout: Duration) {
     let thread = current();
-    // `None`: beyond the clock, so there is no limit.
+    // `None`: the clock cannot represent the deadline, so there is none.
     let deadline = Instant::now().checked_add(timeout);
     ManagedWait::begin().park_until(thread.token(), deadline);
 }

@@ -25,7 +25,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Keeps jobs in place until it is dropped.
+/// A gate for jobs: the closure blocks until the sender is dropped.
 fn gate() -> (mpsc::Sender<()>, impl Fn() + Clone + Send + 'static) {
     let (open, wait) = mpsc::channel::<()>();
     let wait = Arc::new(Mutex::new(wait));
@@ -238,7 +238,7 @@ fn large_stack_is_a_runtime_of_its_own_that_goes_with_the_pool() {
     let theirs = Arc::clone(&done);
     pool.execute(move || {
         wait();
-        // Large enough to overrun the stacks of other runtimes.
+        // Larger than the stacks of other runtimes.
         let large = std::hint::black_box([1_u8; 8 << 20]);
         theirs.store(large[large.len() / 2] == 1, SeqCst);
     });

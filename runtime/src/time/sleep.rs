@@ -4,14 +4,15 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use super::saturating_add;
 use crate::{
-    driver::{self, ArmedTimer},
+    driver::{self, ArmedTimer, NoThread},
     sched::context,
+    task::coop,
 };
 
 /// How long a poll blocks while there is no thread that would fire the timer.
@@ -82,6 +83,15 @@ impl Sleep {
         self.deadline = deadline;
     }
 
+    /// Arms the timer in the driver of the current runtime, or of the process outside of runtimes.
+    fn arm(&self, cx: &Context<'_>) -> Result<ArmedTimer, NoThread> {
+        let waker = cx.waker().clone();
+        match context::current_driver() {
+            Some(driver) => driver.arm(self.deadline, waker),
+            None => driver::process().arm(self.deadline, waker),
+        }
+    }
+
     /// There is no thread that would wake the task, so the task is polled again and again, at
     /// most once a [`NAP`].
     fn poll_without_thread(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -100,8 +110,10 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let budget = ready!(coop::poll_proceed(cx));
         if self.is_elapsed() {
             self.timer = None;
+            budget.made_progress();
             return Poll::Ready(());
         }
         if self.timer.as_ref().is_some_and(|it| it.update(cx.waker())) {
@@ -109,19 +121,18 @@ impl Future for Sleep {
         }
         // There is no entry yet; or it fired between the look at the clock and the update, and
         // then the new entry fires at once; or its driver was shut down.
-        let waker = cx.waker().clone();
-        let armed = match context::current() {
-            Ok(runtime) => runtime.driver().arm(self.deadline, waker),
-            Err(_) => driver::process().arm(self.deadline, waker),
-        };
-        match armed {
+        match self.arm(cx) {
             Ok(timer) => {
                 self.timer = Some(timer);
                 Poll::Pending
             }
-            Err(driver::NoThread) => {
+            Err(NoThread) => {
                 self.timer = None;
-                self.poll_without_thread(cx)
+                let polled = self.poll_without_thread(cx);
+                if polled.is_ready() {
+                    budget.made_progress();
+                }
+                polled
             }
         }
     }

@@ -13,7 +13,8 @@ use tokio_test::{assert_pending, assert_ready, task};
 use super::*;
 use crate::{Builder, block_on::block_on, driver, testing::runtime};
 
-/// Tests that look at the driver's counters take turns with all others that make timers.
+/// Tests that look at the counters of the process's driver run one at a time, together with all
+/// others that use that driver.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE
@@ -146,7 +147,7 @@ fn many_timers_fire_in_order() {
 #[test]
 fn no_wake_ups_without_a_timer() {
     let _alone = alone();
-    // Cancelled: the thread may wake once for it, at its deadline.
+    // The thread may wake once for a cancelled timer, at its deadline.
     {
         let mut cancelled = pin!(sleep(2 * MS));
         assert!(poll_once(cancelled.as_mut()).is_pending());
@@ -265,7 +266,7 @@ fn late_ticks_are_on_time_within_the_tolerance() {
     assert_eq!(interval.period(), LONG);
     let due = Instant::now();
     interval.reset_at(due);
-    // At once, which is less than 5 ms late unless the machine stalls: only then is it moved.
+    // This tick is less than 5 ms late, unless the machine stalls. Only then are later ones moved.
     block_on(interval.tick());
     let read = Instant::now();
     let next = interval.next_deadline();
@@ -283,7 +284,7 @@ fn missed_ticks_burst_shift_or_are_left_out() {
     assert_eq!(next(Burst, 20, 45), at(30));
     assert_eq!(next(Delay, 20, 45), at(55));
     assert_eq!(next(Skip, 20, 45), at(50));
-    // On a tick: the one of this moment has passed.
+    // At the very time of a tick, that tick counts as passed.
     assert_eq!(next(Skip, 20, 50), at(60));
     // Missed by less than a period.
     assert_eq!(next(Skip, 20, 26), at(30));
@@ -310,7 +311,7 @@ fn interval_is_reset_to_now_to_later_and_to_a_time() {
     assert!(interval.next_deadline() > at + LONG);
 }
 
-/// Threads of this process with that name.
+/// The number of threads of this process that have the name.
 fn threads(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     tasks
@@ -332,7 +333,7 @@ fn first_timer_makes_the_thread_of_its_runtime_which_ends_with_it() {
     assert!(runtime.handle().shared().driver().has_thread());
     assert_eq!(threads("tm-own-timer"), 1);
     drop(runtime);
-    // It was joined; the kernel takes it off this list a moment after that.
+    // The thread was joined. The kernel removes it from this list a moment after that.
     let limit = Instant::now() + Duration::from_secs(30);
     while threads("tm-own-timer") != 0 {
         assert!(Instant::now() < limit, "the thread is still there");
@@ -375,7 +376,7 @@ fn timer_of_another_executor_outlives_its_runtime() {
         sleep.is_woken(),
         "the end of its driver is a reason to poll again"
     );
-    // Also by somebody who still thinks that this runtime is there.
+    // The poll that follows is made inside of the runtime that has ended.
     let _entered = handle.enter();
     assert_pending!(sleep.poll());
     assert_eq!(driver::process().armed(number), 1);
@@ -423,4 +424,46 @@ fn runtime_may_be_dropped_by_a_waker_on_its_own_timer_thread() {
     }
     seen.recv_timeout(Duration::from_secs(60))
         .expect("the runtime ends");
+}
+
+/// Aborts the process if `f` does not return: without a budget the futures of these tests keep a
+/// worker busy without end, and the end of the test would wait for it.
+fn ends<R>(f: impl FnOnce() -> R) -> R {
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let waited = wait.recv_timeout(Duration::from_secs(60));
+        if waited == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a future that is always ready was not ended by its timeout");
+            std::process::abort();
+        }
+    });
+    let result = f();
+    drop(done);
+    watchdog.join().unwrap();
+    result
+}
+
+#[test]
+fn timeout_ends_a_loop_over_timers_that_are_always_ready() {
+    let runtime = runtime();
+    let ready = async {
+        loop {
+            sleep(Duration::ZERO).await;
+        }
+    };
+    let task = runtime.spawn(timeout(2 * MS, ready));
+    assert!(ends(|| task.join()).unwrap().is_err());
+}
+
+#[test]
+fn timeout_ends_a_loop_over_ticks_and_other_timeouts() {
+    let runtime = runtime();
+    let ready = async {
+        let mut interval = interval(Duration::from_nanos(1));
+        loop {
+            interval.tick().await;
+            let _ = timeout(Duration::ZERO, pending::<()>()).await;
+        }
+    };
+    assert!(ends(|| runtime.block_on(timeout(2 * MS, ready))).is_err());
 }
