@@ -180,7 +180,13 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
 /// The number of blocks that each reporter has seen so far.
 fn blocks(system: &Umcg, clock: &mut Clock) {
     let metrics = system.runtime().metrics();
-    clock.figure("blocks by sentinel", metrics.provider().blocks_sentinel as f64);
-    clock.figure("blocks by monitor", metrics.provider().blocks_monitor as f64);
+    clock.figure(
+        "blocks by sentinel",
+        metrics.provider().blocks_sentinel as f64,
+    );
+    clock.figure(
+        "blocks by monitor",
+        metrics.provider().blocks_monitor as f64,
+    );
     clock.figure("blocks by kernel", metrics.provider().blocks_kernel as f64);
 }

@@ -12,7 +12,7 @@ pub(crate) use loom::{
 #[derive(Debug)]
 pub(crate) struct Futex {
     word: AtomicU32,
-    /// As in the kernel, the comparison and going to sleep are one step for whoever wakes.
+    /// As in the kernel, the comparison and going to sleep are one step for a thread that wakes.
     queue: (Mutex<()>, Condvar),
 }
 

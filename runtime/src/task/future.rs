@@ -122,7 +122,7 @@ impl<S: Schedule, F: Future> Future for TaskFuture<'_, S, F> {
                 }
                 return Poll::Ready(self.cancel());
             }
-            // The future goes before its output is seen: whoever joined may rely on it.
+            // The future is dropped before its output is seen: a joiner may rely on that.
             Ok(Poll::Ready(output)) => match self.drop_future() {
                 Ok(()) => Ok(output),
                 Err(payload) => {

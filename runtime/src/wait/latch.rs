@@ -30,7 +30,7 @@ impl CountLatch {
     /// # Panics
     /// Beyond two thousand million.
     pub(crate) fn add(&self) {
-        // Relaxed: whoever counts down gets the latch after this.
+        // Relaxed: a thread that counts down gets the latch after this.
         if self.count.fetch_add(1, Relaxed) > u32::MAX / 2 {
             self.count.fetch_sub(1, Relaxed);
             panic!("too many threads in one scope");

@@ -66,7 +66,7 @@ pub(crate) struct Parker {
     /// The state, see the module page.
     state: Futex,
     /// Written by the owner in PARKED, or by its successor while the owner sleeps. Taken by
-    /// whoever takes the word out of HOLDS_WORKER.
+    /// the thread that takes the word out of HOLDS_WORKER.
     worker: UnsafeCell<Option<Sleeper>>,
 }
 
@@ -121,7 +121,7 @@ impl Parker {
         None
     }
 
-    /// Lets the parker hold the worker that is its owner: whoever unparks from here on owns the
+    /// Lets the parker hold the worker that is its owner: a thread that unparks from here on owns the
     /// worker, and resumes it. False: the wait is over already, and the caller owns the worker.
     ///
     /// Called in PARKED by the owning worker, or by its successor on its behalf while it sleeps.

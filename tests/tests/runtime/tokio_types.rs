@@ -142,3 +142,28 @@ fn watch_broadcast_and_notify_of_tokio() {
         });
     });
 }
+
+tokio::task_local! {
+    static NUMBER: u32;
+}
+
+#[test]
+fn task_locals_of_tokio_follow_their_task() {
+    isolated(60, || {
+        let runtime = default_runtime();
+        let tasks: Vec<_> = (0..50)
+            .map(|number| {
+                runtime.spawn(NUMBER.scope(number, async move {
+                    for _ in 0..10 {
+                        assert_eq!(NUMBER.get(), number);
+                        umcg::yield_now().await;
+                    }
+                }))
+            })
+            .collect();
+        for task in tasks {
+            task.join().unwrap();
+        }
+        assert!(NUMBER.try_with(|_| ()).is_err());
+    });
+}

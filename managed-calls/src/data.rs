@@ -1,0 +1,330 @@
+//! Data: what moves bytes over sockets, pipes, terminals and files.
+//!
+//! `recv`, `send` and their relatives have a form that cannot sleep, the flag `MSG_DONTWAIT`. It
+//! is tried first and costs nothing, since it is the same system call. `read` and `write` have
+//! none that is as cheap: `preadv2` with `RWF_NOWAIT` takes a fifth longer on a cached file, and a
+//! short read of a partly cached one looks like an error to SQLite. So these, and `accept`, are
+//! marked as calls that may sleep, and a judge takes the slot only if the worker does.
+
+use libc::{
+    MSG_DONTWAIT, MSG_OOB, MSG_WAITALL, c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t,
+    size_t, sockaddr, socklen_t, ssize_t, timespec,
+};
+
+use crate::{
+    ManagedCall, Return, Sleep,
+    family::family,
+    raw::raw,
+    worker::{Managed, errno, set_errno},
+};
+
+family! {
+    /// Data.
+    __define_data;
+
+    fn read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t;
+        raw { raw!(libc::SYS_read, fd, buffer, count) }
+        managed Possible Io;
+    fn __read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t;
+        raw { raw!(libc::SYS_read, fd, buffer, count) }
+        managed Possible Io;
+    fn __read_chk(fd: c_int, buffer: *mut c_void, count: size_t, size: size_t) -> ssize_t;
+        raw { let _ = size; raw!(libc::SYS_read, fd, buffer, count) }
+        managed Possible Io;
+    fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_readv, fd, parts, count) }
+        managed Possible Io;
+    fn pread(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_pread64, fd, buffer, count, offset) }
+        managed Possible Io;
+    fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_pread64, fd, buffer, count, offset) }
+        managed Possible Io;
+    fn __pread_chk(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t, size: size_t)
+        -> ssize_t;
+        raw { let _ = size; raw!(libc::SYS_pread64, fd, buffer, count, offset) }
+        managed Possible Io;
+    fn __pread64_chk(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t, size: size_t)
+        -> ssize_t;
+        raw { let _ = size; raw!(libc::SYS_pread64, fd, buffer, count, offset) }
+        managed Possible Io;
+    fn preadv(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_preadv, fd, parts, count, offset, 0) }
+        managed Possible Io;
+    fn preadv64(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_preadv, fd, parts, count, offset, 0) }
+        managed Possible Io;
+    fn preadv2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
+        -> ssize_t;
+        raw { raw!(libc::SYS_preadv2, fd, parts, count, offset, 0, flags) }
+        managed Possible Io;
+    fn preadv64v2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
+        -> ssize_t;
+        raw { raw!(libc::SYS_preadv2, fd, parts, count, offset, 0, flags) }
+        managed Possible Io;
+
+    fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t;
+        raw { raw!(libc::SYS_write, fd, buffer, count) }
+        managed Possible Io;
+    fn __write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t;
+        raw { raw!(libc::SYS_write, fd, buffer, count) }
+        managed Possible Io;
+    fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_writev, fd, parts, count) }
+        managed Possible Io;
+    fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_pwrite64, fd, buffer, count, offset) }
+        managed Possible Io;
+    fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_pwrite64, fd, buffer, count, offset) }
+        managed Possible Io;
+    fn pwritev(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_pwritev, fd, parts, count, offset, 0) }
+        managed Possible Io;
+    fn pwritev64(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
+        raw { raw!(libc::SYS_pwritev, fd, parts, count, offset, 0) }
+        managed Possible Io;
+    fn pwritev2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
+        -> ssize_t;
+        raw { raw!(libc::SYS_pwritev2, fd, parts, count, offset, 0, flags) }
+        managed Possible Io;
+    fn pwritev64v2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
+        -> ssize_t;
+        raw { raw!(libc::SYS_pwritev2, fd, parts, count, offset, 0, flags) }
+        managed Possible Io;
+
+    fn recv(fd: c_int, buffer: *mut c_void, count: size_t, flags: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_recvfrom, fd, buffer, count, flags, 0, 0) }
+        managed |worker| {
+            receive(worker, "recv", fd, flags, |flags| {
+                real::recv(fd, buffer, count, flags)
+            })
+        }
+    fn __recv_chk(fd: c_int, buffer: *mut c_void, count: size_t, size: size_t, flags: c_int)
+        -> ssize_t;
+        raw { let _ = size; raw!(libc::SYS_recvfrom, fd, buffer, count, flags, 0, 0) }
+        managed |worker| {
+            receive(worker, "recv", fd, flags, |flags| {
+                real::__recv_chk(fd, buffer, count, size, flags)
+            })
+        }
+    fn recvfrom(
+        fd: c_int,
+        buffer: *mut c_void,
+        count: size_t,
+        flags: c_int,
+        address: *mut sockaddr,
+        length: *mut socklen_t,
+    ) -> ssize_t;
+        raw { raw!(libc::SYS_recvfrom, fd, buffer, count, flags, address, length) }
+        managed |worker| {
+            receive(worker, "recvfrom", fd, flags, |flags| {
+                real::recvfrom(fd, buffer, count, flags, address, length)
+            })
+        }
+    fn __recvfrom_chk(
+        fd: c_int,
+        buffer: *mut c_void,
+        count: size_t,
+        size: size_t,
+        flags: c_int,
+        address: *mut sockaddr,
+        length: *mut socklen_t,
+    ) -> ssize_t;
+        raw {
+            let _ = size;
+            raw!(libc::SYS_recvfrom, fd, buffer, count, flags, address, length)
+        }
+        managed |worker| {
+            receive(worker, "recvfrom", fd, flags, |flags| {
+                real::__recvfrom_chk(fd, buffer, count, size, flags, address, length)
+            })
+        }
+    fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_recvmsg, fd, message, flags) }
+        managed |worker| {
+            receive(worker, "recvmsg", fd, flags, |flags| {
+                real::recvmsg(fd, message, flags)
+            })
+        }
+    fn recvmmsg(
+        fd: c_int,
+        messages: *mut mmsghdr,
+        count: c_uint,
+        flags: c_int,
+        timeout: *mut timespec,
+    ) -> c_int;
+        raw { raw!(libc::SYS_recvmmsg, fd, messages, count, flags, timeout) as c_int }
+        managed Possible Io;
+
+    fn send(fd: c_int, buffer: *const c_void, count: size_t, flags: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_sendto, fd, buffer, count, flags, 0, 0) }
+        managed |worker| {
+            transmit(worker, "send", fd, count, flags, |done, flags| {
+                real::send(fd, buffer.byte_add(done), count - done, flags)
+            })
+        }
+    fn __send(fd: c_int, buffer: *const c_void, count: size_t, flags: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_sendto, fd, buffer, count, flags, 0, 0) }
+        managed |worker| {
+            transmit(worker, "send", fd, count, flags, |done, flags| {
+                real::__send(fd, buffer.byte_add(done), count - done, flags)
+            })
+        }
+    fn sendto(
+        fd: c_int,
+        buffer: *const c_void,
+        count: size_t,
+        flags: c_int,
+        address: *const sockaddr,
+        length: socklen_t,
+    ) -> ssize_t;
+        raw { raw!(libc::SYS_sendto, fd, buffer, count, flags, address, length) }
+        managed |worker| {
+            transmit(worker, "sendto", fd, count, flags, |done, flags| {
+                real::sendto(fd, buffer.byte_add(done), count - done, flags, address, length)
+            })
+        }
+    // Not tried first. What is left of a message after a part of it was taken cannot be sent by
+    // the same call: its list of buffers would have to be copied, and descriptors that it
+    // carries must not be sent twice.
+    fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
+        raw { raw!(libc::SYS_sendmsg, fd, message, flags) }
+        managed Possible Io;
+    fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
+        raw { raw!(libc::SYS_sendmmsg, fd, messages, count, flags) as c_int }
+        managed Possible Io;
+
+    fn accept(fd: c_int, address: *mut sockaddr, length: *mut socklen_t) -> c_int;
+        raw { raw!(libc::SYS_accept, fd, address, length) as c_int }
+        managed Possible Io;
+    fn accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int;
+        raw { raw!(libc::SYS_accept4, fd, address, length, flags) as c_int }
+        managed Possible Io;
+    // A connection over the loopback device, or by a Unix socket, is made without sleeping.
+    fn connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int;
+        raw { raw!(libc::SYS_connect, fd, address, length) as c_int }
+        managed Possible Io;
+    fn __connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int;
+        raw { raw!(libc::SYS_connect, fd, address, length) as c_int }
+        managed Possible Io;
+
+    fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t;
+        raw { raw!(libc::SYS_sendfile, to, from, offset, count) }
+        managed Possible Io;
+    fn sendfile64(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t;
+        raw { raw!(libc::SYS_sendfile, to, from, offset, count) }
+        managed Possible Io;
+    fn splice(
+        from: c_int,
+        from_offset: *mut off_t,
+        to: c_int,
+        to_offset: *mut off_t,
+        count: size_t,
+        flags: c_uint,
+    ) -> ssize_t;
+        raw { raw!(libc::SYS_splice, from, from_offset, to, to_offset, count, flags) }
+        managed Possible Io;
+    fn tee(from: c_int, to: c_int, count: size_t, flags: c_uint) -> ssize_t;
+        raw { raw!(libc::SYS_tee, from, to, count, flags) }
+        managed Possible Io;
+    fn vmsplice(fd: c_int, parts: *const iovec, count: size_t, flags: c_uint) -> ssize_t;
+        raw { raw!(libc::SYS_vmsplice, fd, parts, count, flags) }
+        managed Possible Io;
+    fn copy_file_range(
+        from: c_int,
+        from_offset: *mut off_t,
+        to: c_int,
+        to_offset: *mut off_t,
+        count: size_t,
+        flags: c_uint,
+    ) -> ssize_t;
+        raw { raw!(libc::SYS_copy_file_range, from, from_offset, to, to_offset, count, flags) }
+        managed Possible Io;
+}
+
+/// A receiving call on a socket: first in the form that cannot sleep, then as it was made.
+///
+/// With `MSG_WAITALL` the first form could return a part of the data, which the second would have
+/// to complete; out-of-band data is rare. Both go the other way.
+#[inline]
+fn receive(
+    worker: Managed,
+    name: &'static str,
+    fd: c_int,
+    flags: c_int,
+    call: impl Fn(c_int) -> ssize_t,
+) -> ssize_t {
+    let sleep = if flags & (MSG_WAITALL | MSG_OOB) == 0 {
+        let before = errno();
+        let received = call(flags | MSG_DONTWAIT);
+        if received >= 0 || !may_wait(fd, flags) {
+            return received;
+        }
+        set_errno(before);
+        Sleep::Certain
+    } else {
+        Sleep::Possible
+    };
+    worker.call(managed(name, fd), sleep, Return::Io, || call(flags))
+}
+
+/// A sending call on a socket: first in the form that cannot sleep, then the rest as it was made.
+///
+/// `call` sends what follows after a number of bytes. The result is that of one call: if a part
+/// was sent, the number of bytes, and an error of the rest is reported by the next call.
+#[inline]
+fn transmit(
+    worker: Managed,
+    name: &'static str,
+    fd: c_int,
+    count: size_t,
+    flags: c_int,
+    call: impl Fn(usize, c_int) -> ssize_t,
+) -> ssize_t {
+    let before = errno();
+    let first = call(0, flags | MSG_DONTWAIT);
+    let done = match first {
+        // A message is sent whole or not at all, so a part was taken by a stream.
+        0.. if first as usize >= count => return first,
+        0.. if flags & MSG_DONTWAIT != 0 || is_non_blocking(fd) => return first,
+        0.. => first as usize,
+        _ if !may_wait(fd, flags) => return first,
+        _ => 0,
+    };
+    set_errno(before);
+    let rest = worker.call(managed(name, fd), Sleep::Certain, Return::Io, || {
+        call(done, flags)
+    });
+    match rest {
+        0.. => done as ssize_t + rest,
+        _ if done > 0 => {
+            set_errno(before);
+            done as ssize_t
+        }
+        _ => rest,
+    }
+}
+
+/// Whether the call that has just failed with `errno` would have slept without `MSG_DONTWAIT`.
+fn may_wait(fd: c_int, flags: c_int) -> bool {
+    if errno() != libc::EAGAIN || flags & MSG_DONTWAIT != 0 {
+        return false;
+    }
+    let waits = !is_non_blocking(fd);
+    set_errno(libc::EAGAIN);
+    waits
+}
+
+fn is_non_blocking(fd: c_int) -> bool {
+    // SAFETY: it reads the flags of an open file.
+    let flags = unsafe { raw!(libc::SYS_fcntl, fd, libc::F_GETFL) };
+    flags < 0 || flags as c_int & libc::O_NONBLOCK != 0
+}
+
+fn managed(name: &'static str, fd: c_int) -> ManagedCall {
+    ManagedCall {
+        name,
+        argument: fd as usize,
+    }
+}

@@ -1,0 +1,175 @@
+//! The scheduler's side of a managed call: what a thread does before and after it sleeps.
+
+use std::{cell::Cell, ptr::NonNull};
+
+/// How a worker comes back from a call, which decides when it may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// From I/O, a sleep or another event: the worker queues up behind those that came back
+    /// before it.
+    Io,
+    /// From a wait that another thread of the program ended, such as a futex: the worker holds
+    /// nothing yet, and another thread may be waiting for it to make progress.
+    Woken,
+    /// With a lock that other threads may wait for: the worker must not be held up before it has
+    /// had the chance to release the lock.
+    Owner,
+}
+
+/// How certain it is that a call sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// The call is about to sleep: a form of it that cannot sleep was tried and failed, or it is
+    /// a call whose purpose is to sleep.
+    Certain,
+    /// The call may sleep, and nobody can tell beforehand: a read of a file that may be cached.
+    Possible,
+}
+
+/// A call in which a worker may be asleep.
+#[derive(Clone, Copy, Debug)]
+pub struct ManagedCall {
+    /// The name of the libc function.
+    pub name: &'static str,
+    /// Its first argument, which is the file descriptor for most calls.
+    pub argument: usize,
+}
+
+/// A worker of a scheduler, as the managed calls on its thread see it.
+///
+/// The methods are called on the worker's own thread, with signals enabled, possibly from
+/// within a signal handler, and with any lock of the program held. They must not unwind, must
+/// not allocate, and must not wait for a lock. A managed call made while one of them runs goes
+/// straight to libc.
+pub trait Worker {
+    /// The worker is about to make a call that sleeps, or may sleep. `how` is what
+    /// [`exit`](Self::exit) will be told.
+    fn enter(&self, call: ManagedCall, sleep: Sleep, how: Return);
+
+    /// The call is over. Returns when the worker may go on.
+    fn exit(&self, how: Return);
+
+    /// The program called `sched_yield`: lets other workers run first.
+    fn yield_now(&self);
+
+    /// Fills `mask` with the CPUs that the calling thread would be allowed to use without the
+    /// scheduler. Returns the number of bytes written, or `None` if the scheduler changes nothing
+    /// about the thread's CPUs.
+    fn affinity(&self, mask: &mut [u8]) -> Option<usize>;
+
+    /// A function that gives the calling thread the CPUs and the scheduling policy which it would
+    /// have without the scheduler. It is called on threads that a worker starts, and in a child
+    /// process between `fork` and `exec`, so it must be async-signal-safe.
+    fn unmanage(&self) -> fn(Inherited);
+
+    /// The worker is about to start a child process, which inherits the CPUs and the scheduling
+    /// policy of the calling thread: gives the thread those of the process.
+    fn before_child(&self);
+
+    /// The child was started, or could not be: undoes [`before_child`](Self::before_child).
+    fn after_child(&self);
+}
+
+/// What a new thread has from the thread that makes it, rather than from its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// The CPUs on which it may run.
+    pub cpus: bool,
+    /// The scheduling policy and its parameters.
+    pub policy: bool,
+}
+
+impl Inherited {
+    /// Both, as without attributes.
+    pub const ALL: Self = Self {
+        cpus: true,
+        policy: true,
+    };
+}
+
+thread_local! {
+    /// The worker that this thread is, while its code is the application's; `None` on every other
+    /// thread, and inside of managed calls. Without a destructor and with a constant
+    /// initializer: an access is one load, at any time in the life of the thread.
+    static CURRENT: Cell<Option<NonNull<dyn Worker>>> = const { Cell::new(None) };
+}
+
+/// From here on the calls of this thread are managed by `worker`; with `None` they go straight to
+/// libc. Returns what was set before.
+///
+/// # Safety
+/// The worker stays valid until the next call of this function on this thread, or until the
+/// thread ends.
+pub unsafe fn set_current(worker: Option<NonNull<dyn Worker>>) -> Option<NonNull<dyn Worker>> {
+    CURRENT.replace(worker)
+}
+
+/// Whether the calls of this thread are managed.
+#[must_use]
+#[inline(always)]
+pub fn is_managed() -> bool {
+    CURRENT.get().is_some()
+}
+
+/// The worker that this thread is, for a managed call.
+#[inline(always)]
+pub(crate) fn current() -> Option<Managed> {
+    CURRENT.get().map(Managed)
+}
+
+/// Proof that the calling thread is a worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Managed(NonNull<dyn Worker>);
+
+impl Managed {
+    /// Makes a call that sleeps, or may sleep. `errno` after it is the call's own.
+    ///
+    /// While the call runs the thread counts as unmanaged. So a signal handler that interrupts
+    /// any step of this function may make managed calls: they go straight to libc.
+    #[inline(never)]
+    pub(crate) fn call<R>(
+        self,
+        call: ManagedCall,
+        sleep: Sleep,
+        how: Return,
+        f: impl FnOnce() -> R,
+    ) -> R {
+        CURRENT.set(None);
+        // SAFETY: valid while it is set, see `set_current`.
+        let worker = unsafe { self.0.as_ref() };
+        // The call may report nothing in `errno` and leave it as the application had it.
+        let before = errno();
+        worker.enter(call, sleep, how);
+        set_errno(before);
+        // Not in a guard: a thread that is cancelled in `f` unwinds by force, which must not meet
+        // a destructor (Rust RFC 2945). Such a thread ends as an unmanaged one.
+        let result = f();
+        let after = errno();
+        worker.exit(how);
+        set_errno(after);
+        CURRENT.set(Some(self.0));
+        result
+    }
+
+    /// Calls `f` with the worker, with the thread unmanaged meanwhile and `errno` kept.
+    pub(crate) fn with<R>(self, f: impl FnOnce(&dyn Worker) -> R) -> R {
+        CURRENT.set(None);
+        let before = errno();
+        // SAFETY: valid while it is set, see `set_current`.
+        let result = f(unsafe { self.0.as_ref() });
+        set_errno(before);
+        CURRENT.set(Some(self.0));
+        result
+    }
+}
+
+/// The calling thread's `errno`.
+pub(crate) fn errno() -> i32 {
+    // SAFETY: the address of this thread's errno.
+    unsafe { *libc::__errno_location() }
+}
+
+pub(crate) fn set_errno(errno: i32) {
+    // SAFETY: as in `errno`.
+    unsafe { *libc::__errno_location() = errno };
+}

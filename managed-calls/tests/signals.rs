@@ -1,0 +1,321 @@
+//! Signals in managed calls, managed calls in signal handlers, and cancellation.
+
+mod common;
+
+use std::{
+    cell::Cell,
+    ffi::c_void,
+    mem,
+    os::fd::AsRawFd,
+    ptr,
+    ptr::NonNull,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+};
+
+use common::{managed, of, outcome, pair, pipe, same, while_asleep};
+use libc::c_int;
+use umcg_managed_calls::{Inherited, ManagedCall, Return, Sleep, Worker, set_current};
+
+umcg_managed_calls::define!();
+
+/// Handlers are the process's, so tests that install them take turns.
+static HANDLERS: Mutex<()> = Mutex::new(());
+
+static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    /// Whether this thread runs a handler.
+    static IN_HANDLER: Cell<bool> = const { Cell::new(false) };
+}
+
+extern "C" fn count(_signal: c_int) {
+    HANDLED.fetch_add(1, SeqCst);
+}
+
+fn handle(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) {
+    // SAFETY: a handler that is async-signal-safe.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = flags;
+        assert_eq!(
+            libc::sigaction(signal, &raw const action, ptr::null_mut()),
+            0
+        );
+    }
+}
+
+/// Sends the signal to the calling thread once it sleeps in `wait`.
+fn interrupted<R>(signal: c_int, wait: impl FnOnce() -> R, then: impl FnOnce() + Send) -> R {
+    // SAFETY: no arguments.
+    let thread = unsafe { libc::pthread_self() };
+    // SAFETY: as above.
+    let tid = unsafe { libc::gettid() };
+    while_asleep(wait, move || {
+        // SAFETY: the thread lives: it waits for this one.
+        assert_eq!(unsafe { libc::pthread_kill(thread, signal) }, 0);
+        while HANDLED.load(SeqCst) == 0 {
+            thread::yield_now();
+        }
+        // A call that was restarted sleeps again; one that was not has returned by now, or will.
+        let _ = tid;
+        then();
+    })
+}
+
+#[test]
+fn calls_are_interrupted_or_restarted_as_the_handler_says() {
+    let _turn = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
+    for flags in [0, libc::SA_RESTART] {
+        handle(libc::SIGUSR1, count, flags);
+        let (results, _) = same(|| {
+            let (a, b) = pair(libc::SOCK_STREAM);
+            let mut byte = 0_u8;
+            let into = (&raw mut byte).cast::<c_void>();
+            HANDLED.store(0, SeqCst);
+            // SAFETY: room for one byte.
+            let received = interrupted(
+                libc::SIGUSR1,
+                || unsafe { outcome(libc::recv(b.as_raw_fd(), into, 1, 0) as i64) },
+                || {
+                    // SAFETY: one readable byte.
+                    unsafe { libc::send(a.as_raw_fd(), b"x".as_ptr().cast(), 1, 0) };
+                },
+            );
+            let (out, end) = pipe();
+            HANDLED.store(0, SeqCst);
+            let read = interrupted(
+                libc::SIGUSR1,
+                // SAFETY: room for one byte.
+                || unsafe { outcome(libc::read(out.as_raw_fd(), into, 1) as i64) },
+                || {
+                    // SAFETY: one readable byte.
+                    unsafe { libc::write(end.as_raw_fd(), b"x".as_ptr().cast(), 1) };
+                },
+            );
+            HANDLED.store(0, SeqCst);
+            // These are interrupted in either case (signal(7)).
+            let slept = interrupted(
+                libc::SIGUSR1,
+                || {
+                    let time = libc::timespec {
+                        tv_sec: 60,
+                        tv_nsec: 0,
+                    };
+                    let mut left = time;
+                    // SAFETY: live times.
+                    let result =
+                        unsafe { outcome(libc::nanosleep(&raw const time, &raw mut left)) };
+                    (result, left.tv_sec >= 40)
+                },
+                || {},
+            );
+            HANDLED.store(0, SeqCst);
+            let polled = interrupted(
+                libc::SIGUSR1,
+                // SAFETY: an empty set.
+                || unsafe { outcome(libc::poll(ptr::null_mut(), 0, 60_000)) },
+                || {},
+            );
+            (received, read, slept, polled)
+        });
+        let expected = if flags == 0 {
+            (-1, libc::EINTR)
+        } else {
+            (1, 0)
+        };
+        assert_eq!((results.0, results.1), (expected, expected));
+        assert_eq!(results.2, ((-1, libc::EINTR), true));
+        assert_eq!(results.3, (-1, libc::EINTR));
+    }
+}
+
+/// The pipe that a handler reads from and writes to.
+static PIPE: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+extern "C" fn use_calls(_signal: c_int) {
+    IN_HANDLER.set(true);
+    let mut byte = [7_u8];
+    // SAFETY: these are async-signal-safe; errno is restored for the code that was interrupted.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let (out, into) = (PIPE[0].load(SeqCst) as c_int, PIPE[1].load(SeqCst) as c_int);
+        assert_eq!(libc::write(into, byte.as_ptr().cast(), 1), 1);
+        assert_eq!(libc::read(out, byte.as_mut_ptr().cast(), 1), 1);
+        let time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 1000,
+        };
+        libc::nanosleep(&raw const time, ptr::null_mut());
+        *libc::__errno_location() = errno;
+    }
+    HANDLED.fetch_add(1, SeqCst);
+    IN_HANDLER.set(false);
+}
+
+/// A worker that gets a signal in each of its own steps.
+struct Interrupted {
+    depth: Cell<u32>,
+    deepest: Cell<u32>,
+}
+
+impl Interrupted {
+    fn step(&self) {
+        let depth = self.depth.get() + 1;
+        self.depth.set(depth);
+        self.deepest.set(self.deepest.get().max(depth));
+        // The calls of a handler are a worker's as well, if it interrupted the application's code.
+        if !IN_HANDLER.get() {
+            // SAFETY: the handler of this test.
+            unsafe { libc::raise(libc::SIGUSR2) };
+        }
+        self.depth.set(depth - 1);
+    }
+}
+
+impl Worker for Interrupted {
+    fn enter(&self, _call: ManagedCall, _sleep: Sleep, _how: Return) {
+        self.step();
+    }
+
+    fn exit(&self, _how: Return) {
+        self.step();
+    }
+
+    fn yield_now(&self) {
+        self.step();
+    }
+
+    fn affinity(&self, _mask: &mut [u8]) -> Option<usize> {
+        self.step();
+        None
+    }
+
+    fn unmanage(&self) -> fn(Inherited) {
+        |_| {}
+    }
+
+    fn before_child(&self) {}
+
+    fn after_child(&self) {}
+}
+
+#[test]
+fn handlers_may_make_managed_calls_at_any_step() {
+    let _turn = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
+    handle(libc::SIGUSR2, use_calls, 0);
+    let (out, into) = pipe();
+    PIPE[0].store(out.as_raw_fd() as usize, SeqCst);
+    PIPE[1].store(into.as_raw_fd() as usize, SeqCst);
+    HANDLED.store(0, SeqCst);
+    let worker = Interrupted {
+        depth: Cell::new(0),
+        deepest: Cell::new(0),
+    };
+    // SAFETY: the worker lives until it is taken back.
+    unsafe { set_current(Some(NonNull::from(&worker as &dyn Worker))) };
+    // SAFETY: the handler; a live set; a wrong descriptor.
+    unsafe {
+        // A handler that interrupts the application's own code is a worker's code.
+        libc::raise(libc::SIGUSR2);
+        let mut byte = 0_u8;
+        assert_eq!(libc::read(-1, (&raw mut byte).cast(), 1), -1);
+        assert_eq!(*libc::__errno_location(), libc::EBADF);
+        libc::sched_yield();
+        let mut cpus: libc::cpu_set_t = mem::zeroed();
+        libc::sched_getaffinity(0, mem::size_of_val(&cpus), &raw mut cpus);
+        set_current(None);
+    }
+    assert_eq!(
+        worker.deepest.get(),
+        1,
+        "a step of the worker's began inside of another one"
+    );
+    assert!(HANDLED.load(SeqCst) >= 5);
+}
+
+#[test]
+fn a_thread_is_cancelled_in_a_managed_call() {
+    // As a C program calls it. The declaration of the libc crate says that it does not unwind.
+    unsafe extern "C-unwind" {
+        fn pause() -> c_int;
+    }
+
+    // By force, too, an unwinding may only pass functions that say so.
+    extern "C-unwind" fn wait_for_ever(tell: *mut c_void) -> *mut c_void {
+        // SAFETY: the sender that the test made for this thread.
+        let tell = unsafe { Box::from_raw(tell.cast::<mpsc::Sender<libc::pid_t>>()) };
+        // SAFETY: no arguments.
+        tell.send(unsafe { libc::gettid() }).unwrap();
+        drop(tell);
+        let recorder = common::Recorder::default();
+        let worker = NonNull::from(&recorder as &dyn Worker);
+        // The thread ends by force: the recorder must not be dropped, and it is not.
+        mem::forget(recorder);
+        // SAFETY: the memory stays until the thread ends.
+        unsafe {
+            set_current(Some(worker));
+            pause();
+        }
+        ptr::null_mut()
+    }
+
+    unsafe extern "C" {
+        fn pthread_cancel(thread: libc::pthread_t) -> c_int;
+    }
+    // SAFETY: the two types differ in what they say about unwinding only, and a thread's first
+    // function may be unwound.
+    let main = unsafe {
+        mem::transmute::<
+            extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+            extern "C" fn(*mut c_void) -> *mut c_void,
+        >(wait_for_ever)
+    };
+
+    let (tell, told) = mpsc::channel();
+    let argument = Box::into_raw(Box::new(tell));
+    let mut thread = 0;
+    let mut value = ptr::null_mut();
+    // SAFETY: a thread function and its argument; then a thread that was not joined yet.
+    unsafe {
+        let made = libc::pthread_create(&raw mut thread, ptr::null(), main, argument.cast());
+        assert_eq!(made, 0);
+        common::until_asleep(told.recv().unwrap());
+        assert_eq!(pthread_cancel(thread), 0);
+        assert_eq!(libc::pthread_join(thread, &raw mut value), 0);
+    }
+    // PTHREAD_CANCELED.
+    assert_eq!(value as isize, -1);
+}
+
+#[test]
+fn waits_for_signals() {
+    let (result, said) = managed(|| {
+        // SAFETY: live sets; a signal that only this thread has blocked is sent to this thread.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigaddset(&raw mut set, libc::SIGRTMIN());
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
+            libc::pthread_kill(libc::pthread_self(), libc::SIGRTMIN());
+            let mut signal = 0;
+            let waited = libc::sigwait(&raw const set, &raw mut signal);
+            let time = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 20_000_000,
+            };
+            let none = outcome(libc::sigtimedwait(
+                &raw const set,
+                ptr::null_mut(),
+                &raw const time,
+            ));
+            (waited, signal == libc::SIGRTMIN(), none)
+        }
+    });
+    assert_eq!(result, (0, true, (-1, libc::EAGAIN)));
+    assert_eq!(of("sigwait", &said), [(Sleep::Possible, Return::Io)]);
+}
