@@ -31,7 +31,7 @@ mod idle_state {
     /// queues before it idles, so nobody has to tell it of a task.
     pub(super) const AWAKE: u32 = 0;
     /// The server sleeps, or is about to look at the queues for the last time and then sleep. The
-    /// server enters this state and leaves it to AWAKE; whoever claims it moves it to CLAIMED.
+    /// server enters this state and leaves it to AWAKE; a thread that claims it moves it to CLAIMED.
     pub(super) const IDLE: u32 = 1;
     /// Somebody has claimed the server and wakes it. Only the server leaves this state.
     pub(super) const CLAIMED: u32 = 2;
@@ -71,7 +71,7 @@ impl IdleServers {
     /// after this, and sleep only if they are empty. Then, or when it wakes, it calls
     /// [`wake_up`](Self::wake_up).
     pub(super) fn enter_idle(&self, server: usize, owed: Option<OwedAnswer>) {
-        // The state comes before the count, so that whoever sees the count finds the state.
+        // The state comes before the count, so that a thread that sees the count finds the state.
         self.states[server].store(idle_state::IDLE, SeqCst);
         // SeqCst: this is the server's half of "store, then look"; the fence below comes between.
         // It pairs with the fence that a pusher passes between its push and `claim`.

@@ -19,7 +19,7 @@ struct Model {
     idle_servers: IdleServers,
     /// The queues: how many tasks are in them.
     queued: AtomicUsize,
-    /// For each server, whether its `wait` is to return. Set by whoever wakes it.
+    /// For each server, whether its `wait` is to return. Set by the thread that wakes it.
     woken: Vec<AtomicU32>,
 }
 

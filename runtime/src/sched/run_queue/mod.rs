@@ -53,8 +53,8 @@ pub(in crate::sched) struct ServerQueues {
     /// server is overdue. It is compared and never followed. Written by the provider's thread only.
     lifo_seen: AtomicUsize,
     /// The task in `lifo` is overdue: any server may take it. Set by the provider's thread, cleared
-    /// by whoever takes the task. If it outlasts the task for a moment, one more task is open to
-    /// all servers.
+    /// by the thread that takes the task. If it outlasts the task for a moment, one more task is
+    /// open to all servers.
     lifo_overdue: AtomicBool,
     /// The server's tid, for a thread of the provider that has to wake the server and holds nothing
     /// but this object.

@@ -366,8 +366,8 @@ impl ServerThread<'_> {
         self.owed = shared.idle_servers.wake_up(me);
     }
 
-    /// The slot is about to be in use: answers whoever woke this server, and wakes another server
-    /// if more than `spoken_for` tasks are queued. True: they are.
+    /// The slot is about to be in use: answers the thread that woke this server, and wakes another
+    /// server if more than `spoken_for` tasks are queued. True: they are.
     fn answer(&mut self, spoken_for: usize) -> bool {
         // The answer comes before the look at the queues, so that the look finds the task of a
         // pusher that relied on this server.

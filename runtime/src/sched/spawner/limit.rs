@@ -83,7 +83,7 @@ impl WorkerLimit {
         }
         let first = !self.refused.swap(true, SeqCst);
         // The flag comes before the second try; pairs with the fence in `made_room`. Either this
-        // thread sees the room, or whoever makes the room sees the flag.
+        // thread sees the room, or the thread that makes the room sees the flag.
         fence(SeqCst);
         match self.try_reserve() {
             Some(total) => Place::Taken(total),
