@@ -18,6 +18,7 @@ thread_local_cell! {
 }
 
 /// Makes `meta` the current task of this thread until the guard is dropped.
+#[inline]
 pub(super) fn enter_task(meta: &Meta) -> TaskGuard<'_> {
     DEPTH.with(|depth| depth.set(depth.get() + 1));
     TaskGuard {
@@ -35,6 +36,7 @@ pub(super) struct TaskGuard<'a> {
 }
 
 impl Drop for TaskGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         TASK.with(|task| task.set(self.outer));
         DEPTH.with(|depth| depth.set(depth.get() - 1));
