@@ -97,13 +97,22 @@ struct Inner {
 struct State {
     timers: Timers,
     thread: Thread,
-    /// Until when the thread sleeps. `None`: it is awake, or it sleeps without a timeout.
-    sleeps_until: Option<Instant>,
+    sleep: Sleep,
     /// The driver was shut down: `timers` is empty and takes nothing more.
     closed: bool,
     /// How often the thread woke, for the tests of timers.
     #[cfg(test)]
     wakes: u64,
+}
+
+/// What the thread of a driver does.
+enum Sleep {
+    /// It is awake, or was notified: it looks at the queue before it sleeps again.
+    Awake,
+    /// It sleeps until then.
+    Until(Instant),
+    /// It sleeps without a timeout.
+    Indefinitely,
 }
 
 /// The thread of a driver.
@@ -146,7 +155,7 @@ impl Driver {
                         again: Instant::now(),
                         pause: FIRST_RETRY,
                     },
-                    sleeps_until: None,
+                    sleep: Sleep::Awake,
                     closed: false,
                     #[cfg(test)]
                     wakes: 0,
@@ -300,10 +309,15 @@ impl Inner {
                 }
             }
         }
-        let (key, first) = state.timers.insert(deadline, waker);
-        // After cancellations the first entry may be later than the time at which the thread wakes
-        // anyway. Then it is left asleep.
-        let notify = first && state.sleeps_until.is_none_or(|until| deadline < until);
+        let key = state.timers.insert(deadline, waker);
+        let notify = match state.sleep {
+            Sleep::Awake => false,
+            Sleep::Until(until) => deadline < until,
+            Sleep::Indefinitely => true,
+        };
+        if notify {
+            state.sleep = Sleep::Awake;
+        }
         drop(state);
         if notify {
             self.changed.notify_one();
@@ -327,21 +341,23 @@ impl Inner {
         while !state.closed {
             let now = Instant::now();
             if state.timers.take_due(now, &mut self.fired.lock()) {
-                state.sleeps_until = None;
                 drop(state);
                 self.wake_fired();
                 state = self.state.lock();
                 // That took time: others may be due by now.
                 continue;
             }
-            let first = state.timers.first_deadline();
-            state.sleeps_until = first;
-            match first {
+            match state.timers.first_deadline() {
                 Some(deadline) => {
+                    state.sleep = Sleep::Until(deadline);
                     self.changed.wait_until(&mut state, deadline);
                 }
-                None => self.changed.wait(&mut state),
+                None => {
+                    state.sleep = Sleep::Indefinitely;
+                    self.changed.wait(&mut state);
+                }
             }
+            state.sleep = Sleep::Awake;
             #[cfg(test)]
             {
                 state.wakes += 1;

@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Armed timers, the earliest first. Timers with one deadline fire in the order of their
 /// insertion.
-#[derive(Default)]
 pub(super) struct Timers {
     entries: BTreeMap<Key, Waker>,
+    /// The time from which the keys count.
+    start: Instant,
     /// The number of the next entry. Never used twice, so a key names one entry for all time.
     next: u64,
 }
@@ -19,24 +20,32 @@ pub(super) struct Timers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     // The order of the fields is the order of the entries.
-    deadline: Instant,
+    /// The deadline, in nanoseconds since [`Timers::start`]. At most 584 years.
+    nanos: u64,
     number: u64,
 }
 
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            start: Instant::now(),
+            next: 0,
+        }
+    }
+}
+
 impl Timers {
-    /// Inserts an entry. Also says whether it is the first one now.
-    pub(super) fn insert(&mut self, deadline: Instant, waker: Waker) -> (Key, bool) {
+    /// Inserts an entry.
+    pub(super) fn insert(&mut self, deadline: Instant, waker: Waker) -> Key {
+        let nanos = deadline.saturating_duration_since(self.start).as_nanos();
         let key = Key {
-            deadline,
+            nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
             number: self.next,
         };
         self.next += 1;
-        let first = self
-            .entries
-            .first_key_value()
-            .is_none_or(|(first, _)| key < *first);
         self.entries.insert(key, waker);
-        (key, first)
+        key
     }
 
     /// The waker of an entry, to be replaced. `None`: the entry has gone.
@@ -52,8 +61,9 @@ impl Timers {
     /// Moves the entries whose deadline has come to the end of `due`. True: there were some.
     pub(super) fn take_due(&mut self, now: Instant, due: &mut VecDeque<Waker>) -> bool {
         let before = due.len();
+        let now = now.saturating_duration_since(self.start).as_nanos();
         while let Some(first) = self.entries.first_entry() {
-            if first.key().deadline > now {
+            if u128::from(first.key().nanos) > now {
                 break;
             }
             due.push_back(first.remove());
@@ -63,7 +73,8 @@ impl Timers {
 
     /// The earliest deadline.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
-        self.entries.first_key_value().map(|(key, _)| key.deadline)
+        let (first, _) = self.entries.first_key_value()?;
+        Some(self.start + Duration::from_nanos(first.nanos))
     }
 
     /// All wakers, the earliest first.
@@ -87,8 +98,6 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn waker() -> Waker {
@@ -97,12 +106,12 @@ mod tests {
 
     #[test]
     fn entries_are_due_in_the_order_of_their_deadlines() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
         let mut timers = Timers::default();
-        assert!(timers.insert(at(2), waker()).1);
-        assert!(!timers.insert(at(3), waker()).1);
-        assert!(timers.insert(at(1), waker()).1);
+        let start = timers.start;
+        let at = |ms| start + Duration::from_millis(ms);
+        timers.insert(at(2), waker());
+        timers.insert(at(3), waker());
+        timers.insert(at(1), waker());
         assert_eq!(timers.first_deadline(), Some(at(1)));
         let mut due = VecDeque::new();
         assert!(!timers.take_due(at(0), &mut due));
@@ -116,9 +125,9 @@ mod tests {
     fn key_of_a_removed_entry_never_names_a_later_one() {
         let now = Instant::now();
         let mut timers = Timers::default();
-        let (key, _) = timers.insert(now, waker());
+        let key = timers.insert(now, waker());
         assert!(timers.remove(key).is_some());
-        let (later, _) = timers.insert(now, waker());
+        let later = timers.insert(now, waker());
         assert!(timers.waker(key).is_none());
         assert!(timers.remove(key).is_none());
         assert!(timers.waker(later).is_some());
