@@ -91,6 +91,8 @@ struct State {
     /// Tickets in the queue, and in tasks that have not begun, whose job has been taken by the
     /// thread that waits for it.
     stale: usize,
+    /// Jobs that were taken out of the queue to be dropped, and whose destructor has not returned.
+    dropping: usize,
     /// Threads in [`Pool::join`]. Unparked and removed when the pool becomes empty.
     joiners: Vec<Arc<Parker>>,
 }
@@ -130,6 +132,7 @@ impl Pool {
                 paused: 0,
                 max,
                 stale: 0,
+                dropping: 0,
                 joiners: Vec::new(),
             }),
             active: AtomicUsize::new(0),
@@ -297,11 +300,16 @@ impl Pool {
         self.state.lock().admitted -= places;
         // One by one, so that the lock is not held while a job is dropped.
         loop {
-            let entry = self.state.lock().queue.pop_front();
-            match entry {
-                Some(entry) => discard(entry),
-                None => break,
-            }
+            let entry = {
+                let mut state = self.state.lock();
+                let Some(entry) = state.queue.pop_front() else {
+                    break;
+                };
+                state.dropping += 1;
+                entry
+            };
+            discard(entry);
+            self.state.lock().dropping -= 1;
         }
         let mut state = self.state.lock();
         state.stale = 0;
@@ -322,7 +330,7 @@ impl Pool {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.admitted == 0 && self.paused == 0
+        self.queue.is_empty() && self.admitted == 0 && self.paused == 0 && self.dropping == 0
     }
 
     /// Takes the next entry out of the queue, and the stale tickets before it.

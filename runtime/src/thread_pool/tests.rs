@@ -559,3 +559,34 @@ fn end_of_the_runtime_drops_the_jobs_and_ends_the_waits() {
     assert!(catch_unwind(AssertUnwindSafe(|| pool.scope(|_| ()))).is_err());
     pool.join();
 }
+
+#[test]
+fn join_waits_for_the_destructors_of_jobs_that_are_dropped() {
+    struct Slow(mpsc::Sender<()>, Arc<AtomicBool>);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            // Time for a `join` that does not wait to return.
+            std::thread::sleep(Duration::from_millis(50));
+            self.1.store(true, SeqCst);
+        }
+    }
+    let runtime = runtime();
+    let pool = pool_on(&runtime, 1);
+    let (open, wait) = gate();
+    pool.execute(wait);
+    eventually("the job runs", || pool.active_count() == 1);
+    let (begun, seen) = mpsc::channel();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let slow = Slow(begun, Arc::clone(&dropped));
+    pool.execute(move || drop(slow));
+    std::thread::scope(|scope| {
+        scope.spawn(|| runtime.shared().stop());
+        // Its destructor runs, and then the job that has the place ends.
+        seen.recv().unwrap();
+        drop(open);
+        eventually("the job ends", || pool.active_count() == 0);
+        pool.join();
+        assert!(dropped.load(SeqCst));
+    });
+}
