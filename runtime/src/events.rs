@@ -37,14 +37,14 @@ mod on {
         debug!(target: "umcg", worker, "worker left");
     }
 
-    pub(crate) fn at_cap(max_workers: usize) {
+    pub(crate) fn worker_limit_reached(max_workers: usize) {
         warn!(
             target: "umcg", max_workers,
             "max_workers reached with every worker blocked: tasks wait until one unblocks"
         );
     }
 
-    pub(crate) fn beyond_cap(max_workers: usize, total: usize) {
+    pub(crate) fn worker_limit_exceeded(max_workers: usize, total: usize) {
         warn!(
             target: "umcg", max_workers, total,
             "a worker was added beyond max_workers: tasks are queued, and other workers wait for \
@@ -83,8 +83,8 @@ mod off {
     pub(crate) fn stopped(_: &str, _: usize) {}
     pub(crate) fn worker_started(_: u32, _: usize, _: usize) {}
     pub(crate) fn worker_gone(_: u32) {}
-    pub(crate) fn at_cap(_: usize) {}
-    pub(crate) fn beyond_cap(_: usize, _: usize) {}
+    pub(crate) fn worker_limit_reached(_: usize) {}
+    pub(crate) fn worker_limit_exceeded(_: usize, _: usize) {}
     pub(crate) fn spawn_failed(_: &io::Error, _: u64) {}
     pub(crate) fn no_timer_thread(_: &io::Error, _: u64) {}
     pub(crate) fn register_failed(_: &umcg_sys::Error) {}

@@ -120,14 +120,14 @@ impl Spawner {
                 self.peak.fetch_max(total, Relaxed);
                 if total > self.limit.max() {
                     self.beyond_limit.fetch_add(1, Relaxed);
-                    events::beyond_cap(self.limit.max(), total);
+                    events::worker_limit_exceeded(self.limit.max(), total);
                 }
                 Some(total)
             }
             Place::Refused { first } => {
                 if first {
                     self.at_limit.fetch_add(1, Relaxed);
-                    events::at_cap(self.limit.max());
+                    events::worker_limit_reached(self.limit.max());
                 }
                 None
             }
