@@ -145,8 +145,8 @@ impl Builder {
         self.servers(servers)
     }
 
-    /// Sets the worker limit. A worker is a thread; those that wait in a call of the runtime (join,
-    /// scope, park, nested `block_on`) do not count.
+    /// Sets the worker limit. A worker is a thread; those that wait in a call of the runtime
+    /// (join, scope, park, nested `block_on`) do not count.
     ///
     /// If the limit is reached and all workers are blocked, tasks stay queued until one of the
     /// workers unblocks. An event and
@@ -225,7 +225,8 @@ impl Builder {
     }
 
     /// Sets which provider reports blocks. Default: the environment variable `UMCG_PROVIDER`, or
-    /// else [`ProviderChoice::Auto`]. A choice that is made here takes precedence over the variable.
+    /// else [`ProviderChoice::Auto`]. A choice that is made here takes precedence over the
+    /// variable.
     pub fn provider(mut self, choice: ProviderChoice) -> Self {
         self.provider = ProviderSource::Choice(choice);
         self

@@ -29,8 +29,9 @@ use crate::task::coop;
 /// * a future that is suspended, at the deadline;
 /// * a future that is always ready but consumes the
 ///   [cooperative budget](crate::task::coop) of its task, such as a loop over
-///   [`JoinHandle`](crate::JoinHandle)s, timers, or [`consume_budget`](crate::task::coop::consume_budget):
-///   such a loop suspends after 128 operations.
+///   [`JoinHandle`](crate::JoinHandle)s, timers, or
+///   [`consume_budget`](crate::task::coop::consume_budget): such a loop suspends after 128
+///   operations.
 ///
 /// It does not end
 ///
@@ -107,9 +108,9 @@ impl<F: Future> Future for Timeout<F> {
     type Output = Result<F::Output, Elapsed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned with the whole `Timeout`: that has no `Drop`, is `Unpin` only if
-        // `F` is, and gives `future` away only by `&mut self` or by value, neither of which a pinned
-        // `Timeout` allows. `sleep` is `Unpin`.
+        // SAFETY: `future` is pinned with the whole `Timeout`: that has no `Drop`, is `Unpin` only
+        // if `F` is, and gives `future` away only by `&mut self` or by value, neither of which a
+        // pinned `Timeout` allows. `sleep` is `Unpin`.
         let (future, sleep) = unsafe {
             let this = self.get_unchecked_mut();
             (
