@@ -31,7 +31,8 @@ mod idle_state {
     /// queues before it idles, so nobody has to tell it of a task.
     pub(super) const AWAKE: u32 = 0;
     /// The server sleeps, or is about to look at the queues for the last time and then sleep. The
-    /// server enters this state and leaves it to AWAKE; a thread that claims it moves it to CLAIMED.
+    /// server enters this state and leaves it to AWAKE; a thread that claims the server moves it to
+    /// CLAIMED.
     pub(super) const IDLE: u32 = 1;
     /// Somebody has claimed the server and wakes it. Only the server leaves this state.
     pub(super) const CLAIMED: u32 = 2;

@@ -11,8 +11,8 @@
 //! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
 //!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
 //! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
-//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by `run_tasks`
-//!   in `worker/run.rs`.
+//! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by
+//!   `run_tasks` in `worker/run.rs`.
 //! - When a queued task comes before workers that hand the slot off to each other:
 //!   [`task_is_due`], carried out by `worker/park.rs` and `server/pick.rs`.
 //! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and
@@ -22,8 +22,8 @@
 //!
 //! A later `Policy` trait would replace this file. Such a policy gives each queued item, a task
 //! or a worker in the middle of one, a *rank*: an integer, smaller first. The thread that queues
-//! the item asks for its rank, and servers only compare ranks. The four functions of the trait would
-//! replace these:
+//! the item asks for its rank, and servers only compare ranks. The four functions of the trait
+//! would replace these:
 //!
 //! | function | replaces |
 //! |---|---|
@@ -226,16 +226,11 @@ pub(super) fn take<P: Places>(
             return Some(task);
         }
     }
-    if let Some(task) = places.queue() {
-        return Some(task);
-    }
-    if let Some(task) = places.lifo() {
-        return Some(task);
-    }
-    if let Some(task) = places.injector() {
-        return Some(task);
-    }
-    places.others()
+    places
+        .queue()
+        .or_else(|| places.lifo())
+        .or_else(|| places.injector())
+        .or_else(|| places.others())
 }
 
 /// Every so many takes the injector comes first, so that a server whose own run queue never runs

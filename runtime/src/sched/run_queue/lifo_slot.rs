@@ -69,9 +69,8 @@ impl<T: OneWord> LifoSlot<T> {
 
     /// Puts `task` in. Returns the task that was there.
     pub(in crate::sched) fn put(&self, task: T) -> Option<T> {
-        // Release: publishes the task to the thread that takes it. Acquire: of the task that was
-        // there.
-        // Both pair with this swap in another thread, and with the one in `take`.
+        // Release: publishes the task to the thread that takes it. Acquire: reads the task that was
+        // there. Both pair with this swap in another thread, and with the one in `take`.
         let previous = self.raw.swap(task.into_raw().as_ptr(), AcqRel);
         // SAFETY: it was swapped out, so nobody else has it.
         NonNull::new(previous).map(|raw| unsafe { T::from_raw(raw) })
