@@ -4,6 +4,8 @@
 mod links;
 mod report;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::{

@@ -78,6 +78,9 @@ pub struct Idle {
     pub next_ms: f64,
 }
 
+/// The highest latency in microseconds that is told from higher ones: an hour.
+const HIGHEST: u64 = 3_600_000_000;
+
 /// The latencies of one kind of request while a load runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
@@ -90,7 +93,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn new() -> Self {
         Self {
-            times: Histogram::new(3).expect("three digits are a valid precision"),
+            times: Histogram::new_with_bounds(1, HIGHEST, 3).expect("the bounds are valid"),
             answers: 0,
         }
     }
@@ -106,7 +109,7 @@ impl Recorder {
     pub(crate) fn add(&mut self, other: &Self) {
         self.times
             .add(&other.times)
-            .expect("a histogram that resizes itself takes all values");
+            .expect("both have the same bounds");
         self.answers += other.answers;
     }
 
