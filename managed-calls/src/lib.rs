@@ -34,8 +34,8 @@
 //!
 //! A managed call ends in the call that the program made, with the same arguments, unless the form
 //! that was tried first has succeeded or has failed for another reason than that it would have to
-//! wait. Results, `errno`, partial transfers, timeouts, `EINTR` and cancellation are libc's own. The
-//! tests of this crate compare each function with the unmanaged one.
+//! wait. Results, `errno`, partial transfers, timeouts, `EINTR` and cancellation are libc's own.
+//! The tests of this crate compare each function with the unmanaged one.
 //!
 //! While `enter`, the call and `exit` run, the thread does not count as a worker. So a signal
 //! handler may call managed functions at any time, and code inside of `enter` and `exit` that calls

@@ -2,7 +2,8 @@
 //!
 //! A worker is pinned to a CPU and has another scheduling policy than the program chose. So
 //! `sched_getaffinity` would tell of the pin, and a program would size its pools for one CPU; and a
-//! new program would keep pin and policy through `execve`. `start.rs` has what else a worker starts.
+//! new program would keep pin and policy through `execve`. `start.rs` has what else a worker
+//! starts.
 
 use std::{ptr, slice};
 

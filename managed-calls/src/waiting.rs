@@ -122,6 +122,8 @@ family! {
                 real::epoll_pwait(fd, events, most, if wait { timeout } else { 0 }, mask)
             })
         }
+    // Not looked at first: whether the timeout is zero stands behind a pointer that only the kernel
+    // may follow, since it reports a wrong one.
     fn epoll_pwait2(
         fd: c_int,
         events: *mut epoll_event,
@@ -130,13 +132,7 @@ family! {
         mask: *const sigset_t,
     ) -> c_int;
         raw { raw!(libc::SYS_epoll_pwait2, fd, events, most, timeout, mask, SIGNAL_SET) as c_int }
-        managed |worker| {
-            look_first(worker, "epoll_pwait2", fd as usize, is_zero(timeout), |wait| {
-                real::epoll_pwait2(
-                    fd, events, most, if wait { timeout } else { &raw const ZERO }, mask,
-                )
-            })
-        }
+        managed Possible Io;
 
     fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int;
         raw { raw!(libc::SYS_nanosleep, time, left) as c_int }
@@ -245,16 +241,13 @@ family! {
                 return real::waitid(kind, id, info, options);
             }
             let before = errno();
-            let mut found: siginfo_t = mem::zeroed();
-            let result = real::waitid(kind, id, &raw mut found, options | WNOHANG);
-            if result != 0 {
+            // The caller's own, if there is one: the kernel reports a wrong address.
+            let mut own: siginfo_t = mem::zeroed();
+            let found = if info.is_null() { &raw mut own } else { info };
+            let result = real::waitid(kind, id, found, options | WNOHANG);
+            // The kernel has written it: all zeros if no child has changed.
+            if result != 0 || (*found).si_pid() != 0 {
                 return result;
-            }
-            if found.si_pid() != 0 {
-                if !info.is_null() {
-                    ptr::write(info, found);
-                }
-                return 0;
             }
             set_errno(before);
             worker.call(named("waitid", id as usize), Sleep::Certain, Return::Io, || {
@@ -316,8 +309,8 @@ static ZERO: timespec = timespec {
     tv_nsec: 0,
 };
 
-/// Whether a timeout says "do not wait". An address that cannot be read is the real call's to
-/// report, so it is not looked at: what is read here the caller has to be able to read anyway.
+/// Whether the timeout of `ppoll` says "do not wait". Libc's own function reads it, too, so a wrong
+/// address ends the program in either case.
 unsafe fn is_zero(timeout: *const timespec) -> bool {
     // SAFETY: null, or a timespec by the caller's promise.
     unsafe { timeout.as_ref() }.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0)

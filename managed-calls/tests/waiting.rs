@@ -243,3 +243,35 @@ fn message_queues_of_system_v() {
     });
     assert_eq!(of("msgrcv", &said), BLOCKED);
 }
+
+#[test]
+fn wrong_addresses_are_the_kernels_to_report() {
+    let (result, _) = same(|| {
+        // SAFETY: no memory is passed.
+        let epoll = unsafe { libc::epoll_create1(0) };
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let wrong: *mut libc::c_void = ptr::without_provenance_mut(8);
+        // SAFETY: the kernel checks the addresses.
+        let results = unsafe {
+            let timed = libc::syscall(
+                libc::SYS_epoll_pwait2,
+                epoll,
+                &raw mut event,
+                1,
+                wrong.cast::<libc::timespec>(),
+                ptr::null::<libc::sigset_t>(),
+            );
+            let timed = outcome(timed);
+            let polled = outcome(libc::poll(wrong.cast(), 1, 10));
+            let waited = outcome(libc::epoll_wait(epoll, ptr::null_mut(), 0, 10));
+            (timed, polled, waited)
+        };
+        // SAFETY: it is this test's.
+        unsafe { libc::close(epoll) };
+        results
+    });
+    let (timed, polled, waited) = result;
+    assert_eq!(timed, (-1, libc::EFAULT));
+    assert_eq!(polled, (-1, libc::EFAULT));
+    assert_eq!(waited, (-1, libc::EINVAL));
+}

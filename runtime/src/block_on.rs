@@ -53,9 +53,9 @@ thread_local_cell! {
 
 /// Polls `future` on this thread until it is ready, and sleeps in between.
 ///
-/// Works on any thread: outside of any runtime, and on a worker inside a task, nested as deep as the
-/// stack permits. While a worker sleeps here its server runs other tasks, and the worker does not
-/// count against `max_workers`.
+/// Works on any thread: outside of any runtime, and on a worker inside a task, nested as deep as
+/// the stack permits. While a worker sleeps here its server runs other tasks, and the worker does
+/// not count against `max_workers`.
 ///
 /// Does not enter a runtime. For [`spawn`](crate::spawn()) inside of `future` a runtime must have
 /// been entered: see [`Handle::enter`](crate::Handle::enter) and

@@ -209,8 +209,8 @@ impl Handle {
     /// it is ready.
     ///
     /// May be called on any thread, also on a worker inside a task, nested as deep as the stack
-    /// permits. While a worker waits here its server runs other tasks, and the worker does not count
-    /// against `max_workers`.
+    /// permits. While a worker waits here its server runs other tasks, and the worker does not
+    /// count against `max_workers`.
     ///
     /// # Panics
     ///

@@ -22,10 +22,10 @@ use crate::{
 
 /// Runs two closures, in parallel if a CPU is free, and returns both results.
 ///
-/// This is `rayon::join`. `a` runs on the calling thread. `b` is queued; if no worker has begun it by
-/// the time `a` is done, it is taken back and runs on the calling thread as well. Nothing else ever
-/// runs on this stack: a thread that has to wait for `b` sleeps, and its server runs other tasks
-/// meanwhile. (To wait for a task is [`JoinHandle::join`](crate::JoinHandle::join).)
+/// This is `rayon::join`. `a` runs on the calling thread. `b` is queued; if no worker has begun it
+/// by the time `a` is done, it is taken back and runs on the calling thread as well. Nothing else
+/// ever runs on this stack: a thread that has to wait for `b` sleeps, and its server runs other
+/// tasks meanwhile. (To wait for a task is [`JoinHandle::join`](crate::JoinHandle::join).)
 ///
 /// # Panics
 ///

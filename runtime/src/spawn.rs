@@ -31,7 +31,8 @@ where
     context::with_current("umcg::spawn", |runtime| spawn_future(runtime, None, future))
 }
 
-/// Makes a task of a closure on the current runtime. See [`Handle::spawn_blocking`](crate::Handle::spawn_blocking).
+/// Makes a task of a closure on the current runtime. See
+/// [`Handle::spawn_blocking`](crate::Handle::spawn_blocking).
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
-//! A connection in plain blocking style: a loop that reads a request and writes its answer. When the
-//! service stops, all connections end after the requests that they have begun.
+//! A connection in plain blocking style: a loop that reads a request and writes its answer. When
+//! the service stops, all connections end after the requests that they have begun.
 
 use std::{
     collections::HashMap,
@@ -81,8 +81,8 @@ impl Connections {
     }
 
     /// Stops the service: no connection begins from now on, and each open connection ends after the
-    /// request that it has begun. Waits until all of them have ended. Returns false if some have not
-    /// within `patience`; those are closed.
+    /// request that it has begun. Waits until all of them have ended. Returns false if some have
+    /// not within `patience`; those are closed.
     #[must_use]
     pub fn stop(&self, patience: Duration) -> bool {
         let end = Instant::now() + patience;

@@ -53,8 +53,8 @@ impl Placement {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec, the closure makes two system calls and reads errno. It does
-        // not allocate, and takes no locks.
+        // SAFETY: between fork and exec, the closure makes two system calls and reads errno. It
+        // does not allocate, and takes no locks.
         unsafe { command.pre_exec(place) };
     }
 }

@@ -71,8 +71,8 @@ pub(crate) fn expect_current(call: &str) -> Arc<Shared> {
     }
 }
 
-/// Calls `f` with the runtime that this thread is in, for a call that needs one. On a worker of that
-/// runtime this does not touch the count of references, which all CPUs share.
+/// Calls `f` with the runtime that this thread is in, for a call that needs one. On a worker of
+/// that runtime this does not touch the count of references, which all CPUs share.
 ///
 /// # Panics
 /// As [`expect_current`].

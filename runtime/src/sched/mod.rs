@@ -225,8 +225,8 @@ impl Shared {
         }
     }
 
-    /// Tells those that have to know of a task which was just queued. The caller has passed a SeqCst
-    /// fence since.
+    /// Tells those that have to know of a task which was just queued. The caller has passed a
+    /// SeqCst fence since.
     fn notify(&self, queued: Queued) {
         match queued {
             Queued::ForAll(server) => {
@@ -278,7 +278,7 @@ impl Shared {
     }
 }
 
-/// Where a task was queued, and so who has to know of it; with the index of a server.
+/// Where a task was queued, which decides the servers to notify. The index is a server's.
 #[derive(Clone, Copy, Debug)]
 enum Queued {
     /// In the run queue of this server, for whichever worker is first.

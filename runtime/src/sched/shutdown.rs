@@ -15,11 +15,11 @@
 //!    Destructors of the application run here, inside the context of the runtime, and no lock of
 //!    the runtime is held.
 //! 6. **Workers leave.** Each server dispatches its idle workers one after the other. A dispatched
-//!    worker sees the phase and leaves; a busy worker leaves when its task ends or suspends. Each of
-//!    them sweeps before it leaves, since it may have queued a task behind the spawner's back.
+//!    worker sees the phase and leaves; a busy worker leaves when its task ends or suspends. Each
+//!    of them sweeps before it leaves, since it may have queued a task behind the spawner's back.
 //! 7. **Late pushes.** A waker may have been stopped between "this task is woken" and the push on
-//!    the queue for as long as steps 1 to 6 took. It finds SWEEPING after its push, and has the task
-//!    dropped by a thread that is made for it ([`Shared::cancel_late_push`]).
+//!    the queue for as long as steps 1 to 6 took. It finds SWEEPING after its push, and has the
+//!    task dropped by a thread that is made for it ([`Shared::cancel_late_push`]).
 //! 8. **Servers end.** A server whose last worker has left unregisters and ends.
 //! 9. **Wait, or abandon.** `Runtime::drop` waits until all threads are about to end;
 //!    `shutdown_timeout` waits until its deadline. After the deadline, and at once in
@@ -54,8 +54,8 @@ use crate::{
 /// Keeps jobs for a runtime outside of its run queues, and hands them over as tasks one by one. A
 /// thread pool is one.
 pub(crate) trait JobQueue: Send + Sync {
-    /// Drops the jobs that were not handed over. Called by each sweep, on several threads perhaps at
-    /// once; from the first call on the implementor drops each new job instead of keeping it.
+    /// Drops the jobs that were not handed over. Called by each sweep, on several threads perhaps
+    /// at once; from the first call on the implementor drops each new job instead of keeping it.
     fn cancel_jobs(&self);
 }
 
@@ -183,8 +183,8 @@ impl Shared {
         }
     }
 
-    /// Part of step 9: makes the servers leave at once, whatever their workers do. The workers become
-    /// ordinary threads, which leave when their tasks are done.
+    /// Part of step 9: makes the servers leave at once, whatever their workers do. The workers
+    /// become ordinary threads, which leave when their tasks are done.
     pub(crate) fn abandon(&self) {
         self.lifecycle.abandon();
         self.wake_servers();

@@ -14,9 +14,9 @@ use super::{
 
 /// Aborts a task. Gives no right to join it.
 ///
-/// Made by [`JoinHandle::abort_handle`](crate::JoinHandle::abort_handle). The handle may outlive the
-/// task. It does not keep the future or the output of the task, only the allocation that they were
-/// in.
+/// Made by [`JoinHandle::abort_handle`](crate::JoinHandle::abort_handle). The handle may outlive
+/// the task. It does not keep the future or the output of the task, only the allocation that they
+/// were in.
 ///
 /// # Examples
 ///

@@ -56,8 +56,8 @@ crate::sync::thread_local_cell! {
 
 /// Gives the code that runs until the guard is dropped a budget of its own.
 ///
-/// Inlined, as the functions below: the polls of tasks are compiled in the crate of the application,
-/// and calls cost 25 instructions a poll.
+/// Inlined, as the functions below: the polls of tasks are compiled in the crate of the
+/// application, and calls cost 25 instructions a poll.
 #[inline]
 pub(crate) fn enter_budget() -> BudgetGuard {
     BudgetGuard::new(BUDGET)

@@ -29,8 +29,8 @@ pub struct JoinError {
 /// The payload of a panic.
 struct Payload(Box<dyn Any + Send>);
 
-// SAFETY: through a shared reference a payload is only read as `&'static str` or `String`, which are
-// Sync.
+// SAFETY: through a shared reference a payload is only read as `&'static str` or `String`, which
+// are Sync.
 unsafe impl Sync for Payload {}
 
 impl JoinError {

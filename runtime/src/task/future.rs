@@ -35,8 +35,8 @@ pub(super) struct TaskFuture<'a, S: Schedule, F> {
     /// function is in the same allocation, and is dropped after this future.
     sched: *const S,
     /// The future of the application, structurally pinned. It is there while `meta.has_future` is
-    /// set: until it has completed, panicked or been cancelled. (An `Option` would be a word more in
-    /// most tasks.)
+    /// set: until it has completed, panicked or been cancelled. (An `Option` would be a word more
+    /// in most tasks.)
     future: ManuallyDrop<F>,
 }
 
@@ -72,8 +72,8 @@ impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
         unsafe { self.get_unchecked_mut() }.discard_future()
     }
 
-    /// Drops the future of the application. The output says that the task was cancelled, or that the
-    /// destructor panicked.
+    /// Drops the future of the application. The output says that the task was cancelled, or that
+    /// the destructor panicked.
     fn cancel<T>(self: Pin<&mut Self>) -> Output<T> {
         let meta = self.meta;
         let error = match self.drop_future() {
@@ -83,8 +83,8 @@ impl<'a, S: Schedule, F: Future> TaskFuture<'a, S, F> {
         TaskOutput::new(meta, Err(error))
     }
 
-    /// Enters the waker of a task that is about to suspend for the first time. False: the runtime is
-    /// shutting down.
+    /// Enters the waker of a task that is about to suspend for the first time. False: the runtime
+    /// is shutting down.
     fn register(&self, cx: &Context<'_>) -> bool {
         // SAFETY: see the field.
         let owned = unsafe { &*self.sched }.owned();

@@ -1,9 +1,9 @@
 //! What a task is to the scheduler, and what the task layer asks of the scheduler.
 //!
 //! The task layer gives the scheduler [`Runnable`]s and asks for a [`Schedule`]. The scheduler runs
-//! a task by `Runnable::run`. That never unwinds: a panic of the future, of its destructor, or of the
-//! destructor of the output is caught in `future.rs`. The scheduler cancels a task by dropping the
-//! `Runnable`, which drops the future on that thread.
+//! a task by `Runnable::run`. That never unwinds: a panic of the future, of its destructor, or of
+//! the destructor of the output is caught in `future.rs`. The scheduler cancels a task by dropping
+//! the `Runnable`, which drops the future on that thread.
 //!
 //! A thread that aborts a task sets a flag in [`Meta`] and wakes the task, which looks at the flag
 //! before each poll. A suspended task is known to its wakers only. So that a shutdown finds it, a
@@ -30,8 +30,8 @@ use super::{
 /// A task that is ready to run. Dropping it cancels the task.
 pub(crate) type Runnable = async_task::Runnable<Meta>;
 
-/// The name of a task. One word, because tasks without a name have it as well: with a small future a
-/// task fits into 120 bytes, and glibc frees blocks of that size without a lock.
+/// The name of a task. One word, because tasks without a name have it as well: with a small future
+/// a task fits into 120 bytes, and glibc frees blocks of that size without a lock.
 pub(crate) type Name = Option<Arc<Arc<str>>>;
 
 /// Why a task becomes ready.
@@ -54,9 +54,9 @@ pub(crate) trait Schedule: Send + Sync + 'static {
     /// A counted reference, one word.
     type Ref: Deref<Target = Self> + Send + Sync + 'static;
 
-    /// Calls `make` with a reference for the new task that it makes, schedules that task, and returns
-    /// what `make` returned beside it. This is one call, so that the scheduler finds out only once on
-    /// which worker the task is spawned.
+    /// Calls `make` with a reference for the new task that it makes, schedules that task, and
+    /// returns what `make` returned beside it. This is one call, so that the scheduler finds out
+    /// only once on which worker the task is spawned.
     fn spawn<R>(
         this: &Arc<Self>,
         origin: Origin,
@@ -86,8 +86,9 @@ pub(crate) struct Meta {
     name: Name,
     /// The task is to end. Set by any thread that aborts the task; never cleared.
     aborted: AtomicBool,
-    /// Where the waker of the task is in [`OwnedTasks`]. `None`: the task has not suspended. Only the
-    /// thread that polls or drops the future touches this, and there is one such thread at a time.
+    /// Where the waker of the task is in [`OwnedTasks`]. `None`: the task has not suspended. Only
+    /// the thread that polls or drops the future touches this, and there is one such thread at a
+    /// time.
     pub(super) owned: Cell<Option<OwnedKey>>,
     /// The application's future is in the task and may be polled or dropped. Touched as `owned` is.
     pub(super) has_future: Cell<bool>,

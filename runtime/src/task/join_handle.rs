@@ -62,8 +62,8 @@ impl<T> JoinHandle<T> {
     /// (To run two closures in parallel is [`umcg::join`](crate::join()).)
     ///
     /// May be called on any thread: outside of a runtime, and on a worker, whose server runs other
-    /// tasks meanwhile. Inside a future, prefer to await the handle: a future that blocks also blocks
-    /// the other branches of a `join!` or `select!` around it.
+    /// tasks meanwhile. Inside a future, prefer to await the handle: a future that blocks also
+    /// blocks the other branches of a `join!` or `select!` around it.
     ///
     /// # Errors
     ///

@@ -30,8 +30,8 @@ use crate::{Handle, block_on::block_on, sched::context};
 
 /// Tasks with the same type of output, joined in the order in which they finish.
 ///
-/// Dropping the set aborts all tasks that are still in it. [`detach_all`](Self::detach_all) lets them
-/// continue to run.
+/// Dropping the set aborts all tasks that are still in it. [`detach_all`](Self::detach_all) lets
+/// them continue to run.
 ///
 /// # Examples
 ///
@@ -254,7 +254,8 @@ impl<T: Send + 'static> JoinSet<T> {
     ///
     /// # Panics
     ///
-    /// With the first panic of a task, or if a task was cancelled. The other tasks are aborted then.
+    /// With the first panic of a task, or if a task was cancelled. The other tasks are aborted
+    /// then.
     pub async fn join_all(mut self) -> Vec<T> {
         let mut outputs = Vec::with_capacity(self.len());
         while let Some(result) = self.join_next().await {

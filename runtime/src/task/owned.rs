@@ -15,12 +15,12 @@ use super::id::{BLOCK, Id};
 
 /// The wakers of the futures that have suspended at least once and are not done.
 pub(crate) struct OwnedTasks {
-    /// At least one; the number is a power of two. The shard of a task follows from the block of its
-    /// id, so that the tasks that a thread spawns stay on one shard for a while and threads seldom
-    /// contend. A lock is held for a few instructions, never while a waker is called.
+    /// At least one; the number is a power of two. The shard of a task follows from the block of
+    /// its id, so that the tasks that a thread spawns stay on one shard for a while and threads
+    /// seldom contend. A lock is held for a few instructions, never while a waker is called.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
-    /// Set by `close`, before it calls the first waker. A waker whose task is scheduled already does
-    /// nothing; the poll that follows looks here.
+    /// Set by `close`, before it calls the first waker. A waker whose task is scheduled already
+    /// does nothing; the poll that follows looks here.
     closed: AtomicBool,
 }
 
@@ -53,12 +53,13 @@ impl OwnedTasks {
     /// Whether a task that is about to suspend again has to cancel itself instead.
     pub(super) fn is_closed(&self) -> bool {
         // Relaxed: `close` sets this before it wakes the task. If the wake came before this poll
-        // began, the worker that began it read the task's state after the wake. A later wake has the
-        // task polled again.
+        // began, the worker that began it read the task's state after the wake. A later wake has
+        // the task polled again.
         self.closed.load(Relaxed)
     }
 
-    /// Enters the waker of a task. `None`: the registry is closed, and the task has to cancel itself.
+    /// Enters the waker of a task. `None`: the registry is closed, and the task has to cancel
+    /// itself.
     pub(super) fn insert(&self, id: Id, waker: &Waker) -> Option<OwnedKey> {
         let waker = waker.clone();
         let mut shard = self.shard(id).lock();

@@ -37,9 +37,9 @@ where
 /// # Safety
 ///
 /// Whatever `F` or `R` borrows outlives every *value* of these types inside the task: the caller
-/// waits until the closure was called or dropped, and its result taken or dropped. A closure that is
-/// cancelled is dropped without being called, on any thread. So the caller waits for a drop guard
-/// inside the closure. The allocation of the task may remain, without such a value in it.
+/// waits until the closure was called or dropped, and its result taken or dropped. A closure that
+/// is cancelled is dropped without being called, on any thread. So the caller waits for a drop
+/// guard inside the closure. The allocation of the task may remain, without such a value in it.
 pub(crate) unsafe fn spawn_closure_unchecked<S, F, R>(
     sched: &Arc<S>,
     name: Name,

@@ -1,9 +1,9 @@
 //! Threads that borrow from the function that makes them, which waits for them.
 //!
-//! A scope that blocks is sound where an async one is not: the stack frame that owns what is borrowed
-//! cannot go away while its thread waits in it. The code below keeps one rule: the counter of a scope
-//! falls only after the closure *and its result*, either of which may borrow, have been dropped or
-//! handed to the joiner.
+//! A scope that blocks is sound where an async one is not: the stack frame that owns what is
+//! borrowed cannot go away while its thread waits in it. The code below keeps one rule: the counter
+//! of a scope falls only after the closure *and its result*, either of which may borrow, have been
+//! dropped or handed to the joiner.
 
 use std::{
     fmt,
@@ -25,9 +25,9 @@ use crate::{
 /// Makes threads that may borrow from the surrounding function, and waits for all of them.
 ///
 /// This is [`std::thread::scope`], on the current runtime. The calling thread blocks at the end of
-/// the scope. While a worker blocks there its server runs other tasks, and the worker does not count
-/// against `max_workers`, so that scopes nest without a limit. A waiting thread never runs another
-/// task on its own stack, so a lock may be held across a scope.
+/// the scope. While a worker blocks there its server runs other tasks, and the worker does not
+/// count against `max_workers`, so that scopes nest without a limit. A waiting thread never runs
+/// another task on its own stack, so a lock may be held across a scope.
 ///
 /// # Panics
 ///
@@ -203,10 +203,11 @@ impl<'scope> Scope<'scope, '_> {
             thread: thread.clone(),
             running: self.data.begin(),
         };
-        // SAFETY: what `F` and `T` borrow outlives 'scope, and `scope_on` does not return before the
-        // count is 0. The count of this thread falls when its `Running` is dropped. If the closure is
-        // never called, that is with the closure, after `f`. Otherwise it is with the outcome, after
-        // the result was dropped, or moved out by a handle that is bounded by 'scope.
+        // SAFETY: what `F` and `T` borrow outlives 'scope, and `scope_on` does not return before
+        // the count is 0. The count of this thread falls when its `Running` is dropped. If the
+        // closure is never called, that is with the closure, after `f`. Otherwise it is with the
+        // outcome, after the result was dropped, or moved out by a handle that is bounded by
+        // 'scope.
         let task = unsafe {
             spawn_closure_unchecked(&self.runtime, name, Origin::Spawn, move || job.call::<T>())
         };

@@ -36,10 +36,10 @@
 //! on one thread. Only a job that waits in `install` for another pool lets the next job of its own
 //! pool begin, and then goes on beside it.
 //!
-//! Step 1 has a consequence for jobs that wait for each other by other means. The job of a scope may
-//! begin before jobs that were submitted earlier. If it waits for one of these by a channel or a
-//! lock, and all places of the pool are taken by jobs that wait like this, none of them can go on.
-//! Submit what a job of a scope waits for into the same scope, before that job.
+//! Step 1 has a consequence for jobs that wait for each other by other means. The job of a scope
+//! may begin before jobs that were submitted earlier. If it waits for one of these by a channel or
+//! a lock, and all places of the pool are taken by jobs that wait like this, none of them can go
+//! on. Submit what a job of a scope waits for into the same scope, before that job.
 //!
 //! # What differs from rayon
 //!

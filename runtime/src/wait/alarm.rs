@@ -74,8 +74,8 @@ impl Alarm {
         }
     }
 
-    /// For the owner: when this returns, the parker is not touched any more. Calls `pause` while
-    /// the timer is at it.
+    /// For the owner. When this returns, the timer does not touch the parker any more. Calls
+    /// `pause` again and again while the timer is firing.
     fn disarm(&self, mut pause: impl FnMut()) {
         loop {
             // Acquire: pairs with the Release in `fire`.

@@ -80,8 +80,8 @@ impl ManagedWait {
         parker.leave()
     }
 
-    /// Sleeps until `waits` is false. Whoever makes it so unparks `parker` afterwards. For the owner
-    /// of the parker.
+    /// Sleeps until `waits` is false. Whoever makes it so unparks `parker` afterwards. For the
+    /// owner of the parker.
     pub(crate) fn park_while(&self, parker: &Parker, waits: impl Fn() -> bool) {
         while waits() {
             self.park(parker);

@@ -121,8 +121,8 @@ impl Parker {
         None
     }
 
-    /// Lets the parker hold the worker that is its owner: a thread that unparks from here on owns the
-    /// worker, and resumes it. False: the wait is over already, and the caller owns the worker.
+    /// Lets the parker hold the worker that is its owner: a thread that unparks from here on owns
+    /// the worker, and resumes it. False: the wait is over already, and the caller owns the worker.
     ///
     /// Called in PARKED by the owning worker, or by its successor on its behalf while it sleeps.
     pub(crate) fn hold(&self, sleeper: Sleeper) -> bool {

@@ -1,5 +1,5 @@
-//! What a program may rely on that was written for another runtime, or for the threads of std. Every
-//! runtime here has one server, so that no other server can help.
+//! What a program may rely on that was written for another runtime, or for the threads of std.
+//! Every runtime here has one server, so that no other server can help.
 
 use std::{
     cell::Cell,
@@ -284,7 +284,8 @@ fn a_future_that_panicked_is_dropped_while_the_thread_unwinds() {
         let id = task.id();
         assert!(task.join().unwrap_err().is_panic());
         found(&told, id, true);
-        // If the destructor panics as well, the task ends with the first panic, and nothing else ends.
+        // If the destructor panics as well, the task ends with the first panic, and nothing else
+        // ends.
         struct Bad;
         impl Drop for Bad {
             fn drop(&mut self) {

@@ -445,8 +445,8 @@ mod tests {
 
     use super::*;
 
-    /// How often `repeat_if_it_slept` calls, and its answer, if the first two calls return EBUSY with
-    /// the state `left`.
+    /// How often `repeat_if_it_slept` calls, and its answer, if the first two calls return EBUSY
+    /// with the state `left`.
     fn calls(worker: bool, left: u32) -> (u32, Result<(), i32>) {
         let user = UmcgTask::new();
         user.state_word().store(left, SeqCst);

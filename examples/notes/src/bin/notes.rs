@@ -17,7 +17,8 @@ use signal_hook::{
 use socket2::SockRef;
 use umcg_notes::{connection::Connections, on_tokio, open_files, store::Store};
 
-/// A service that keeps notes. It ends on SIGINT and on SIGTERM, after the requests that have begun.
+/// A service that keeps notes. It ends on SIGINT and on SIGTERM, after the requests that have
+/// begun.
 #[derive(Parser)]
 struct Arguments {
     /// The system that the service runs on.

@@ -182,9 +182,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// The number of idle connections that are being opened at a time. It is less than the length of the
-/// queue of a listening socket of std, beyond which the kernel would drop connections and delay them
-/// by a second.
+/// The number of idle connections that are being opened at a time. It is less than the length of
+/// the queue of a listening socket of std, beyond which the kernel would drop connections and delay
+/// them by a second.
 const OPENING: usize = 64;
 
 fn open_idle(options: &Options) -> anyhow::Result<(Idle, Links)> {

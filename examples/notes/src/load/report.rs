@@ -48,8 +48,8 @@ pub struct Latencies {
     pub curve: Vec<f64>,
 }
 
-/// What the process of the service used from the first request of the load, warm-up included, to its
-/// last answer.
+/// What the process of the service used from the first request of the load, warm-up included, to
+/// its last answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ServiceUsage {
     /// CPU time in seconds.

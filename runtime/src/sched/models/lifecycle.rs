@@ -1,8 +1,8 @@
 //! A stopping runtime leaves no server asleep, no task in a queue, and no thread that waits for its
 //! end.
 //!
-//! `Lifecycle` is the product's. The server, its workers and the queue are lines of this file, which
-//! stand for `server/run.rs`, `worker/run.rs`, and `schedule` in `mod.rs`.
+//! `Lifecycle` is the product's. The server, its workers and the queue are lines of this file,
+//! which stand for `server/run.rs`, `worker/run.rs`, and `schedule` in `mod.rs`.
 
 use loom::sync::Arc;
 

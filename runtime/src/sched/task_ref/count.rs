@@ -12,8 +12,8 @@ use crate::sync::{
 /// How many references of this kind there are. All of them together hold one reference of the
 /// `Arc`: a thread that counts up from 0 takes it, and a thread that counts down to 0 drops it.
 pub(in crate::sched) struct RefCount(
-    /// Counted up by a thread that has a reference of the `Arc` of its own, counted down by a thread
-    /// that has the references.
+    /// Counted up by a thread that has a reference of the `Arc` of its own, counted down by a
+    /// thread that has the references.
     CachePadded<AtomicUsize>,
 );
 

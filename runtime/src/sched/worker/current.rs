@@ -1,7 +1,7 @@
 //! Which runtime the calling thread belongs to, and which of its workers it is.
 //!
-//! The hook that [`wait`] keeps says which worker a thread is. Only this file installs a hook, so each
-//! hook is a [`WorkerThread`].
+//! The hook that [`wait`] keeps says which worker a thread is. Only this file installs a hook, so
+//! each hook is a [`WorkerThread`].
 
 use std::{cell::Cell, ptr, ptr::NonNull, sync::Arc};
 

@@ -103,8 +103,8 @@ mod publication {
     pub(in crate::sched) const SLEEP: u32 = 4;
 }
 
-/// The right of a successor to publish a worker for one of its sleeps, and its duty to say when that
-/// is done, by [`Publication::end`].
+/// The right of a successor to publish a worker for one of its sleeps, and its duty to say when
+/// that is done, by [`Publication::end`].
 #[must_use]
 #[derive(Debug)]
 pub(in crate::sched) struct Publishing(
@@ -120,8 +120,8 @@ impl Publication {
     /// For the worker, before it gives its slot up: its successor is to publish it.
     pub(in crate::sched) fn request(&self) {
         let sleep = (self.0.load(Acquire) & !publication::STATE).wrapping_add(publication::SLEEP);
-        // The successor looks at this after it was dispatched, which orders the two. A swap, and not
-        // a store, so that the last step of an earlier successor comes before this or fails.
+        // The successor looks at this after it was dispatched, which orders the two. A swap, and
+        // not a store, so that the last step of an earlier successor comes before this or fails.
         self.0.swap(sleep | publication::PENDING, AcqRel);
     }
 

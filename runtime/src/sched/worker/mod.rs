@@ -36,8 +36,8 @@ pub(in crate::sched) enum WorkerState {
     /// No worker has this record. Written by the thread that leaves it, or that failed to make a
     /// thread for it.
     Free = 0,
-    /// The worker's thread is being made, or has not been run by a server yet. Written by the thread
-    /// that makes it.
+    /// The worker's thread is being made, or has not been run by a server yet. Written by the
+    /// thread that makes it.
     Starting = 1,
     /// The worker runs, is blocked, or waits to be picked again with a task on its stack.
     Busy = 2,
@@ -238,8 +238,8 @@ impl Worker {
         (id != 0).then_some(id)
     }
 
-    /// Notes that this worker, once it runs, is to publish `predecessor`. For the predecessor, which
-    /// owns this worker.
+    /// Notes that this worker, once it runs, is to publish `predecessor`. For the predecessor,
+    /// which owns this worker.
     fn set_predecessor(&self, predecessor: &Self) {
         // Relaxed, here and in the two functions below: this worker reads it after it was
         // dispatched, which orders the two.

@@ -4,11 +4,11 @@
 //! waits in one of the runtime's own waits (it parks). This directory's README has the argument:
 //! section 2 for the way over the server, section 7 for the hand-off from worker to worker.
 //!
-//! Every way has the same shape. Whatever allocates, takes a lock, or may touch memory for the first
-//! time comes first. Then the worker leaves RUNNING (`UmcgTask::leave`); if that fails, it was
-//! judged, and a checkpoint comes first (trace A8). Between `leave` and `wait` it only writes to
-//! memory that it has touched before (trace B10): a worker that blocked there would be on two lists
-//! at once. Then `wait`.
+//! Every way has the same shape. Whatever allocates, takes a lock, or may touch memory for the
+//! first time comes first. Then the worker leaves RUNNING (`UmcgTask::leave`); if that fails, it
+//! was judged, and a checkpoint comes first (trace A8). Between `leave` and `wait` it only writes
+//! to memory that it has touched before (trace B10): a worker that blocked there would be on two
+//! lists at once. Then `wait`.
 
 use std::{
     ptr,
@@ -38,8 +38,8 @@ impl WorkerThread {
         self.release_slot(WorkerState::Idle)
     }
 
-    /// Joins the idle workers of the server as a judged worker, which has no slot to give up. False:
-    /// an ordinary thread from here on.
+    /// Joins the idle workers of the server as a judged worker, which has no slot to give up.
+    /// False: an ordinary thread from here on.
     pub(super) fn become_idle_judged(&self) -> bool {
         self.disarm();
         self.record().set_idle_since(now_ns());
@@ -107,8 +107,8 @@ impl WorkerThread {
         if outcome.is_ok() {
             record.next_tid_owner.give_back();
             if record.task().state() == state::BLOCKED {
-                // This worker was judged before it got here. Its server took `next_tid` for a choice
-                // that still stood, and did not disarm it.
+                // This worker was judged before it got here. Its server took `next_tid` for a
+                // choice that still stood, and did not disarm it.
                 self.disarm();
             }
         }
@@ -127,8 +127,8 @@ impl WorkerThread {
         false
     }
 
-    /// Takes the spare back that is armed in this worker, and returns it to the idle workers. Called
-    /// even if `next_tid` says that there is none: see the contract of `Provider::disarm`.
+    /// Takes the spare back that is armed in this worker, and returns it to the idle workers.
+    /// Called even if `next_tid` says that there is none: see the contract of `Provider::disarm`.
     pub(super) fn disarm(&self) {
         if let Some(spare) = self.shared.disarm(self.record()) {
             self.return_to_server(spare);
@@ -154,8 +154,8 @@ impl WorkerThread {
 
 /// To another worker.
 impl WorkerThread {
-    /// Sleeps without a slot until the wait in `parker`, which is PARKED, is over. Also returns, with
-    /// `parker` PARKED, when this is an ordinary thread from here on.
+    /// Sleeps without a slot until the wait in `parker`, which is PARKED, is over. Also returns,
+    /// with `parker` PARKED, when this is an ordinary thread from here on.
     pub(super) fn sleep_in(&self, parker: &Parker) {
         let record = self.record();
         // Relaxed: the successor reads it after it was dispatched.
@@ -244,8 +244,8 @@ impl WorkerThread {
         next
     }
 
-    /// A resumed worker, to hand the slot to. `None`: there is none, or a worker waits whom only the
-    /// server can pick. `Some`: this worker owns the other one, and `next_tid`.
+    /// A resumed worker, to hand the slot to. `None`: there is none, or a worker waits whom only
+    /// the server can pick. `Some`: this worker owns the other one, and `next_tid`.
     fn pick_resumed(&self) -> Option<&Worker> {
         let server = self.server();
         let waiting = &self.shared.run_queues.servers[server.index()];
@@ -268,8 +268,8 @@ impl WorkerThread {
         self.record().next_tid_owner.give_back();
         if let Some(next) = next {
             self.return_to_server(next);
-            // Even if that server is this worker's own: a judged worker has no slot, and may not look
-            // at the inbox next.
+            // Even if that server is this worker's own: a judged worker has no slot, and may not
+            // look at the inbox next.
             self.shared
                 .notify_inbox(&self.shared.servers[next.server()]);
         }
@@ -337,8 +337,8 @@ impl WorkerThread {
                 runtime: Arc::clone(&self.shared) as Arc<dyn Resume>,
                 worker: predecessor.index(),
             };
-            // SAFETY: the predecessor stored the parker's address, and sleeps in the parker until it
-            // is resumed. If it lost its server, it waits until the publication is over.
+            // SAFETY: the predecessor stored the parker's address, and sleeps in the parker until
+            // it is resumed. If it lost its server, it waits until the publication is over.
             let parker = unsafe { &*predecessor.parker.load(Relaxed) };
             if !parker.hold(sleeper) {
                 // The wait is over already, so the predecessor is ours.

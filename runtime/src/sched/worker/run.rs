@@ -34,8 +34,8 @@ pub(in crate::sched) struct WorkerThread {
     pub(in crate::sched) shared: Arc<Shared>,
     /// This worker's record, in the arena of `shared`.
     record: NonNull<Worker>,
-    /// The worker's server has gone: this is an ordinary thread, which leaves as soon as its task is
-    /// done.
+    /// The worker's server has gone: this is an ordinary thread, which leaves as soon as its task
+    /// is done.
     pub(super) detached: Cell<bool>,
     /// What this worker remembers from one take to the next, for fairness.
     take_history: RefCell<TakeHistory>,
@@ -78,7 +78,8 @@ impl WorkerThread {
         unsafe { self.record.as_ref() }
     }
 
-    /// The server that this is a worker of right now. Not to be kept across code of the application.
+    /// The server that this is a worker of right now. Not to be kept across code of the
+    /// application.
     pub(in crate::sched) fn server(&self) -> &Server {
         &self.shared.servers[self.record().server()]
     }
@@ -86,8 +87,8 @@ impl WorkerThread {
     /// From the first line of the thread to the last. False: this is a forked child.
     ///
     /// The hooks run outside of the registration. A start hook that blocks would otherwise be a
-    /// blocked worker, in whose place the runtime makes others, whose hooks block as well. As it is,
-    /// the server waits for the worker that is starting.
+    /// blocked worker, in whose place the runtime makes others, whose hooks block as well. As it
+    /// is, the server waits for the worker that is starting.
     fn run(&self) -> bool {
         let record = self.record();
         let home = &self.shared.servers[record.server()];
@@ -131,7 +132,8 @@ impl WorkerThread {
         self.run_tasks();
         // This worker may have queued tasks after the first sweep had passed, whatever makes it
         // leave. Between those pushes and the look; pairs with the fence in
-        // `Lifecycle::begin_sweep`. Before SWEEPING the first sweep is still to come, and finds them.
+        // `Lifecycle::begin_sweep`. Before SWEEPING the first sweep is still to come, and finds
+        // them.
         fence(SeqCst);
         if self.shared.lifecycle.is_sweeping() {
             self.shared.sweep();
@@ -222,9 +224,9 @@ impl WorkerThread {
             &mut self.take_history.borrow_mut(),
         )?;
         if source != Source::Own {
-            // Tasks that were moved along were in no queue for a moment, and a sweep may have passed
-            // by then. They are in a queue again, and the look follows; pairs with the fences in
-            // `Lifecycle`.
+            // Tasks that were moved along were in no queue for a moment, and a sweep may have
+            // passed by then. They are in a queue again, and the look follows; pairs with the
+            // fences in `Lifecycle`.
             fence(SeqCst);
             if self.shared.lifecycle.is_stopping() {
                 // No task begins any more. This one is for a sweep, if no other then this worker's.
