@@ -60,18 +60,6 @@ impl Next {
 
     #[cfg(not(target_feature = "crt-static"))]
     fn search(&self) -> *mut c_void {
-        // glibc has two definitions of the condition variables' functions. Without a version
-        // `dlsym` finds the older one, which works on another layout of `pthread_cond_t`.
-        #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-        if self.name.to_bytes().starts_with(b"pthread_cond_") {
-            // SAFETY: two C strings.
-            let found = unsafe {
-                libc::dlvsym(libc::RTLD_NEXT, self.name.as_ptr(), c"GLIBC_2.3.2".as_ptr())
-            };
-            if !found.is_null() {
-                return found;
-            }
-        }
         // SAFETY: a C string.
         unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) }
     }

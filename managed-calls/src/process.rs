@@ -45,11 +45,7 @@ family! {
             let result = real::sched_getaffinity(pid, size, mask);
             if result == 0 && is_calling_thread(pid) {
                 let mask = slice::from_raw_parts_mut(mask.cast::<u8>(), size);
-                worker.with(|worker| {
-                    if let Some(filled) = worker.affinity(mask) {
-                        mask[filled..].fill(0);
-                    }
-                });
+                worker.with(|worker| worker.affinity(mask));
             }
             result
         }

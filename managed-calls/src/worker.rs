@@ -52,10 +52,9 @@ pub trait Worker {
     /// The program called `sched_yield`: lets other workers run first.
     fn yield_now(&self);
 
-    /// Fills `mask` with the CPUs that the calling thread would be allowed to use without the
-    /// scheduler. Returns the number of bytes written, or `None` if the scheduler changes nothing
-    /// about the thread's CPUs.
-    fn affinity(&self, mask: &mut [u8]) -> Option<usize>;
+    /// `mask` has the CPUs that the calling thread may use, as `sched_getaffinity` reports them.
+    /// Replaces it by those that the thread might use without the scheduler.
+    fn affinity(&self, mask: &mut [u8]);
 
     /// A function that gives the calling thread the CPUs and the scheduling policy which it would
     /// have without the scheduler. It is called on threads that a worker starts, and in a child

@@ -100,7 +100,7 @@ impl Worker for Names {
     }
     fn exit(&self, _: Return) {}
     fn yield_now(&self) {}
-    fn affinity(&self, _: &mut [u8]) -> Option<usize> { None }
+    fn affinity(&self, _: &mut [u8]) {}
     fn unmanage(&self) -> fn(Inherited) { |_| {} }
     fn before_child(&self) {}
     fn after_child(&self) {}

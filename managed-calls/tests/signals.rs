@@ -191,9 +191,8 @@ impl Worker for Interrupted {
         self.step();
     }
 
-    fn affinity(&self, _mask: &mut [u8]) -> Option<usize> {
+    fn affinity(&self, _mask: &mut [u8]) {
         self.step();
-        None
     }
 
     fn unmanage(&self) -> fn(Inherited) {

@@ -185,7 +185,7 @@ fn children_are_waited_for() {
 
 #[test]
 fn waitid_looks_before_it_waits() {
-    let (_, said) = same(|| {
+    let (result, said) = same(|| {
         let mut child = Command::new("sh")
             .args(["-c", "read x; exit 3"])
             .stdin(std::process::Stdio::piped())
@@ -209,8 +209,17 @@ fn waitid_looks_before_it_waits() {
         };
         let looked = wait(libc::WNOHANG);
         let waited = while_asleep(|| wait(0), move || drop(stdin));
-        (looked, waited, child.wait().unwrap().code())
+        // The look takes the child, so the call ends with it.
+        // SAFETY: all zeros are a valid siginfo.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a live siginfo.
+        let taken =
+            unsafe { outcome(libc::waitid(libc::P_PID, pid, &raw mut info, libc::WEXITED)) };
+        // An error: the child was taken above.
+        let _ = child.wait();
+        (looked, waited, taken)
     });
+    assert_eq!(result.2, (0, 0));
     assert_eq!(of("waitid", &said), BLOCKED);
 }
 

@@ -48,9 +48,9 @@ impl Worker for Recorder {
         disturb();
     }
 
-    fn affinity(&self, mask: &mut [u8]) -> Option<usize> {
+    fn affinity(&self, mask: &mut [u8]) {
+        mask.fill(0);
         mask[0] = 0b1010_0101;
-        Some(1)
     }
 
     fn unmanage(&self) -> fn(Inherited) {
