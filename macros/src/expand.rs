@@ -145,6 +145,9 @@ fn function_on_a_worker(entry: Entry, function: &ItemFn, options: &Options) -> T
     };
     let builder = builder(entry, options);
 
+    // In an executable's `main` only: the symbols may be defined once.
+    let managed_calls = (entry == Entry::Main && name == "main")
+        .then(|| quote_spanned!(Span::call_site()=> #krate::managed_calls!();));
     let (test, output, run) = match entry {
         Entry::Main if name == "main" => (
             None,
@@ -170,6 +173,7 @@ fn function_on_a_worker(entry: Entry, function: &ItemFn, options: &Options) -> T
     };
     let call = quote_spanned!(span=> #run(#builder, #body));
     quote! {
+        #managed_calls
         #(#outer_attributes)*
         #test
         #vis fn #name() #output {

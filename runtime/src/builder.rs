@@ -13,6 +13,8 @@ use crate::{
 /// The environment variable for [`Builder::servers`].
 const SERVERS_ENV: &str = "UMCG_SERVERS";
 /// The environment variable for [`Builder::max_workers`].
+/// `0` turns managed calls off.
+const MANAGED_CALLS_ENV: &str = "UMCG_MANAGED_CALLS";
 pub(crate) const MAX_WORKERS_ENV: &str = "UMCG_MAX_WORKERS";
 
 /// Default of [`Builder::max_workers`]; its documentation has the reasons.
@@ -67,6 +69,7 @@ pub struct Builder {
     thread_stack_size: Option<usize>,
     pin: bool,
     /// `None`: no limit.
+    managed_calls: Option<bool>,
     queue_limit: Option<usize>,
     provider: ProviderSource,
     hooks: Hooks,
@@ -100,6 +103,7 @@ impl Builder {
             thread_name: "umcg".into(),
             thread_stack_size: None,
             pin: true,
+            managed_calls: None,
             queue_limit: None,
             provider: ProviderSource::Environment,
             hooks: Hooks::default(),
@@ -229,6 +233,17 @@ impl Builder {
     /// variable.
     pub fn provider(mut self, choice: ProviderChoice) -> Self {
         self.provider = ProviderSource::Choice(choice);
+        self
+    }
+
+    /// Sets whether the runtime manages calls of libc that sleep: `recv`, `sleep`, locks and so on, see
+    /// [`managed_calls!`](crate::managed_calls). It does so only in a program that has asked for it,
+    /// by `#[umcg::main]` or by the macro, and only with the emulated provider: with the device the
+    /// kernel reports every block.
+    ///
+    /// Default: on, unless the environment variable `UMCG_MANAGED_CALLS` is `0`.
+    pub fn managed_calls(mut self, on: bool) -> Self {
+        self.managed_calls = Some(on);
         self
     }
 
@@ -372,6 +387,10 @@ impl Builder {
                     .unwrap_or(STACK_SIZE)
             }),
             pin: self.pin,
+            managed_calls: self.managed_calls.unwrap_or_else(|| {
+                // Any other value leaves them on.
+                env::var_os(MANAGED_CALLS_ENV).is_none_or(|value| value != "0")
+            }),
             queue_limit: self.queue_limit,
             hooks: self.hooks,
         })
@@ -435,6 +454,7 @@ impl fmt::Debug for Builder {
             .field("thread_name", &self.thread_name)
             .field("thread_stack_size", &self.thread_stack_size)
             .field("pin", &self.pin)
+            .field("managed_calls", &self.managed_calls)
             .field("queue_limit", &self.queue_limit)
             .field("provider", &self.provider)
             .field("hooks", &self.hooks)

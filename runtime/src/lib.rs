@@ -165,10 +165,54 @@ cfg_if::cfg_if! {
         #[doc(inline)]
         pub use umcg_sys::unmanage_current_thread;
 
+        /// Makes the runtimes of this program manage the calls of libc that may sleep.
+        ///
+        /// A task that blocks in `recv`, `accept`, `poll`, `sleep`, `fsync`, a lock and so on, from
+        /// Rust, from `std` or from C, then gives its slot away before it sleeps, and comes back
+        /// through the scheduler. Nothing in that code changes: a function that an executable defines
+        /// takes precedence over libc's, and this macro defines these functions. On a thread that is
+        /// no worker each of them goes straight to libc, for six instructions more.
+        ///
+        /// `#[umcg::main]` on `fn main` includes it. Otherwise call it once, at the top level of
+        /// `main.rs` or of a test's file, and never in a library: two definitions do not link, and a
+        /// `cdylib` would take the functions away from the program that loads it.
+        ///
+        /// It is off with [`Builder::managed_calls`]`(false)`, with the environment variable
+        /// `UMCG_MANAGED_CALLS=0`, and in builds without the feature `managed-calls`, where the
+        /// macro expands to nothing. Which functions are managed is listed in the documentation of
+        /// `umcg-managed-calls`.
+        ///
+        /// ```
+        /// umcg::managed_calls!();
+        ///
+        /// fn main() {
+        ///     let runtime = umcg::Runtime::new().unwrap();
+        ///     let slept = runtime.spawn_blocking(|| {
+        ///         std::thread::sleep(std::time::Duration::from_millis(1));
+        ///     });
+        ///     slept.join().unwrap();
+        /// }
+        /// ```
+        #[macro_export]
+        #[cfg(feature = "managed-calls")]
+        macro_rules! managed_calls {
+            () => {
+                $crate::__private::umcg_managed_calls::define!();
+            };
+        }
+
+        /// Expands to nothing, because the feature `managed-calls` is off.
+        #[macro_export]
+        #[cfg(not(feature = "managed-calls"))]
+        macro_rules! managed_calls {
+            () => {};
+        }
+
         /// For the code that the attributes generate; see `macros_support.rs`.
         #[doc(hidden)]
         pub mod __private {
             pub use crate::macros_support::*;
+            pub use umcg_managed_calls;
         }
     }
 }

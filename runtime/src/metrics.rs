@@ -174,6 +174,7 @@ impl RuntimeMetrics {
 fn add(total: &mut ServerCounters, server: &ServerCounters) {
     total.dispatches += server.dispatches;
     total.blocks_kernel += server.blocks_kernel;
+    total.blocks_announced += server.blocks_announced;
     total.blocks_sentinel += server.blocks_sentinel;
     total.blocks_monitor += server.blocks_monitor;
     total.blocks_sibling += server.blocks_sibling;

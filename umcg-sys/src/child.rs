@@ -60,8 +60,68 @@ impl CommandUnmanaged for Command {
 /// std::thread::spawn(umcg_sys::unmanage_current_thread).join().unwrap();
 /// ```
 pub fn unmanage_current_thread() {
-    let _ = os::original_mask().apply(0);
-    let _ = os::set_policy(0, libc::SCHED_OTHER);
-    // Setting the policy alone would keep the slice.
-    os::set_slice(0);
+    Inheritance::unmanage(true, true);
+}
+
+/// What a thread passes on to the threads and the child processes that it starts: its affinity mask,
+/// its scheduling policy and its time slice.
+///
+/// # Examples
+///
+/// A worker that starts a program by `posix_spawn`, which has no hook in the child:
+///
+/// ```
+/// let worker = umcg_sys::Inheritance::suspend();
+/// // Start the child here.
+/// worker.resume();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Inheritance {
+    mask: Option<os::CpuSet>,
+    policy: i32,
+    slice: u64,
+}
+
+impl Inheritance {
+    /// Gives the calling thread what [`unmanage_current_thread`] gives it, of which `cpus` is the mask
+    /// and `policy` the policy with its slice. Async-signal-safe once any task has registered.
+    pub fn unmanage(cpus: bool, policy: bool) {
+        if cpus {
+            let _ = os::original_mask().apply(0);
+        }
+        if policy {
+            let _ = os::set_policy(0, libc::SCHED_OTHER);
+            // Setting the policy alone would keep the slice.
+            os::set_slice(0);
+        }
+    }
+
+    /// Gives the calling thread, a worker, what the process had, and returns what the worker had.
+    /// Neither allocates nor locks. The worker may run on another CPU until [`resume`](Self::resume).
+    #[must_use = "the worker gets its own back by `resume`"]
+    pub fn suspend() -> Self {
+        let before = Self {
+            mask: os::CpuSet::of(0).ok(),
+            policy: os::policy(),
+            slice: os::slice(),
+        };
+        Self::unmanage(true, true);
+        before
+    }
+
+    /// Gives the calling thread back what [`suspend`](Self::suspend) returned.
+    pub fn resume(self) {
+        if let Some(mask) = self.mask {
+            let _ = mask.apply(0);
+        }
+        let _ = os::set_policy(0, self.policy);
+        os::set_slice(self.slice);
+    }
+}
+
+/// Writes the affinity mask that the process had before any thread was pinned into `mask`, in the
+/// layout of sched_getaffinity(2): a bit for each CPU, and 0 beyond the last one. What does not fit is
+/// left out. Async-signal-safe once any task has registered.
+pub fn process_affinity(mask: &mut [u8]) {
+    os::original_mask().copy_to(mask);
 }

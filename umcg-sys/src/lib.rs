@@ -23,7 +23,7 @@ mod sync;
 
 pub use crate::{
     abi::{Call, Error, Events, List, UmcgTask, gettid, state},
-    child::{CommandUnmanaged, unmanage_current_thread},
+    child::{CommandUnmanaged, Inheritance, process_affinity, unmanage_current_thread},
     device::{Device, NoDevice},
     provider::{
         Facts, HasWork, Overdue, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,

@@ -185,6 +185,8 @@ pub struct ServerCounters {
     pub dispatches: u64,
     /// Blocks that the kernel reported (device).
     pub blocks_kernel: u64,
+    /// Blocks that the workers announced themselves ([`Provider::begin_block`]).
+    pub blocks_announced: u64,
     /// Blocks that the sentinel found (emulated).
     pub blocks_sentinel: u64,
     /// Blocks that the monitor found (emulated).
@@ -552,6 +554,39 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     fn try_checkpoint(&self, wanted: &dyn Fn() -> bool) -> Result<bool, Error> {
         let _ = wanted;
         self.checkpoint().map(|()| true)
+    }
+
+    /// The calling worker is about to sleep in the kernel, and says so by itself, so that nobody has
+    /// to notice the block. It gives its slot away, and then makes its call.
+    ///
+    /// With `next_tid` the slot goes directly to that worker, which must be a RUNNABLE worker of the
+    /// same server that the caller owns; with 0 to the spare that is armed in the caller, or to the
+    /// server. `true`: the slot was given away, and [`end_block`](Self::end_block) has to follow the
+    /// call. `false`: the caller holds no slot, or the provider sees blocks without being told, and
+    /// nothing was done.
+    ///
+    /// The default does nothing: where the kernel reports blocks there is nothing to announce.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait`](Self::wait) for a wrong `next_tid`. The caller keeps its slot, and owns
+    /// that worker still.
+    fn begin_block(&self, next_tid: u32) -> Result<bool, Error> {
+        let _ = next_tid;
+        Ok(false)
+    }
+
+    /// The sleep that [`begin_block`](Self::begin_block) announced is over.
+    ///
+    /// `true`: the caller holds a slot and goes on; it has taken the slot of its idle server if
+    /// `wanted` returned `true`. `false`: it has none. It must then make itself RUNNABLE by
+    /// [`leave_judged`](UmcgTask::leave_judged), queue itself and call `wait`.
+    ///
+    /// # Errors
+    ///
+    /// ESRCH: the server is gone, and the caller is an ordinary thread from here on.
+    fn end_block(&self, wanted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        self.try_checkpoint(wanted)
     }
 
     /// Takes the spare of `worker` back. For the server that dispatches `worker`, or for `worker`

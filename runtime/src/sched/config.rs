@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) stack_size: usize,
     /// Whether each server, with its workers, is pinned to a CPU.
     pub(crate) pin: bool,
+    /// Whether calls of libc that sleep are managed, in a program that has asked for it.
+    pub(crate) managed_calls: bool,
     /// How many tasks may be queued before `try_spawn` refuses. `None`: no limit.
     pub(crate) queue_limit: Option<usize>,
     /// Called on the threads of workers.

@@ -29,7 +29,7 @@ use std::{
     },
 };
 
-use umcg_sys::Provider;
+use umcg_sys::{Provider, ProviderKind};
 
 use self::{
     arena::Arena,
@@ -43,7 +43,7 @@ use self::{
     signals::SignalMask,
     spawner::Spawner,
     task_ref::{TaskRef, count::RefCount},
-    worker::{Worker, WorkerState, current, run::WorkerThread},
+    worker::{Worker, WorkerState, current, managed_calls_are_defined, run::WorkerThread},
 };
 pub(crate) use self::{config::Config, shutdown::JobQueue, start::Threads};
 use crate::{
@@ -72,6 +72,9 @@ pub(crate) struct Shared {
     servers: Box<[Server]>,
     /// Shared with the provider, which calls `overdue`.
     idle_servers: Arc<IdleServers>,
+    /// Calls of libc that sleep are managed: the program has asked for it, it was not turned off, and
+    /// the provider has use for it.
+    managed_calls: bool,
     /// The records of the workers.
     arena: Arena,
     /// Fires the timers of the futures that are polled in this runtime.
@@ -95,6 +98,9 @@ impl Shared {
         let servers = config.servers;
         Self {
             watched: provider.facts().watches,
+            managed_calls: config.managed_calls
+                && managed_calls_are_defined()
+                && provider.kind() == ProviderKind::Emulated,
             signals: SignalMask::current(),
             built_on_worker: wait::with_worker(|_| ()).is_some(),
             provider,

@@ -13,6 +13,8 @@
 //! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
 //! - When a worker gives its slot up between two tasks: [`turn_is_over`], carried out by
 //!   `run_tasks` in `worker/run.rs`.
+//! - Who gets the slot of a worker that is about to sleep in a managed call: [`block_successor`],
+//!   carried out by `worker/managed.rs`.
 //! - When a queued task comes before workers that hand the slot off to each other:
 //!   [`task_is_due`], carried out by `worker/park.rs` and `server/pick.rs`.
 //! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and
@@ -363,6 +365,39 @@ pub(super) const fn task_is_due(handoffs: u32) -> bool {
     handoffs >= MAX_HANDOFFS_IN_A_ROW
 }
 
+/// Who gets the slot of a worker that announces that it is about to sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BlockSuccessor {
+    /// Nothing would run: the worker keeps its slot. Whoever queues work next has the provider look
+    /// whether the worker sleeps.
+    Nobody,
+    /// The spare, if one is armed and nobody came earlier; else the server picks.
+    Server,
+    /// A worker that waits, directly.
+    Resumed,
+}
+
+/// Who gets the slot of a worker that announces that it is about to sleep in a call. `owner`: the
+/// worker may come back with a lock, and then goes on at once; it cannot be handed off for that.
+/// `server_must_pick`: a worker waits that only the server can pick. `resumed`: a worker waits that
+/// may be handed the slot. `has_task`: a task is queued. `task_is_due`: see [`task_is_due`].
+#[inline]
+pub(super) fn block_successor(
+    owner: bool,
+    server_must_pick: bool,
+    resumed: bool,
+    has_task: bool,
+    task_is_due: impl FnOnce() -> bool,
+) -> BlockSuccessor {
+    if !has_task && !server_must_pick && !resumed {
+        BlockSuccessor::Nobody
+    } else if owner || server_must_pick || !resumed || (has_task && task_is_due()) {
+        BlockSuccessor::Server
+    } else {
+        BlockSuccessor::Resumed
+    }
+}
+
 /// While a worker waits behind the one in the slot, that one has this long (trace A13). It is also
 /// how late the server may notice a worker that unblocked behind a running one.
 const SLICE_NS: u64 = 10_000_000;
@@ -657,6 +692,28 @@ mod tests {
             assert_eq!(turn_is_over(ran, || waited_ns), over, "{ran}, {waited_ns}");
         }
         assert_eq!([0, 7, 8].map(task_is_due), [false, false, true]);
+    }
+
+    #[test]
+    fn a_block_goes_to_a_waiting_worker_unless_only_the_server_can_choose() {
+        use BlockSuccessor::{Nobody, Resumed, Server};
+        for (owner, server_must_pick, resumed, has_task, task_is_due, successor) in [
+            (false, false, false, false, false, Nobody),
+            (true, false, false, false, false, Nobody),
+            (false, false, true, false, false, Resumed),
+            (false, false, true, true, false, Resumed),
+            // A task has its turn after some hand-offs, and the server finds a worker for it.
+            (false, false, true, true, true, Server),
+            (false, false, true, false, true, Resumed),
+            (false, false, false, true, false, Server),
+            (false, true, true, false, false, Server),
+            (true, false, true, false, false, Server),
+        ] {
+            assert_eq!(
+                block_successor(owner, server_must_pick, resumed, has_task, || task_is_due),
+                successor
+            );
+        }
     }
 
     #[test]

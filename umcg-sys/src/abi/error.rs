@@ -16,6 +16,10 @@ pub enum Call {
     Preempt,
     /// [`Provider::wake`](crate::Provider::wake)
     Wake,
+    /// [`Provider::begin_block`](crate::Provider::begin_block)
+    BeginBlock,
+    /// [`Provider::end_block`](crate::Provider::end_block)
+    EndBlock,
     /// [`Provider::checkpoint`](crate::Provider::checkpoint)
     Checkpoint,
 }

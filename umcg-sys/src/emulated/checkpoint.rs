@@ -126,7 +126,7 @@ impl Registry {
     /// Takes the slot of the calling worker's server if no worker runs in it: the slot of an idle
     /// server, or that of a worker which blocked in it (a take-over). False: the worker, which was
     /// OUT by `run`, still is.
-    fn try_take_slot(&self, own: &OwnTask<'_>, run: Run) -> Result<bool, Failure> {
+    pub(crate) fn try_take_slot(&self, own: &OwnTask<'_>, run: Run) -> Result<bool, Failure> {
         let task = own.task();
         let Some(server) = self.server(task.server_tid()) else {
             let _ = own.step(run, run.to(Phase::Plain));

@@ -18,6 +18,7 @@
 mod adoption;
 #[cfg_attr(loom, path = "twins/affinity.rs")]
 mod affinity;
+mod announced;
 mod arming;
 mod checkpoint;
 #[cfg_attr(loom, path = "twins/clock.rs")]

@@ -32,6 +32,14 @@ impl CpuSet {
         (0..MAX_CPUS).filter(|&cpu| self.contains(cpu))
     }
 
+    /// Writes the set into `bytes`, in the layout of the system calls.
+    pub(crate) fn copy_to(&self, bytes: &mut [u8]) {
+        let set = self.0.iter().flat_map(|word| word.to_ne_bytes());
+        for (byte, of_set) in bytes.iter_mut().zip(set.chain(std::iter::repeat(0))) {
+            *byte = of_set;
+        }
+    }
+
     /// The affinity mask of a thread; 0 is the calling one.
     pub(crate) fn of(tid: u32) -> io::Result<Self> {
         let mut set = Self::empty();

@@ -98,6 +98,7 @@ pub(crate) struct Record {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) dispatches: Count,
+    pub(crate) announced: Count,
     pub(crate) sentinel: Count,
     pub(crate) monitor: Count,
     pub(crate) refused: Count,
@@ -118,6 +119,7 @@ impl Counts {
     fn reset(&self) {
         for count in [
             &self.dispatches,
+            &self.announced,
             &self.sentinel,
             &self.monitor,
             &self.refused,

@@ -364,12 +364,35 @@ unsafe impl Provider for Emulated {
             return Ok(true);
         }
         let own = self.own_task(Call::Checkpoint)?;
-        if own.status.load(Relaxed) == status::SERVER {
+        // The child of a `vfork` shares the memory of the worker that waits for it, and is not that
+        // worker.
+        if own.status.load(Relaxed) == status::SERVER || own.tid.load(Relaxed) != crate::gettid() {
             return Ok(true);
         }
         REGISTRY
             .try_checkpoint(&own, wanted)
             .map_err(|(errno, why)| Error::new(Call::Checkpoint, errno, why))
+    }
+
+    fn begin_block(&self, next_tid: u32) -> Result<bool, Error> {
+        // The child of a fork has no tasks, and one of `vfork` is not the worker whose memory it
+        // shares.
+        let Ok(own) = self.own_task(Call::BeginBlock) else {
+            return Ok(false);
+        };
+        if own.status.load(Relaxed) != status::WORKER || own.tid.load(Relaxed) != crate::gettid() {
+            return Ok(false);
+        }
+        REGISTRY
+            .begin_block(&own, next_tid)
+            .map_err(|(errno, why)| Error::new(Call::BeginBlock, errno, why))
+    }
+
+    fn end_block(&self, wanted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        let own = self.own_task(Call::EndBlock)?;
+        REGISTRY
+            .end_block(&own, wanted)
+            .map_err(|(errno, why)| Error::new(Call::EndBlock, errno, why))
     }
 
     fn disarm(&self, worker: &UmcgTask) -> Option<u32> {
@@ -391,6 +414,7 @@ unsafe impl Provider for Emulated {
             cpu: usize::try_from(server.cpu.load(Relaxed)).ok(),
             dispatches: counts.dispatches.load(Relaxed),
             blocks_kernel: 0,
+            blocks_announced: counts.announced.load(Relaxed),
             blocks_sentinel: counts.sentinel.load(Relaxed),
             blocks_monitor: counts.monitor.load(Relaxed),
             blocks_sibling: counts.sibling.load(Relaxed),

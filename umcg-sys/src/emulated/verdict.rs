@@ -35,6 +35,8 @@ pub(crate) enum Judge {
     Monitor,
     /// Whoever called `preempt`: the worker has not blocked, and loses its slot on purpose.
     Preempter,
+    /// The worker itself, which is about to sleep ([`Registry::begin_block`]).
+    Itself,
 }
 
 impl Registry {
@@ -69,6 +71,7 @@ impl Registry {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
+            Judge::Itself => &host.counts.announced,
         });
         if judge != Judge::Sentinel {
             // Before the slot: a server that wakes up by itself then finds the event.

@@ -292,7 +292,7 @@ impl Registry {
 
     /// Hands the slot from its holder, the calling worker, directly to the worker `next`.
     /// `Ok(false)`: the caller has lost the slot meanwhile, and nothing was switched.
-    fn hand_off(
+    pub(crate) fn hand_off(
         &self,
         worker: &RecordGuard<'_>,
         server: &RecordGuard<'_>,

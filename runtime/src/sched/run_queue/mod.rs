@@ -8,6 +8,7 @@
 
 mod lifo_slot;
 mod queue;
+mod returned;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
@@ -16,6 +17,7 @@ use crossbeam_utils::CachePadded;
 use self::{
     lifo_slot::LifoSlot,
     queue::{Batch, InjectorQueue, ServerQueue},
+    returned::ReturnedWorkers,
 };
 use super::{
     clock::now_ns,
@@ -43,6 +45,8 @@ pub(in crate::sched) struct ServerQueues {
     /// How many resumed workers are in the server's inbox. Raised before the push and lowered
     /// after the removal, so it is never too low.
     resumed: AtomicU32,
+    /// Workers that came back from a managed call and wait for the slot.
+    pub(in crate::sched) returned: ReturnedWorkers,
     /// How often in a row workers have handed the slot off to resumed ones without a task having
     /// been taken. Relaxed everywhere: a count for fairness.
     handoffs: AtomicU32,
@@ -91,9 +95,20 @@ impl ServerQueues {
         self.resumed.fetch_sub(count, SeqCst);
     }
 
-    /// Whether resumed workers are in the inbox.
+    /// Whether workers wait that another worker may hand its slot to: resumed ones in the inbox, and
+    /// those that came back from a managed call.
     pub(in crate::sched) fn has_resumed(&self) -> bool {
+        self.has_resumed_in_inbox() || self.returned.len() > 0
+    }
+
+    /// Whether resumed workers are in the inbox.
+    pub(in crate::sched) fn has_resumed_in_inbox(&self) -> bool {
         self.resumed.load(SeqCst) > 0
+    }
+
+    /// How many workers wait to be picked, and may be picked by another server as well.
+    pub(in crate::sched) fn waiting(&self) -> u32 {
+        self.workers.load(Relaxed) + self.returned.len()
     }
 
     /// Whether workers of other servers may take the task in the LIFO slot.
@@ -154,6 +169,7 @@ impl RunQueues {
                         lifo: LifoSlot::new(),
                         workers: AtomicU32::new(0),
                         resumed: AtomicU32::new(0),
+                        returned: ReturnedWorkers::new(),
                         handoffs: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),
@@ -171,7 +187,7 @@ impl RunQueues {
     pub(in crate::sched) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
         own.workers.load(SeqCst) > 0
-            || own.resumed.load(SeqCst) > 0
+            || own.has_resumed()
             || !own.lifo.is_empty()
             || self.any_queued()
     }
@@ -302,7 +318,7 @@ impl RunQueues {
     /// server is to be woken.
     pub(in crate::sched) fn note_overdue_resumed(&self, server: usize) -> bool {
         let own = &self.servers[server];
-        let some = own.resumed.load(SeqCst) > 0;
+        let some = own.has_resumed();
         // Relaxed: only the provider's thread uses it.
         own.resumed_seen.swap(some, Relaxed) && some
     }

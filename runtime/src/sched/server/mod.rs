@@ -163,7 +163,7 @@ impl Server {
     /// How many workers of this server are on none of its lists: those that run, are blocked, armed
     /// or parked, or are being made. The number may be off by those that are just moving.
     pub(in crate::sched) fn unlisted(&self, run_queues: &RunQueues) -> u32 {
-        let listed = self.idle_with_inbox() + run_queues.servers[self.index].workers.load(Relaxed);
+        let listed = self.idle_with_inbox() + run_queues.servers[self.index].waiting();
         self.population().saturating_sub(listed)
     }
 

@@ -4,8 +4,6 @@
 //! because it took the worker off its list under that list's lock (the README of the directory
 //! above, section 2).
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::{Lists, Server, run::ServerThread};
 use crate::sched::policy::{self, PickFrom, PickView, Steal};
 
@@ -42,7 +40,7 @@ impl ServerThread<'_> {
     ) -> Option<(u32, PickFrom)> {
         let queues = &self.shared.run_queues.servers[self.me.index()];
         let view = PickView {
-            ready: lists.ready.len() > 0,
+            ready: lists.ready.len() > 0 || queues.returned.len() > 0,
             yielded: lists.yielded.len() > 0,
             idle: lists.idle.len() > 0,
             tasks,
@@ -56,7 +54,7 @@ impl ServerThread<'_> {
         let from = self.turns.next_worker(&view)?;
         let links = &self.shared.arena;
         let worker = match from {
-            PickFrom::Ready => lists.ready.pop(links),
+            PickFrom::Ready => lists.ready.pop(links).or_else(|| queues.returned.pop()),
             PickFrom::Yielded => lists.yielded.pop(links),
             PickFrom::Idle => lists.idle.pop(links),
         }?;
@@ -82,7 +80,8 @@ impl ServerThread<'_> {
                 let worker = lists
                     .ready
                     .pop(links)
-                    .or_else(|| lists.yielded.pop(links))?;
+                    .or_else(|| lists.yielded.pop(links))
+                    .or_else(|| self.shared.run_queues.servers[other.index()].returned.pop())?;
                 other.store_lengths(&lists, &self.shared.run_queues);
                 self.adopt(other, worker);
                 self.me.counters.count_worker_steal();
@@ -92,9 +91,7 @@ impl ServerThread<'_> {
 
     /// Whether `other` has a waiting worker that it is not about to pick itself.
     pub(super) fn may_steal_waiting(&self, other: &Server) -> bool {
-        let waiting = self.shared.run_queues.servers[other.index()]
-            .workers
-            .load(Relaxed);
+        let waiting = self.shared.run_queues.servers[other.index()].waiting();
         policy::may_steal_waiting(waiting, || {
             self.shared.provider.current(other.tid()).is_some()
         })

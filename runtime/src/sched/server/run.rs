@@ -5,10 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{
-        Ordering::{Relaxed, SeqCst},
-        fence,
-    },
+    atomic::{Ordering::SeqCst, fence},
 };
 
 use umcg_sys::{Error, List, Placement, Register, WAIT_TAKE_OVER};
@@ -232,9 +229,7 @@ impl ServerThread<'_> {
 
     /// How many workers wait to be picked by this server.
     fn waiting(&self) -> u32 {
-        self.shared.run_queues.servers[self.me.index()]
-            .workers
-            .load(Relaxed)
+        self.shared.run_queues.servers[self.me.index()].waiting()
     }
 
     /// Gives the slot to `worker`, and sleeps until there is something to do.
@@ -343,7 +338,11 @@ impl ServerThread<'_> {
         let (shared, me) = (self.shared, self.me.index());
         shared.idle_servers.enter_idle(me, self.owed.take());
         // The last look; `enter_idle` ends with the fence that it needs.
-        if !self.has_tasks() && !self.others().any(|other| self.may_steal_waiting(other)) {
+        let queues = &shared.run_queues.servers[me];
+        if !self.has_tasks()
+            && queues.returned.len() == 0
+            && !self.others().any(|other| self.may_steal_waiting(other))
+        {
             let _ = self.wait(self.surplus_end().unwrap_or(0));
         }
         self.owed = shared.idle_servers.wake_up(me);

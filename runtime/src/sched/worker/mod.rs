@@ -4,6 +4,7 @@
 
 pub(in crate::sched) mod current;
 pub(in crate::sched) mod handoff;
+mod managed;
 mod park;
 pub(in crate::sched) mod run;
 
@@ -23,6 +24,7 @@ use std::{
 use umcg_sys::UmcgTask;
 
 use self::handoff::{NextTidOwner, Publication};
+pub(in crate::sched) use self::managed::is_defined as managed_calls_are_defined;
 use super::{counters::WorkerCounts, server::Server};
 use crate::{sync::AtomicU32, task::Id, wait::Parker};
 

@@ -101,7 +101,7 @@ impl WorkerThread {
     }
 
     /// `Provider::wait`, and what a worker does first when it runs again.
-    fn wait_until_picked(&self) -> Result<(), Error> {
+    pub(super) fn wait_until_picked(&self) -> Result<(), Error> {
         let outcome = self.shared.provider.wait(0, 0);
         let record = self.record();
         if outcome.is_ok() {
@@ -120,7 +120,7 @@ impl WorkerThread {
     }
 
     /// A `wait` failed because the server has gone: this is an ordinary thread from here on. False.
-    fn detach(&self, error: &Error) -> bool {
+    pub(super) fn detach(&self, error: &Error) -> bool {
         assert!(error.is_gone(), "a worker could not wait: {error}");
         self.detached.set(true);
         self.record().publication.retract(std::thread::yield_now);
@@ -255,11 +255,20 @@ impl WorkerThread {
         {
             return None;
         }
-        let next = self.pop_from_inbox(server, WorkerState::Resumed);
+        let next = self.pop_resumed(server);
         if next.is_none() {
             self.record().next_tid_owner.give_back();
         }
         next
+    }
+
+    /// Pops a resumed worker of `server`, or one that came back from a managed call.
+    pub(super) fn pop_resumed(&self, server: &Server) -> Option<&Worker> {
+        let returned = || {
+            let waiting = &self.shared.run_queues.servers[server.index()];
+            Some(self.shared.arena.get(waiting.returned.pop()?))
+        };
+        returned().or_else(|| self.pop_from_inbox(server, WorkerState::Resumed))
     }
 
     /// Undoes [`choose_successor`](Self::choose_successor) or [`pick_resumed`](Self::pick_resumed)
@@ -356,7 +365,7 @@ impl WorkerThread {
 
 impl Shared {
     /// After a push on the inbox of `server`: makes sure that somebody looks at the inbox.
-    fn notify_inbox(&self, server: &Server) {
+    pub(super) fn notify_inbox(&self, server: &Server) {
         // Between the push and the looks; pairs with the fence of the provider's watcher, and with
         // the one in the server's `drain`, between RUNNABLE and its look at the inbox.
         fence(SeqCst);

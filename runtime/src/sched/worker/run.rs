@@ -12,7 +12,10 @@ use std::{
 
 use umcg_sys::{Error, Register};
 
-use super::{Worker, WorkerState, current};
+use super::{
+    Worker, WorkerState, current,
+    managed::{ManagedState, unmanaged},
+};
 use crate::{
     events,
     panic::{AbortIfPanic, contain},
@@ -37,6 +40,8 @@ pub(in crate::sched) struct WorkerThread {
     /// The worker's server has gone: this is an ordinary thread, which leaves as soon as its task
     /// is done.
     pub(super) detached: Cell<bool>,
+    /// What the managed call in which this worker is has done before it slept, see `managed.rs`.
+    pub(super) managed: ManagedState,
     /// What this worker remembers from one take to the next, for fairness.
     take_history: RefCell<TakeHistory>,
     /// References for the tasks that this worker makes.
@@ -63,6 +68,7 @@ pub(in crate::sched) fn main(shared: Arc<Shared>, index: u32) {
         stock: Stock::new(&shared),
         shared,
         detached: Cell::new(false),
+        managed: ManagedState::default(),
         take_history: RefCell::default(),
     };
     if this.run() {
@@ -202,7 +208,9 @@ impl WorkerThread {
                 self.request_spare(server);
                 self.wake_sleeping_server();
                 self.record().set_current_task(task.metadata().id());
-                task.run();
+                self.run_managed(|| {
+                    task.run();
+                });
                 continue;
             }
             turn = None;
@@ -313,10 +321,10 @@ impl WorkerThread {
 
 impl WorkerHook for WorkerThread {
     fn sleep(&self, parker: &Parker, deadline: Option<Instant>) {
-        match deadline {
+        unmanaged(|| match deadline {
             None => self.sleep_in(parker),
             Some(deadline) => self.sleep_until(parker, deadline),
-        }
+        });
     }
 
     fn begin_managed_blocking(&self) {
@@ -331,6 +339,21 @@ impl WorkerHook for WorkerThread {
     }
 
     fn yield_now(&self) {
+        unmanaged(|| self.give_way());
+    }
+
+    fn checkpoint(&self) {
+        unmanaged(|| {
+            if self.checkpoint_in_task() {
+                self.wake_sleeping_server();
+            }
+        });
+    }
+}
+
+impl WorkerThread {
+    /// Lets others of this server run first.
+    fn give_way(&self) {
         let others = || {
             let server = self.server();
             server.is_slot_wanted(&self.shared.run_queues)
@@ -341,18 +364,12 @@ impl WorkerHook for WorkerThread {
         };
         if self.checkpoint_in_task() && others() {
             self.release_slot(WorkerState::Yielded);
-            self.checkpoint();
+            WorkerHook::checkpoint(self);
         } else {
             self.wake_sleeping_server();
             // Threads that no server knows of want the CPU, too: for example a worker of this
             // runtime that was blocked and runs unmanaged to its next checkpoint.
             std::thread::yield_now();
-        }
-    }
-
-    fn checkpoint(&self) {
-        if self.checkpoint_in_task() {
-            self.wake_sleeping_server();
         }
     }
 }

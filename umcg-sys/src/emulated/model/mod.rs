@@ -2,6 +2,7 @@
 //! a few threads. README.md beside this file says which check holds which rule.
 
 mod adoption;
+mod announced;
 mod arming;
 mod lists;
 mod sleep_cell;

@@ -1,0 +1,216 @@
+//! Managed calls: what a worker does before the application's code sleeps in libc, and after.
+//!
+//! *Problem.* A worker that blocks in the kernel and wakes up again runs on without a slot, to its
+//! next checkpoint. Code that is `read, work, write` in a loop never reaches one, so after its first
+//! block it would never be scheduled again.
+//!
+//! *Mechanism.* The crate `umcg-managed-calls` calls [`enter`](ManagedWorker::enter) before such a
+//! call and [`exit`](ManagedWorker::exit) after it. `enter` gives the slot away: directly to a worker
+//! that waits for it, else to the server. If nothing would run, the worker keeps its slot, and whoever
+//! queues work next has the provider look at the sleeper. `exit` is a checkpoint: the worker takes the
+//! slot if it is free and nobody waits, and otherwise queues behind those that came back before it.
+//! This directory's README, section 8, has the three classes of return and the argument.
+//!
+//! Both run on the application's stack, possibly with its locks held or in a signal handler. They
+//! neither allocate nor take a lock, and a managed call made meanwhile goes straight to libc, because
+//! the thread counts as unmanaged until they return.
+
+use std::{
+    cell::Cell,
+    ptr::NonNull,
+    sync::atomic::{Ordering::SeqCst, fence},
+};
+
+use umcg_managed_calls::{
+    Inherited, ManagedCall, Return, Sleep, Worker as ManagedWorker, set_current,
+};
+use umcg_sys::Inheritance;
+
+use super::{WorkerState, run::WorkerThread};
+use crate::{sched::policy, wait::WorkerHook};
+
+/// What a managed call leaves for its end. Written and read by the worker's thread only.
+#[derive(Default)]
+pub(super) struct ManagedState {
+    /// `enter` handed the slot off: the worker is RUNNABLE, is on no list, and owns itself. Only then
+    /// may `exit` call `end_block`, and it must.
+    handed_off: Cell<bool>,
+    /// What this thread had before it was given the process's own CPUs and policy, for a child.
+    before_child: Cell<Option<Inheritance>>,
+}
+
+/// Whether the program has asked for managed calls ([`managed_calls!`](crate::managed_calls)).
+pub(in crate::sched) fn is_defined() -> bool {
+    umcg_managed_calls::is_defined()
+}
+
+/// While it lives, managed calls of this thread go straight to libc.
+struct Unmanaged(Option<NonNull<dyn ManagedWorker>>);
+
+impl Unmanaged {
+    fn begin() -> Self {
+        // SAFETY: `None` needs nothing to stay valid.
+        Self(unsafe { set_current(None) })
+    }
+}
+
+impl Drop for Unmanaged {
+    fn drop(&mut self) {
+        // SAFETY: what was set before: `run_managed`, further up this stack, set it.
+        unsafe { set_current(self.0) };
+    }
+}
+
+/// For the runtime's own code on a worker that sleeps in the provider: calls `f`, in which nothing is
+/// managed. The provider's own wait must not be taken for a block of the application.
+pub(super) fn unmanaged<R>(f: impl FnOnce() -> R) -> R {
+    if !umcg_managed_calls::is_managed() {
+        return f();
+    }
+    let _unmanaged = Unmanaged::begin();
+    f()
+}
+
+impl WorkerThread {
+    /// Runs the application's code. Its calls are managed meanwhile, if the program has asked for it.
+    pub(super) fn run_managed(&self, f: impl FnOnce()) {
+        if !self.shared.managed_calls {
+            f();
+            return;
+        }
+        let managed = NonNull::from(self as &dyn ManagedWorker);
+        // SAFETY: this worker outlives the call, and `_reset` takes it back before it returns.
+        let before = unsafe { set_current(Some(managed)) };
+        let _reset = Unmanaged(before);
+        f();
+    }
+
+    /// Gives the slot away if somebody has use for it. True: handed off directly, to a worker.
+    ///
+    /// `owner`: the worker may come back with a lock. Then it is not held up at the end, so it must
+    /// not be handed off: a worker without a slot that is not held up would pass its checkpoints.
+    fn begin_block(&self, owner: bool) -> bool {
+        let shared = &*self.shared;
+        let server = self.server();
+        let queues = &shared.run_queues.servers[server.index()];
+        let has_task = shared
+            .run_queues
+            .has_task_for(server.index(), &shared.idle_servers);
+        let successor = policy::block_successor(
+            owner,
+            server.server_must_pick(&shared.run_queues),
+            queues.has_resumed(),
+            has_task,
+            || queues.is_task_due(),
+        );
+        match successor {
+            policy::BlockSuccessor::Nobody => false,
+            policy::BlockSuccessor::Server => {
+                // An error says that this thread has no slot to give.
+                let _ = shared.provider.begin_block(0);
+                false
+            }
+            policy::BlockSuccessor::Resumed => {
+                // A worker that has lost its slot already has none to hand off; and the child of a
+                // `vfork` shares this memory, but is not this worker.
+                if shared.provider.current(server.tid()) != Some(self.record().task().tid())
+                    || umcg_sys::gettid() != self.record().task().tid()
+                {
+                    return false;
+                }
+                let Some(next) = self.pop_resumed(server) else {
+                    return false;
+                };
+                queues.count_handoff();
+                self.disarm();
+                if matches!(shared.provider.begin_block(next.task().tid()), Ok(true)) {
+                    return true;
+                }
+                // This worker has lost its slot meanwhile, and still owns `next`.
+                self.return_to_server(next);
+                shared.notify_inbox(&shared.servers[next.server()]);
+                false
+            }
+        }
+    }
+
+    /// The other end of a managed call: returns when this worker may go on.
+    fn end_block(&self, handed_off: bool, how: Return) {
+        let shared = &*self.shared;
+        // A slot that is free may be taken only past an empty queue.
+        let nobody_waits = || !self.server().is_slot_wanted(&shared.run_queues);
+        let outcome = if handed_off {
+            shared.provider.end_block(&nobody_waits)
+        } else {
+            shared.provider.try_checkpoint(&nobody_waits)
+        };
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => self.queue_returned(how),
+            Err(error) if error.is_gone() => self.detached.set(true),
+            Err(error) => unreachable!("a registered worker could not end its block: {error}"),
+        }
+    }
+
+    /// This worker has no slot and owns itself: queues up for one, and sleeps until it was picked.
+    fn queue_returned(&self, how: Return) {
+        self.disarm();
+        let record = self.record();
+        let server = self.server();
+        let queues = &self.shared.run_queues.servers[server.index()];
+        record.task().leave_judged();
+        record.set_state(WorkerState::Resumed);
+        // From here on whoever pops this worker owns it.
+        if how != Return::Io || !queues.returned.push(record.index()) {
+            queues.count_resumed_into_inbox();
+            server.inbox().push(&self.shared.arena, record.index());
+        }
+        // Between the push and the look of `wait` at the slot; pairs with the fence in
+        // `IdleServers::enter_idle`, between the server's last look and its sleep.
+        fence(SeqCst);
+        if let Err(error) = self.wait_until_picked() {
+            self.detach(&error);
+        }
+    }
+}
+
+impl ManagedWorker for WorkerThread {
+    fn enter(&self, _call: ManagedCall, sleep: Sleep, how: Return) {
+        if sleep == Sleep::Certain && !self.detached.get() {
+            let handed_off = self.begin_block(how == Return::Owner);
+            self.managed.handed_off.set(handed_off);
+        }
+    }
+
+    fn exit(&self, how: Return) {
+        if self.detached.get() {
+            return;
+        }
+        let handed_off = self.managed.handed_off.replace(false);
+        if handed_off || how != Return::Owner {
+            self.end_block(handed_off, how);
+        }
+    }
+
+    fn yield_now(&self) {
+        WorkerHook::yield_now(self);
+    }
+
+    fn affinity(&self, mask: &mut [u8]) {
+        umcg_sys::process_affinity(mask);
+    }
+
+    fn unmanage(&self) -> fn(Inherited) {
+        |what| Inheritance::unmanage(what.cpus, what.policy)
+    }
+
+    fn before_child(&self) {
+        self.managed.before_child.set(Some(Inheritance::suspend()));
+    }
+
+    fn after_child(&self) {
+        if let Some(inheritance) = self.managed.before_child.take() {
+            inheritance.resume();
+        }
+    }
+}
