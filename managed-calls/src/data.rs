@@ -7,14 +7,15 @@
 //! marked as calls that may sleep, and a judge takes the slot only if the worker does.
 
 use libc::{
-    MSG_DONTWAIT, MSG_OOB, MSG_WAITALL, c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t,
-    size_t, sockaddr, socklen_t, ssize_t, timespec,
+    MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_WAITALL, c_int, c_uint, c_void, iovec, mmsghdr,
+    msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
 
 use crate::{
-    ManagedCall, Return, Sleep,
+    ManagedCall, Parked, Readiness, Return, Sleep,
     family::family,
     raw::raw,
+    waiters::Waiter,
     worker::{Managed, errno, set_errno},
 };
 
@@ -96,7 +97,7 @@ family! {
     fn recv(fd: c_int, buffer: *mut c_void, count: size_t, flags: c_int) -> ssize_t;
         raw { raw!(libc::SYS_recvfrom, fd, buffer, count, flags, 0, 0) }
         managed |worker| {
-            receive(worker, "recv", fd, flags, |flags| {
+            receive(worker, "recv", fd, flags, |fd, flags| {
                 real::recv(fd, buffer, count, flags)
             })
         }
@@ -104,7 +105,7 @@ family! {
         -> ssize_t;
         raw { let _ = size; raw!(libc::SYS_recvfrom, fd, buffer, count, flags, 0, 0) }
         managed |worker| {
-            receive(worker, "recv", fd, flags, |flags| {
+            receive(worker, "recv", fd, flags, |fd, flags| {
                 real::__recv_chk(fd, buffer, count, size, flags)
             })
         }
@@ -118,7 +119,7 @@ family! {
     ) -> ssize_t;
         raw { raw!(libc::SYS_recvfrom, fd, buffer, count, flags, address, length) }
         managed |worker| {
-            receive(worker, "recvfrom", fd, flags, |flags| {
+            receive(worker, "recvfrom", fd, flags, |fd, flags| {
                 real::recvfrom(fd, buffer, count, flags, address, length)
             })
         }
@@ -136,14 +137,14 @@ family! {
             raw!(libc::SYS_recvfrom, fd, buffer, count, flags, address, length)
         }
         managed |worker| {
-            receive(worker, "recvfrom", fd, flags, |flags| {
+            receive(worker, "recvfrom", fd, flags, |fd, flags| {
                 real::__recvfrom_chk(fd, buffer, count, size, flags, address, length)
             })
         }
     fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
         raw { raw!(libc::SYS_recvmsg, fd, message, flags) }
         managed |worker| {
-            receive(worker, "recvmsg", fd, flags, |flags| {
+            receive(worker, "recvmsg", fd, flags, |fd, flags| {
                 real::recvmsg(fd, message, flags)
             })
         }
@@ -253,20 +254,85 @@ fn receive(
     name: &'static str,
     fd: c_int,
     flags: c_int,
-    call: impl Fn(c_int) -> ssize_t,
+    call: impl Fn(c_int, c_int) -> ssize_t,
 ) -> ssize_t {
     let sleep = if flags & (MSG_WAITALL | MSG_OOB) == 0 {
         let before = errno();
-        let received = call(flags | MSG_DONTWAIT);
+        let received = call(fd, flags | MSG_DONTWAIT);
         if received >= 0 || !may_wait(fd, flags) {
             return received;
+        }
+        if flags & MSG_ERRQUEUE == 0 && !has_timeout(fd, libc::SO_RCVTIMEO) {
+            let waiter = Waiter::new(fd);
+            let received =
+                wait_parked(worker, &waiter, before, |fd| call(fd, flags | MSG_DONTWAIT));
+            return received.unwrap_or_else(|fd| {
+                worker.call(managed(name, fd), Sleep::Certain, Return::Io, || {
+                    call(fd, flags)
+                })
+            });
         }
         set_errno(before);
         Sleep::Certain
     } else {
         Sleep::Possible
     };
-    worker.call(managed(name, fd), sleep, Return::Io, || call(flags))
+    worker.call(managed(name, fd), sleep, Return::Io, || call(fd, flags))
+}
+
+/// Waits for something to receive elsewhere than in the call, and repeats the call, which cannot
+/// sleep, until it has something. `Err`: the worker is to make the call that sleeps, with this
+/// descriptor and `errno` as it was `before`.
+fn wait_parked(
+    worker: Managed,
+    waiter: &Waiter,
+    before: c_int,
+    call: impl Fn(c_int) -> ssize_t,
+) -> Result<ssize_t, c_int> {
+    let block = || {
+        set_errno(before);
+        Err(waiter.leave().unwrap_or(waiter.fd()))
+    };
+    if !waiter.enter() {
+        return block();
+    }
+    loop {
+        let parked = match waiter.original() {
+            Some(fd) => worker.with(|worker| worker.park(fd, Readiness::Readable)),
+            None => Parked::Refused,
+        };
+        if parked == Parked::Refused {
+            return block();
+        }
+        set_errno(before);
+        let received = waiter.attempt(&call);
+        if received >= 0 || errno() != libc::EAGAIN {
+            return Ok(received);
+        }
+        if parked == Parked::Interrupted {
+            set_errno(libc::EINTR);
+            return Ok(received);
+        }
+    }
+}
+
+/// Whether the socket has a timeout, so that only the kernel knows how long its calls sleep. Also if
+/// it is no socket.
+fn has_timeout(fd: c_int, which: c_int) -> bool {
+    // SAFETY: a live value of the given size.
+    unsafe {
+        let mut timeout: libc::timeval = std::mem::zeroed();
+        let mut size = size_of_val(&timeout) as socklen_t;
+        let result = raw!(
+            libc::SYS_getsockopt,
+            fd,
+            libc::SOL_SOCKET,
+            which,
+            &raw mut timeout,
+            &raw mut size
+        );
+        result != 0 || timeout.tv_sec != 0 || timeout.tv_usec != 0
+    }
 }
 
 /// A sending call on a socket: first in the form that cannot sleep, then the rest as it was made.

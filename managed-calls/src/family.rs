@@ -7,6 +7,7 @@
 ///     raw { what to do where there is no next definition }
 ///     managed Possible Io;                 a call that is the next definition, announced
 ///     managed |worker| { ... }             or one with a form of its own on workers
+///     always |_all| { ... }                or one with a form of its own on every thread
 /// ```
 ///
 /// and becomes three things: a function `name` that goes straight to the next definition unless the
@@ -19,7 +20,7 @@ macro_rules! family {
         $(
             fn $name:ident ( $($argument:ident : $type:ty),* $(,)? ) -> $result:ty;
             raw $raw:block
-            managed $($sleep:ident $how:ident ;)? $(|$worker:ident| $body:block)?
+            $whose:ident $($sleep:ident $how:ident ;)? $(|$worker:ident| $body:block)?
         )*
     ) => {
         /// Where the next definitions of this family are.
@@ -99,15 +100,13 @@ macro_rules! family {
                 /// Out of line, with the same arguments: a jump.
                 #[inline(never)]
                 unsafe extern "C-unwind" fn on_worker($($argument: $type),*) -> $result {
-                    let Some(worker) = crate::worker::current() else {
-                        unreachable!("the caller has looked");
-                    };
+                    let worker = crate::family::worker!($whose);
                     crate::family::on_worker!(
                         worker, $name($($argument),*), $($sleep $how)? $(|$worker| $body)?
                     )
                 }
 
-                if crate::worker::is_managed() {
+                if crate::family::is_ours!($whose) {
                     // SAFETY: the caller's promise.
                     unsafe { on_worker($($argument),*) }
                 } else {
@@ -131,6 +130,29 @@ macro_rules! family {
                 )*
             };
         }
+    };
+}
+
+/// Whether a call does not go straight to the next definition.
+macro_rules! is_ours {
+    (managed) => {
+        crate::worker::is_managed()
+    };
+    (always) => {
+        true
+    };
+}
+
+/// The worker that makes a call which is ours.
+macro_rules! worker {
+    (managed) => {{
+        let Some(worker) = crate::worker::current() else {
+            unreachable!("the caller has looked");
+        };
+        worker
+    }};
+    (always) => {
+        ()
     };
 }
 
@@ -170,4 +192,6 @@ macro_rules! first {
 
 pub(crate) use family;
 pub(crate) use first;
+pub(crate) use is_ours;
 pub(crate) use on_worker;
+pub(crate) use worker;

@@ -49,6 +49,7 @@
 //! lists what is covered.
 
 mod data;
+mod descriptors;
 mod family;
 mod files;
 mod futex;
@@ -61,17 +62,20 @@ mod start;
 mod threads;
 #[doc(hidden)]
 pub mod types;
+mod waiters;
 mod waiting;
 mod worker;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-pub use crate::worker::{Inherited, ManagedCall, Return, Sleep, Worker, is_managed, set_current};
+pub use crate::worker::{
+    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker, is_managed, set_current,
+};
 
 /// The managed functions as ordinary ones; for [`define!`].
 #[doc(hidden)]
 pub mod calls {
-    pub use crate::{data::*, files::*, futex::*, process::*, waiting::*};
+    pub use crate::{data::*, descriptors::*, files::*, futex::*, process::*, waiting::*};
     #[cfg(not(target_feature = "crt-static"))]
     pub use crate::{start::*, threads::*};
 }
@@ -87,6 +91,7 @@ const FAMILIES: &[(&[&str], &[&next::Next])] = &[
     #[cfg(not(target_feature = "crt-static"))]
     (start::NAMES, start::NEXT),
     (process::NAMES, process::NEXT),
+    (descriptors::NAMES, descriptors::NEXT),
 ];
 
 /// The names of the managed functions.
@@ -108,6 +113,7 @@ pub fn is_defined() -> bool {
 /// [`define!`]); otherwise each function looks at its first call, which takes the dynamic loader's
 /// lock and so must not happen in a signal handler.
 pub fn prepare() {
+    waiters::prepare();
     DEFINED.store(true, Relaxed);
     for (_, next) in FAMILIES {
         for next in *next {
@@ -134,6 +140,7 @@ macro_rules! define {
             $crate::__define_futex!();
             $crate::__define_threads_if_dynamic!();
             $crate::__define_process!();
+            $crate::__define_descriptors!();
 
             extern "C" fn prepare() {
                 $crate::prepare();

@@ -2,6 +2,8 @@
 
 use std::{cell::Cell, ptr::NonNull};
 
+use libc::c_int;
+
 /// How a worker comes back from a call, which decides when it may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Return {
@@ -26,6 +28,26 @@ pub enum Sleep {
     Possible,
 }
 
+/// What a worker waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Something can be read, or the other end is gone.
+    Readable,
+    /// Something can be written, or the other end is gone.
+    Writable,
+}
+
+/// What [`Worker::park`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// The worker slept. The descriptor may be ready.
+    Woken,
+    /// The worker slept, and a signal handler without `SA_RESTART` has run meanwhile.
+    Interrupted,
+    /// The worker did not sleep: it is to make the call that sleeps.
+    Refused,
+}
+
 /// A call in which a worker may be asleep.
 #[derive(Clone, Copy, Debug)]
 pub struct ManagedCall {
@@ -48,6 +70,16 @@ pub trait Worker {
 
     /// The call is over. Returns when the worker may go on.
     fn exit(&self, how: Return);
+
+    /// The calling thread would sleep in a call until `fd` is ready. Sleeps without the call, if the
+    /// worker prefers that, until the descriptor is ready or there is another reason to look.
+    /// Returns when the worker may go on, as after a return of the kind [`Io`](Return::Io).
+    ///
+    /// The default never sleeps here.
+    fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
+        let _ = (fd, readiness);
+        Parked::Refused
+    }
 
     /// The program called `sched_yield`: lets other workers run first.
     fn yield_now(&self);

@@ -163,6 +163,11 @@ impl IdleServers {
             .any(|state| state.load(SeqCst) == idle_state::IDLE)
     }
 
+    /// Whether a server sleeps without a worker in its slot, and nobody is waking it.
+    pub(super) fn any_asleep(&self) -> bool {
+        (0..self.states.len()).any(|server| self.is_asleep(server))
+    }
+
     /// Whether the server neither sleeps without a worker in its slot nor is being woken: one of
     /// its workers will look at its LIFO slot.
     pub(super) fn is_awake(&self, server: usize) -> bool {

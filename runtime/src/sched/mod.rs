@@ -10,6 +10,7 @@ mod idle;
 mod inbox;
 mod lifecycle;
 mod policy;
+mod reactor;
 mod run_queue;
 mod server;
 mod shutdown;
@@ -25,7 +26,7 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{Ordering::SeqCst, fence},
+        atomic::{AtomicUsize, Ordering::SeqCst, fence},
     },
 };
 
@@ -37,6 +38,7 @@ use self::{
     idle::IdleServers,
     lifecycle::Lifecycle,
     policy::PlaceTask,
+    reactor::Reactor,
     run_queue::RunQueues,
     server::Server,
     shutdown::JobQueues,
@@ -75,6 +77,10 @@ pub(crate) struct Shared {
     /// Calls of libc that sleep are managed: the program has asked for it, it was not turned off, and
     /// the provider has use for it.
     managed_calls: bool,
+    /// How many servers are registered, or are being started.
+    servers_left: AtomicUsize,
+    /// Where workers wait for descriptors. `None`: calls are not managed, or the system refused it.
+    reactor: Option<Reactor>,
     /// The records of the workers.
     arena: Arena,
     /// Fires the timers of the futures that are polled in this runtime.
@@ -96,11 +102,15 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(config: Config, provider: Arc<dyn Provider>, why: String, this: Weak<Self>) -> Self {
         let servers = config.servers;
+        let managed_calls = config.managed_calls
+            && managed_calls_are_defined()
+            && provider.kind() == ProviderKind::Emulated;
         Self {
             watched: provider.facts().watches,
-            managed_calls: config.managed_calls
-                && managed_calls_are_defined()
-                && provider.kind() == ProviderKind::Emulated,
+            managed_calls,
+            servers_left: AtomicUsize::new(servers),
+            // Without one, workers sleep in their calls.
+            reactor: managed_calls.then(Reactor::new).and_then(Result::ok),
             signals: SignalMask::current(),
             built_on_worker: wait::with_worker(|_| ()).is_some(),
             provider,

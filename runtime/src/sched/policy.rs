@@ -380,16 +380,18 @@ pub(super) enum BlockSuccessor {
 /// Who gets the slot of a worker that announces that it is about to sleep in a call. `owner`: the
 /// worker may come back with a lock, and then goes on at once; it cannot be handed off for that.
 /// `server_must_pick`: a worker waits that only the server can pick. `resumed`: a worker waits that
-/// may be handed the slot. `has_task`: a task is queued. `task_is_due`: see [`task_is_due`].
+/// may be handed the slot. `has_task`: a task is queued. `parked`: workers wait for descriptors, and
+/// the server has to see to their events. `task_is_due`: see [`task_is_due`].
 #[inline]
 pub(super) fn block_successor(
     owner: bool,
     server_must_pick: bool,
     resumed: bool,
     has_task: bool,
+    parked: bool,
     task_is_due: impl FnOnce() -> bool,
 ) -> BlockSuccessor {
-    if !has_task && !server_must_pick && !resumed {
+    if !has_task && !server_must_pick && !resumed && !parked {
         BlockSuccessor::Nobody
     } else if owner || server_must_pick || !resumed || (has_task && task_is_due()) {
         BlockSuccessor::Server
@@ -697,20 +699,24 @@ mod tests {
     #[test]
     fn a_block_goes_to_a_waiting_worker_unless_only_the_server_can_choose() {
         use BlockSuccessor::{Nobody, Resumed, Server};
-        for (owner, server_must_pick, resumed, has_task, task_is_due, successor) in [
-            (false, false, false, false, false, Nobody),
-            (true, false, false, false, false, Nobody),
-            (false, false, true, false, false, Resumed),
-            (false, false, true, true, false, Resumed),
+        for (owner, server_must_pick, resumed, has_task, task_is_due, parked, successor) in [
+            (false, false, false, false, false, false, Nobody),
+            (true, false, false, false, false, false, Nobody),
+            (false, false, false, false, false, true, Server),
+            (false, false, true, false, false, true, Resumed),
+            (false, false, true, false, false, false, Resumed),
+            (false, false, true, true, false, false, Resumed),
             // A task has its turn after some hand-offs, and the server finds a worker for it.
-            (false, false, true, true, true, Server),
-            (false, false, true, false, true, Resumed),
-            (false, false, false, true, false, Server),
-            (false, true, true, false, false, Server),
-            (true, false, true, false, false, Server),
+            (false, false, true, true, true, false, Server),
+            (false, false, true, false, true, false, Resumed),
+            (false, false, false, true, false, false, Server),
+            (false, true, true, false, false, false, Server),
+            (true, false, true, false, false, false, Server),
         ] {
             assert_eq!(
-                block_successor(owner, server_must_pick, resumed, has_task, || task_is_due),
+                block_successor(owner, server_must_pick, resumed, has_task, parked, || {
+                    task_is_due
+                }),
                 successor
             );
         }

@@ -11,6 +11,9 @@ use umcg_sys::Provider;
 use super::{Config, Shared, server, spawner::NoWorker};
 use crate::{error::BuildError, events};
 
+/// The stack of the poller, which runs no code of the application.
+const POLLER_STACK_SIZE: usize = 64 << 10;
+
 /// The threads that live as long as the runtime: servers and the worker spawner.
 #[derive(Debug)]
 pub(crate) struct Threads {
@@ -36,6 +39,7 @@ impl Shared {
         if let Err(error) = shared.start_threads(&mut threads) {
             shared.stop();
             shared.abandon();
+            shared.stop_poller();
             shared.wait_for_threads(None);
             shared.join(threads);
             return Err(error);
@@ -73,6 +77,14 @@ impl Shared {
                 }
                 Err(mpsc::RecvError) => unreachable!("a server ended before it registered"),
             }
+        }
+        if self.reactor.is_some() {
+            let shared = Arc::clone(self);
+            let poller = Builder::new()
+                .name(format!("{name}-io"))
+                .stack_size(POLLER_STACK_SIZE);
+            let poller = self.start_thread(poller, move || shared.run_poller())?;
+            threads.handles.push(poller);
         }
         let shared = Arc::clone(self);
         // At the end of the runtime it runs destructors of the application, as workers do.

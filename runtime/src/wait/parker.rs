@@ -195,13 +195,13 @@ impl Parker {
 
     /// Ends a wait whose deadline has passed. True: the token came in meanwhile, and was taken. For
     /// the owner.
-    pub(super) fn leave(&self) -> bool {
+    pub(crate) fn leave(&self) -> bool {
         // Acquire: pairs with the Release in `unpark`.
         self.state.word().swap(EMPTY, Acquire) == NOTIFIED
     }
 
     /// Takes the token if it is there. For the owner.
-    pub(super) fn take_token(&self) -> bool {
+    pub(crate) fn take_token(&self) -> bool {
         // Acquire: pairs with the Release in `unpark`.
         self.state
             .word()

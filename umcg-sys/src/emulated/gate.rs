@@ -4,6 +4,7 @@
 use super::{
     clock::now,
     failure::{Failure, NOT_RUNNABLE, SERVER_GONE},
+    interrupt,
     packed::{Index, Phase, Run},
     registry::{OwnTask, Registry},
     user_state::set_user_running,
@@ -80,7 +81,9 @@ impl Registry {
                     } else {
                         // Ended by the dispatcher (`complete_dispatch`), by the monitor's repeated
                         // wake, or by the server's unregister.
-                        own.run.wait(run.0);
+                        if own.run.wait(run.0) {
+                            interrupt::call_hook();
+                        }
                     }
                 }
                 Phase::Dispatched | Phase::Successor => {

@@ -30,6 +30,7 @@ pub(crate) mod fault;
 pub(crate) mod fork;
 mod gate;
 mod helpers;
+pub(crate) mod interrupt;
 #[cfg_attr(loom, path = "twins/memory.rs")]
 mod memory;
 #[cfg(all(test, loom))]

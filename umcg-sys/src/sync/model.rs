@@ -71,9 +71,10 @@ impl Futex32 {
 }
 
 impl Futex64 {
-    /// Sleeps while the word is `expected`.
-    pub(crate) fn wait(&self, expected: u64) {
+    /// Sleeps while the word is `expected`. False: no signal came.
+    pub(crate) fn wait(&self, expected: u64) -> bool {
         self.sleep(expected);
+        false
     }
 }
 

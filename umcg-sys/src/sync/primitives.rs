@@ -8,8 +8,8 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 pub(crate) const IS_MODEL: bool = false;
 
 /// Sleeps if `*word == expected`. Returns after a wake, a signal, the deadline, or for no reason,
-/// so callers loop. True: the deadline has passed.
-fn wait(word: *const u32, expected: u32, deadline: Deadline) -> bool {
+/// so callers loop. The result is the errno.
+fn wait(word: *const u32, expected: u32, deadline: Deadline) -> i32 {
     let timeout;
     let timeout_ptr = match deadline {
         Some(ns) => {
@@ -34,8 +34,12 @@ fn wait(word: *const u32, expected: u32, deadline: Deadline) -> bool {
             u32::MAX,
         )
     };
-    // SAFETY: the calling thread's errno.
-    result == -1 && unsafe { *libc::__errno_location() } == libc::ETIMEDOUT
+    if result == -1 {
+        // SAFETY: the calling thread's errno.
+        unsafe { *libc::__errno_location() }
+    } else {
+        0
+    }
 }
 
 /// Wakes the thread that sleeps on `word`, if there is one.
@@ -62,7 +66,7 @@ impl Futex32 {
 
     /// Sleeps if the word is `expected`; see `wait` above. True: the deadline has passed.
     pub(crate) fn wait(&self, expected: u32, deadline: Deadline) -> bool {
-        wait(self.0.as_ptr(), expected, deadline)
+        wait(self.0.as_ptr(), expected, deadline) == libc::ETIMEDOUT
     }
 
     pub(crate) fn wake(&self) {
@@ -91,9 +95,10 @@ impl Futex64 {
         Self(AtomicU64::new(value))
     }
 
-    /// Sleeps if the low half of the word is that of `expected`; see `wait` above.
-    pub(crate) fn wait(&self, expected: u64) {
-        wait(self.0.as_ptr().cast(), expected as u32, None);
+    /// Sleeps if the low half of the word is that of `expected`; see `wait` above. True: a signal
+    /// handler without `SA_RESTART` has run.
+    pub(crate) fn wait(&self, expected: u64) -> bool {
+        wait(self.0.as_ptr().cast(), expected as u32, None) == libc::EINTR
     }
 
     pub(crate) fn wake(&self) {

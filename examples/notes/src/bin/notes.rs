@@ -17,6 +17,8 @@ use signal_hook::{
 use socket2::SockRef;
 use umcg_notes::{connection::Connections, on_tokio, open_files, store::Store};
 
+umcg::managed_calls!();
+
 /// A service that keeps notes. It ends on SIGINT and on SIGTERM, after the requests that have
 /// begun.
 #[derive(Parser)]

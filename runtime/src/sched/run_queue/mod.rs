@@ -154,6 +154,8 @@ pub(in crate::sched) enum Source {
 pub(in crate::sched) struct RunQueues {
     /// Tasks that threads outside the runtime spawned or woke.
     pub(in crate::sched) injector: CachePadded<InjectorQueue<Runnable>>,
+    /// How many workers wait for a descriptor without sleeping in the call (`reactor.rs`).
+    pub(in crate::sched) parked: CachePadded<AtomicU32>,
     /// One entry for each server.
     pub(in crate::sched) servers: Box<[CachePadded<ServerQueues>]>,
 }
@@ -162,6 +164,7 @@ impl RunQueues {
     pub(in crate::sched) fn new(servers: usize) -> Self {
         Self {
             injector: CachePadded::new(InjectorQueue::new()),
+            parked: CachePadded::new(AtomicU32::new(0)),
             servers: (0..servers)
                 .map(|_| {
                     CachePadded::new(ServerQueues {
@@ -182,12 +185,14 @@ impl RunQueues {
         }
     }
 
-    /// Whether the server would have something to run if its worker blocked now. The provider asks
-    /// this from its own threads, so it consists of loads only.
+    /// Whether the server would have something to do if its worker blocked now: to run something, or
+    /// to see to the events of workers that are parked. The provider asks this from its own threads,
+    /// so it consists of loads only.
     pub(in crate::sched) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
         own.workers.load(SeqCst) > 0
             || own.has_resumed()
+            || self.parked.load(SeqCst) > 0
             || !own.lifo.is_empty()
             || self.any_queued()
     }

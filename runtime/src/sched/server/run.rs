@@ -87,6 +87,7 @@ pub(in crate::sched) fn main(
         if let Err(error) = shared.provider.unregister(me.task_ptr()) {
             unreachable!("a server could not unregister: {error}");
         }
+        shared.server_unregistered();
     }
     guard.disarm();
     shared.lifecycle.remove_thread();
@@ -122,6 +123,9 @@ impl ServerThread<'_> {
             // Not before the drain: a wake-up is lost on a server that has not begun to drain.
             if self.shared.lifecycle.is_abandoned() {
                 break;
+            }
+            if let Some(reactor) = self.shared.busy_reactor() {
+                reactor.poll(self.shared, true);
             }
             if let Some(holder) = self.shared.provider.current(self.me.tid()) {
                 self.sleep_behind(holder);
@@ -339,6 +343,7 @@ impl ServerThread<'_> {
         shared.idle_servers.enter_idle(me, self.owed.take());
         // The last look; `enter_idle` ends with the fence that it needs.
         let queues = &shared.run_queues.servers[me];
+        shared.leave_events_to_poller();
         if !self.has_tasks()
             && queues.returned.len() == 0
             && !self.others().any(|other| self.may_steal_waiting(other))
@@ -353,6 +358,7 @@ impl ServerThread<'_> {
         let (shared, me) = (self.shared, self.me.index());
         let claimed = self.owed.is_some();
         shared.idle_servers.enter_starved(me, self.owed.take());
+        shared.leave_events_to_poller();
         if claimed {
             // Another server may have a worker for the tasks that this one was woken for.
             shared.wake_one();

@@ -17,17 +17,24 @@
 
 use std::{
     cell::Cell,
-    ptr::NonNull,
-    sync::atomic::{Ordering::SeqCst, fence},
+    ptr::{self, NonNull},
+    sync::atomic::{
+        Ordering::{Relaxed, SeqCst},
+        fence,
+    },
 };
 
+use libc::c_int;
 use umcg_managed_calls::{
-    Inherited, ManagedCall, Return, Sleep, Worker as ManagedWorker, set_current,
+    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker as ManagedWorker, set_current,
 };
 use umcg_sys::Inheritance;
 
 use super::{WorkerState, run::WorkerThread};
-use crate::{sched::policy, wait::WorkerHook};
+use crate::{
+    sched::{policy, reactor::Reactor},
+    wait::WorkerHook,
+};
 
 /// What a managed call leaves for its end. Written and read by the worker's thread only.
 #[derive(Default)]
@@ -35,8 +42,20 @@ pub(super) struct ManagedState {
     /// `enter` handed the slot off: the worker is RUNNABLE, is on no list, and owns itself. Only then
     /// may `exit` call `end_block`, and it must.
     handed_off: Cell<bool>,
+    /// A signal has ended the worker's wait for a descriptor.
+    interrupted: Cell<bool>,
     /// What this thread had before it was given the process's own CPUs and policy, for a child.
     before_child: Cell<Option<Inheritance>>,
+}
+
+/// A signal handler without `SA_RESTART` has run while this worker slept in its gate: the call in
+/// which it waits for a descriptor fails with EINTR, as it would in the kernel. `worker`: the calling
+/// thread's.
+fn interrupted(worker: *const ()) {
+    // SAFETY: `park_for`, further up this stack, has passed it.
+    let worker = unsafe { &*worker.cast::<WorkerThread>() };
+    worker.managed.interrupted.set(true);
+    worker.record().io_parker().unpark();
 }
 
 /// Whether the program has asked for managed calls ([`managed_calls!`](crate::managed_calls)).
@@ -90,6 +109,7 @@ impl WorkerThread {
     /// `owner`: the worker may come back with a lock. Then it is not held up at the end, so it must
     /// not be handed off: a worker without a slot that is not held up would pass its checkpoints.
     fn begin_block(&self, owner: bool) -> bool {
+        self.poll_events();
         let shared = &*self.shared;
         let server = self.server();
         let queues = &shared.run_queues.servers[server.index()];
@@ -101,6 +121,7 @@ impl WorkerThread {
             server.server_must_pick(&shared.run_queues),
             queues.has_resumed(),
             has_task,
+            shared.run_queues.parked.load(Relaxed) > 0,
             || queues.is_task_due(),
         );
         match successor {
@@ -131,6 +152,58 @@ impl WorkerThread {
                 shared.notify_inbox(&shared.servers[next.server()]);
                 false
             }
+        }
+    }
+
+    /// Whether somebody would run if this worker gave its slot away.
+    fn somebody_would_run(&self) -> bool {
+        let run_queues = &self.shared.run_queues;
+        let server = self.server();
+        server.is_slot_wanted(run_queues)
+            || run_queues.has_task_for(server.index(), &self.shared.idle_servers)
+    }
+
+    /// Sleeps in the gate until `fd` may be ready; see `reactor.rs`.
+    fn park_for(&self, reactor: &Reactor, fd: c_int, writable: bool) -> Parked {
+        self.poll_events();
+        let record = self.record();
+        // With nobody to run, the call itself is the shortest way. And the child of a `vfork` shares
+        // this memory, but is not this worker.
+        if !self.somebody_would_run() || umcg_sys::gettid() != record.task().tid() {
+            return Parked::Refused;
+        }
+        let parker = record.io_parker();
+        if parker.prepare_park() {
+            // An event of an earlier wait.
+            return Parked::Woken;
+        }
+        if !reactor.arm(fd, writable, record.index()) {
+            parker.leave();
+            return Parked::Refused;
+        }
+        let parked = &self.shared.run_queues.parked;
+        parked.fetch_add(1, SeqCst);
+        // The count, then the looks of servers that sleep; see `reactor.rs`.
+        fence(SeqCst);
+        if self.shared.idle_servers.any_asleep() {
+            reactor.ensure_polled();
+        }
+        record.set_waits_for_io(true);
+        self.managed.interrupted.set(false);
+        umcg_sys::set_interrupt_hook(Some((interrupted, ptr::from_ref(self).cast())));
+        self.sleep_in(parker);
+        umcg_sys::set_interrupt_hook(None);
+        record.set_waits_for_io(false);
+        parked.fetch_sub(1, SeqCst);
+        if parker.leave() {
+            if self.managed.interrupted.get() {
+                Parked::Interrupted
+            } else {
+                Parked::Woken
+            }
+        } else {
+            // The server has gone: this is an ordinary thread.
+            Parked::Refused
         }
     }
 
@@ -189,6 +262,15 @@ impl ManagedWorker for WorkerThread {
         let handed_off = self.managed.handed_off.replace(false);
         if handed_off || how != Return::Owner {
             self.end_block(handed_off, how);
+        }
+    }
+
+    fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
+        match &self.shared.reactor {
+            Some(reactor) if !self.detached.get() => {
+                self.park_for(reactor, fd, readiness == Readiness::Writable)
+            }
+            _ => Parked::Refused,
         }
     }
 

@@ -108,6 +108,11 @@ pub(in crate::sched) struct Worker {
     /// The parker in which the worker sleeps or is about to. Written by the worker. Valid while the
     /// worker's publication is pending or in progress.
     parker: AtomicPtr<Parker>,
+    /// In which the worker waits for a descriptor. Owned by the worker.
+    io_parker: Parker,
+    /// The worker waits for a descriptor: whoever resumes it queues it with those that come back from
+    /// I/O. Written by the worker before it is parked.
+    waits_for_io: AtomicBool,
     counts: WorkerCounts,
     /// The worker's thread, for shutdown to join. Replaced when the record gets another thread.
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -131,6 +136,8 @@ impl Worker {
             next_tid_owner: NextTidOwner::new(),
             publication: Publication::new(),
             parker: AtomicPtr::new(ptr::null_mut()),
+            io_parker: Parker::new(),
+            waits_for_io: AtomicBool::new(false),
             counts: WorkerCounts::default(),
             thread: Mutex::new(None),
         }
@@ -180,6 +187,21 @@ impl Worker {
     /// For the threads that [`WorkerState`] names.
     pub(in crate::sched) fn set_state(&self, state: WorkerState) {
         self.state.store(state as u8, Relaxed);
+    }
+
+    /// See the field.
+    pub(in crate::sched) const fn io_parker(&self) -> &Parker {
+        &self.io_parker
+    }
+
+    pub(in crate::sched) fn waits_for_io(&self) -> bool {
+        // Relaxed: the parker's word orders it.
+        self.waits_for_io.load(Relaxed)
+    }
+
+    /// For the worker.
+    fn set_waits_for_io(&self, waits: bool) {
+        self.waits_for_io.store(waits, Relaxed);
     }
 
     /// For the server that owns the worker.

@@ -207,10 +207,19 @@ impl WorkerThread {
         }
     }
 
+    /// Looks whether workers that wait for a descriptor may go on.
+    pub(super) fn poll_events(&self) {
+        if let Some(reactor) = self.shared.busy_reactor() {
+            let queues = &self.shared.run_queues.servers[self.record().server()];
+            reactor.poll(&self.shared, !queues.has_resumed());
+        }
+    }
+
     /// Whom this worker, which is about to sleep in the middle of a task, hands its slot to: a
     /// resumed worker, or an idle one if there is a task for it. `None`: the slot goes to the
     /// server. `Some`: this worker owns the other one, and `next_tid`. Disarms this worker.
     fn choose_successor(&self) -> Option<&Worker> {
+        self.poll_events();
         let server = self.server();
         let run_queues = &self.shared.run_queues;
         let waiting = &run_queues.servers[server.index()];
@@ -247,6 +256,7 @@ impl WorkerThread {
     /// A resumed worker, to hand the slot to. `None`: there is none, or a worker waits whom only
     /// the server can pick. `Some`: this worker owns the other one, and `next_tid`.
     fn pick_resumed(&self) -> Option<&Worker> {
+        self.poll_events();
         let server = self.server();
         let waiting = &self.shared.run_queues.servers[server.index()];
         if !waiting.has_resumed()
@@ -364,6 +374,20 @@ impl WorkerThread {
 }
 
 impl Shared {
+    /// After a push on the queue of workers that came back to `server`. Its workers look there when
+    /// they give their slot up, and the server by its deadline. If no worker is in its slot, the
+    /// server is woken.
+    fn notify_returned(&self, server: &Server) {
+        // Between the push and the looks; pairs with the fence of the provider's watcher, and with
+        // that in `IdleServers::enter_idle`.
+        fence(SeqCst);
+        self.provider.work_waiting(server.tid());
+        if self.idle_servers.is_asleep(server.index()) {
+            // ESRCH: the server has left, and its workers are ordinary threads.
+            let _ = self.provider.wake(server.tid());
+        }
+    }
+
     /// After a push on the inbox of `server`: makes sure that somebody looks at the inbox.
     pub(super) fn notify_inbox(&self, server: &Server) {
         // Between the push and the looks; pairs with the fence of the provider's watcher, and with
@@ -391,7 +415,12 @@ impl Resume for Shared {
         // The worker sleeps, and the caller owns it, so nobody moves it to another server.
         let server = &self.servers[worker.server()];
         worker.set_state(WorkerState::Resumed);
-        self.run_queues.servers[server.index()].count_resumed_into_inbox();
+        let queues = &self.run_queues.servers[server.index()];
+        if worker.waits_for_io() && queues.returned.push(index) {
+            self.notify_returned(server);
+            return;
+        }
+        queues.count_resumed_into_inbox();
         server.inbox().push(&self.arena, index);
         self.notify_inbox(server);
     }

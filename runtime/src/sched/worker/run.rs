@@ -190,6 +190,7 @@ impl WorkerThread {
             if shared.lifecycle.is_stopping() || self.record().is_to_retire() {
                 return;
             }
+            self.poll_events();
             let server = self.server();
             if server.is_slot_wanted(&shared.run_queues) {
                 let (since, ran) = turn.get_or_insert_with(|| (now_ns(), 0));
