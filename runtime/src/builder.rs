@@ -442,7 +442,7 @@ impl fmt::Debug for Builder {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -193,7 +193,7 @@ impl fmt::Debug for IdleServers {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

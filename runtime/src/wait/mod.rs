@@ -32,7 +32,12 @@ pub(crate) use self::{
     parker::{Parker, Resume, Sleeper},
 };
 
-#[cfg(all(test, loom))]
-mod model;
-#[cfg(all(test, not(loom)))]
-mod tests;
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        #[cfg(test)]
+        mod model;
+    } else {
+        #[cfg(test)]
+        mod tests;
+    }
+}

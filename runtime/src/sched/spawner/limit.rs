@@ -144,7 +144,7 @@ impl fmt::Debug for WorkerLimit {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
