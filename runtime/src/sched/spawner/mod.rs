@@ -13,6 +13,7 @@
 
 mod limit;
 mod request;
+mod worker_wait;
 
 use std::{
     fmt,
@@ -26,8 +27,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::limit::{Place, WorkerLimit};
 pub(in crate::sched) use self::request::WorkerRequest;
+use self::{
+    limit::{Place, WorkerLimit},
+    worker_wait::WorkerWait,
+};
 use super::{Shared, server::Server, worker, worker::WorkerState};
 use crate::{
     events,
@@ -58,6 +62,8 @@ pub(in crate::sched) struct Spawner {
     beyond_limit: AtomicU64,
     /// How often a server got no worker because of the limit.
     at_limit: AtomicU64,
+    /// How often tasks waited long for a worker that could not be made.
+    long_waits: AtomicU64,
 }
 
 /// A snapshot of the counters of [`Spawner`], for metrics.
@@ -67,6 +73,7 @@ pub(in crate::sched) struct SpawnerCounts {
     pub(in crate::sched) failures: u64,
     pub(in crate::sched) beyond_limit: u64,
     pub(in crate::sched) at_limit: u64,
+    pub(in crate::sched) long_waits: u64,
 }
 
 impl Spawner {
@@ -79,6 +86,7 @@ impl Spawner {
             failures: AtomicU64::new(0),
             beyond_limit: AtomicU64::new(0),
             at_limit: AtomicU64::new(0),
+            long_waits: AtomicU64::new(0),
         }
     }
 
@@ -146,6 +154,7 @@ impl Spawner {
             failures: self.failures.load(Relaxed),
             beyond_limit: self.beyond_limit.load(Relaxed),
             at_limit: self.at_limit.load(Relaxed),
+            long_waits: self.long_waits.load(Relaxed),
         }
     }
 }
@@ -208,9 +217,11 @@ impl Shared {
         // wait for its own threads.
         worker::current::join_runtime(self);
         let mut retry = FIRST_RETRY;
+        let mut wait = WorkerWait::default();
         while !self.lifecycle.is_stopping() {
-            let failed =
-                self.spawner.register_failed.swap(false, SeqCst) || !self.serve_requests(retry);
+            let failed = self.spawner.register_failed.swap(false, SeqCst)
+                || !self.serve_requests(retry, &mut wait);
+            let look = wait.looked(Instant::now());
             if failed {
                 // An unpark does not shorten the wait. Otherwise a queue that fills would make this
                 // thread spin on EAGAIN.
@@ -222,7 +233,7 @@ impl Shared {
                 retry = (retry * 2).min(LAST_RETRY);
             } else {
                 retry = FIRST_RETRY;
-                ManagedWait::begin().park(&self.spawner.parker);
+                ManagedWait::begin().park_until(&self.spawner.parker, look);
             }
         }
         while !self.lifecycle.is_sweeping() {
@@ -235,7 +246,8 @@ impl Shared {
 
     /// Makes one worker for each server that has requested one, or starves, and still needs it.
     /// False: a thread could not be made.
-    fn serve_requests(self: &Arc<Self>, retry: Duration) -> bool {
+    fn serve_requests(self: &Arc<Self>, retry: Duration, wait: &mut WorkerWait) -> bool {
+        let mut starved_by_limit = false;
         for server in &self.servers {
             let index = server.index();
             let (requested, starved) = server.take_request(|| self.idle_servers.is_starved(index));
@@ -257,15 +269,38 @@ impl Shared {
                 continue;
             }
             match self.add_worker(server) {
-                Ok(()) | Err(NoWorker::Limit) => {}
+                Ok(()) => {}
+                Err(NoWorker::Limit) => starved_by_limit |= starved,
                 Err(NoWorker::Thread(error)) => {
                     // After the wait this function looks at starved servers again. A worker that
                     // would like a spare requests it again with its next task.
-                    events::spawn_failed(&error, retry.as_millis() as u64);
+                    if retry == FIRST_RETRY {
+                        events::spawn_failed(&error, retry.as_millis() as u64);
+                    }
+                    if starved {
+                        self.note_wait(wait, Some(&error));
+                    }
                     return false;
                 }
             }
         }
+        if starved_by_limit {
+            self.note_wait(wait, None);
+        }
         true
+    }
+
+    /// A starved server gets no worker, because of the worker limit or of this error. Counts and
+    /// reports it when tasks have waited long for that reason.
+    fn note_wait(&self, wait: &mut WorkerWait, error: Option<&std::io::Error>) {
+        let queued = self.run_queues.len();
+        let Some(long) = wait.refused(Instant::now(), queued, self.taken_tasks()) else {
+            return;
+        };
+        if long.warn {
+            let limit = &self.spawner.limit;
+            events::tasks_wait_for_worker(limit.max(), limit.total(), queued, error);
+        }
+        self.spawner.long_waits.fetch_add(1, Relaxed);
     }
 }
