@@ -1,9 +1,5 @@
-//! The events of the runtime reach a subscriber (feature `tracing`), and contain what an operator
-//! needs.
-
-// Not `required-features` in the manifest: `--test '*'` in the scripts of ci/ would demand the
-// feature.
-#![cfg(feature = "tracing")]
+//! The events of the runtime reach a subscriber (feature `tracing`, which is a default), and contain
+//! what an operator needs.
 
 use std::{
     collections::BTreeMap,
