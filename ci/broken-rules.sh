@@ -67,7 +67,8 @@ run() {
     esac
 }
 
-# in_time NAME CHECK SECONDS: the check passes, and within this time.
+# in_time NAME CHECK SECONDS: runs the check. The status is that of `timeout`: 124, or 137 if the
+# check did not end by itself then, says that it took longer.
 in_time() (
     cd "$tree"
     export -f run header
@@ -78,7 +79,7 @@ in_time() (
 
 # broken NAME: does one patch. Says what is wrong, and fails, unless each check fails.
 broken() {
-    local name=$1 limit check began=$SECONDS log=$work/logs/$1.log
+    local name=$1 limit check status began=$SECONDS log=$work/logs/$1.log
     local -a checks
     : >"$log"
     mapfile -t checks < <(header "$name" check)
@@ -98,8 +99,16 @@ broken() {
             echo "NOT COMPILED $name: $check"
             tail -n 40 "$log"
             result=1
-        elif in_time "$name" "$check" "${limit:-120}" >>"$log" 2>&1; then
+            continue
+        fi
+        status=0
+        in_time "$name" "$check" "${limit:-120}" >>"$log" 2>&1 || status=$?
+        if [[ $status == 0 ]]; then
             echo "NOT NOTICED  $name: $check"
+            tail -n 20 "$log"
+            result=1
+        elif [[ $status == 124 || $status == 137 ]] && [[ $(header "$name" hang) != yes ]]; then
+            echo "TIMED OUT    $name: $check, after ${limit:-120} s"
             tail -n 20 "$log"
             result=1
         fi

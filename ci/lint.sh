@@ -8,6 +8,7 @@ cargo fmt --all --check
 say "clippy"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
+cargo clippy --quiet -p umcg --all-targets --no-default-features -- -D warnings
 
 say "shellcheck"
 need shellcheck shellcheck

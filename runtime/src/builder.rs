@@ -8,17 +8,15 @@ use crate::{
     BuildError, Handle, Runtime,
     hooks::Hooks,
     sched::{Config, Shared},
+    thread_limits::ThreadLimits,
 };
 
 /// The environment variable for [`Builder::servers`].
 const SERVERS_ENV: &str = "UMCG_SERVERS";
 /// The environment variable for [`Builder::max_workers`].
-/// `0` turns managed calls off.
+const MAX_WORKERS_ENV: &str = "UMCG_MAX_WORKERS";
+/// The environment variable for [`Builder::managed_calls`].
 const MANAGED_CALLS_ENV: &str = "UMCG_MANAGED_CALLS";
-pub(crate) const MAX_WORKERS_ENV: &str = "UMCG_MAX_WORKERS";
-
-/// Default of [`Builder::max_workers`]; its documentation has the reasons.
-const MAX_WORKERS: usize = 4096;
 
 /// Default of [`Builder::keep_alive`].
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -59,7 +57,7 @@ const SANE: usize = 1 << 20;
 pub struct Builder {
     /// `None`: from the environment, or else the number of CPUs.
     servers: Option<usize>,
-    /// `None`: from the environment, or else [`MAX_WORKERS`].
+    /// `None`: from the environment, or else from the [`ThreadLimits`].
     max_workers: Option<usize>,
     /// For each server.
     min_idle_workers: usize,
@@ -153,16 +151,23 @@ impl Builder {
     /// (join, scope, park, nested `block_on`) do not count.
     ///
     /// If the limit is reached and all workers are blocked, tasks stay queued until one of the
-    /// workers unblocks. An event and
-    /// [`RuntimeMetrics::max_workers_reached_count`](crate::RuntimeMetrics::max_workers_reached_count)
-    /// report it. A program may need another thread to unblock the ones that wait, so the limit is
-    /// meant to stop runaway programs, not to be reached.
+    /// workers unblocks. A program may need another thread to unblock the ones that wait, so the
+    /// limit is meant to stop runaway programs, not to be reached. When tasks have waited for a
+    /// second because of it, a warning of `tracing` says so, at most once a minute, and
+    /// [`RuntimeMetrics::worker_limit_waits_count`](crate::RuntimeMetrics::worker_limit_waits_count)
+    /// counts it.
     ///
-    /// Default: the environment variable `UMCG_MAX_WORKERS`, or else 4096. That is eight times what
-    /// tokio allows for blocking calls, and still below what systemd allows a service on a machine
-    /// with default limits (4915 tasks). Threads are only made for tasks that are blocked. A
-    /// blocked one takes some 30 KiB of memory, so all of them take about 130 MiB. A number that is
-    /// set here takes precedence over the variable.
+    /// Default: the environment variable `UMCG_MAX_WORKERS`, or else seven eighths of the number of
+    /// threads that the system allows this process. That is the lowest of: RLIMIT_NPROC
+    /// (`ulimit -u`), `pids.max` of the process's cgroup and of the cgroups around it (systemd's
+    /// `TasksMax`), a quarter of `vm.max_map_count`, since a thread has up to four mappings,
+    /// `kernel.threads-max`, and `kernel.pid_max`. It is 14335 if only `vm.max_map_count` has its
+    /// usual value and the others are higher. The last eighth is left for threads that are no
+    /// workers. The limits are read when the runtime is built. A number that is set here takes
+    /// precedence over the variable.
+    ///
+    /// Workers are made for tasks that are blocked, and a high limit costs nothing until then. A
+    /// blocked worker takes some 24 KiB of memory.
     pub fn max_workers(mut self, max_workers: usize) -> Self {
         self.max_workers = Some(max_workers);
         self
@@ -376,7 +381,7 @@ impl Builder {
                 // The number is unknown; there is at least one CPU.
                 std::thread::available_parallelism().map_or(1, usize::from)
             }),
-            max_workers: max_workers.unwrap_or(MAX_WORKERS),
+            max_workers: max_workers.unwrap_or_else(|| ThreadLimits::read().workers()),
             min_idle,
             keep_alive: self.keep_alive,
             thread_name: self.thread_name,
@@ -462,7 +467,7 @@ impl fmt::Debug for Builder {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

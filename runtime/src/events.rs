@@ -38,10 +38,34 @@ mod on {
     }
 
     pub(crate) fn worker_limit_reached(max_workers: usize) {
-        warn!(
+        debug!(
             target: "umcg", max_workers,
-            "max_workers reached with every worker blocked: tasks wait until one unblocks"
+            "max_workers reached: tasks wait until a worker unblocks"
         );
+    }
+
+    /// Tasks have waited for a second, because `max_workers` is reached, or because of `error`.
+    pub(crate) fn tasks_wait_for_worker(
+        max_workers: usize,
+        workers: usize,
+        queued: usize,
+        error: Option<&io::Error>,
+    ) {
+        match error {
+            None => warn!(
+                target: "umcg", max_workers, workers, queued,
+                "tasks have waited for a second because max_workers is reached and its workers \
+                 are blocked: set a higher limit with Builder::max_workers or UMCG_MAX_WORKERS, \
+                 or let fewer tasks block at a time"
+            ),
+            Some(error) => warn!(
+                target: "umcg", max_workers, workers, queued, %error, errno = error.raw_os_error(),
+                "tasks have waited for a second because the system refused a thread for another \
+                 worker: raise what limits threads (RLIMIT_NPROC, pids.max of the cgroup, \
+                 vm.max_map_count, kernel.threads-max, kernel.pid_max, memory), or let fewer \
+                 tasks block at a time"
+            ),
+        }
     }
 
     pub(crate) fn worker_limit_exceeded(max_workers: usize, total: usize) {
@@ -84,6 +108,7 @@ mod off {
     pub(crate) fn worker_started(_: u32, _: usize, _: usize) {}
     pub(crate) fn worker_gone(_: u32) {}
     pub(crate) fn worker_limit_reached(_: usize) {}
+    pub(crate) fn tasks_wait_for_worker(_: usize, _: usize, _: usize, _: Option<&io::Error>) {}
     pub(crate) fn worker_limit_exceeded(_: usize, _: usize) {}
     pub(crate) fn spawn_failed(_: &io::Error, _: u64) {}
     pub(crate) fn no_timer_thread(_: &io::Error, _: u64) {}

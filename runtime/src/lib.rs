@@ -39,7 +39,7 @@
 //! | run two closures in parallel and get both results | [`join`], in the shape of `rayon::join` |
 //! | port code that uses threads | [`thread`], in the shape of [`std::thread`]; [`ThreadPool`], in the shape of the `threadpool` crate and of rayon's |
 //! | wait for time | [`time`], or `std::thread::sleep` |
-//! | watch the runtime | [`Handle::metrics`], and the feature `tracing` |
+//! | watch the runtime | [`Handle::metrics`], and a subscriber of `tracing` (target `umcg`) |
 //!
 //! # Who reports a block
 //!
@@ -123,6 +123,7 @@ cfg_if::cfg_if! {
         #[cfg(test)]
         mod testing;
         pub mod thread;
+        mod thread_limits;
         pub mod thread_pool;
         pub mod time;
         mod wait;

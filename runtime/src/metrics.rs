@@ -30,6 +30,7 @@ pub struct RuntimeMetrics {
     pub(crate) worker_spawn_failures: u64,
     pub(crate) max_workers_reached: u64,
     pub(crate) max_workers_exceeded: u64,
+    pub(crate) worker_limit_waits: u64,
 }
 
 impl RuntimeMetrics {
@@ -161,6 +162,17 @@ impl RuntimeMetrics {
     #[must_use]
     pub fn max_workers_reached_count(&self) -> u64 {
         self.max_workers_reached
+    }
+
+    /// How often queued tasks waited for a second or longer because no worker could be made: the
+    /// [worker limit](Self::max_workers) was reached, or the operating system refused a thread (see
+    /// [`worker_spawn_failure_count`](Self::worker_spawn_failure_count)). It should be 0.
+    ///
+    /// A wait is counted when it has lasted for a second, and once. A warning of `tracing` says the
+    /// same, with the numbers and with what to do, at most once a minute.
+    #[must_use]
+    pub fn worker_limit_waits_count(&self) -> u64 {
+        self.worker_limit_waits
     }
 
     /// How many workers were added beyond the worker limit, because tasks were queued and other

@@ -17,8 +17,6 @@ mod child;
 mod device;
 mod emulated;
 mod provider;
-#[cfg(not(loom))]
-mod select;
 mod sync;
 
 pub use crate::{
@@ -31,8 +29,16 @@ pub use crate::{
         REGISTER_WORKER, Register, ServerCounters, WAIT_TAKE_OVER,
     },
 };
-#[cfg(not(loom))]
-pub use crate::{
-    emulated::{Emulated, EmulatedOptions},
-    select::{PROVIDER_ENV, ProviderChoice, SelectError, Selected, select, select_with},
-};
+
+// A model has a registry of its own for each execution, so it has no provider of the process, and
+// nothing to select one from.
+cfg_if::cfg_if! {
+    if #[cfg(not(loom))] {
+        mod select;
+
+        pub use crate::{
+            emulated::{Emulated, EmulatedOptions},
+            select::{PROVIDER_ENV, ProviderChoice, SelectError, Selected, select, select_with},
+        };
+    }
+}

@@ -31,8 +31,9 @@ struct State {
     stopping: bool,
     /// The number that the latest connection got.
     latest: u64,
-    /// A second handle of each open connection's socket, with which `stop` ends its reads.
-    open: HashMap<u64, TcpStream>,
+    /// The socket of each open connection, shared with the thread that serves it. `stop` ends its
+    /// reads. The socket is not duplicated, so a connection takes one file descriptor.
+    open: HashMap<u64, Arc<TcpStream>>,
 }
 
 /// The entry of a connection in `State::open`. The entry is removed when this is dropped, so that a
@@ -61,7 +62,7 @@ impl Connections {
     /// # Errors
     /// The socket's.
     pub fn serve(&self, stream: TcpStream, store: &Store) -> io::Result<()> {
-        let handle = stream.try_clone()?;
+        let stream = Arc::new(stream);
         let entry = {
             let mut state = self.state();
             if state.stopping {
@@ -69,13 +70,13 @@ impl Connections {
             }
             state.latest += 1;
             let number = state.latest;
-            state.open.insert(number, handle);
+            state.open.insert(number, Arc::clone(&stream));
             Entry {
                 connections: self,
                 number,
             }
         };
-        let result = serve(stream, store, || self.state().stopping);
+        let result = serve(&stream, store, || self.state().stopping);
         drop(entry);
         result
     }
@@ -112,7 +113,7 @@ impl Connections {
     }
 }
 
-fn serve(mut stream: TcpStream, store: &Store, stopping: impl Fn() -> bool) -> io::Result<()> {
+fn serve(mut stream: &TcpStream, store: &Store, stopping: impl Fn() -> bool) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(4096);
     loop {
@@ -137,8 +138,8 @@ fn serve(mut stream: TcpStream, store: &Store, stopping: impl Fn() -> bool) -> i
                     return Ok(());
                 }
             }
-            Parsed::Part => return refuse(&mut stream, 413, "the request is too long"),
-            Parsed::Invalid => return refuse(&mut stream, 400, "this is not a valid request"),
+            Parsed::Part => return refuse(stream, 413, "the request is too long"),
+            Parsed::Invalid => return refuse(stream, 400, "this is not a valid request"),
         }
     }
 }
@@ -147,7 +148,7 @@ fn serve(mut stream: TcpStream, store: &Store, stopping: impl Fn() -> bool) -> i
 ///
 /// If the socket were closed while the peer still sends, the kernel would reset the connection, and
 /// the peer might lose the answer. So this reads and discards a bounded amount first.
-fn refuse(stream: &mut TcpStream, status: u16, reason: &str) -> io::Result<()> {
+fn refuse(mut stream: &TcpStream, status: u16, reason: &str) -> io::Result<()> {
     stream.write_all(&response(&(status, reason.into())))?;
     stream.shutdown(Shutdown::Write)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;

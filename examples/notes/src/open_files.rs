@@ -3,7 +3,7 @@
 use std::io;
 
 /// Raises this process's limit on open files as far as the system allows. Usually the limit is 1024
-/// and may be raised, but the service and the load need one or two files for each connection.
+/// and may be raised, but the service and the load need a file for each connection.
 ///
 /// # Errors
 /// The system's.

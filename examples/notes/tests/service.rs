@@ -16,6 +16,7 @@ use std::{
 use tempfile::TempDir;
 use umcg_notes::{
     load::{self, Options},
+    open_files,
     service::{Placement, Service},
 };
 
@@ -262,6 +263,35 @@ fn a_signal_under_load_ends_the_service_and_loses_no_request(on: &str) {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(TcpStream::connect(address).is_err(), "it still listens");
+}
+
+/// A connection that waits for a request holds a worker. There are more of them than many systems
+/// have threads for blocking calls by default.
+#[test]
+fn thousands_of_idle_connections_leave_room_for_one_more() {
+    const IDLE: usize = 4200;
+    open_files::raise_limit().unwrap();
+    let files = fs::read_to_string("/proc/self/limits").unwrap();
+    let files: Option<usize> = files
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|limits| limits.split_whitespace().next()?.parse().ok());
+    if files.is_some_and(|files| files < IDLE + 100) {
+        eprintln!("SKIPPED: only {files:?} files may be open");
+        return;
+    }
+    let (service, _folder) = start("umcg");
+    let report = load::run(&Options {
+        connections: 0,
+        idle: IDLE,
+        limit: LIMIT,
+        ..Options::new(service.address())
+    })
+    .unwrap();
+    let idle = report.idle.unwrap();
+    assert_eq!(idle.connections, IDLE);
+    // Much less than this on a machine without other work.
+    assert!(idle.next_ms < 1000.0, "{idle:?}");
 }
 
 fn idle_connections_do_not_hold_up_the_end(on: &str) {

@@ -15,9 +15,11 @@
 //! It therefore wakes at most once for each entry.
 //!
 //! If the system refuses the thread, [`DriverRef::arm`] inserts nothing and returns an error. Later
-//! calls try again, 1 ms after the first failure and up to 100 ms after later ones (the pauses of
-//! the worker spawner). A future that waits meanwhile polls itself; see
-//! [`time::sleep`](crate::time::sleep()). No future depends on the polls of another one.
+//! calls try again to make the thread, 1 ms after the first failure and up to 100 ms after later
+//! ones, as the worker spawner does. Meanwhile each poll of a future that waits for a deadline
+//! sleeps for a moment, and then wakes its own task to be polled again; see
+//! [`time::sleep`](crate::time::sleep()). So each future sees its deadline by its own polls, and
+//! ends even if no other future is polled.
 //!
 //! # The end
 //!

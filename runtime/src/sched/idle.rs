@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{
     AtomicU32,
-    Ordering::{Relaxed, SeqCst},
+    Ordering::{self, Relaxed, SeqCst},
     fence,
 };
 
@@ -25,21 +25,55 @@ const WAKING: u32 = 1;
 /// One idle server in [`IdleServers::word`].
 const ONE_IDLE: u32 = 2;
 
-/// What a server does, as those see it that queue tasks. The words of [`IdleServers::states`].
-mod idle_state {
+/// What a server does, as the threads that queue tasks see it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct IdleState(u32);
+
+impl IdleState {
     /// The server runs its loop, or sleeps in `wait` behind one of its workers. It looks at all
     /// queues before it idles, so nobody has to tell it of a task.
-    pub(super) const AWAKE: u32 = 0;
+    const AWAKE: Self = Self(0);
     /// The server sleeps, or is about to look at the queues for the last time and then sleep. The
     /// server enters this state and leaves it to AWAKE; a thread that claims the server moves it to
     /// CLAIMED.
-    pub(super) const IDLE: u32 = 1;
-    /// Somebody has claimed the server and wakes it. Only the server leaves this state.
-    pub(super) const CLAIMED: u32 = 2;
+    const IDLE: Self = Self(1);
+    /// A thread has claimed the server and wakes it. Only the server leaves this state.
+    const CLAIMED: Self = Self(2);
     /// The server sleeps although tasks are queued: it has no worker for them, and one is on its
     /// way. To wake it for another task would be of no use. Only the server enters and leaves this
     /// state.
-    pub(super) const STARVED: u32 = 3;
+    const STARVED: Self = Self(3);
+}
+
+/// An [`IdleState`] that several threads share. The callers argue their orderings.
+struct AtomicIdleState(AtomicU32);
+
+impl AtomicIdleState {
+    fn new(state: IdleState) -> Self {
+        Self(AtomicU32::new(state.0))
+    }
+
+    fn load(&self, ordering: Ordering) -> IdleState {
+        IdleState(self.0.load(ordering))
+    }
+
+    fn store(&self, state: IdleState, ordering: Ordering) {
+        self.0.store(state.0, ordering);
+    }
+
+    /// Moves from `from` to `to` in one step. Otherwise returns the state that was found.
+    fn exchange(
+        &self,
+        from: IdleState,
+        to: IdleState,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<(), IdleState> {
+        self.0
+            .compare_exchange(from.0, to.0, success, failure)
+            .map(drop)
+            .map_err(IdleState)
+    }
 }
 
 /// A server holds this after it was claimed: the duty to answer, which clears [`WAKING`]. Until
@@ -53,8 +87,8 @@ pub(super) struct IdleServers {
     /// [`WAKING`], and how many servers are idle in units of [`ONE_IDLE`]. The count may lag behind
     /// the states: it is raised after a state becomes IDLE, and lowered after it is left.
     word: CachePadded<AtomicU32>,
-    /// One for each server; see [`idle_state`].
-    states: Box<[CachePadded<AtomicU32>]>,
+    /// One for each server, by index.
+    states: Box<[CachePadded<AtomicIdleState>]>,
 }
 
 impl IdleServers {
@@ -63,7 +97,7 @@ impl IdleServers {
         Self {
             word: CachePadded::new(AtomicU32::new(0)),
             states: (0..servers)
-                .map(|_| CachePadded::new(AtomicU32::new(idle_state::AWAKE)))
+                .map(|_| CachePadded::new(AtomicIdleState::new(IdleState::AWAKE)))
                 .collect(),
         }
     }
@@ -73,7 +107,7 @@ impl IdleServers {
     /// [`wake_up`](Self::wake_up).
     pub(super) fn enter_idle(&self, server: usize, owed: Option<OwedAnswer>) {
         // The state comes before the count, so that a thread that sees the count finds the state.
-        self.states[server].store(idle_state::IDLE, SeqCst);
+        self.states[server].store(IdleState::IDLE, SeqCst);
         // SeqCst: this is the server's half of "store, then look"; the fence below comes between.
         // It pairs with the fence that a pusher passes between its push and `claim`.
         self.word.fetch_add(ONE_IDLE, SeqCst);
@@ -85,7 +119,7 @@ impl IdleServers {
     /// It must look once more after this whether another server has one. When it wakes it calls
     /// [`wake_up`](Self::wake_up).
     pub(super) fn enter_starved(&self, server: usize, owed: Option<OwedAnswer>) {
-        self.states[server].store(idle_state::STARVED, SeqCst);
+        self.states[server].store(IdleState::STARVED, SeqCst);
         self.answer(owed);
         // The state comes before the server's request for a worker; pairs with the fence in
         // `WorkerRequest::take`.
@@ -95,15 +129,15 @@ impl IdleServers {
     /// The server is awake again. `Some`: somebody has claimed it, and it owes the answer.
     pub(super) fn wake_up(&self, server: usize) -> Option<OwedAnswer> {
         let state = &self.states[server];
-        match state.compare_exchange(idle_state::IDLE, idle_state::AWAKE, SeqCst, SeqCst) {
-            Ok(_) => {
+        match state.exchange(IdleState::IDLE, IdleState::AWAKE, SeqCst, SeqCst) {
+            Ok(()) => {
                 self.word.fetch_sub(ONE_IDLE, SeqCst);
                 None
             }
             Err(found) => {
                 // Only the server leaves CLAIMED, STARVED and AWAKE, so a store is enough.
-                state.store(idle_state::AWAKE, SeqCst);
-                (found == idle_state::CLAIMED).then_some(OwedAnswer(()))
+                state.store(IdleState::AWAKE, SeqCst);
+                (found == IdleState::CLAIMED).then_some(OwedAnswer(()))
             }
         }
     }
@@ -137,9 +171,9 @@ impl IdleServers {
                 return None;
             }
             if let Some(server) = self.states.iter().position(|state| {
-                state.load(Relaxed) == idle_state::IDLE
+                state.load(Relaxed) == IdleState::IDLE
                     && state
-                        .compare_exchange(idle_state::IDLE, idle_state::CLAIMED, SeqCst, Relaxed)
+                        .exchange(IdleState::IDLE, IdleState::CLAIMED, SeqCst, Relaxed)
                         .is_ok()
             }) {
                 self.word.fetch_sub(ONE_IDLE, SeqCst);
@@ -160,7 +194,7 @@ impl IdleServers {
     pub(super) fn any_idle(&self) -> bool {
         self.states
             .iter()
-            .any(|state| state.load(SeqCst) == idle_state::IDLE)
+            .any(|state| state.load(SeqCst) == IdleState::IDLE)
     }
 
     /// Whether a server sleeps without a worker in its slot, and nobody is waking it.
@@ -171,20 +205,20 @@ impl IdleServers {
     /// Whether the server neither sleeps without a worker in its slot nor is being woken: one of
     /// its workers will look at its LIFO slot.
     pub(super) fn is_awake(&self, server: usize) -> bool {
-        self.states[server].load(SeqCst) == idle_state::AWAKE
+        self.states[server].load(SeqCst) == IdleState::AWAKE
     }
 
     /// Whether the server sleeps, idle or starved, and nobody is waking it.
     pub(super) fn is_asleep(&self, server: usize) -> bool {
         matches!(
             self.states[server].load(SeqCst),
-            idle_state::IDLE | idle_state::STARVED
+            IdleState::IDLE | IdleState::STARVED
         )
     }
 
     /// Whether the server is starved: it waits for a worker to be made.
     pub(super) fn is_starved(&self, server: usize) -> bool {
-        self.states[server].load(SeqCst) == idle_state::STARVED
+        self.states[server].load(SeqCst) == IdleState::STARVED
     }
 }
 
@@ -198,7 +232,7 @@ impl fmt::Debug for IdleServers {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -129,7 +129,7 @@ impl Chain {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sched::worker_list::{Fifo, Lifo, Words};

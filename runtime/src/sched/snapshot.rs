@@ -30,6 +30,7 @@ impl Shared {
             worker_spawn_failures: spawner.failures,
             max_workers_reached: spawner.at_limit,
             max_workers_exceeded: spawner.beyond_limit,
+            worker_limit_waits: spawner.long_waits,
         }
     }
 
@@ -59,6 +60,13 @@ impl Shared {
             .filter(|worker| worker.server() == server)
             .map(|worker| worker.counts().takes())
             .sum()
+    }
+
+    /// Tasks that workers have taken from the queues, since the start.
+    pub(super) fn taken_tasks(&self) -> u64 {
+        let under_way: u64 = self.arena.iter().map(|w| w.counts().takes()).sum();
+        let by_servers = self.servers.iter().map(|server| server.counters.takes());
+        by_servers.sum::<u64>() + under_way
     }
 
     fn spawned_tasks(&self) -> u64 {

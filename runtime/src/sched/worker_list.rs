@@ -132,7 +132,7 @@ impl Links for Words {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -37,11 +37,16 @@ mod owned;
 mod spawn;
 mod yield_now;
 
-// These know runtimes, of which there are none in a model.
+// A builder, a join set and the unit tests need a runtime. There is none in a model.
 cfg_if::cfg_if! {
-    if #[cfg(not(loom))] {
+    if #[cfg(loom)] {
+        #[cfg(test)]
+        mod model;
+    } else {
         mod builder;
         mod join_set;
+        #[cfg(test)]
+        mod tests;
 
         pub use self::{builder::Builder, join_set::JoinSet};
     }
@@ -98,9 +103,3 @@ pub fn id() -> Id {
 pub fn name() -> Option<Arc<str>> {
     with_task(Meta::name).flatten()
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;
-
-#[cfg(all(test, loom))]
-mod model;

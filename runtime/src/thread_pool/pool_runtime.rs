@@ -1,12 +1,8 @@
 //! The runtime that the jobs of a pool run on.
 
-use std::{env, io, sync::OnceLock};
+use std::{io, sync::OnceLock};
 
-use crate::{Builder, Handle, Runtime, builder::MAX_WORKERS_ENV};
-
-/// The worker limit of the runtime that pools share, unless the environment sets one. Each pool
-/// has a limit of its own, and by default a process does not get more threads than this.
-const MAX_WORKERS: usize = 32_768;
+use crate::{Builder, Handle, Runtime};
 
 /// The runtime of one pool.
 #[derive(Debug)]
@@ -74,9 +70,6 @@ fn shared() -> io::Result<&'static Handle> {
 
 fn new_runtime(stack_size: Option<usize>) -> io::Result<Runtime> {
     let mut builder = Builder::new().thread_name("umcg-pool");
-    if env::var_os(MAX_WORKERS_ENV).is_none() {
-        builder = builder.max_workers(MAX_WORKERS);
-    }
     if let Some(bytes) = stack_size {
         builder = builder.thread_stack_size(bytes);
     }

@@ -1,9 +1,13 @@
 //! Managed blocking: how threads sleep in the waits of the runtime's own.
 //!
-//! The runtime's own waits are those for another task (the join of a task, a thread or a pool,
-//! [`join`](crate::join()), [`scope`](crate::scope()), a nested
-//! [`block_on`](crate::block_on())), for a token ([`thread::park`](crate::thread::park)), and for
-//! the end of another runtime. They share two rules:
+//! A thread waits in code of this crate when it waits
+//!
+//! * for another task: in the join of a task, a thread or a pool, in [`join`](crate::join()), in
+//!   [`scope`](crate::scope()), or in a nested [`block_on`](crate::block_on());
+//! * for a token, in [`thread::park`](crate::thread::park); or
+//! * for the end of another runtime.
+//!
+//! These waits share two rules:
 //!
 //! * **A worker that waits hands its slot over.** It knows that it is about to sleep, so it gives
 //!   the slot directly to another worker instead of having the provider find out.
@@ -32,7 +36,12 @@ pub(crate) use self::{
     parker::{Parker, Resume, Sleeper},
 };
 
-#[cfg(all(test, loom))]
-mod model;
-#[cfg(all(test, not(loom)))]
-mod tests;
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        #[cfg(test)]
+        mod model;
+    } else {
+        #[cfg(test)]
+        mod tests;
+    }
+}

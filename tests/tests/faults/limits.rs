@@ -51,8 +51,10 @@ fn growth_that_the_system_refuses_costs_time_and_loses_nothing() {
     let _alone = alone();
     isolated(60, || {
         limit_threads(14);
+        // By default there would not be more workers than the limit of this moment allows.
         let runtime = Builder::new()
             .servers(2)
+            .max_workers(64)
             .build()
             .expect("room for the servers");
         // Far more tasks block at once than there can be threads.
@@ -85,8 +87,10 @@ fn growth_is_tried_again_when_there_is_room() {
     let _alone = alone();
     isolated(60, || {
         limit_threads(14);
+        // More than the limit allows now, as above.
         let runtime = Builder::new()
             .servers(2)
+            .max_workers(64)
             .build()
             .expect("room for the servers");
         // All tasks must be blocked at the same time, so this cannot end under the limit.

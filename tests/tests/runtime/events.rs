@@ -1,9 +1,5 @@
-//! The events of the runtime reach a subscriber (feature `tracing`), and contain what an operator
-//! needs.
-
-// Not `required-features` in the manifest: `--test '*'` in the scripts of ci/ would demand the
-// feature.
-#![cfg(feature = "tracing")]
+//! The events of the runtime reach a subscriber (feature `tracing`, which is a default), and contain
+//! what an operator needs.
 
 use std::{
     collections::BTreeMap,
@@ -120,27 +116,42 @@ fn the_start_event_names_the_provider_and_the_reason() {
 }
 
 #[test]
-fn an_event_says_that_max_workers_is_reached() {
+fn a_warning_says_that_tasks_wait_because_of_max_workers() {
     isolated(60, || {
         let log = log();
         let runtime = Builder::new().servers(1).max_workers(3).build().unwrap();
-        let at_cap = |seen: &Seen| seen.field("max_workers") == "3";
-        let mut ends = Vec::new();
-        let tasks: Vec<_> = (0..4)
-            .map(|_| {
-                let (mut read, write) = UnixStream::pair().unwrap();
-                ends.push(write);
-                runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap())
-            })
+        let message = "tasks have waited for a second because max_workers is reached";
+        for wait in 1..=2 {
+            let mut ends = Vec::new();
+            let tasks: Vec<_> = (0..5)
+                .map(|_| {
+                    let (mut read, write) = UnixStream::pair().unwrap();
+                    ends.push(write);
+                    runtime.spawn_blocking(move || io::Read::read(&mut read, &mut [0]).unwrap())
+                })
+                .collect();
+            eventually("the wait is counted", || {
+                runtime.metrics().worker_limit_waits_count() == wait
+            });
+            drop(ends);
+            for task in tasks {
+                assert_eq!(task.join().unwrap(), 0);
+            }
+        }
+        let warnings: Vec<_> = log
+            .events()
+            .iter()
+            .filter(|seen| seen.field("message").starts_with(message))
+            .cloned()
             .collect();
-        eventually("the event of a full pool", || {
-            log.find("max_workers reached", at_cap).is_some()
-        });
-        let seen = log.find("max_workers reached", at_cap).unwrap();
+        assert_eq!(warnings.len(), 1, "once a minute: {warnings:#?}");
+        let seen = &warnings[0];
         assert_eq!(seen.level, Level::WARN);
-        drop(ends);
-        for task in tasks {
-            assert_eq!(task.join().unwrap(), 0);
+        assert_eq!(seen.field("max_workers"), "3");
+        assert_eq!(seen.field("workers"), "3");
+        assert_eq!(seen.field("queued"), "2");
+        for remedy in ["Builder::max_workers", "UMCG_MAX_WORKERS"] {
+            assert!(seen.field("message").contains(remedy), "{seen:?}");
         }
     });
 }
@@ -175,6 +186,18 @@ fn an_event_says_that_a_thread_was_refused() {
         assert!(!seen.field("error").is_empty(), "{seen:?}");
         let retry: u64 = seen.field("retry_ms").parse().expect("a number");
         assert!((1..=100).contains(&retry), "{seen:?}");
+        let message = "tasks have waited for a second because the system refused a thread";
+        eventually("the wait is counted", || {
+            runtime.metrics().worker_limit_waits_count() == 1
+        });
+        let seen = log.find(message, |_| true).unwrap();
+        assert_eq!(seen.level, Level::WARN);
+        assert_eq!(seen.field("errno"), libc::EAGAIN.to_string(), "{seen:?}");
+        assert!(!seen.field("error").is_empty(), "{seen:?}");
+        assert_eq!(seen.field("queued"), "1", "{seen:?}");
+        let refused = |seen: &&Seen| seen.field("message").starts_with("no thread for another");
+        let events = log.events().iter().filter(refused).count();
+        assert_eq!(events, 1, "one for all attempts in a row");
         limits::set_soft(libc::RLIMIT_AS, before).expect("the limit of before");
         assert_eq!(queued.join().unwrap(), 7, "the queued task ran");
         drop(write);

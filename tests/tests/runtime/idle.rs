@@ -29,9 +29,13 @@ fn nobody_wakes_up(blocked: usize, queued: usize) {
         runtime.metrics().num_suspended_tasks() == 1
     });
     let (gate, blocked) = block_tasks(&runtime, blocked);
-    let queued = (0..queued)
+    let queued: Vec<_> = (0..queued)
         .map(|i| runtime.spawn(async move { i }))
         .collect();
+    // After a second the worker spawner reports once that the tasks wait.
+    eventually("the wait is reported", || {
+        queued.is_empty() || runtime.metrics().worker_limit_waits_count() > 0
+    });
     // The workers beyond `min_idle_workers` leave first.
     threads::stay_asleep(Duration::from_secs(2));
     gate.open();

@@ -7,6 +7,7 @@ mod block;
 mod builder;
 mod events;
 mod fairness;
+mod futures_types;
 mod handles;
 mod handoff;
 mod idle;

@@ -1,6 +1,7 @@
 //! The pool of workers: when it grows, when it does not, and when workers leave.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -81,6 +82,47 @@ fn max_workers_bounds_the_workers_and_all_tasks_run() {
             assert!(metrics.max_workers_reached_count() > 0, "{metrics:#?}");
             assert_eq!(metrics.max_workers_exceeded_count(), 0, "{metrics:#?}");
         }
+    });
+}
+
+/// The limit is reached most of the time, but no task waits long because of it.
+#[test]
+fn a_full_pool_whose_queue_moves_has_no_long_waits() {
+    isolated(60, || {
+        const QUEUED: usize = 40;
+        let runtime = Builder::new().servers(1).max_workers(4).build().unwrap();
+        let mut tasks = VecDeque::new();
+        let end = Instant::now() + Duration::from_millis(2500);
+        while Instant::now() < end {
+            while tasks.len() < QUEUED {
+                tasks.push_back(
+                    runtime.spawn_blocking(|| std::thread::sleep(Duration::from_millis(5))),
+                );
+            }
+            tasks.pop_front().unwrap().join().unwrap();
+        }
+        for task in tasks {
+            task.join().unwrap();
+        }
+        let metrics = runtime.metrics();
+        assert!(metrics.max_workers_reached_count() > 0, "{metrics:#?}");
+        assert_eq!(metrics.worker_limit_waits_count(), 0, "{metrics:#?}");
+    });
+}
+
+/// Tasks wait for the CPU, and a higher limit would not help them.
+#[test]
+fn tasks_that_wait_for_computing_ones_do_not_wait_for_workers() {
+    isolated(60, || {
+        let runtime = Builder::new().servers(1).max_workers(1).build().unwrap();
+        let tasks: Vec<_> = (0..6)
+            .map(|_| runtime.spawn_blocking(|| compute(Duration::from_millis(400))))
+            .collect();
+        for task in tasks {
+            task.join().unwrap();
+        }
+        let metrics = runtime.metrics();
+        assert_eq!(metrics.worker_limit_waits_count(), 0, "{metrics:#?}");
     });
 }
 

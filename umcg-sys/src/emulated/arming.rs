@@ -1,9 +1,9 @@
 //! Arming: the spare, an idle worker that is named as the successor of a worker beforehand.
 //!
-//! *Problem.* After a block the judge would have to wake the server, and the server would have to
-//! pick and wake the next worker: two switches. And `next_tid`, where the mail has the successor,
-//! is a word that anybody may find set, long after the worker that it names went to somebody else
-//! (trace A9).
+//! *Problem.* Without a spare, the judge of a block wakes the server, which then picks and wakes
+//! the next worker: two switches. In the mail the judge avoids that: it switches to the worker that
+//! `next_tid` of the blocked one names. But a judge may act late. By then the named worker may have
+//! gone to another server, while `next_tid` still names it (trace A9).
 //!
 //! *Mechanism.* At dispatch the server's choice goes from the user's `next_tid` into the run word
 //! of the dispatched worker. From then on the spare belongs to that run word. A verdict consumes it

@@ -16,30 +16,18 @@
 // `twins` has what replaces a file in a model, and `model` the model checks.
 
 mod adoption;
-#[cfg_attr(loom, path = "twins/affinity.rs")]
-mod affinity;
 mod announced;
 mod arming;
 mod checkpoint;
-#[cfg_attr(loom, path = "twins/clock.rs")]
-mod clock;
 mod dispatch;
 mod failure;
-#[cfg(all(feature = "fault-injection", not(loom)))]
-pub(crate) mod fault;
 pub(crate) mod fork;
 mod gate;
 mod helpers;
 pub(crate) mod interrupt;
-#[cfg_attr(loom, path = "twins/memory.rs")]
-mod memory;
-#[cfg(all(test, loom))]
-mod model;
 pub(crate) mod os;
 mod packed;
 mod record;
-#[cfg(not(loom))]
-mod registration;
 mod registry;
 mod repair;
 mod take_over;
@@ -48,5 +36,26 @@ mod user_state;
 mod verdict;
 mod wait;
 
-#[cfg(not(loom))]
-pub use registration::{Emulated, EmulatedOptions};
+// A model checks the protocol: what is above the protocol is left out, and what is below it has
+// twins.
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        #[path = "twins/affinity.rs"]
+        mod affinity;
+        #[path = "twins/clock.rs"]
+        mod clock;
+        #[path = "twins/memory.rs"]
+        mod memory;
+        #[cfg(test)]
+        mod model;
+    } else {
+        mod affinity;
+        mod clock;
+        #[cfg(feature = "fault-injection")]
+        pub(crate) mod fault;
+        mod memory;
+        mod registration;
+
+        pub use self::registration::{Emulated, EmulatedOptions};
+    }
+}

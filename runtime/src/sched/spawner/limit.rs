@@ -58,6 +58,12 @@ impl WorkerLimit {
         self.max
     }
 
+    /// How many workers there are, those that are being made included.
+    pub(in crate::sched) fn total(&self) -> usize {
+        // Relaxed: a number for people.
+        self.total.load(Relaxed)
+    }
+
     /// Whether another worker would be allowed.
     pub(in crate::sched) fn has_room(&self) -> bool {
         self.room_beside(self.total.load(SeqCst))
@@ -144,7 +150,7 @@ impl fmt::Debug for WorkerLimit {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

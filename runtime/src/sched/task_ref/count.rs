@@ -74,7 +74,7 @@ pub(super) unsafe fn sub<T: Counted>(this: NonNull<T>, n: usize) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -26,7 +26,12 @@ use umcg_sys::{Error, state};
 
 use super::{Worker, WorkerState, current, run::WorkerThread};
 use crate::{
-    sched::{Shared, clock::now_ns, server::Server},
+    sched::{
+        Shared,
+        clock::now_ns,
+        policy::{self, Successor},
+        server::Server,
+    },
     wait::{Alarm, Parker, Resume, Sleeper},
 };
 
@@ -215,28 +220,41 @@ impl WorkerThread {
         }
     }
 
-    /// Whom this worker, which is about to sleep in the middle of a task, hands its slot to: a
-    /// resumed worker, or an idle one if there is a task for it. `None`: the slot goes to the
-    /// server. `Some`: this worker owns the other one, and `next_tid`. Disarms this worker.
+    /// The worker to which this one, which is about to sleep in the middle of a task, hands its
+    /// slot. `None`: the slot goes to the server. `Some`: this worker owns the other one, and
+    /// `next_tid`. Disarms this worker.
     fn choose_successor(&self) -> Option<&Worker> {
         self.poll_events();
         let server = self.server();
         let run_queues = &self.shared.run_queues;
         let waiting = &run_queues.servers[server.index()];
-        let has_task = run_queues.has_task_for(server.index(), &self.shared.idle_servers);
-        let resumed_first = waiting.has_resumed() && !(has_task && waiting.is_task_due());
-        if resumed_first
-            || !has_task
-            || server.server_must_pick(run_queues)
-            || !self.record().next_tid_owner.claim()
-        {
-            let next = self.pick_resumed();
-            if next.is_some() {
-                waiting.count_handoff();
+        let choice = policy::successor(
+            waiting.has_resumed(),
+            run_queues.has_task_for(server.index(), &self.shared.idle_servers),
+            || waiting.is_task_due(),
+            || server.server_must_pick(run_queues),
+        );
+        match choice {
+            Successor::Idle if self.record().next_tid_owner.claim() => self.take_idle(server),
+            // Idle: the claim failed, since the server is disarming this worker. It gets the slot.
+            Successor::Idle | Successor::Server => {
+                self.disarm();
+                None
             }
-            self.disarm();
-            return next;
+            Successor::Resumed => {
+                let next = self.claim_resumed(server);
+                if next.is_some() {
+                    waiting.count_handoff();
+                }
+                self.disarm();
+                next
+            }
         }
+    }
+
+    /// An idle worker of `server`, this worker's own, to hand the slot to. This worker has claimed
+    /// `next_tid`, and gives it back if there is none. Disarms this worker.
+    fn take_idle(&self, server: &Server) -> Option<&Worker> {
         let next = match self.shared.disarm(self.record()) {
             Some(spare) if spare.server() == server.index() => Some(spare),
             spare => {
@@ -253,16 +271,29 @@ impl WorkerThread {
         next
     }
 
-    /// A resumed worker, to hand the slot to. `None`: there is none, or a worker waits whom only
-    /// the server can pick. `Some`: this worker owns the other one, and `next_tid`.
+    /// The resumed worker to which this one, which has no task and becomes idle, hands its slot.
+    /// `None`: the slot goes to the server. `Some`: this worker owns the other one, and `next_tid`.
     fn pick_resumed(&self) -> Option<&Worker> {
         self.poll_events();
         let server = self.server();
-        let waiting = &self.shared.run_queues.servers[server.index()];
-        if !waiting.has_resumed()
-            || server.server_must_pick(&self.shared.run_queues)
-            || !self.record().next_tid_owner.claim()
-        {
+        let run_queues = &self.shared.run_queues;
+        let choice = policy::successor(
+            run_queues.servers[server.index()].has_resumed(),
+            false,
+            || false,
+            || server.server_must_pick(run_queues),
+        );
+        match choice {
+            Successor::Resumed => self.claim_resumed(server),
+            Successor::Idle | Successor::Server => None,
+        }
+    }
+
+    /// Claims `next_tid` and takes the newest resumed worker of `server`, this worker's own.
+    /// `None`: the server is disarming this worker, or somebody else took the resumed worker.
+    /// `Some`: this worker owns the other one, and `next_tid`.
+    fn claim_resumed(&self, server: &Server) -> Option<&Worker> {
+        if !self.record().next_tid_owner.claim() {
             return None;
         }
         let next = self.pop_resumed(server);

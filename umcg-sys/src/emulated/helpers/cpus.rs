@@ -11,7 +11,10 @@ use super::{
 };
 use crate::sync::Futex32;
 
-/// How many servers a sentinel can watch.
+/// How many servers a sentinel can watch. A bound, so that the sentinel walks a fixed array and
+/// needs no lock. A process rarely has more than one server on a CPU; several runtimes, or tests
+/// with more servers than CPUs, have a few. The size costs one load for each place and look: 4,000
+/// blocks took the same time with 1, 64 and 1,024 places, within the noise.
 pub(super) const SERVERS: usize = 64;
 
 /// One CPU: the servers that are pinned to it, and their sentinel.
@@ -19,11 +22,22 @@ pub(super) const SERVERS: usize = 64;
 pub(crate) struct Cpu {
     /// Where the sentinel sleeps while no slot here is held.
     pub(super) cell: SleepCell,
-    /// The records of the servers that the sentinel watches; 0 is a free place. A server comes
-    /// under the lock of `affinity`. It goes under that lock, or without it when it loses its CPU.
-    /// The sentinel reads without it.
+    /// The records of the servers that the sentinel watches; 0 is a free place. A server is added
+    /// under the lock of `affinity`. It is removed under that lock, or without it when it loses its
+    /// CPU. The sentinel reads without it.
+    ///
+    /// SeqCst: a place and the slot behind it are one side of the Dekker pattern of `cell`. A
+    /// server is added before anything is dispatched to its slot, and a dispatcher fills the slot,
+    /// passes the fence in `SleepCell::wake`, and looks whether the sentinel sleeps. The sentinel
+    /// stores that it sleeps, passes the fence in `sleep_while`, and reads the places and their
+    /// slots (`nothing_held`). So the dispatcher wakes it, or it sees the server and the held slot.
+    ///
+    /// A sentinel may still read a server that was just removed, and then the slot of a record that
+    /// is another task's by now. That is harmless: records are never freed, and a verdict changes
+    /// the run word that was read, epoch included, or nothing.
     pub(super) servers: [AtomicU32; SERVERS],
-    /// How many servers there are in `servers`.
+    /// How many servers there are in `servers`. `attach` in `sentinel.rs` and the end of `watch`
+    /// there have the argument for its order with `running`.
     pub(super) users: AtomicU32,
     /// How many servers are pinned here, with a sentinel or without. Relaxed: it only helps to
     /// choose a CPU for the next server.
@@ -31,7 +45,8 @@ pub(crate) struct Cpu {
     /// 1 while a sentinel thread exists or is being made.
     pub(super) running: AtomicU32,
     /// A verdict of [`start_gate`] and a start generation. Written by the thread that starts a
-    /// sentinel, under the lock of `affinity`.
+    /// sentinel, under the lock of `affinity`. The Release of its store of the verdict pairs with
+    /// the Acquire of the new sentinel.
     pub(super) start_gate: Futex32,
 }
 
@@ -101,8 +116,12 @@ impl Cpu {
     /// Takes a server from the sentinel. With the last one the sentinel ends.
     pub(crate) fn detach(&self, server: Index) {
         for place in &self.servers {
+            // SeqCst here pairs with the look of the sentinel; see `servers`. The caller is the
+            // only one that removes this server, so no other thread changes its place meanwhile.
             if place.load(SeqCst) == server {
                 place.store(0, SeqCst);
+                // SeqCst: `users`, then, after the fence in `wake`, the look whether the sentinel
+                // sleeps. Pairs with the sentinel, which stores that it sleeps, then reads `users`.
                 self.users.fetch_sub(1, SeqCst);
                 break;
             }
@@ -110,7 +129,8 @@ impl Cpu {
         self.cell.wake();
     }
 
-    /// Wakes the sentinel if it sleeps: a slot here was given to a worker.
+    /// Wakes the sentinel if it sleeps: a slot here was given to a worker. The caller has filled
+    /// the slot before; see `servers`.
     pub(crate) fn wake(&self) {
         self.cell.wake();
     }

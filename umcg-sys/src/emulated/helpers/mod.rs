@@ -8,12 +8,18 @@
 //! The protocol calls `notify`, and the helpers call the protocol. So `notify` and what it needs
 //! import nothing of the helpers' own code.
 
-#[cfg_attr(loom, path = "../twins/cells.rs")]
-pub(crate) mod cells;
 pub(crate) mod cpus;
-#[cfg(not(loom))]
-pub(crate) mod monitor;
 mod notify;
-#[cfg(not(loom))]
-pub(crate) mod sentinel;
 pub(crate) mod sleep_cell;
+
+// A model makes the helpers' steps itself, at any time, instead of running their threads.
+cfg_if::cfg_if! {
+    if #[cfg(loom)] {
+        #[path = "../twins/cells.rs"]
+        pub(crate) mod cells;
+    } else {
+        pub(crate) mod cells;
+        pub(crate) mod monitor;
+        pub(crate) mod sentinel;
+    }
+}

@@ -39,11 +39,16 @@ const LAST_PERIOD_NS: u64 = 1_000_000;
 const CONTENDED_LOOKS: u32 = 16;
 
 /// How long the monitor goes on looking after it last saw work wait. To wake it from its sleep cell
-/// costs the waker 15 us if the monitor slept on another CPU (trace B7).
+/// costs the waker 15 us if the monitor slept on another CPU (trace B7). Nothing depends on the
+/// value. With work every 15 ms the monitor used 0.2 % of a CPU without lingering, 1.0 % with
+/// 10 ms, and 1.7 % with 100 ms, where it never slept.
 const LINGER_NS: u64 = 10_000_000;
 
 /// A holder whose CPU clock has stood still for this long sleeps or does not get its CPU. Without
-/// `/proc` it counts as asleep. As long as one time slice of a worker.
+/// `/proc` it counts as asleep. As long as one time slice of a worker: a holder that waits for a
+/// shorter time may only wait for the end of another thread's slice. A verdict that comes too early
+/// or too late is harmless, and the value hardly shows: beside a busy process on each CPU, 4,000
+/// blocks took 0.17 to 0.24 s with 0.1 ms, 0.19 to 0.35 s with 1 ms, and 0.20 to 0.49 s with 10 ms.
 const STILL_NS: u64 = 1_000_000;
 
 /// The servers to watch.

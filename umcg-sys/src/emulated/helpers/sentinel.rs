@@ -23,7 +23,10 @@ use std::{
     io,
     sync::{
         Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -43,6 +46,10 @@ use super::{
 /// How many times in a row the sentinel tries again at once after a refused confirmation, before it
 /// naps. Without naps it would keep a whole CPU busy, for example when the worker has moved itself
 /// to another CPU (trace B2).
+///
+/// What matters is that there is a bound; its value does not. With 0, 8, 32, 128 and without a
+/// bound, 4,000 blocks on one CPU took the same time, and a worker that yields in a loop kept its
+/// rate.
 const REFUSALS: u32 = 32;
 
 /// The first nap. Each further nap is twice as long, up to [`LAST_NAP_NS`].
@@ -58,9 +65,12 @@ impl Cpu {
     /// EAGAIN: there is no place for another server. Otherwise what starting the sentinel returned;
     /// the server is not watched then.
     pub(crate) fn attach(&self, number: usize, server: Index) -> io::Result<()> {
+        // Only this function fills a free place, under the lock. `detach` may free one at the same
+        // time without the lock; if this load comes first, the place counts as taken.
         let Some(place) = self.servers.iter().find(|place| place.load(SeqCst) == 0) else {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         };
+        // Pairs with the loads of the sentinel; see `Cpu::servers`.
         place.store(server, SeqCst);
         // `users`, then `running`. Pairs with a sentinel that ends, which writes `running`, then
         // reads `users`. All are SeqCst, so the sentinel sees this server, or this thread sees that
@@ -68,6 +78,7 @@ impl Cpu {
         self.users.fetch_add(1, SeqCst);
         if self.running.swap(1, SeqCst) == 0 {
             if let Err(error) = self.start(number) {
+                // No sentinel runs. The next `attach`, which reads this, comes under the same lock.
                 self.running.store(0, SeqCst);
                 self.detach(server);
                 return Err(error);
@@ -83,9 +94,11 @@ impl Cpu {
     /// # Errors
     /// There is no thread for it, or the system refuses the affinity or SCHED_IDLE.
     fn start(&self, number: usize) -> io::Result<()> {
-        let start = (self.start_gate.load(SeqCst) & !(start_gate::GENERATION - 1))
+        // Relaxed: all that write the gate hold the lock. The new thread sees this generation, or
+        // what is stored below, because it is started after the store.
+        let start = (self.start_gate.load(Relaxed) & !(start_gate::GENERATION - 1))
             .wrapping_add(start_gate::GENERATION);
-        self.start_gate.store(start | start_gate::CLOSED, SeqCst);
+        self.start_gate.store(start | start_gate::CLOSED, Relaxed);
         let (tell, told) = std::sync::mpsc::channel();
         os::start_helper(format!("umcg-sentinel{number}"), move || {
             let pinned = os::CpuSet::only(number).apply(0);
@@ -93,13 +106,15 @@ impl Cpu {
             let _ = tell.send(pinned.map(|()| crate::gettid()));
             drop(tell);
             let cpu = cpu(number);
-            // Ended by the thread that starts this one, below.
-            while cpu.start_gate.load(SeqCst) == start | start_gate::CLOSED {
+            // Ended by the thread that starts this one, below. Relaxed: the Acquire that follows
+            // orders what this thread does next.
+            while cpu.start_gate.load(Relaxed) == start | start_gate::CLOSED {
                 cpu.start_gate.wait(start | start_gate::CLOSED, None);
             }
-            // Otherwise SCHED_IDLE was refused to this thread, and later starts may have come
-            // since.
-            if cpu.start_gate.load(SeqCst) == start | start_gate::OPEN {
+            // Acquire: pairs with the Release below, so this thread is SCHED_IDLE before it
+            // watches. Any other word means that SCHED_IDLE was refused to it, and that later
+            // starts may have come since.
+            if cpu.start_gate.load(Acquire) == start | start_gate::OPEN {
                 cpu.watch(number);
             }
         })?;
@@ -112,7 +127,10 @@ impl Cpu {
         } else {
             start_gate::REFUSED
         };
-        self.start_gate.store(start | word, SeqCst);
+        // Release: the policy is set before. Pairs with the Acquire of the new thread. The kernel
+        // compares the word as it puts that thread to sleep, so the thread sees this store or is
+        // asleep when the wake comes.
+        self.start_gate.store(start | word, Release);
         self.start_gate.wake();
         ready
     }
@@ -122,6 +140,7 @@ impl Cpu {
         let mut refusals = Refusals::default();
         loop {
             if self.users() == 0 {
+                // SeqCst: see the next comment.
                 self.running.store(0, SeqCst);
                 // `running`, then `users`: pairs with `attach`. A server may have come meanwhile.
                 // Then this thread or a new one goes on, whichever swaps `running` first.
@@ -141,6 +160,7 @@ impl Cpu {
             let mut held = false;
             let mut signature = 0_u64;
             for place in &self.servers {
+                // Pairs with the stores of `attach` and `detach`; see `Cpu::servers`.
                 let server = place.load(SeqCst);
                 if server == 0 {
                     continue;
@@ -191,8 +211,8 @@ impl Cpu {
     }
 
     /// Whether the sentinel may sleep: no slot on this CPU is held, and there are servers. The
-    /// loads of the slots pair with the dispatcher, which gives the slot and then looks at the
-    /// sleep cell.
+    /// loads of `users` pair with `detach`; those of the places and slots pair with a dispatcher,
+    /// which gives the slot and then looks at the sleep cell. See [`Cpu::servers`].
     fn nothing_held(&self) -> bool {
         self.users() != 0
             && self.servers.iter().all(|place| {
