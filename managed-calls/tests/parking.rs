@@ -1,0 +1,364 @@
+//! Workers that wait for a descriptor elsewhere than in the call: the results are those of the call,
+//! and a descriptor that is closed or reused under them is still theirs.
+
+use std::{
+    cell::Cell,
+    io::{Read, Write},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    ptr::NonNull,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use libc::c_int;
+use umcg_managed_calls::{
+    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker, set_current,
+};
+
+umcg_managed_calls::define!();
+
+/// What a worker did in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It waits for the descriptor elsewhere.
+    Parked,
+    /// It makes the call that sleeps.
+    Entered,
+}
+
+/// A worker that waits in an epoll instance of its own, as a scheduler's does in that of its runtime.
+struct Parker {
+    /// Told before each sleep.
+    steps: Sender<Step>,
+    /// What the first wait comes back with, as if a signal had ended it, or by mistake; and whether it
+    /// comes back only when the descriptor is ready.
+    first: Cell<Option<(Parked, bool)>>,
+    refuses: bool,
+}
+
+impl Worker for Parker {
+    fn enter(&self, _call: ManagedCall, _sleep: Sleep, _how: Return) {
+        self.steps.send(Step::Entered).unwrap();
+    }
+
+    fn exit(&self, _how: Return) {}
+
+    fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
+        assert_eq!(readiness, Readiness::Readable);
+        if self.refuses {
+            return Parked::Refused;
+        }
+        let epoll = Epoll::of(fd);
+        self.steps.send(Step::Parked).unwrap();
+        if let Some((first, ready)) = self.first.take() {
+            if ready {
+                epoll.wait();
+            }
+            return first;
+        }
+        epoll.wait();
+        Parked::Woken
+    }
+
+    fn yield_now(&self) {}
+
+    fn affinity(&self, _mask: &mut [u8]) {}
+
+    fn unmanage(&self) -> fn(Inherited) {
+        |_| ()
+    }
+
+    fn before_child(&self) {}
+
+    fn after_child(&self) {}
+}
+
+/// Reports once that one descriptor is readable.
+struct Epoll(OwnedFd);
+
+impl Epoll {
+    fn of(fd: RawFd) -> Self {
+        // SAFETY: a live event; the result is checked.
+        unsafe {
+            let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+            assert!(epoll >= 0);
+            let mut event = libc::epoll_event {
+                events: (libc::EPOLLIN | libc::EPOLLONESHOT) as u32,
+                u64: 0,
+            };
+            assert_eq!(
+                libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event),
+                0
+            );
+            Self(OwnedFd::from_raw_fd(epoll))
+        }
+    }
+
+    fn wait(&self) {
+        // SAFETY: a live event.
+        unsafe {
+            let mut event: libc::epoll_event = std::mem::zeroed();
+            while libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, -1) != 1 {}
+        }
+    }
+}
+
+/// Runs `call` as a worker, on a thread of its own, and tells what it did.
+fn on_worker<R: Send + 'static>(
+    first: Option<(Parked, bool)>,
+    refuses: bool,
+    call: impl FnOnce() -> R + Send + 'static,
+) -> (thread::JoinHandle<R>, Receiver<Step>) {
+    let (steps, told) = channel();
+    let thread = thread::spawn(move || {
+        let parker = Parker {
+            steps,
+            first: Cell::new(first),
+            refuses,
+        };
+        // SAFETY: the worker lives until it is taken back below.
+        unsafe { set_current(Some(NonNull::from(&parker as &dyn Worker))) };
+        let result = call();
+        // SAFETY: nothing needs to stay valid.
+        unsafe { set_current(None) };
+        result
+    });
+    (thread, told)
+}
+
+/// `recv` of four bytes at most, with its errno if it fails.
+fn receive(fd: RawFd, flags: c_int) -> Result<Vec<u8>, c_int> {
+    let mut buffer = [0_u8; 4];
+    // SAFETY: a live buffer of that length.
+    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+    usize::try_from(count)
+        .map(|count| buffer[..count].to_vec())
+        .map_err(|_| std::io::Error::last_os_error().raw_os_error().unwrap())
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// One test after the other: they count and reuse the numbers of descriptors.
+static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ONE.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[test]
+fn a_parked_worker_receives_what_comes() {
+    let _one = alone();
+    for end in [false, true] {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let fd = there.as_raw_fd();
+        let (worker, steps) = on_worker(None, false, move || receive(fd, 0));
+        assert_eq!(steps.recv(), Ok(Step::Parked));
+        if end {
+            drop(here);
+            assert_eq!(worker.join().unwrap(), Ok(vec![]));
+        } else {
+            here.write_all(b"ab").unwrap();
+            assert_eq!(worker.join().unwrap(), Ok(b"ab".to_vec()));
+        }
+        assert!(steps.recv().is_err(), "it made no other call");
+    }
+}
+
+/// A wake-up for nothing, such as that of an earlier event, does not end the call.
+#[test]
+fn a_worker_that_is_woken_for_nothing_parks_again() {
+    let _one = alone();
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let fd = there.as_raw_fd();
+    let (worker, steps) = on_worker(Some((Parked::Woken, false)), false, move || receive(fd, 0));
+    assert_eq!([steps.recv(), steps.recv()], [Ok(Step::Parked); 2]);
+    here.write_all(b"x").unwrap();
+    assert_eq!(worker.join().unwrap(), Ok(b"x".to_vec()));
+}
+
+#[test]
+fn a_signal_ends_the_call_unless_there_is_something() {
+    let _one = alone();
+    for ready in [false, true] {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let fd = there.as_raw_fd();
+        let first = Some((Parked::Interrupted, ready));
+        let (worker, steps) = on_worker(first, false, move || receive(fd, 0));
+        assert_eq!(steps.recv(), Ok(Step::Parked));
+        let expected = if ready {
+            here.write_all(b"y").unwrap();
+            Ok(b"y".to_vec())
+        } else {
+            Err(libc::EINTR)
+        };
+        assert_eq!(worker.join().unwrap(), expected);
+        assert!(steps.recv().is_err(), "it made no other call");
+    }
+}
+
+/// What a worker must not wait for elsewhere: it would wait for longer than the call.
+#[test]
+fn timeouts_and_flags_stay_with_the_call() {
+    let _one = alone();
+    let (_here, there) = UnixStream::pair().unwrap();
+    let fd = there.as_raw_fd();
+    there
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    let (worker, steps) = on_worker(None, false, move || receive(fd, 0));
+    assert_eq!(
+        worker.join().unwrap(),
+        Err(libc::EAGAIN),
+        "after the timeout"
+    );
+    assert_eq!(steps.recv(), Ok(Step::Entered));
+    there.set_read_timeout(None).unwrap();
+    there.set_nonblocking(true).unwrap();
+    for flags in [0, libc::MSG_DONTWAIT, libc::MSG_ERRQUEUE] {
+        let (worker, steps) = on_worker(None, false, move || receive(fd, flags));
+        assert_eq!(worker.join().unwrap(), Err(libc::EAGAIN), "{flags}");
+        assert_ne!(steps.recv(), Ok(Step::Parked), "{flags}");
+    }
+}
+
+/// The second one sleeps in its call, as without a scheduler.
+#[test]
+fn one_worker_parks_for_a_descriptor() {
+    let _one = alone();
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let fd = there.as_raw_fd();
+    let (first, steps_of_first) = on_worker(None, false, move || receive(fd, 0));
+    assert_eq!(steps_of_first.recv(), Ok(Step::Parked));
+    let (second, steps_of_second) = on_worker(None, false, move || receive(fd, 0));
+    assert_eq!(steps_of_second.recv(), Ok(Step::Entered));
+    here.write_all(b"1").unwrap();
+    here.write_all(b"2").unwrap();
+    // Whichever is first may take both.
+    drop(here);
+    let mut all = [first.join().unwrap(), second.join().unwrap()]
+        .map(Result::unwrap)
+        .concat();
+    all.sort_unstable();
+    assert_eq!(all, b"12");
+}
+
+/// However the descriptor is closed under the worker, and whatever has its number then: the worker
+/// receives what was sent to its own file, and nothing is left open.
+#[test]
+fn a_closed_descriptor_is_still_that_of_its_waiter() {
+    let _one = alone();
+    /// Takes the number `fd` away from its file, and opens `other` under it, if it can say so.
+    type Close = fn(fd: RawFd, other: RawFd);
+    let ways: [(&str, Close); 5] = [
+        ("close", |fd, other| {
+            // SAFETY: this test's descriptors.
+            unsafe {
+                assert_eq!(libc::close(fd), 0);
+                // The lowest free number, which may be that of the waiter's duplicate's successor.
+                assert_eq!(libc::fcntl(other, libc::F_DUPFD_CLOEXEC, fd), fd);
+            }
+        }),
+        ("drop", |fd, other| {
+            // SAFETY: this test's descriptor, owned by nobody else.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            // SAFETY: as above.
+            unsafe { assert_eq!(libc::fcntl(other, libc::F_DUPFD_CLOEXEC, fd), fd) };
+        }),
+        ("dup2", |fd, other| {
+            // SAFETY: this test's descriptors.
+            unsafe { assert_eq!(libc::dup2(other, fd), fd) };
+        }),
+        ("dup3", |fd, other| {
+            // SAFETY: this test's descriptors.
+            unsafe { assert_eq!(libc::dup3(other, fd, libc::O_CLOEXEC), fd) };
+        }),
+        ("close_range", |fd, other| {
+            // SAFETY: this test's descriptors.
+            unsafe {
+                assert_eq!(libc::close_range(fd as u32, fd as u32, 0), 0);
+                assert_eq!(libc::fcntl(other, libc::F_DUPFD_CLOEXEC, fd), fd);
+            }
+        }),
+    ];
+    for (way, close) in ways {
+        let before = open_descriptors();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let (mut stranger, other) = UnixStream::pair().unwrap();
+        let fd = there.into_raw_fd();
+        let (worker, steps) = on_worker(None, false, move || receive(fd, 0));
+        assert_eq!(steps.recv(), Ok(Step::Parked), "{way}");
+        close(fd, other.as_raw_fd());
+        stranger.write_all(b"not").unwrap();
+        here.write_all(b"mine").unwrap();
+        assert_eq!(worker.join().unwrap(), Ok(b"mine".to_vec()), "{way}");
+        // The other file still has what was sent to it, under the number as well.
+        // SAFETY: open until the end of this round.
+        let reused = unsafe { BorrowedFd::borrow_raw(fd) };
+        let mut reused = UnixStream::from(reused.try_clone_to_owned().unwrap());
+        let mut buffer = [0; 3];
+        reused.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"not", "{way}");
+        // SAFETY: this test's descriptor.
+        unsafe { libc::close(fd) };
+        drop((here, stranger, other, reused));
+        assert_eq!(open_descriptors(), before, "{way}");
+    }
+}
+
+/// The worker refuses to park: the waiter leaves no trace.
+#[test]
+fn a_worker_that_does_not_park_leaves_no_waiter() {
+    let _one = alone();
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let fd = there.as_raw_fd();
+    for refuses in [true, false] {
+        let (worker, steps) = on_worker(None, refuses, move || receive(fd, 0));
+        let expected = if refuses { Step::Entered } else { Step::Parked };
+        assert_eq!(steps.recv(), Ok(expected));
+        here.write_all(b"z").unwrap();
+        assert_eq!(worker.join().unwrap(), Ok(b"z".to_vec()));
+    }
+}
+
+/// A child has descriptors of its own: what it closes changes nothing for the parent's worker, and
+/// it waits for nobody. Both kinds of child.
+#[test]
+fn a_child_that_closes_is_not_this_process() {
+    let _one = alone();
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let fd = there.as_raw_fd();
+    let before = open_descriptors();
+    let (worker, steps) = on_worker(None, false, move || receive(fd, 0));
+    assert_eq!(steps.recv(), Ok(Step::Parked));
+    for flags in [0, libc::CLONE_VFORK] {
+        // SAFETY: the child makes two system calls on its own stack, which is a copy: without
+        // CLONE_VM this is fork(2).
+        let child = unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, 0, 0, 0, 0) };
+        if child == 0 {
+            // SAFETY: in the child.
+            unsafe {
+                libc::close(fd);
+                libc::_exit(0);
+            }
+        }
+        let mut status = 0;
+        // SAFETY: the child from above.
+        unsafe {
+            assert_eq!(
+                libc::waitpid(child as c_int, &raw mut status, 0) as i64,
+                child
+            )
+        };
+        assert_eq!(status, 0);
+    }
+    here.write_all(b"ok").unwrap();
+    assert_eq!(worker.join().unwrap(), Ok(b"ok".to_vec()));
+    assert_eq!(open_descriptors(), before);
+}
