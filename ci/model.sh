@@ -13,6 +13,6 @@ model() {
         timeout 900 cargo test --release -p "$1" --lib model
 }
 model umcg-sys 2
-# Fewer than four preemptions would leave one rule of the scheduler unchecked; see section 8 of
+# Fewer than four preemptions would leave one rule of the scheduler unchecked; see section 9 of
 # runtime/src/sched/README.md.
 model umcg 4

@@ -1,7 +1,7 @@
 //! The model checks of the scheduler's parts that use no lock: loom runs each scenario in every
 //! interleaving, up to a bound on preemptions.
 //!
-//! `ci/model.sh` runs them. The README of the directory above, section 8, says what they do not
+//! `ci/model.sh` runs them. The README of the directory above, section 9, says what they do not
 //! notice.
 
 mod handoff;
