@@ -13,7 +13,7 @@ use libc::{
 };
 
 use crate::{
-    ManagedCall, Return, Sleep,
+    ManagedCall, Parked, Return, Sleep,
     family::family,
     raw::raw,
     worker::{Managed, errno, set_errno},
@@ -136,10 +136,20 @@ family! {
 
     fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int;
         raw { raw!(libc::SYS_nanosleep, time, left) as c_int }
-        managed Certain Io;
+        managed |worker| {
+            let error = sleep_parked(worker, "nanosleep", deadline_after(time), left, || {
+                error_of(real::nanosleep(time, left))
+            });
+            result_of(error)
+        }
     fn __nanosleep(time: *const timespec, left: *mut timespec) -> c_int;
         raw { raw!(libc::SYS_nanosleep, time, left) as c_int }
-        managed Certain Io;
+        managed |worker| {
+            let error = sleep_parked(worker, "nanosleep", deadline_after(time), left, || {
+                error_of(real::__nanosleep(time, left))
+            });
+            result_of(error)
+        }
     // The error is the result here, and not in `errno`.
     fn clock_nanosleep(
         clock: clockid_t,
@@ -154,7 +164,19 @@ family! {
             );
             -result as c_int
         }
-        managed Certain Io;
+        managed |worker| {
+            let relative = flags & libc::TIMER_ABSTIME == 0;
+            // A relative sleep does not depend on the clock's being set, whichever it is.
+            let deadline = match clock {
+                libc::CLOCK_MONOTONIC | libc::CLOCK_REALTIME if relative => deadline_after(time),
+                libc::CLOCK_MONOTONIC => checked_time(time),
+                _ => None,
+            };
+            let left = if relative { left } else { ptr::null_mut() };
+            sleep_parked(worker, "clock_nanosleep", deadline, left, || {
+                real::clock_nanosleep(clock, flags, time, left)
+            })
+        }
     fn usleep(time: useconds_t) -> c_int;
         raw {
             let time = timespec {
@@ -163,7 +185,13 @@ family! {
             };
             raw!(libc::SYS_nanosleep, &raw const time, 0) as c_int
         }
-        managed Certain Io;
+        managed |worker| {
+            let deadline = now().saturating_add(u64::from(time) * 1000);
+            let error = sleep_parked(worker, "usleep", Some(deadline), ptr::null_mut(), || {
+                error_of(real::usleep(time))
+            });
+            result_of(error)
+        }
     fn sleep(seconds: c_uint) -> c_uint;
         raw {
             let time = timespec { tv_sec: c_long::from(seconds), tv_nsec: 0 };
@@ -314,6 +342,137 @@ static ZERO: timespec = timespec {
 unsafe fn is_zero(timeout: *const timespec) -> bool {
     // SAFETY: null, or a timespec by the caller's promise.
     unsafe { timeout.as_ref() }.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0)
+}
+
+/// Sleeps until `deadline` elsewhere than in the call, if the worker prefers that; otherwise, or if the
+/// deadline is not known, makes the call that sleeps. The result is an errno, or 0.
+///
+/// # Safety
+/// `left` is null or what the program passed for the time that is left after a signal.
+unsafe fn sleep_parked(
+    worker: Managed,
+    name: &'static str,
+    deadline: Option<u64>,
+    left: *mut timespec,
+    call: impl FnOnce() -> c_int,
+) -> c_int {
+    let before = errno();
+    let announced = |call: &mut dyn FnMut() -> c_int| {
+        set_errno(before);
+        worker.call(named(name, 0), Sleep::Certain, Return::Io, call)
+    };
+    let mut call = Some(call);
+    let Some(deadline) = deadline else {
+        return announced(&mut || call.take().map_or(0, |call| call()));
+    };
+    let mut parked = false;
+    let error = loop {
+        let outcome = worker.with(|worker| worker.park_until(deadline));
+        match outcome {
+            Parked::Refused if !parked => {
+                return announced(&mut || call.take().map_or(0, |call| call()));
+            }
+            // The rest of the sleep.
+            Parked::Refused => {
+                let until = timespec {
+                    tv_sec: (deadline / 1_000_000_000) as libc::time_t,
+                    tv_nsec: (deadline % 1_000_000_000) as c_long,
+                };
+                break announced(&mut || {
+                    // SAFETY: a live time.
+                    unsafe {
+                        real::clock_nanosleep(
+                            libc::CLOCK_MONOTONIC,
+                            libc::TIMER_ABSTIME,
+                            &raw const until,
+                            ptr::null_mut(),
+                        )
+                    }
+                });
+            }
+            _ if now() >= deadline => break 0,
+            Parked::Woken => parked = true,
+            Parked::Interrupted => break libc::EINTR,
+        }
+    };
+    if error == libc::EINTR && !left.is_null() {
+        let rest = deadline.saturating_sub(now());
+        // SAFETY: the caller's promise. A wrong address ends the program, where the kernel would
+        // report it after the sleep.
+        unsafe {
+            *left = timespec {
+                tv_sec: (rest / 1_000_000_000) as libc::time_t,
+                tv_nsec: (rest % 1_000_000_000) as c_long,
+            };
+        }
+    }
+    error
+}
+
+/// When a sleep of this length ends, CLOCK_MONOTONIC nanoseconds. `None`: the kernel refuses the time.
+///
+/// # Safety
+/// Any address.
+unsafe fn deadline_after(time: *const timespec) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    unsafe { checked_time(time) }.map(|length| now().saturating_add(length))
+}
+
+/// A time in nanoseconds. `None`: it is not one, or the address is wrong. The kernel looks at it first:
+/// it reads the timeout of a futex wait before it finds that there is nothing to wait for.
+///
+/// # Safety
+/// Any address.
+unsafe fn checked_time(time: *const timespec) -> Option<u64> {
+    if time.is_null() {
+        return None;
+    }
+    let before = errno();
+    let word = 0_u32;
+    // SAFETY: a live word. The kernel checks the address of the time.
+    let result = unsafe {
+        raw!(
+            libc::SYS_futex,
+            &raw const word,
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            1,
+            time
+        )
+    };
+    let error = errno();
+    set_errno(before);
+    if result != -1 || error != libc::EAGAIN {
+        return None;
+    }
+    // SAFETY: the kernel has just read it.
+    let time = unsafe { *time };
+    u64::try_from(time.tv_sec)
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(u64::try_from(time.tv_nsec).ok()?)
+}
+
+/// CLOCK_MONOTONIC nanoseconds.
+fn now() -> u64 {
+    let mut time = ZERO;
+    // SAFETY: a live time.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// The errno of a call that returns -1 if it fails.
+fn error_of(result: c_int) -> c_int {
+    if result == -1 { errno() } else { 0 }
+}
+
+/// The reverse.
+fn result_of(error: c_int) -> c_int {
+    if error == 0 {
+        0
+    } else {
+        set_errno(error);
+        -1
+    }
 }
 
 /// A call that returns the number of what is ready: first with a timeout of zero, then, if nothing

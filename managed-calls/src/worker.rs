@@ -81,6 +81,16 @@ pub trait Worker {
         Parked::Refused
     }
 
+    /// The calling thread would sleep in a call until `deadline`, CLOCK_MONOTONIC nanoseconds. Sleeps
+    /// without the call, if the worker prefers that, until then or until there is another reason to
+    /// look. Returns as [`park`](Self::park) does.
+    ///
+    /// The default never sleeps here.
+    fn park_until(&self, deadline: u64) -> Parked {
+        let _ = deadline;
+        Parked::Refused
+    }
+
     /// The program called `sched_yield`: lets other workers run first.
     fn yield_now(&self);
 

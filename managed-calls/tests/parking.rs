@@ -64,6 +64,18 @@ impl Worker for Parker {
         Parked::Woken
     }
 
+    fn park_until(&self, deadline: u64) -> Parked {
+        if self.refuses {
+            return Parked::Refused;
+        }
+        self.steps.send(Step::Parked).unwrap();
+        if let Some((first, _)) = self.first.take() {
+            return first;
+        }
+        thread::sleep(Duration::from_nanos(deadline.saturating_sub(now())));
+        Parked::Woken
+    }
+
     fn yield_now(&self) {}
 
     fn affinity(&self, _mask: &mut [u8]) {}
@@ -128,6 +140,16 @@ fn on_worker<R: Send + 'static>(
         result
     });
     (thread, told)
+}
+
+/// CLOCK_MONOTONIC nanoseconds.
+fn now() -> u64 {
+    // SAFETY: a live time.
+    unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time);
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
 }
 
 /// `recv` of four bytes at most, with its errno if it fails.
@@ -361,4 +383,119 @@ fn a_child_that_closes_is_not_this_process() {
     here.write_all(b"ok").unwrap();
     assert_eq!(worker.join().unwrap(), Ok(b"ok".to_vec()));
     assert_eq!(open_descriptors(), before);
+}
+
+/// All ways to sleep for 20 ms.
+const SLEEPS: [(&str, fn()); 4] = [
+    ("std", || thread::sleep(Duration::from_millis(20))),
+    ("usleep", || {
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::usleep(20_000) }, 0);
+    }),
+    ("nanosleep", || {
+        let time = time(20_000_000);
+        // SAFETY: a live time.
+        let result = unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+        assert_eq!(result, 0);
+    }),
+    ("clock_nanosleep", || {
+        let until = time(now() + 20_000_000);
+        // SAFETY: a live time.
+        let error = unsafe {
+            libc::clock_nanosleep(
+                libc::CLOCK_MONOTONIC,
+                libc::TIMER_ABSTIME,
+                &raw const until,
+                std::ptr::null_mut(),
+            )
+        };
+        assert_eq!(error, 0);
+    }),
+];
+
+const fn time(nanoseconds: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
+        tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
+    }
+}
+
+#[test]
+fn a_sleep_lasts_as_long_wherever_the_worker_sleeps() {
+    let _one = alone();
+    for (name, sleep) in SLEEPS {
+        for (first, refuses, expected) in [
+            (None, false, &[Step::Parked][..]),
+            (None, true, &[Step::Entered]),
+            // Woken for nothing.
+            (Some((Parked::Woken, false)), false, &[Step::Parked; 2]),
+        ] {
+            let (worker, steps) = on_worker(first, refuses, move || {
+                let begin = now();
+                sleep();
+                now() - begin
+            });
+            assert!(worker.join().unwrap() >= 20_000_000, "{name}, {first:?}");
+            assert_eq!(steps.iter().collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+}
+
+/// The time that is left is written, unless the sleep had an absolute end; and a worker that may not
+/// park for the rest sleeps for the rest in the call.
+#[test]
+fn a_signal_ends_a_sleep_with_the_time_that_is_left() {
+    let _one = alone();
+    let (worker, _steps) = on_worker(Some((Parked::Interrupted, false)), false, || {
+        let hour = time(3_600_000_000_000);
+        let mut left = time(0);
+        // SAFETY: live times.
+        let result = unsafe { libc::nanosleep(&raw const hour, &raw mut left) };
+        let error = std::io::Error::last_os_error().raw_os_error();
+        (result, error, left.tv_sec)
+    });
+    let (result, error, left) = worker.join().unwrap();
+    assert_eq!((result, error), (-1, Some(libc::EINTR)));
+    assert!((3_500..=3_600).contains(&left), "{left}");
+    let (worker, _steps) = on_worker(Some((Parked::Interrupted, false)), false, || {
+        let until = time(now() + 3_600_000_000_000);
+        let mut left = time(7);
+        // SAFETY: live times.
+        let error = unsafe {
+            libc::clock_nanosleep(
+                libc::CLOCK_MONOTONIC,
+                libc::TIMER_ABSTIME,
+                &raw const until,
+                &raw mut left,
+            )
+        };
+        (error, left.tv_nsec)
+    });
+    assert_eq!(worker.join().unwrap(), (libc::EINTR, 7));
+}
+
+/// What the kernel refuses is refused in the same way: a wrong time, and a wrong address.
+#[test]
+fn times_that_the_kernel_refuses() {
+    let _one = alone();
+    let results = || {
+        let wrong = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 1_000_000_000,
+        };
+        [
+            &raw const wrong,
+            std::ptr::without_provenance(8),
+            std::ptr::null(),
+        ]
+        .map(|time| {
+            // SAFETY: the kernel checks the address.
+            unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, time, std::ptr::null_mut()) }
+        })
+    };
+    let (worker, _steps) = on_worker(None, false, results);
+    assert_eq!(
+        worker.join().unwrap(),
+        [libc::EINVAL, libc::EFAULT, libc::EFAULT]
+    );
 }

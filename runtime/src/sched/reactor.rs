@@ -16,6 +16,9 @@
 //! finds all servers busy it leaves the events to them, and sleeps on its parker until a server has
 //! nothing to do again.
 //!
+//! Sleeps go the same way. Their deadlines are in a heap that is looked at whenever the descriptors are,
+//! and a timer of the kernel's ends the poller's sleep for the first of them.
+//!
 //! *Why nothing is missed.* A worker counts itself as parked before it gives its slot away, and a server
 //! that goes to sleep without a worker in its slot enters that state before it looks at the count; both
 //! pass a SeqCst fence in between. So either the server sees the count and has the poller poll, or it
@@ -27,6 +30,8 @@
 //! *Cost.* One `epoll_ctl` for each wait, and a part of an `epoll_wait`, in place of a context switch.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
@@ -38,6 +43,8 @@ use std::{
         },
     },
 };
+
+use parking_lot::Mutex;
 
 use super::{Shared, clock::now_ns};
 use crate::{
@@ -51,15 +58,29 @@ const POLL_INTERVAL_NS: u64 = 50_000;
 /// How many events one look takes. Those that are left are found by the next one.
 const EVENTS: usize = 64;
 
-/// The token of the event that ends the poller's sleep. No worker has this index.
-const STOP: u64 = u64::MAX;
+/// The token of the events that end the poller's sleep: that of the timer, and the end. No worker has
+/// this index.
+const WAKE: u64 = u64::MAX;
+
+/// How many workers may sleep here at a time. Others sleep in their calls, so that the heap need not
+/// grow: a worker that goes to sleep does not allocate.
+const SLEEPERS: usize = 4096;
 
 /// See the module page.
 #[derive(Debug)]
 pub(super) struct Reactor {
     epoll: OwnedFd,
-    /// Readable from [`stop`](Self::stop) on.
+    /// Ends the poller's sleep at the first deadline. Readable from then on until the poller sets it
+    /// anew, so that no other look at the events can take the wake-up away from the poller.
+    timer: OwnedFd,
+    /// Ends the poller's sleep. Readable from [`stop`](Self::stop) on.
     stop: OwnedFd,
+    /// The deadlines, CLOCK_MONOTONIC ns, and whose they are. A worker that a signal woke leaves its
+    /// entry behind; it is then woken once for nothing. Never waited for: whoever finds the lock taken
+    /// does without, so that a worker which the kernel stopped with it holds nobody up.
+    sleepers: Mutex<BinaryHeap<Reverse<(u64, u32)>>>,
+    /// The first of them; `u64::MAX`: there is none. Written with the lock held.
+    first_deadline: AtomicU64,
     stopping: AtomicBool,
     /// Somebody looks for events. Whoever finds this set leaves the events to them.
     polling: AtomicBool,
@@ -72,26 +93,30 @@ pub(super) struct Reactor {
 impl Reactor {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: no pointers; both results are checked and owned by nobody else.
-        let (epoll, stop) = unsafe {
+        let (epoll, timer, stop) = unsafe {
             (
                 owned(libc::epoll_create1(libc::EPOLL_CLOEXEC))?,
+                owned(libc::timerfd_create(
+                    libc::CLOCK_MONOTONIC,
+                    libc::TFD_CLOEXEC | libc::TFD_NONBLOCK,
+                ))?,
                 owned(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?,
             )
         };
         let this = Self {
             epoll,
+            timer,
             stop,
+            sleepers: Mutex::new(BinaryHeap::with_capacity(SLEEPERS)),
+            first_deadline: AtomicU64::new(u64::MAX),
             stopping: AtomicBool::new(false),
             polling: AtomicBool::new(false),
             polled: AtomicU64::new(0),
             poller: Parker::new(),
         };
-        this.control(
-            libc::EPOLL_CTL_ADD,
-            this.stop.as_raw_fd(),
-            libc::EPOLLIN,
-            STOP,
-        )?;
+        for wakes in [&this.timer, &this.stop] {
+            this.control(libc::EPOLL_CTL_ADD, wakes.as_raw_fd(), libc::EPOLLIN, WAKE)?;
+        }
         Ok(this)
     }
 
@@ -125,8 +150,11 @@ impl Reactor {
         }
     }
 
-    /// Has the poller wait for events, because a server sleeps. Never blocks.
+    /// Has the poller wait for events and for the first deadline, because a server sleeps. Never
+    /// blocks.
     pub(super) fn ensure_polled(&self) {
+        // The poller may be asleep already, since before that deadline was added.
+        self.set_timer();
         self.poller.unpark();
     }
 
@@ -138,6 +166,75 @@ impl Reactor {
         // SAFETY: eight live bytes, and an open descriptor.
         unsafe { libc::write(self.stop.as_raw_fd(), ptr::from_ref(&one).cast(), 8) };
         self.poller.unpark();
+    }
+
+    /// Unparks the parker of the worker `index` at `deadline`, or soon after. False: there is no place,
+    /// or somebody else is at the heap.
+    pub(super) fn arm_deadline(&self, deadline: u64, index: u32) -> bool {
+        let Some(mut sleepers) = self.sleepers.try_lock() else {
+            return false;
+        };
+        if sleepers.len() == SLEEPERS {
+            return false;
+        }
+        sleepers.push(Reverse((deadline, index)));
+        self.note_first(&sleepers);
+        true
+    }
+
+    fn note_first(&self, sleepers: &BinaryHeap<Reverse<(u64, u32)>>) {
+        let first = sleepers
+            .peek()
+            .map_or(u64::MAX, |Reverse((first, _))| *first);
+        // SeqCst: the poller reads it after it has entered its sleep's last look; see `ensure_polled`.
+        self.first_deadline.store(first, SeqCst);
+    }
+
+    /// Ends the poller's next sleep, or this one, at the first deadline. Without one, never.
+    fn set_timer(&self) {
+        let deadline = match self.first_deadline.load(SeqCst) {
+            // Zero disarms the timer.
+            u64::MAX => 0,
+            first => first.max(1),
+        };
+        let until = libc::itimerspec {
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: libc::timespec {
+                tv_sec: (deadline / 1_000_000_000) as libc::time_t,
+                tv_nsec: (deadline % 1_000_000_000) as libc::c_long,
+            },
+        };
+        // SAFETY: a live time.
+        unsafe {
+            libc::timerfd_settime(
+                self.timer.as_raw_fd(),
+                libc::TFD_TIMER_ABSTIME,
+                &raw const until,
+                ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Resumes the workers whose deadlines have passed.
+    fn fire(&self, shared: &Shared, now: u64) {
+        // Relaxed: a deadline that is missed here is found by the next look.
+        if self.first_deadline.load(Relaxed) > now {
+            return;
+        }
+        let Some(mut sleepers) = self.sleepers.try_lock() else {
+            return;
+        };
+        while let Some(&Reverse((deadline, index))) = sleepers.peek() {
+            if deadline > now {
+                break;
+            }
+            sleepers.pop();
+            shared.arena.get(index).io_parker().unpark();
+        }
+        self.note_first(&sleepers);
     }
 
     /// Looks for events, for `timeout` milliseconds at most; -1: until there is one.
@@ -178,6 +275,7 @@ impl Reactor {
             return;
         }
         self.polled.store(now, Relaxed);
+        self.fire(shared, now);
         self.wait(shared, 0);
         self.polling.store(false, Release);
     }
@@ -228,7 +326,9 @@ impl Shared {
                 ManagedWait::begin().park(&reactor.poller);
                 // Before the first look the server that asked may be awake again.
                 while !reactor.stopping.load(Acquire) && self.idle_servers.any_asleep() {
+                    reactor.set_timer();
                     reactor.wait(self, -1);
+                    reactor.fire(self, now_ns());
                 }
             }
         }

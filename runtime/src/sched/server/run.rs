@@ -363,8 +363,13 @@ impl ServerThread<'_> {
             // Another server may have a worker for the tasks that this one was woken for.
             shared.wake_one();
         }
-        // The last look: a worker may have become idle at another server meanwhile.
-        if self.has_tasks() && !self.others().any(|other| other.idle_listed() > 0) {
+        // The last look: a worker may have become idle at another server meanwhile, or come back from
+        // a managed call.
+        let queues = &shared.run_queues.servers[me];
+        if self.has_tasks()
+            && queues.returned.len() == 0
+            && !self.others().any(|other| other.idle_listed() > 0)
+        {
             shared.spawner.request(self.me);
             let _ = self.wait(0);
         }

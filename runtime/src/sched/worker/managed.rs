@@ -163,8 +163,8 @@ impl WorkerThread {
             || run_queues.has_task_for(server.index(), &self.shared.idle_servers)
     }
 
-    /// Sleeps in the gate until `fd` may be ready; see `reactor.rs`.
-    fn park_for(&self, reactor: &Reactor, fd: c_int, writable: bool) -> Parked {
+    /// Sleeps in the gate until an event that `arm` asks the reactor for; see `reactor.rs`.
+    fn park_for(&self, reactor: &Reactor, arm: impl FnOnce() -> bool) -> Parked {
         self.poll_events();
         let record = self.record();
         // With nobody to run, the call itself is the shortest way. And the child of a `vfork` shares
@@ -177,7 +177,7 @@ impl WorkerThread {
             // An event of an earlier wait.
             return Parked::Woken;
         }
-        if !reactor.arm(fd, writable, record.index()) {
+        if !arm() {
             parker.leave();
             return Parked::Refused;
         }
@@ -267,9 +267,19 @@ impl ManagedWorker for WorkerThread {
 
     fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
         match &self.shared.reactor {
-            Some(reactor) if !self.detached.get() => {
-                self.park_for(reactor, fd, readiness == Readiness::Writable)
-            }
+            Some(reactor) if !self.detached.get() => self.park_for(reactor, || {
+                let writable = readiness == Readiness::Writable;
+                reactor.arm(fd, writable, self.record().index())
+            }),
+            _ => Parked::Refused,
+        }
+    }
+
+    fn park_until(&self, deadline: u64) -> Parked {
+        match &self.shared.reactor {
+            Some(reactor) if !self.detached.get() => self.park_for(reactor, || {
+                reactor.arm_deadline(deadline, self.record().index())
+            }),
             _ => Parked::Refused,
         }
     }
