@@ -10,7 +10,9 @@
 umcg::managed_calls!();
 
 mod blocks;
+mod children;
 mod inheritance;
 mod order;
+mod signals;
 mod support;
 mod yields;

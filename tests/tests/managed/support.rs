@@ -11,7 +11,7 @@ use std::{
 
 use umcg::{Runtime, RuntimeMetrics};
 use umcg_tests::{
-    proc,
+    proc, signals,
     threads::{self, Thread},
 };
 
@@ -70,6 +70,11 @@ impl Tid {
         self.0.store(umcg_sys::gettid(), SeqCst);
     }
 
+    /// Sends a signal to the thread.
+    pub(crate) fn send(&self, signal: i32) {
+        signals::send(self.0.load(SeqCst), signal);
+    }
+
     /// The state of the thread, and how often it has slept.
     pub(crate) fn look(&self) -> Option<Thread> {
         threads::look(self.0.load(SeqCst))
@@ -101,4 +106,18 @@ pub(crate) fn receive(socket: &impl AsRawFd) -> io::Result<u8> {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Forks. `child` runs in the child, may make system calls and use memory that exists, and must not
+/// return.
+pub(crate) fn fork(child: impl FnOnce()) -> libc::pid_t {
+    // SAFETY: the promise of the caller.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        child();
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(125) };
+    }
+    assert!(pid > 0, "fork: {}", io::Error::last_os_error());
+    pid
 }
