@@ -11,8 +11,11 @@ umcg::managed_calls!();
 
 mod blocks;
 mod children;
+mod descriptors;
 mod inheritance;
 mod order;
+mod runtimes;
+mod shutdown;
 mod signals;
 mod support;
 mod yields;
