@@ -145,7 +145,7 @@ fn others(runtime: &Runtime, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
             runtime.spawn_blocking(move || {
                 while !stop.load(SeqCst) {
                     yield_cpu();
-                    thread::yield_now();
+                    umcg::thread::yield_now();
                 }
             })
         })

@@ -13,7 +13,6 @@ mod blocks;
 mod children;
 mod descriptors;
 mod inheritance;
-mod order;
 mod runtimes;
 mod shutdown;
 mod signals;

@@ -6,6 +6,12 @@
 //! That must be done before the slice of the task in the slot is over (10 ms), so an attempt may fail;
 //! then there is another one.
 
+umcg::managed_calls!();
+
+// The test program `managed` uses the rest of it.
+#[allow(dead_code)]
+mod support;
+
 use std::{
     io::Write,
     os::unix::net::UnixStream,
@@ -25,7 +31,7 @@ use umcg_tests::{
     wrong_verdicts,
 };
 
-use crate::support::{Tid, managed, receive, yield_cpu};
+use self::support::{Tid, managed, receive, yield_cpu};
 
 /// The numbers of the attempts, until their time is over.
 fn attempts() -> impl Iterator<Item = u32> {

@@ -75,7 +75,8 @@ impl Tid {
         signals::send(self.0.load(SeqCst), signal);
     }
 
-    /// The state of the thread, and how often it has slept.
+    /// The state of the thread, and how often it has slept. `managed_order` wants to know.
+    #[allow(dead_code)]
     pub(crate) fn look(&self) -> Option<Thread> {
         threads::look(self.0.load(SeqCst))
     }
