@@ -99,7 +99,7 @@ fn the_child_of_a_fork_in_a_worker_makes_all_calls() {
                                 thread::sleep(Duration::from_micros(200));
                             } else {
                                 yield_cpu();
-                                thread::yield_now();
+                                umcg::thread::yield_now();
                             }
                         }
                     })
