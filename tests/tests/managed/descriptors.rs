@@ -96,7 +96,7 @@ fn round(handle: &Handle, fate: Fate, tag: u64) {
             }
             Fate::CloseRange => {
                 let (first, last) = (fd as u32, fd as u32);
-                assert_eq!(libc::syscall(libc::SYS_close_range, first, last, 0), 0);
+                assert_eq!(libc::close_range(first, last, 0), 0);
             }
             Fate::Dup2 | Fate::Dup3 => {
                 let (new, peer) = connection();
@@ -119,8 +119,11 @@ fn round(handle: &Handle, fate: Fate, tag: u64) {
         peer.write_all(&(tag + 2).to_le_bytes())
             .expect("a connection");
     }
-    peer.write_all(&tag.to_le_bytes())
-        .expect("the reader's connection");
+    let sent = peer.write_all(&tag.to_le_bytes());
+    assert!(
+        sent.is_ok(),
+        "{fate:?}: the reader's connection is gone: {sent:?}"
+    );
     assert_eq!(receiver.recv().expect("a tag"), tag, "{fate:?}");
     reader.join().expect("the reader");
     // Nobody has read what was for others.
