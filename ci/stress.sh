@@ -37,8 +37,9 @@ say "stress for $seconds s"
 # undisturbed moment. Of the tests of the runtime only those that take a few seconds together, so
 # that each period gets its rounds.
 tests=(
-    -p umcg-tests --features fault-injection --test stress --test runtime --
-    everything_at_once block:: std_types:: tasks:: thread_pool:: threads:: time:: tokio_types::
+    -p umcg-tests --features fault-injection --test stress --test managed_stress --test runtime --
+    everything_at_once managed_calls_of_all_kinds_at_once
+    block:: std_types:: tasks:: thread_pool:: threads:: time:: tokio_types::
 )
 [[ -z ${STRESS_ALL:-} ]] || tests=("${suite[@]}")
 end=$((SECONDS + seconds))

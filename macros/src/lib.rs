@@ -47,7 +47,13 @@ use crate::expand::{Entry, expand};
 /// `thread_stack_size`. If a library must be called on the main thread itself, write a plain `main`
 /// that makes a [`Runtime`].
 ///
-/// A function with another name builds a runtime at each call, runs its body there, and returns
+/// On `fn main` the attribute also asks for managed calls, as [`managed_calls!`] does: a task that
+/// blocks in libc gives its slot away before it sleeps. So the attribute belongs in the executable's
+/// own `main.rs`, and such a program must not call the macro a second time.
+///
+/// A function with another name does not ask for managed calls, because a program may have several
+/// such functions. Call `umcg::managed_calls!()` once in `main.rs` if it is to have them. Such a
+/// function builds a runtime at each call, runs its body there, and returns
 /// the result, which has to be `Send`.
 ///
 /// # Options
@@ -68,6 +74,7 @@ use crate::expand::{Entry, expand};
 /// | `crate` | path | the path of the crate `umcg`, if it has another name |
 ///
 /// [`Builder`]: https://docs.rs/umcg/latest/umcg/struct.Builder.html
+/// [`managed_calls!`]: https://docs.rs/umcg/latest/umcg/macro.managed_calls.html
 /// [`Runtime`]: https://docs.rs/umcg/latest/umcg/struct.Runtime.html
 /// [`Runtime::shutdown_background`]: https://docs.rs/umcg/latest/umcg/struct.Runtime.html#method.shutdown_background
 /// [`Termination`]: std::process::Termination

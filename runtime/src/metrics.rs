@@ -16,6 +16,7 @@ pub struct RuntimeMetrics {
     pub(crate) provider_kind: ProviderKind,
     pub(crate) provider_why: String,
     pub(crate) provider_description: String,
+    pub(crate) managed_calls: bool,
     /// By index.
     pub(crate) servers: Vec<ServerMetrics>,
     pub(crate) workers: WorkerCounts,
@@ -46,10 +47,18 @@ impl RuntimeMetrics {
         &self.provider_why
     }
 
-    /// How that provider sees blocks on this machine, in a sentence.
+    /// How that provider sees blocks on this machine, and whether calls are managed, in a sentence.
     #[must_use]
     pub fn provider_description(&self) -> &str {
         &self.provider_description
+    }
+
+    /// Whether the runtime manages calls of libc that sleep, see
+    /// [`managed_calls!`](crate::managed_calls). If not,
+    /// [`provider_description`](Self::provider_description) says why.
+    #[must_use]
+    pub fn managed_calls(&self) -> bool {
+        self.managed_calls
     }
 
     /// What the provider counted for all servers: the sum of each counter, and the longest block

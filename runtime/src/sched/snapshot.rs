@@ -1,11 +1,28 @@
 //! Fills in [`RuntimeMetrics`].
 
-use umcg_sys::state;
+use umcg_sys::{ProviderKind, state};
 
-use super::{Shared, worker::WorkerState};
+use super::{
+    Shared,
+    worker::{WorkerState, managed_calls_are_defined},
+};
 use crate::metrics::{RuntimeMetrics, ServerMetrics, WorkerCounts};
 
 impl Shared {
+    /// How the provider sees blocks, and whether calls are managed.
+    pub(super) fn describe(&self) -> String {
+        let managed = if self.managed_calls {
+            "on"
+        } else if self.provider.kind() == ProviderKind::Device {
+            "off, because the kernel reports every block"
+        } else if !managed_calls_are_defined() {
+            "off, because the program does not ask for them (umcg::managed_calls!)"
+        } else {
+            "off, by Builder::managed_calls or UMCG_MANAGED_CALLS"
+        };
+        format!("{}; managed calls: {managed}", self.provider.describe())
+    }
+
     pub(crate) fn metrics(&self) -> RuntimeMetrics {
         let spawner = self.spawner.counts();
         // Completed tasks are counted before spawned ones: a task that ends in between would make
@@ -15,7 +32,8 @@ impl Shared {
         RuntimeMetrics {
             provider_kind: self.provider.kind(),
             provider_why: self.why.clone(),
-            provider_description: self.provider.describe(),
+            provider_description: self.describe(),
+            managed_calls: self.managed_calls,
             servers: (0..self.servers.len())
                 .map(|index| self.server_metrics(index))
                 .collect(),

@@ -47,7 +47,7 @@ impl Shared {
         events::started(
             &shared.provider.kind().to_string(),
             &shared.why,
-            &shared.provider.describe(),
+            &shared.describe(),
             shared.config.servers,
             shared.config.max_workers,
         );

@@ -303,13 +303,19 @@ impl WorkerThread {
         next
     }
 
-    /// Pops a resumed worker of `server`, or one that came back from a managed call.
+    /// Pops a resumed worker of `server`, or one that came back from a managed call. A resumed worker
+    /// comes first, because it was woken by another thread, which may wait for it in turn. But
+    /// workers that wake each other do not hold up those that came back.
     pub(super) fn pop_resumed(&self, server: &Server) -> Option<&Worker> {
-        let returned = || {
-            let waiting = &self.shared.run_queues.servers[server.index()];
-            Some(self.shared.arena.get(waiting.returned.pop()?))
-        };
-        returned().or_else(|| self.pop_from_inbox(server, WorkerState::Resumed))
+        let waiting = &self.shared.run_queues.servers[server.index()];
+        let returned = || Some(self.shared.arena.get(waiting.returned.pop()?));
+        let resumed = || self.pop_from_inbox(server, WorkerState::Resumed);
+        if waiting.is_task_due() {
+            waiting.reset_handoffs();
+            returned().or_else(resumed)
+        } else {
+            resumed().or_else(returned)
+        }
     }
 
     /// Undoes [`choose_successor`](Self::choose_successor) or [`pick_resumed`](Self::pick_resumed)
