@@ -159,6 +159,14 @@ impl RuntimeMetrics {
         self.servers.iter().map(ServerMetrics::steal_count).sum()
     }
 
+    /// How many blocks in managed calls were waits of the runtime's: the worker gave its slot away and
+    /// slept without making the call, and was woken once, when it was picked. The other blocks are in
+    /// [`provider`](Self::provider), by who saw them.
+    #[must_use]
+    pub fn parked_blocks_count(&self) -> u64 {
+        self.servers.iter().map(|server| server.parks).sum()
+    }
+
     /// How often the operating system refused a thread for a worker. The tasks that needed it
     /// stayed queued.
     #[must_use]
@@ -217,6 +225,7 @@ pub struct ServerMetrics {
     pub(crate) polls: u64,
     pub(crate) steals: u64,
     pub(crate) worker_steals: u64,
+    pub(crate) parks: u64,
     pub(crate) provider: ServerCounters,
 }
 

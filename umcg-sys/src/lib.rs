@@ -23,7 +23,7 @@ pub use crate::{
     abi::{Call, Error, Events, List, UmcgTask, gettid, state},
     child::{CommandUnmanaged, Inheritance, process_affinity, unmanage_current_thread},
     device::{Device, NoDevice},
-    emulated::interrupt::set_interrupt_hook,
+    emulated::interrupt::{InterruptHook, set_interrupt_hook},
     provider::{
         Facts, HasWork, Overdue, Placement, Provider, ProviderKind, REGISTER_VERSION_MASK,
         REGISTER_WORKER, Register, ServerCounters, WAIT_TAKE_OVER,

@@ -20,6 +20,8 @@ struct Counts {
     steals: AtomicU64,
     /// Waiting workers that it took from other servers.
     worker_steals: AtomicU64,
+    /// Blocks for which its workers slept in their gates, without making the call.
+    parks: AtomicU64,
 }
 
 impl ServerCounts {
@@ -32,6 +34,15 @@ impl ServerCounts {
     /// A waiting worker was taken from another server.
     pub(super) fn count_worker_steal(&self) {
         self.counts.worker_steals.fetch_add(1, Relaxed);
+    }
+
+    /// A worker sleeps in its gate instead of in a call.
+    pub(super) fn count_park(&self) {
+        self.counts.parks.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn parks(&self) -> u64 {
+        self.counts.parks.load(Relaxed)
     }
 
     /// Tasks that were taken in this server's slot, counted when the worker gave the slot up.

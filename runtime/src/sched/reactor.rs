@@ -192,10 +192,25 @@ impl Reactor {
 
     /// Ends the poller's next sleep, or this one, at the first deadline. Without one, never.
     fn set_timer(&self) {
-        let deadline = match self.first_deadline.load(SeqCst) {
-            // Zero disarms the timer.
-            u64::MAX => 0,
-            first => first.max(1),
+        let mut first = self.first_deadline.load(SeqCst);
+        loop {
+            self.set_timer_to(first);
+            // Another thread may have set the timer for a newer first deadline in between. Whoever
+            // sets it last has read the newest one, since each of them looks again afterwards.
+            let now_first = self.first_deadline.load(SeqCst);
+            if now_first == first {
+                return;
+            }
+            first = now_first;
+        }
+    }
+
+    fn set_timer_to(&self, deadline: u64) {
+        // Zero disarms the timer.
+        let deadline = if deadline == u64::MAX {
+            0
+        } else {
+            deadline.max(1)
         };
         let until = libc::itimerspec {
             it_interval: libc::timespec {

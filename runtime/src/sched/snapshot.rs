@@ -63,6 +63,7 @@ impl Shared {
             polls: server.counters.takes() + self.takes_under_way(index),
             steals: server.counters.steals(),
             worker_steals: server.counters.worker_steals(),
+            parks: server.counters.parks(),
             provider: self
                 .provider
                 .counters(server.tid())

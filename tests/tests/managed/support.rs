@@ -32,8 +32,8 @@ pub(crate) fn managed(runtime: &Runtime) -> bool {
     metrics.managed_calls()
 }
 
-/// How many blocks the runtime has seen: those that workers announced, and those that somebody
-/// else noticed.
+/// How many blocks the runtime has seen: those that workers announced or spent in their gates,
+/// and those that somebody else noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blocks {
     pub(crate) announced: u64,
@@ -44,7 +44,7 @@ impl Blocks {
     pub(crate) fn of(metrics: &RuntimeMetrics) -> Self {
         let counters = metrics.provider();
         Self {
-            announced: counters.blocks_announced,
+            announced: counters.blocks_announced + metrics.parked_blocks_count(),
             noticed: counters.blocks_kernel
                 + counters.blocks_sentinel
                 + counters.blocks_monitor

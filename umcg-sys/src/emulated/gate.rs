@@ -81,7 +81,7 @@ impl Registry {
                     } else {
                         // Ended by the dispatcher (`complete_dispatch`), by the monitor's repeated
                         // wake, or by the server's unregister.
-                        if own.run.wait(run.0) {
+                        if own.run.wait(run.0, interrupt::ends_every_sleep()) {
                             interrupt::call_hook();
                         }
                     }

@@ -72,7 +72,7 @@ impl Futex32 {
 
 impl Futex64 {
     /// Sleeps while the word is `expected`. False: no signal came.
-    pub(crate) fn wait(&self, expected: u64) -> bool {
+    pub(crate) fn wait(&self, expected: u64, _ends_after_every_handler: bool) -> bool {
         self.sleep(expected);
         false
     }

@@ -96,9 +96,11 @@ impl Futex64 {
     }
 
     /// Sleeps if the low half of the word is that of `expected`; see `wait` above. True: a signal
-    /// handler without `SA_RESTART` has run.
-    pub(crate) fn wait(&self, expected: u64) -> bool {
-        wait(self.0.as_ptr().cast(), expected as u32, None) == libc::EINTR
+    /// handler has run. `ends_after_every_handler`: also if it was installed with `SA_RESTART`.
+    pub(crate) fn wait(&self, expected: u64, ends_after_every_handler: bool) -> bool {
+        // The kernel restarts a wait without a deadline only. This one is in 146 years.
+        let deadline = ends_after_every_handler.then_some(u64::MAX / 4);
+        wait(self.0.as_ptr().cast(), expected as u32, deadline) == libc::EINTR
     }
 
     pub(crate) fn wake(&self) {

@@ -28,7 +28,7 @@ use libc::c_int;
 use umcg_managed_calls::{
     Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker as ManagedWorker, set_current,
 };
-use umcg_sys::Inheritance;
+use umcg_sys::{Inheritance, InterruptHook};
 
 use super::{WorkerState, run::WorkerThread};
 use crate::{
@@ -164,7 +164,9 @@ impl WorkerThread {
     }
 
     /// Sleeps in the gate until an event that `arm` asks the reactor for; see `reactor.rs`.
-    fn park_for(&self, reactor: &Reactor, arm: impl FnOnce() -> bool) -> Parked {
+    ///
+    /// `restarts`: the call goes on after a signal handler with `SA_RESTART`.
+    fn park_for(&self, reactor: &Reactor, restarts: bool, arm: impl FnOnce() -> bool) -> Parked {
         self.poll_events();
         let record = self.record();
         // With nobody to run, the call itself is the shortest way. And the child of a `vfork` shares
@@ -188,9 +190,14 @@ impl WorkerThread {
         if self.shared.idle_servers.any_asleep() {
             reactor.ensure_polled();
         }
+        self.server().counters.count_park();
         record.set_waits_for_io(true);
         self.managed.interrupted.set(false);
-        umcg_sys::set_interrupt_hook(Some((interrupted, ptr::from_ref(self).cast())));
+        umcg_sys::set_interrupt_hook(Some(InterruptHook {
+            call: interrupted,
+            argument: ptr::from_ref(self).cast(),
+            even_if_restarted: !restarts,
+        }));
         self.sleep_in(parker);
         umcg_sys::set_interrupt_hook(None);
         record.set_waits_for_io(false);
@@ -267,7 +274,7 @@ impl ManagedWorker for WorkerThread {
 
     fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
         match &self.shared.reactor {
-            Some(reactor) if !self.detached.get() => self.park_for(reactor, || {
+            Some(reactor) if !self.detached.get() => self.park_for(reactor, true, || {
                 let writable = readiness == Readiness::Writable;
                 reactor.arm(fd, writable, self.record().index())
             }),
@@ -277,7 +284,7 @@ impl ManagedWorker for WorkerThread {
 
     fn park_until(&self, deadline: u64) -> Parked {
         match &self.shared.reactor {
-            Some(reactor) if !self.detached.get() => self.park_for(reactor, || {
+            Some(reactor) if !self.detached.get() => self.park_for(reactor, false, || {
                 reactor.arm_deadline(deadline, self.record().index())
             }),
             _ => Parked::Refused,
