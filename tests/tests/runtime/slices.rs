@@ -17,10 +17,10 @@ use umcg_tests::{
     runtime::{SERVERS, compute, runtime_with},
 };
 
-/// For each server at most so many workers that were preempted compute beside the one in the slot
-/// (`MAX_LEFTOVERS` of the scheduler). A server may have one idle worker more, and one that is
-/// being made.
-const WORKERS_A_SERVER: usize = 32 + 3;
+/// For each server at most 32 workers that were preempted compute beside the one in the slot
+/// (`MAX_LEFTOVERS` of the scheduler). As many may have just ended their tasks, and be idle, before
+/// their server looks; and one may be in the making.
+const WORKERS_A_SERVER: usize = 32 + 1 + 32 + 1;
 
 fn join(tasks: Vec<JoinHandle<()>>) {
     for task in tasks {
@@ -118,6 +118,18 @@ fn tasks_run_beside_more_spinners_than_servers() {
     });
 }
 
+/// Needs the same CPU time wherever it runs: about 40 ms for 40 million steps.
+fn work(steps: u64) {
+    let mut value = hint::black_box(steps);
+    for step in 0..steps {
+        value = hint::black_box(
+            value
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(step),
+        );
+    }
+}
+
 /// The threads that compute at a time are bounded, however many tasks are queued.
 #[test]
 fn ten_thousand_tasks_that_compute_do_not_get_a_thread_each() {
@@ -126,8 +138,8 @@ fn ten_thousand_tasks_that_compute_do_not_get_a_thread_each() {
         // Each of the first ones computes for many slices, so all leftovers that may be are there.
         let tasks: Vec<_> = (0..10_000)
             .map(|i| {
-                let micros = if i < 200 { 20_000 } else { 100 };
-                runtime.spawn_blocking(move || compute(Duration::from_micros(micros)))
+                let steps = if i < 250 { 40_000_000 } else { 20_000 };
+                runtime.spawn_blocking(move || work(steps))
             })
             .collect();
         join(tasks);
