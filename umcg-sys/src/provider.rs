@@ -506,6 +506,18 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// ESRCH: no registered task of this process has this tid.
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
+    /// Whether this worker is a *leftover*: it lost its slot by [`preempt`](Self::preempt) and still
+    /// runs without one, because it has not come to a checkpoint, ended or gone to sleep since.
+    ///
+    /// A server that preempts for the sake of work that needs a further worker asks this, so that
+    /// it brings in a bounded number of workers beside those that compute. The answer may be
+    /// outdated when it arrives. Where `preempt` stops the worker there are no leftovers. No errors:
+    /// a thread that is no worker is no leftover.
+    fn is_leftover(&self, worker_tid: u32) -> bool {
+        let _ = worker_tid;
+        false
+    }
+
     /// Wakes a server that sleeps in [`wait`](Self::wait): its state goes from RUNNABLE to RUNNING,
     /// and its `wait` returns. By this call other threads tell a server of work. See the
     /// [examples](Provider#examples).

@@ -40,7 +40,7 @@ use self::{
     policy::PlaceTask,
     reactor::Reactor,
     run_queue::RunQueues,
-    server::Server,
+    server::{Server, Slices},
     shutdown::JobQueues,
     signals::SignalMask,
     spawner::Spawner,
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     servers: Box<[Server]>,
     /// Shared with the provider, which calls `overdue`.
     idle_servers: Arc<IdleServers>,
+    /// Shared with the provider, which calls `overdue`.
+    slices: Arc<Slices>,
     /// Calls of libc that sleep are managed: the program has asked for it, it was not turned off, and
     /// the provider has use for it.
     managed_calls: bool,
@@ -118,6 +120,7 @@ impl Shared {
             run_queues: Arc::new(RunQueues::new(servers)),
             servers: (0..servers).map(Server::new).collect(),
             idle_servers: Arc::new(IdleServers::new(servers)),
+            slices: Arc::new(Slices::new(servers)),
             arena: Arena::new(),
             driver: Driver::new(&config.thread_name),
             spawner: Spawner::new(config.max_workers),

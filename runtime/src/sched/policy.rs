@@ -19,8 +19,9 @@
 //!   `worker/park.rs`.
 //! - When a queued task comes before workers that hand the slot off to each other:
 //!   [`task_is_due`], asked by `worker/park.rs` and `server/pick.rs`.
-//! - When a server takes the slot from its worker: [`Slice`], [`needs_slice_deadline`] and
-//!   [`may_take_over`], carried out by `server/run.rs`.
+//! - When a server takes the slot from its worker: [`Slice`], [`next_to_give_way`],
+//!   [`MAX_LEFTOVERS`], [`needs_slice_deadline`] and [`may_take_over`], carried out by
+//!   `server/run.rs` and `server/slices.rs`.
 //!
 //! # Another policy
 //!
@@ -88,6 +89,8 @@ pub(super) struct PickTurns {
     /// this, a worker that spins, is preempted and is ready again at once (device provider) would
     /// keep the yielded workers out forever.
     yielded_before_ready: bool,
+    /// The slot was taken from a worker for the sake of a queued task.
+    task_before_all: bool,
 }
 
 impl PickTurns {
@@ -95,14 +98,22 @@ impl PickTurns {
         Self {
             task_before_yielded: true,
             yielded_before_ready: false,
+            task_before_all: false,
         }
+    }
+
+    /// The server preempts its worker for a queued task, which comes next. On the device provider
+    /// the preempted worker waits to be picked, and would come first otherwise.
+    pub(super) const fn preempted_for_task(&mut self) {
+        self.task_before_all = true;
     }
 
     /// From which list the next worker comes. The list that is named has one. `None`: the server
     /// has no worker that it should run.
     pub(super) fn next_worker(&mut self, view: &PickView) -> Option<PickFrom> {
         // Workers that wake each other are always ready: they would keep the tasks out.
-        if view.task_is_due && view.idle {
+        let for_task = std::mem::take(&mut self.task_before_all) && view.tasks;
+        if (view.task_is_due || for_task) && view.idle {
             return Some(PickFrom::Idle);
         }
         if view.ready && !(view.yielded && self.yielded_before_ready) {
@@ -439,9 +450,17 @@ pub(super) fn block_successor(
     }
 }
 
-/// While a worker waits behind the one in the slot, that one has this long (trace A13). It is also
-/// how late the server may notice a worker that unblocked behind a running one.
-const SLICE_NS: u64 = 10_000_000;
+/// While a worker waits behind the one in the slot, that one has this long (trace A13). While a
+/// queued task waits, the task that runs has this long. It is also how late the server may notice a
+/// worker that unblocked behind a running one.
+const SLICE_NS: u64 = 5_000_000;
+
+/// For queued tasks a server brings in further workers beside at most this many *leftovers*,
+/// workers that it has preempted and that still run without a slot. A worker that is preempted for
+/// a queued task is in the middle of a task, so the queued task needs another thread. This bounds
+/// the number of threads that compute: without it a queue of tasks which only compute would get a
+/// thread each.
+pub(super) const MAX_LEFTOVERS: usize = 32;
 
 /// A worker that runs short tasks gives the slot up by itself soon after somebody begins to wait
 /// ([`turn_is_over`]). It gets this long for that before it is preempted, however long it has held
@@ -465,6 +484,20 @@ pub(super) enum SliceStep {
     OfferOrPreempt,
     /// The slice is over, and no idle server came for the workers that wait.
     Preempt,
+    /// A task has run for its slice while another one is queued, and no worker waits. If it is this
+    /// server that gives way ([`next_to_give_way`]), it preempts, and runs an idle or a new worker
+    /// for the queued task.
+    PreemptForTask,
+}
+
+/// How far the worker in a slot has come: how many tasks it has taken, and the id of the one that
+/// it runs. A worker whose progress has not changed is still in the same poll or call of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Tasks that it took since it last gave a slot up.
+    pub(super) takes: u64,
+    /// The task that it runs. `None`: none.
+    pub(super) task: Option<u64>,
 }
 
 /// The time slice of the worker in a slot, as far as the server knows.
@@ -474,6 +507,10 @@ pub(super) struct Slice {
     holder: u32,
     /// When it was dispatched, or first seen in the slot. CLOCK_MONOTONIC ns, here and below.
     since: u64,
+    /// What it had done when the server last looked while tasks were queued.
+    progress: Progress,
+    /// When the server saw that `progress` had changed: the running task began before this time.
+    task_since: u64,
     /// Somebody has been seen to wait behind it, and it is not preempted before this time.
     not_before: Option<u64>,
     /// An idle server was woken to take the waiting workers over.
@@ -486,6 +523,11 @@ impl Slice {
         Self {
             holder,
             since: now,
+            progress: Progress {
+                takes: 0,
+                task: None,
+            },
+            task_since: now,
             not_before: None,
             offered: false,
         }
@@ -497,11 +539,21 @@ impl Slice {
     }
 
     /// What the server does `now`. `waiting`: how many workers wait to be picked behind this one.
-    pub(super) fn next_step(&mut self, now: u64, waiting: u32) -> SliceStep {
+    /// `tasks`: if tasks are queued, how far this worker has come; `None`: no task is queued that
+    /// this server could run.
+    pub(super) fn next_step(
+        &mut self,
+        now: u64,
+        waiting: u32,
+        tasks: Option<Progress>,
+    ) -> SliceStep {
         if waiting == 0 {
             self.not_before = None;
             self.offered = false;
-            return SliceStep::SleepUntil(slice_end(now));
+            return match tasks {
+                None => SliceStep::SleepUntil(slice_end(now)),
+                Some(progress) => self.next_step_for_tasks(now, progress),
+            };
         }
         let end = *self
             .not_before
@@ -515,6 +567,21 @@ impl Slice {
         }
     }
 
+    /// A worker that runs short tasks takes the queued ones itself, so the slot is not given on
+    /// while it makes progress.
+    fn next_step_for_tasks(&mut self, now: u64, progress: Progress) -> SliceStep {
+        if progress != self.progress {
+            self.progress = progress;
+            self.task_since = now;
+        }
+        let end = slice_end(self.task_since);
+        if now < end {
+            SliceStep::SleepUntil(end)
+        } else {
+            SliceStep::PreemptForTask
+        }
+    }
+
     /// An idle server was woken `now` to take over the workers that wait. Returns until when they
     /// are left to it.
     pub(super) const fn offered(&mut self, now: u64) -> u64 {
@@ -525,12 +592,21 @@ impl Slice {
     }
 }
 
+/// When the next of `servers` servers may give its slot on for queued tasks, of which there are
+/// `queued`, if one did so at `last`. In a slice at most as many servers give way as tasks are
+/// queued, and all of them do so at different times. For one queued task only one server does.
+#[inline]
+pub(super) const fn next_to_give_way(last: u64, queued: usize, servers: usize) -> u64 {
+    let at_once = if queued < servers { queued } else { servers };
+    last + SLICE_NS / (if at_once == 0 { 1 } else { at_once as u64 })
+}
+
 /// Whether a server that sleeps behind a worker needs a deadline. It does if workers wait for the
-/// slot. It also does if others than the one in the slot are on no list of the server (`unlisted`
+/// slot, or if `tasks` are known to be queued. It also does if others than the one in the slot are on no list of the server (`unlisted`
 /// counts all of them): one of these may unblock behind the worker in the slot, in which case the
 /// server is not woken, or be switched to by a block that the server is not told of.
-pub(super) const fn needs_slice_deadline(waiting: u32, unlisted: u32) -> bool {
-    waiting > 0 || unlisted > 1
+pub(super) const fn needs_slice_deadline(waiting: u32, unlisted: u32, tasks: bool) -> bool {
+    waiting > 0 || unlisted > 1 || tasks
 }
 
 /// Whether workers of this server that unblock may take the slot over directly from one that

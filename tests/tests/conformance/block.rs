@@ -205,6 +205,80 @@ fn the_longest_block_is_a_block_and_no_preemption() {
     });
 }
 
+/// A worker that was preempted is a leftover while it runs without a slot. One that blocked and
+/// runs on after its block is none.
+#[test]
+fn a_preempted_worker_is_a_leftover_until_its_checkpoint() {
+    for_each_provider(|harness| {
+        harness.attempt("no verdict beside the preemption", || {
+            let mut server = Server::start(harness);
+            let [alone, sleeps, ends] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+            let data = Futex::default();
+            let spinner = harness.worker("spinner", server.tid(), {
+                let (alone, sleeps, ends) =
+                    (Arc::clone(&alone), Arc::clone(&sleeps), Arc::clone(&ends));
+                let data = data.clone();
+                move |me| {
+                    me.until_alone(&alone, 1);
+                    while !sleeps.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    // Without a checkpoint after it.
+                    data.wait();
+                    while !ends.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    me.checkpoint();
+                }
+            });
+            let is_leftover = || harness.provider().is_leftover(spinner.tid());
+            let stopped = harness.provider().facts().exact_stop;
+            server.hold_alone(&spinner, &alone, 1);
+            assert!(!is_leftover(), "in its slot");
+            server.preempt(&spinner);
+            let quiet = blocks(&harness.provider().counters(server.tid()).expect("counters")) == 0;
+            assert_eq!(is_leftover(), quiet && !stopped, "it runs");
+            sleeps.store(true, SeqCst);
+            server.run_until("it sleeps", |_| spinner.asleep());
+            assert!(!is_leftover(), "it sleeps");
+            data.set();
+            ends.store(true, SeqCst);
+            server.run_to_exit(&[&spinner]);
+            assert!(!is_leftover(), "it has ended");
+            server.finish();
+            quiet
+        });
+    });
+}
+
+#[test]
+fn a_worker_that_blocked_is_no_leftover() {
+    for_each_provider(|harness| {
+        let mut server = Server::start(harness);
+        let ends = Arc::new(AtomicBool::new(false));
+        let data = Futex::default();
+        let runs_on = harness.worker("runs on", server.tid(), {
+            let (data, ends) = (data.clone(), Arc::clone(&ends));
+            move |me| {
+                data.wait();
+                me.step(1);
+                while !ends.load(SeqCst) {
+                    std::hint::spin_loop();
+                }
+                me.checkpoint();
+            }
+        });
+        server.run_until_blocked(&runs_on);
+        data.set();
+        // On a kernel it stops on its way out of the call until it is picked.
+        server.run_until("its block is over", |_| runs_on.reached(1));
+        assert!(!harness.provider().is_leftover(runs_on.tid()));
+        ends.store(true, SeqCst);
+        server.run_to_exit(&[&runs_on]);
+        server.finish();
+    });
+}
+
 /// Checklist 35.
 #[test]
 fn a_block_changes_the_state_then_the_list_then_the_server() {

@@ -15,6 +15,7 @@ mod macros;
 mod ported;
 mod shutdown;
 mod shutdown_destructors;
+mod slices;
 mod std_types;
 mod stealing;
 mod tasks;

@@ -127,15 +127,16 @@ fn tasks_that_wait_for_computing_ones_do_not_wait_for_workers() {
 }
 
 #[test]
-fn cpu_bound_work_does_not_grow_the_pool() {
+fn short_cpu_bound_work_does_not_grow_the_pool() {
     isolated(60, || {
         // A new runtime has no workers to spare: each wrong verdict would need a new one.
         let runtime = default_runtime();
         assert_eq!(runtime.spawn(async { 1 }).join().unwrap(), 1);
         let before = runtime.metrics();
-        // More tasks than there may be workers for, and each is longer than a time slice.
-        let handles: Vec<_> = (0..60)
-            .map(|_| runtime.spawn_blocking(|| compute(Duration::from_millis(15))))
+        // More tasks than there may be workers for. Each is shorter than a time slice, so that none
+        // is preempted for those that are queued (see `slices.rs`).
+        let handles: Vec<_> = (0..600)
+            .map(|_| runtime.spawn_blocking(|| compute(Duration::from_micros(1500))))
             .collect();
         for handle in handles {
             handle.join().unwrap();

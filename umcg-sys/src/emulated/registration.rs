@@ -320,6 +320,10 @@ unsafe impl Provider for Emulated {
         outcome.map_err(|(errno, why)| Error::new(call, errno, why))
     }
 
+    fn is_leftover(&self, worker_tid: u32) -> bool {
+        !fork::in_child() && REGISTRY.is_leftover(worker_tid)
+    }
+
     fn preempt(&self, tid: u32) -> Result<(), Error> {
         if fork::in_child() {
             return Err(Error::new(

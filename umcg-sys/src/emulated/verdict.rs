@@ -16,6 +16,7 @@
 use super::{
     clock::now,
     failure::{Failure, NO_TASK},
+    os,
     packed::{Index, Phase, Run, Slot},
     record::{Counts, Record, status},
     registry::Registry,
@@ -67,6 +68,11 @@ impl Registry {
         if worker.step(seen, verdict).is_err() {
             return false;
         }
+        if judge == Judge::Preempter {
+            // The worker runs on beside the next one, so the CPU is contended, until the sentinel
+            // gets to run. A next worker under SCHED_BATCH would wait for the kernel's tick.
+            host.contended.store(1, SeqCst);
+        }
         Counts::bump(match judge {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
@@ -102,6 +108,17 @@ impl Registry {
             return Ok(());
         }
         self.wake(tid).map_err(|_| NO_TASK)
+    }
+
+    /// [`Provider::is_leftover`](crate::Provider::is_leftover). A judge that saw the worker blocked
+    /// has stored when, and `preempt` has stored 0. A worker that comes to its checkpoint leaves
+    /// JUDGED. One that has gone to sleep since has given up the CPU, which `/proc` says.
+    pub(crate) fn is_leftover(&self, tid: u32) -> bool {
+        self.worker(tid).is_some_and(|worker| {
+            worker.run().is_judged()
+                && worker.blocked_since.load(Relaxed) == 0
+                && os::thread_state(tid) != os::ThreadState::Asleep
+        })
     }
 
     /// Everything that a verdict entails for the slot, the server and the user's `next_tid`. Any
@@ -213,6 +230,11 @@ impl Registry {
     pub(crate) fn end_of_block(&self, worker: &Record) {
         let since = worker.blocked_since.load(Relaxed);
         if since == 0 {
+            // A leftover has come back. If others are left, or other processes keep the CPU busy,
+            // the monitor or the next preemption says so again. Relaxed: a hint.
+            self.record(worker.host.load(SeqCst))
+                .contended
+                .store(0, Relaxed);
             return;
         }
         let length = now().saturating_sub(since);

@@ -250,31 +250,92 @@ fn a_worker_is_preempted_after_its_slice_and_an_offer() {
     let mut slice = Slice::begin(7, 0);
     assert_eq!(slice.holder(), 7);
     // Nobody waits: it is looked at a slice later, for as long as that lasts.
-    assert_eq!(slice.next_step(50 * MS, 0), SleepUntil(60 * MS));
+    assert_eq!(slice.next_step(50 * MS, 0, None), SleepUntil(55 * MS));
     // Somebody begins to wait long after the slice: it has a moment to give way by itself.
-    assert_eq!(slice.next_step(60 * MS, 1), SleepUntil(61 * MS));
-    assert_eq!(slice.next_step(60 * MS + 1, 2), SleepUntil(61 * MS));
-    assert_eq!(slice.next_step(61 * MS, 1), OfferOrPreempt);
-    assert_eq!(slice.offered(61 * MS), 71 * MS);
-    assert_eq!(slice.next_step(70 * MS, 1), SleepUntil(71 * MS));
-    assert_eq!(slice.next_step(71 * MS, 1), Preempt);
+    assert_eq!(slice.next_step(60 * MS, 1, None), SleepUntil(61 * MS));
+    assert_eq!(slice.next_step(60 * MS + 1, 2, None), SleepUntil(61 * MS));
+    assert_eq!(slice.next_step(61 * MS, 1, None), OfferOrPreempt);
+    assert_eq!(slice.offered(61 * MS), 66 * MS);
+    assert_eq!(slice.next_step(65 * MS, 1, None), SleepUntil(66 * MS));
+    assert_eq!(slice.next_step(66 * MS, 1, None), Preempt);
     // Those that waited were taken over: the next one that waits is offered anew.
-    assert_eq!(slice.next_step(72 * MS, 0), SleepUntil(82 * MS));
-    assert_eq!(slice.next_step(82 * MS, 1), SleepUntil(83 * MS));
-    assert_eq!(slice.next_step(83 * MS, 1), OfferOrPreempt);
+    assert_eq!(slice.next_step(72 * MS, 0, None), SleepUntil(77 * MS));
+    assert_eq!(slice.next_step(82 * MS, 1, None), SleepUntil(83 * MS));
+    assert_eq!(slice.next_step(83 * MS, 1, None), OfferOrPreempt);
     // Somebody waits from the start: the whole slice.
     assert_eq!(
-        Slice::begin(7, 5 * MS).next_step(6 * MS, 1),
-        SleepUntil(15 * MS)
+        Slice::begin(7, 5 * MS).next_step(6 * MS, 1, None),
+        SleepUntil(10 * MS)
     );
 }
 
 #[test]
 fn a_server_sleeps_with_a_deadline_while_somebody_may_come_back() {
-    for (waiting, unlisted, deadline, take_over) in
-        [(0, 1, false, true), (0, 2, true, true), (1, 1, true, false)]
-    {
-        assert_eq!(needs_slice_deadline(waiting, unlisted), deadline);
+    for (waiting, unlisted, tasks, deadline, take_over) in [
+        (0, 1, false, false, true),
+        (0, 2, false, true, true),
+        (1, 1, false, true, false),
+        (0, 1, true, true, true),
+    ] {
+        assert_eq!(needs_slice_deadline(waiting, unlisted, tasks), deadline);
         assert_eq!(may_take_over(waiting), take_over);
+    }
+}
+
+#[test]
+fn a_task_comes_first_where_a_worker_was_preempted_for_it() {
+    let view = PickView {
+        ready: true,
+        yielded: true,
+        idle: true,
+        tasks: true,
+        task_is_due: false,
+        stopping: false,
+    };
+    let mut turns = PickTurns::new();
+    turns.preempted_for_task();
+    assert_eq!(turns.next_worker(&view), Some(PickFrom::Idle));
+    assert_eq!(turns.next_worker(&view), Some(PickFrom::Ready));
+    // The task has gone elsewhere meanwhile.
+    turns.preempted_for_task();
+    let gone = PickView {
+        tasks: false,
+        ..view
+    };
+    assert_eq!(turns.next_worker(&gone), Some(PickFrom::Yielded));
+    assert_eq!(turns.next_worker(&view), Some(PickFrom::Ready));
+}
+
+#[test]
+fn a_task_that_computes_for_a_slice_gives_way_to_a_queued_one() {
+    use SliceStep::{OfferOrPreempt, PreemptForTask, SleepUntil};
+    const MS: u64 = 1_000_000;
+    let at = |takes| {
+        Some(Progress {
+            takes,
+            task: Some(3),
+        })
+    };
+    let mut slice = Slice::begin(7, 0);
+    assert_eq!(slice.next_step(10 * MS, 0, at(1)), SleepUntil(15 * MS));
+    // It has taken further tasks: the one that runs has its whole slice.
+    assert_eq!(slice.next_step(15 * MS, 0, at(9)), SleepUntil(20 * MS));
+    assert_eq!(slice.next_step(19 * MS, 0, at(9)), SleepUntil(20 * MS));
+    assert_eq!(slice.next_step(20 * MS, 0, at(9)), PreemptForTask);
+    // A worker that waits comes first.
+    assert_eq!(slice.next_step(21 * MS, 1, at(9)), SleepUntil(22 * MS));
+    assert_eq!(slice.next_step(22 * MS, 1, at(9)), OfferOrPreempt);
+}
+
+#[test]
+fn as_many_servers_give_way_as_tasks_are_queued() {
+    for (queued, servers, after) in [
+        (0, 2, SLICE_NS),
+        (1, 64, SLICE_NS),
+        (2, 64, SLICE_NS / 2),
+        (1000, 4, SLICE_NS / 4),
+        (1000, 1, SLICE_NS),
+    ] {
+        assert_eq!(next_to_give_way(7, queued, servers), 7 + after);
     }
 }

@@ -1,8 +1,10 @@
 //! A server as the other threads see it: its lists of workers, its inbox, and the words that its
-//! workers read. The loop of its thread is in `run.rs`, `pick.rs` and `surplus.rs`.
+//! workers read. The loop of its thread is in `run.rs`, `pick.rs`, `slices.rs`
+//! and `surplus.rs`.
 
 mod pick;
 pub(in crate::sched) mod run;
+mod slices;
 mod surplus;
 
 use std::{
@@ -20,6 +22,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 use umcg_sys::{List, ServerCounters, UmcgTask};
 
+pub(in crate::sched) use self::slices::Slices;
 use super::{
     counters::ServerCounts,
     inbox::Inbox,

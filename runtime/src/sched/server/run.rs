@@ -10,13 +10,16 @@ use std::sync::{
 
 use umcg_sys::{Error, List, Placement, Register, WAIT_TAKE_OVER};
 
-use super::Server;
+use super::{
+    Server,
+    slices::{Leftovers, Slices},
+};
 use crate::panic::AbortIfPanic;
 use crate::sched::{
     Shared,
     clock::now_ns,
     idle::{IdleServers, OwedAnswer},
-    policy::{self, PickFrom, PickTurns, Slice, SliceStep, YieldRounds},
+    policy::{self, MAX_LEFTOVERS, PickFrom, PickTurns, Progress, Slice, SliceStep, YieldRounds},
     run_queue::RunQueues,
     worker::{Worker, WorkerState},
     worker_list::Lifo,
@@ -32,6 +35,10 @@ pub(super) struct ServerThread<'a> {
     owed: Option<OwedAnswer>,
     /// Of the worker in the slot, while this server sleeps behind it.
     slice: Slice,
+    /// The record of the worker in the slot, if this server has looked it up.
+    holder: Option<&'a Worker>,
+    /// The workers that it has preempted and that may still run.
+    leftovers: Leftovers,
     /// `Some`: more workers are idle than `min_idle`, and the longest-idle one has been idle no
     /// earlier than this (CLOCK_MONOTONIC ns). `None`: there is no surplus. See `surplus.rs`.
     pub(super) surplus_since: Option<u64>,
@@ -66,7 +73,8 @@ pub(in crate::sched) fn main(
         })
         .overdue({
             let idle_servers = Arc::clone(&shared.idle_servers);
-            Arc::new(move || wake_for_overdue(index, &run_queues, &idle_servers))
+            let slices = Arc::clone(&shared.slices);
+            Arc::new(move || wake_for_overdue(index, &run_queues, &idle_servers, &slices))
         });
     // SAFETY: the task is in `shared`, which this thread keeps until after `unregister`.
     let outcome = unsafe { shared.provider.register(me.task_ptr(), &how) };
@@ -78,6 +86,8 @@ pub(in crate::sched) fn main(
             me,
             owed: None,
             slice: Slice::default(),
+            holder: None,
+            leftovers: Leftovers::new(),
             surplus_since: None,
             turns: PickTurns::new(),
             yield_rounds: YieldRounds::default(),
@@ -98,25 +108,31 @@ pub(in crate::sched) fn main(
 /// the watcher wakes for it.
 ///
 /// A resumed worker waits for its own server, which then gives the worker in the slot its time
-/// slice. A task in the LIFO slot is opened to all servers, and an idle one takes it.
+/// slice. A task in the LIFO slot is opened to all servers, and an idle one takes it. If no server
+/// idles, each queued task waits behind a worker that computes: its server begins to count the time
+/// slice, unless it does so already.
 fn wake_for_overdue(
     index: usize,
     run_queues: &RunQueues,
     idle_servers: &IdleServers,
+    slices: &Slices,
 ) -> Option<u32> {
     if run_queues.note_overdue_resumed(index) {
         return Some(run_queues.tid(index));
     }
-    if !run_queues.open_overdue_lifo(index) {
-        return None;
+    if run_queues.open_overdue_lifo(index) {
+        // The slot is opened, then the idle servers are read: see `IdleServers::claim`.
+        fence(SeqCst);
+        let pending = || run_queues.any_queued() || run_queues.has_open_lifo(index);
+        if let Some(idle) = idle_servers.claim(pending) {
+            return Some(run_queues.tid(idle));
+        }
     }
-    // The slot is opened, then the idle servers are read: see `IdleServers::claim`.
-    fence(SeqCst);
-    let idle = idle_servers.claim(|| run_queues.any_queued() || run_queues.has_open_lifo(index))?;
-    Some(run_queues.tid(idle))
+    let waits = run_queues.has_task_for(index, idle_servers) && !idle_servers.any_idle();
+    (waits && slices.must_be_woken(index)).then(|| run_queues.tid(index))
 }
 
-impl ServerThread<'_> {
+impl<'a> ServerThread<'a> {
     fn run(mut self) {
         loop {
             self.drain();
@@ -237,7 +253,7 @@ impl ServerThread<'_> {
     }
 
     /// Gives the slot to `worker`, and sleeps until there is something to do.
-    fn dispatch(&mut self, worker: &Worker, from: PickFrom) {
+    fn dispatch(&mut self, worker: &'a Worker, from: PickFrom) {
         let shared = self.shared;
         // An idle worker is dispatched for one task, so that one does not count as more.
         let more = self.answer(usize::from(from == PickFrom::Idle));
@@ -249,8 +265,11 @@ impl ServerThread<'_> {
         let tid = worker.task().tid();
         let now = now_ns();
         self.slice = Slice::begin(tid, now);
+        self.holder = Some(worker);
         self.me.task().set_next_tid(tid);
-        let outcome = self.wait(self.deadline(policy::slice_end(now)));
+        // Where the provider watches, it wakes this server if the tasks wait for long. To arm a
+        // timer at each dispatch would cost every one.
+        let outcome = self.sleep_in_slice(policy::slice_end(now), more && !shared.watched);
         // If the tid is still there, `wait` did not switch to the worker (an event came first, or
         // an error), and this server still owns it.
         if self.me.task().next_tid() != tid {
@@ -289,26 +308,70 @@ impl ServerThread<'_> {
         if self.slice.holder() != holder {
             self.slice = Slice::begin(holder, now);
         }
-        let end = match self.slice.next_step(now, self.waiting()) {
+        let tasks = self.has_tasks().then(|| self.progress_of(holder));
+        let end = match self.slice.next_step(now, self.waiting(), tasks) {
             SliceStep::SleepUntil(end) => end,
             SliceStep::OfferOrPreempt if self.shared.wake_one() => self.slice.offered(now),
             SliceStep::OfferOrPreempt | SliceStep::Preempt => {
                 self.preempt(holder);
                 return;
             }
+            SliceStep::PreemptForTask => match self.may_preempt_for_task(now) {
+                Ok(()) => {
+                    self.turns.preempted_for_task();
+                    self.preempt(holder);
+                    return;
+                }
+                Err(next_look) => next_look,
+            },
         };
         if self.surplus_end().is_some_and(|end| now >= end) {
             // Workers can only leave by way of a free slot.
             self.me.set_retirement_due(true);
         }
-        let _ = self.wait(self.deadline(end));
+        let _ = self.sleep_in_slice(end, tasks.is_some());
+    }
+
+    /// The worker in the slot, whose tid is `holder`.
+    fn holder(&mut self, holder: u32) -> Option<&'a Worker> {
+        if self
+            .holder
+            .is_none_or(|worker| worker.task().tid() != holder)
+        {
+            // It took the slot by itself, or from another worker.
+            self.holder = self.shared.worker_by_tid(holder);
+        }
+        self.holder
+    }
+
+    /// How far the worker in the slot has come with its tasks.
+    fn progress_of(&mut self, holder: u32) -> Progress {
+        self.holder(holder)
+            .map_or_else(Progress::default, |worker| Progress {
+                takes: worker.counts().takes(),
+                task: worker.current_task(),
+            })
+    }
+
+    /// Whether this server gives its slot on for a queued task `now`. If not: when it looks again.
+    ///
+    /// The queued task needs a further thread, and where `preempt` stops the worker it stays in the
+    /// middle of its task as well. So the threads in the middle of a task are bounded.
+    fn may_preempt_for_task(&mut self, now: u64) -> Result<(), u64> {
+        if self.waiting() as usize >= MAX_LEFTOVERS
+            || self.leftovers.at_limit(&*self.shared.provider)
+        {
+            return Err(policy::slice_end(now));
+        }
+        let queued = self.shared.run_queues.len();
+        self.shared.slices.give_way(now, queued)
     }
 
     /// Takes the slot from the worker in it. Harmless if the worker has left the slot meanwhile.
     fn preempt(&mut self, holder: u32) {
         let shared = self.shared;
         // Its spare is not meant to run now, because another worker waits.
-        if let Some(worker) = shared.worker_by_tid(holder) {
+        if let Some(worker) = self.holder(holder) {
             let mut lists = self.me.lists();
             if worker.server() == self.me.index() {
                 worker
@@ -318,15 +381,19 @@ impl ServerThread<'_> {
             self.me.store_lengths(&lists, &shared.run_queues);
         }
         self.slice = Slice::default();
+        self.leftovers.add(holder);
         // ESRCH: the worker ended meanwhile.
         let _ = shared.provider.preempt(holder);
     }
 
-    /// Until when the server sleeps behind a worker whose slice ends at `slice_end`. 0: without a
-    /// deadline, because nothing can happen that this server is not woken for.
-    fn deadline(&self, slice_end: u64) -> u64 {
+    /// Sleeps behind a worker whose slice ends at `slice_end`, and until then if `tasks` are known
+    /// to be queued or somebody else may wait. Without a deadline if nothing can happen that this
+    /// server is not woken for.
+    fn sleep_in_slice(&self, slice_end: u64, tasks: bool) -> Result<(), Error> {
         let mut deadline = u64::MAX;
-        if policy::needs_slice_deadline(self.waiting(), self.me.unlisted(&self.shared.run_queues)) {
+        let unlisted = self.me.unlisted(&self.shared.run_queues);
+        let looks_again = policy::needs_slice_deadline(self.waiting(), unlisted, tasks);
+        if looks_again {
             deadline = slice_end;
         }
         if let Some(end) = self.surplus_end() {
@@ -334,7 +401,14 @@ impl ServerThread<'_> {
                 deadline = deadline.min(end);
             }
         }
-        if deadline == u64::MAX { 0 } else { deadline }
+        let slices = &self.shared.slices;
+        slices.set_looks_again(self.me.index(), looks_again);
+        let outcome = self.wait(if deadline == u64::MAX { 0 } else { deadline });
+        if looks_again {
+            // From here on another worker may take the slot while this server sleeps otherwise.
+            slices.set_looks_again(self.me.index(), false);
+        }
+        outcome
     }
 
     /// There is nothing to run: sleeps until somebody wakes this server.
