@@ -5,7 +5,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/prelude.sh"
 
 say "rustdoc"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features \
-    -p umcg -p umcg-sys -p umcg-macros
+    -p umcg -p umcg-sys -p umcg-macros -p umcg-managed-calls
 
 say "links in the pages"
 # pages: all pages of the checkout that git does not ignore.
@@ -52,7 +52,7 @@ echo "$count links, $broken of them broken"
 
 say "packages"
 # Together, since they depend on each other and are on no registry yet.
-if ! output=$(cargo package --no-verify --allow-dirty -p umcg-sys -p umcg-macros -p umcg 2>&1) ||
+if ! output=$(cargo package --no-verify --allow-dirty -p umcg-sys -p umcg-macros -p umcg-managed-calls -p umcg 2>&1) ||
     grep -q '^warning' <<<"$output"; then
     echo "$output"
     exit 1

@@ -60,5 +60,5 @@ fi
 # Wrappers, such as the driver of clippy, are of a newer Rust and do not work with this compiler.
 env -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER RUSTC="$compiler" \
     CARGO_TARGET_DIR="$target/msrv" \
-    cargo check --quiet -p umcg -p umcg-sys -p umcg-macros --all-features
-echo "umcg, umcg-sys and umcg-macros build with Rust $version"
+    cargo check --quiet -p umcg -p umcg-sys -p umcg-macros -p umcg-managed-calls --all-features
+echo "The published crates build with Rust $version"

@@ -81,7 +81,7 @@ pub mod calls {
 }
 
 /// The families that this build covers: their names and their functions' next definitions.
-const FAMILIES: &[(&[&str], &[&next::Next])] = &[
+static FAMILIES: &[(&[&str], &[&next::Next])] = &[
     (data::NAMES, data::NEXT),
     (waiting::NAMES, waiting::NEXT),
     (files::NAMES, files::NEXT),

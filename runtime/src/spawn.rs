@@ -5,7 +5,7 @@ use std::future::Future;
 use crate::{
     error::{Refusal, TrySpawnError},
     sched::context,
-    task::{JoinHandle, spawn_closure, spawn_future},
+    task::{BlockGuard, JoinHandle, spawn_closure, spawn_future},
 };
 
 /// Makes a task of a future on the current runtime. See [`Handle::spawn`](crate::Handle::spawn).
@@ -57,10 +57,18 @@ where
     })
 }
 
-/// Calls `f`. For code that was written for other runtimes: here any code may block anywhere in a
-/// task, and needs no announcement.
+/// Calls `f`, which may block, and says so to the scheduler first: see
+/// [`BlockGuard`].
+///
+/// Any code may block anywhere in a task, and needs no announcement. One is worth while where the
+/// block is long and nobody else announces it: the thread of the provider that would notice it need
+/// not look, and the next task begins at once.
 ///
 /// May be called on any thread, also outside of a runtime.
+///
+/// # Panics
+///
+/// If `f` does.
 ///
 /// # Examples
 ///
@@ -71,6 +79,7 @@ pub fn block_in_place<F, R>(f: F) -> R
 where
     F: FnOnce() -> R,
 {
+    let _block = BlockGuard::begin();
     f()
 }
 

@@ -6,7 +6,7 @@
 //! call to the next is in a small struct that its caller keeps. So each decision is tested by a
 //! table, in `policy/tests.rs`.
 //!
-//! - Which worker gets a free slot: [`PickTurns`], [`YieldRounds`], [`steal_order`] and
+//! - Which worker gets a free slot: [`PickTurns`], [`ReadyTurns`], [`YieldRounds`], [`steal_order`] and
 //!   [`may_steal_waiting`], carried out by `server/pick.rs`.
 //! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
 //!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
@@ -32,7 +32,7 @@
 //!
 //! | function | replaces |
 //! |---|---|
-//! | `rank(item)` | [`PickTurns`], [`take`], [`place_task`], and the counts of fairness |
+//! | `rank(item)` | [`PickTurns`], [`ReadyTurns`], [`take`], [`place_task`], and the counts of fairness |
 //! | `ran(item, cpu_time)` | what [`PickTurns`] and `TakeHistory` remember |
 //! | `slice(item)` | the time slice, and the length of a turn |
 //! | `preempts(waiting, running)` | [`Slice::next_step`], [`turn_is_over`], [`successor`] |
@@ -132,6 +132,27 @@ impl PickTurns {
             return Some(PickFrom::Yielded);
         }
         None
+    }
+}
+
+/// Whose turn it is among the ready workers of a server: those in its list, which were woken by
+/// another thread, unblocked or preempted, or those that came back from a managed call. The former
+/// come first: what they were woken for is often a lock that others wait for, too.
+#[derive(Debug, Default)]
+pub(super) struct ReadyTurns {
+    /// How many of the list were picked in a row while others had come back.
+    in_a_row: u32,
+}
+
+impl ReadyTurns {
+    /// Whether the next worker is one that came back. `listed`, `returned`: whether there are such.
+    pub(super) const fn returned_is_next(&mut self, listed: bool, returned: bool) -> bool {
+        if listed && returned && !task_is_due(self.in_a_row) {
+            self.in_a_row += 1;
+            return false;
+        }
+        self.in_a_row = 0;
+        returned
     }
 }
 

@@ -43,12 +43,13 @@ cfg_if::cfg_if! {
         #[cfg(test)]
         mod model;
     } else {
+        mod block;
         mod builder;
         mod join_set;
         #[cfg(test)]
         mod tests;
 
-        pub use self::{builder::Builder, join_set::JoinSet};
+        pub use self::{block::BlockGuard, builder::Builder, join_set::JoinSet};
     }
 }
 

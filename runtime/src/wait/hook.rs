@@ -23,6 +23,10 @@ pub(crate) trait WorkerHook {
     /// can be made for the deadline. Then the caller sleeps as any thread does.
     fn sleep(&self, parker: &Parker, deadline: Option<Instant>);
 
+    /// The application is about to block in code that nobody watches: gives the slot away, if
+    /// somebody has use for it. A [`checkpoint`](Self::checkpoint) follows when the block is over.
+    fn announce_block(&self);
+
     /// Lets others of this server run first, and returns when this worker was picked again.
     fn yield_now(&self);
 

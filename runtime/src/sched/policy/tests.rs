@@ -244,6 +244,19 @@ fn a_block_goes_to_a_waiting_worker_unless_only_the_server_can_choose() {
 }
 
 #[test]
+fn workers_that_came_back_have_their_turn_among_the_ready_ones() {
+    let mut turns = ReadyTurns::default();
+    let mut next = |listed, returned| turns.returned_is_next(listed, returned);
+    for _ in 0..3 {
+        assert!((0..8).all(|_| !next(true, true)), "woken ones come first");
+        assert!(next(true, true), "the ninth");
+    }
+    assert!(!next(true, false));
+    assert!(next(false, true));
+    assert!(!next(false, false));
+}
+
+#[test]
 fn a_worker_is_preempted_after_its_slice_and_an_offer() {
     use SliceStep::{OfferOrPreempt, Preempt, SleepUntil};
     const MS: u64 = 1_000_000;

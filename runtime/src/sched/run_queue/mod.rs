@@ -363,7 +363,7 @@ impl RunQueues {
         let own = &self.servers[server];
         (
             own.queue.len() + usize::from(!own.lifo.is_empty()),
-            own.workers.load(Relaxed) as usize,
+            own.waiting() as usize,
         )
     }
 }

@@ -54,7 +54,14 @@ impl ServerThread<'_> {
         let from = self.turns.next_worker(&view)?;
         let links = &self.shared.arena;
         let worker = match from {
-            PickFrom::Ready => lists.ready.pop(links).or_else(|| queues.returned.pop()),
+            PickFrom::Ready => {
+                let (listed, returned) = (lists.ready.len() > 0, queues.returned.len() > 0);
+                if self.ready_turns.returned_is_next(listed, returned) {
+                    queues.returned.pop().or_else(|| lists.ready.pop(links))
+                } else {
+                    lists.ready.pop(links).or_else(|| queues.returned.pop())
+                }
+            }
             PickFrom::Yielded => lists.yielded.pop(links),
             PickFrom::Idle => lists.idle.pop(links),
         }?;

@@ -156,7 +156,7 @@ impl WorkerThread {
     }
 
     /// Whether somebody would run if this worker gave its slot away.
-    fn somebody_would_run(&self) -> bool {
+    pub(super) fn somebody_would_run(&self) -> bool {
         let run_queues = &self.shared.run_queues;
         let server = self.server();
         server.is_slot_wanted(run_queues)
