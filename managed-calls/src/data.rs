@@ -264,8 +264,9 @@ fn receive(
         }
         if flags & MSG_ERRQUEUE == 0 && !has_timeout(fd, libc::SO_RCVTIMEO) {
             let waiter = Waiter::new(fd);
-            let received =
-                wait_parked(worker, &waiter, before, |fd| call(fd, flags | MSG_DONTWAIT));
+            let received = wait_parked(worker, name, &waiter, before, |fd| {
+                call(fd, flags | MSG_DONTWAIT)
+            });
             return received.unwrap_or_else(|fd| {
                 worker.call(managed(name, fd), Sleep::Certain, Return::Io, || {
                     call(fd, flags)
@@ -285,6 +286,7 @@ fn receive(
 /// descriptor and `errno` as it was `before`.
 fn wait_parked(
     worker: Managed,
+    name: &'static str,
     waiter: &Waiter,
     before: c_int,
     call: impl Fn(c_int) -> ssize_t,
@@ -298,7 +300,9 @@ fn wait_parked(
     }
     loop {
         let parked = match waiter.original() {
-            Some(fd) => worker.with(|worker| worker.park(fd, Readiness::Readable)),
+            Some(fd) => {
+                worker.with(|worker| worker.park(managed(name, fd), fd, Readiness::Readable))
+            }
             None => Parked::Refused,
         };
         if parked == Parked::Refused {

@@ -367,7 +367,7 @@ unsafe fn sleep_parked(
     };
     let mut parked = false;
     let error = loop {
-        let outcome = worker.with(|worker| worker.park_until(deadline));
+        let outcome = worker.with(|worker| worker.park_until(named(name, 0), deadline));
         match outcome {
             Parked::Refused if !parked => {
                 return announced(&mut || call.take().map_or(0, |call| call()));

@@ -47,7 +47,8 @@ impl Worker for Parker {
 
     fn exit(&self, _how: Return) {}
 
-    fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
+    fn park(&self, call: ManagedCall, fd: c_int, readiness: Readiness) -> Parked {
+        assert_eq!((call.name, call.argument), ("recv", fd as usize));
         assert_eq!(readiness, Readiness::Readable);
         if self.refuses {
             return Parked::Refused;
@@ -64,7 +65,7 @@ impl Worker for Parker {
         Parked::Woken
     }
 
-    fn park_until(&self, deadline: u64) -> Parked {
+    fn park_until(&self, _call: ManagedCall, deadline: u64) -> Parked {
         if self.refuses {
             return Parked::Refused;
         }

@@ -1,6 +1,7 @@
 //! A task that sleeps in a call gives its slot to another task, and the counters say who saw it.
 
 use std::{
+    os::fd::AsRawFd,
     panic::{self, AssertUnwindSafe},
     ptr,
     sync::{
@@ -314,6 +315,38 @@ fn a_sleep_is_announced_and_the_queued_task_runs_in_the_meantime() {
             assert!(seen.announced >= ROUNDS / 2 || wrong_verdicts(), "{seen:?}");
         } else {
             assert_eq!(seen.announced, 0);
+        }
+    });
+}
+
+/// Code that no definition reaches: the raw system call is not seen, and the announcement is.
+#[test]
+fn block_in_place_gives_the_slot_away_at_once() {
+    isolated(60, || {
+        let runtime = runtime_with(1);
+        let before = runtime.metrics().provider().blocks_announced;
+        for _ in 0..ROUNDS {
+            let task = runtime.spawn_blocking(|| {
+                let (sender, receiver) = std::os::unix::net::UnixStream::pair().expect("a pair");
+                let other = umcg::spawn_blocking(move || {
+                    // SAFETY: a live byte.
+                    unsafe { libc::syscall(libc::SYS_write, sender.as_raw_fd(), b"x".as_ptr(), 1) }
+                });
+                // Waits for what the queued task sends, and then for that task.
+                let received = umcg::block_in_place(|| {
+                    let mut byte = 0_u8;
+                    let into = &raw mut byte;
+                    // SAFETY: a live byte.
+                    unsafe { libc::syscall(libc::SYS_read, receiver.as_raw_fd(), into, 1) }
+                });
+                (received, other.join().expect("it writes"))
+            });
+            assert_eq!(task.join().expect("it reads"), (1, 1));
+        }
+        let announced = runtime.metrics().provider().blocks_announced - before;
+        let emulated = runtime.metrics().provider_kind() == umcg_sys::ProviderKind::Emulated;
+        if emulated && !wrong_verdicts() {
+            assert!(announced >= ROUNDS / 2, "{announced}");
         }
     });
 }

@@ -166,7 +166,13 @@ impl WorkerThread {
     /// Sleeps in the gate until an event that `arm` asks the reactor for; see `reactor.rs`.
     ///
     /// `restarts`: the call goes on after a signal handler with `SA_RESTART`.
-    fn park_for(&self, reactor: &Reactor, restarts: bool, arm: impl FnOnce() -> bool) -> Parked {
+    fn park_for(
+        &self,
+        reactor: &Reactor,
+        call: ManagedCall,
+        restarts: bool,
+        arm: impl FnOnce() -> bool,
+    ) -> Parked {
         self.poll_events();
         let record = self.record();
         // With nobody to run, the call itself is the shortest way. And the child of a `vfork` shares
@@ -191,6 +197,7 @@ impl WorkerThread {
             reactor.ensure_polled();
         }
         self.server().counters.count_park();
+        record.set_current_call(call.name, call.argument);
         record.set_waits_for_io(true);
         self.managed.interrupted.set(false);
         umcg_sys::set_interrupt_hook(Some(InterruptHook {
@@ -201,6 +208,7 @@ impl WorkerThread {
         self.sleep_in(parker);
         umcg_sys::set_interrupt_hook(None);
         record.set_waits_for_io(false);
+        record.clear_current_call();
         parked.fetch_sub(1, SeqCst);
         if parker.leave() {
             if self.managed.interrupted.get() {
@@ -255,7 +263,8 @@ impl WorkerThread {
 }
 
 impl ManagedWorker for WorkerThread {
-    fn enter(&self, _call: ManagedCall, sleep: Sleep, how: Return) {
+    fn enter(&self, call: ManagedCall, sleep: Sleep, how: Return) {
+        self.record().set_current_call(call.name, call.argument);
         if sleep == Sleep::Certain && !self.detached.get() {
             let handed_off = self.begin_block(how == Return::Owner);
             self.managed.handed_off.set(handed_off);
@@ -263,18 +272,18 @@ impl ManagedWorker for WorkerThread {
     }
 
     fn exit(&self, how: Return) {
-        if self.detached.get() {
-            return;
+        if !self.detached.get() {
+            let handed_off = self.managed.handed_off.replace(false);
+            if handed_off || how != Return::Owner {
+                self.end_block(handed_off, how);
+            }
         }
-        let handed_off = self.managed.handed_off.replace(false);
-        if handed_off || how != Return::Owner {
-            self.end_block(handed_off, how);
-        }
+        self.record().clear_current_call();
     }
 
-    fn park(&self, fd: c_int, readiness: Readiness) -> Parked {
+    fn park(&self, call: ManagedCall, fd: c_int, readiness: Readiness) -> Parked {
         match &self.shared.reactor {
-            Some(reactor) if !self.detached.get() => self.park_for(reactor, true, || {
+            Some(reactor) if !self.detached.get() => self.park_for(reactor, call, true, || {
                 let writable = readiness == Readiness::Writable;
                 reactor.arm(fd, writable, self.record().index())
             }),
@@ -282,9 +291,9 @@ impl ManagedWorker for WorkerThread {
         }
     }
 
-    fn park_until(&self, deadline: u64) -> Parked {
+    fn park_until(&self, call: ManagedCall, deadline: u64) -> Parked {
         match &self.shared.reactor {
-            Some(reactor) if !self.detached.get() => self.park_for(reactor, false, || {
+            Some(reactor) if !self.detached.get() => self.park_for(reactor, call, false, || {
                 reactor.arm_deadline(deadline, self.record().index())
             }),
             _ => Parked::Refused,

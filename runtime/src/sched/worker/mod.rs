@@ -14,7 +14,7 @@ use std::{
     sync::{
         Mutex, PoisonError,
         atomic::{
-            AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
+            AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -69,6 +69,9 @@ impl WorkerState {
     }
 }
 
+/// An address has at most this many bits.
+const NAME_BITS: u32 = 57;
+
 /// What others see of a worker. Lives in the arena and outlasts the worker's thread.
 ///
 /// `repr(C)`: the task is the first field, so that the address in a list event is also that of the
@@ -94,6 +97,11 @@ pub(in crate::sched) struct Worker {
     /// The id of the task that the worker runs; 0: none. Written by the worker when a task begins
     /// and when it becomes idle, so it is stale for a moment between two tasks.
     current_task: AtomicU64,
+    /// The name of the managed call in which the worker is: its address, and its length in the upper
+    /// seven bits, since no address has these; 0: in none. Written by the worker.
+    current_call: AtomicU64,
+    /// The first argument of that call. Written by the worker, before the name.
+    call_argument: AtomicUsize,
     /// The index of the spare that the server last armed in `task.next_tid`. Meaningful to the
     /// thread that gets the spare's tid from `Provider::disarm`.
     armed: AtomicU32,
@@ -131,6 +139,8 @@ impl Worker {
             in_managed_blocking: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             current_task: AtomicU64::new(0),
+            current_call: AtomicU64::new(0),
+            call_argument: AtomicUsize::new(0),
             armed: AtomicU32::new(0),
             predecessor: AtomicU32::new(0),
             next_tid_owner: NextTidOwner::new(),
@@ -262,6 +272,40 @@ impl Worker {
         (id != 0).then_some(id)
     }
 
+    /// For the worker, which is about to sleep in a managed call.
+    fn set_current_call(&self, name: &'static str, argument: usize) {
+        debug_assert!(name.len() < 1 << (u64::BITS - NAME_BITS));
+        // Relaxed, here and below: for people who look at a running program.
+        self.call_argument.store(argument, Relaxed);
+        let address = name.as_ptr().expose_provenance() as u64;
+        self.current_call
+            .store(address | (name.len() as u64) << NAME_BITS, Relaxed);
+    }
+
+    /// For the worker.
+    fn clear_current_call(&self) {
+        self.current_call.store(0, Relaxed);
+    }
+
+    /// The managed call in which the worker is, and its first argument, which is the descriptor for
+    /// most calls. `None`: it is in none, as far as anybody else can tell. The argument may be that
+    /// of another call for a moment.
+    pub(in crate::sched) fn current_call(&self) -> Option<(&'static str, usize)> {
+        let name = self.current_call.load(Relaxed);
+        if name == 0 {
+            return None;
+        }
+        let address = ptr::with_exposed_provenance((name & ((1 << NAME_BITS) - 1)) as usize);
+        // SAFETY: the address and the length of a static text, from `set_current_call`.
+        let name = unsafe {
+            std::str::from_utf8_unchecked(std::slice::from_raw_parts(
+                address,
+                (name >> NAME_BITS) as usize,
+            ))
+        };
+        Some((name, self.call_argument.load(Relaxed)))
+    }
+
     /// Notes that this worker, once it runs, is to publish `predecessor`. For the predecessor,
     /// which owns this worker.
     fn set_predecessor(&self, predecessor: &Self) {
@@ -294,6 +338,7 @@ impl Worker {
         self.retire.store(false, Relaxed);
         self.set_in_managed_blocking(false);
         self.current_task.store(0, Relaxed);
+        self.clear_current_call();
         // The last worker with this record may have lost its server in the middle of a switch.
         self.clear_predecessor();
         self.next_tid_owner.give_back();
@@ -320,6 +365,7 @@ impl fmt::Debug for Worker {
             .field("server", &self.server())
             .field("state", &self.state())
             .field("current_task", &self.current_task())
+            .field("current_call", &self.current_call())
             .field("task", &self.task)
             .finish_non_exhaustive()
     }

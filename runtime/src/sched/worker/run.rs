@@ -462,4 +462,30 @@ mod tests {
             std::thread::yield_now();
         }
     }
+
+    /// While a worker sleeps in a managed call its record names the call, and no longer afterwards.
+    #[test]
+    fn a_record_knows_the_call_of_its_worker() {
+        use umcg_managed_calls::{ManagedCall, Return, Sleep, Worker as _};
+
+        let runtime = runtime();
+        let shared = std::sync::Arc::clone(runtime.shared());
+        runtime
+            .spawn_blocking(move || {
+                current::with_worker(&shared, |worker| {
+                    let call = ManagedCall {
+                        name: "recv",
+                        argument: 7,
+                    };
+                    assert_eq!(worker.record().current_call(), None);
+                    worker.enter(call, Sleep::Possible, Return::Io);
+                    assert_eq!(worker.record().current_call(), Some(("recv", 7)));
+                    worker.exit(Return::Io);
+                    assert_eq!(worker.record().current_call(), None);
+                })
+                .expect("on a worker");
+            })
+            .join()
+            .unwrap();
+    }
 }
