@@ -48,8 +48,8 @@ use crate::expand::{Entry, expand};
 /// that makes a [`Runtime`].
 ///
 /// On `fn main` the attribute also asks for managed calls, as [`managed_calls!`] does: a task that
-/// blocks in libc gives its slot away before it sleeps. So the attribute belongs in the executable's
-/// own `main.rs`, and such a program must not call the macro a second time.
+/// blocks in libc gives its slot away before it sleeps. So the attribute belongs in the
+/// executable's own `main.rs`, and such a program must not call the macro a second time.
 ///
 /// A function with another name does not ask for managed calls, because a program may have several
 /// such functions. Call `umcg::managed_calls!()` once in `main.rs` if it is to have them. Such a

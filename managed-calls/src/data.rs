@@ -320,8 +320,8 @@ fn wait_parked(
     }
 }
 
-/// Whether the socket has a timeout, so that only the kernel knows how long its calls sleep. Also if
-/// it is no socket.
+/// Whether the socket has a timeout, so that only the kernel knows how long its calls sleep. Also
+/// if it is no socket.
 fn has_timeout(fd: c_int, which: c_int) -> bool {
     // SAFETY: a live value of the given size.
     unsafe {

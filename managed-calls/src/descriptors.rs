@@ -1,8 +1,8 @@
 //! Descriptors: what closes one, on any thread.
 //!
 //! A worker may wait for a descriptor elsewhere than in the call (`waiters.rs`). Before such a
-//! descriptor is closed the worker gets a duplicate. These functions look for such a worker on every
-//! thread, which costs the load of a word.
+//! descriptor is closed the worker gets a duplicate. These functions look for such a worker on
+//! every thread, which costs the load of a word.
 
 use libc::{c_int, c_uint, c_void};
 

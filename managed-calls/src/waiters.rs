@@ -3,29 +3,29 @@
 //! *Problem.* A worker that finds nothing to receive may leave the wait to its scheduler and sleep
 //! there ([`Worker::park`](crate::Worker::park)): it is woken when the descriptor is ready, and
 //! repeats a call that cannot sleep. But a descriptor is only a number. If another thread closes it
-//! while the worker sleeps, and a third one opens something else that gets the same number, the worker
-//! would take a stranger's bytes. The kernel's own `recv` does not: it keeps the open file for as long
-//! as it sleeps.
+//! while the worker sleeps, and a third one opens something else that gets the same number, the
+//! worker would take a stranger's bytes. The kernel's own `recv` does not: it keeps the open file
+//! for as long as it sleeps.
 //!
 //! *Mechanism.* A table has one word for each descriptor. It is 0, or the address of the one
-//! [`Waiter`] of that descriptor, with the bit [`BUSY`] while somebody works with it. The worker sets
-//! `BUSY` while it repeats its call. A thread that closes the descriptor sets it too, duplicates the
-//! descriptor for the worker, takes the word to 0, and only then closes. From there on the worker's
-//! descriptor is the duplicate, which it closes in the end. A worker that finds another one's word
-//! does not wait here but in the call, as it would without a scheduler.
+//! [`Waiter`] of that descriptor, with the bit [`BUSY`] while somebody works with it. The worker
+//! sets `BUSY` while it repeats its call. A thread that closes the descriptor sets it too,
+//! duplicates the descriptor for the worker, takes the word to 0, and only then closes. From there
+//! on the worker's descriptor is the duplicate, which it closes in the end. A worker that finds
+//! another one's word does not wait here but in the call, as it would without a scheduler.
 //!
-//! *Why it is correct.* `BUSY` excludes a repeated call and a close from each other, so a call is made
-//! either before the close, on the old file, or after it, on the duplicate, which is the same file.
-//! The thread that closes touches the waiter only while it has `BUSY`, and the waiter, which is on its
-//! worker's stack, does not end before the word is no longer its own and without `BUSY`.
+//! *Why it is correct.* `BUSY` excludes a repeated call and a close from each other, so a call is
+//! made either before the close, on the old file, or after it, on the duplicate, which is the same
+//! file. The thread that closes touches the waiter only while it has `BUSY`, and the waiter, which
+//! is on its worker's stack, does not end before the word is no longer its own and without `BUSY`.
 //!
 //! *Children.* The table is empty in a forked child, whose descriptors and memory are its own. The
-//! child of a `vfork` has descriptors of its own but shares the memory, so a close compares process ids
-//! before it touches a waiter.
+//! child of a `vfork` has descriptors of its own but shares the memory, so a close compares process
+//! ids before it touches a waiter.
 //!
-//! *What is left.* A close that is not seen (a raw system call, or inside libc, as in `fclose`) leaves
-//! the worker with the number. Programs that close a descriptor under another thread in that way had
-//! the race before, since a call may just be about to begin.
+//! *What is left.* A close that is not seen (a raw system call, or inside libc, as in `fclose`)
+//! leaves the worker with the number. Programs that close a descriptor under another thread in that
+//! way had the race before, since a call may just be about to begin.
 
 use std::{
     cell::Cell,
@@ -46,14 +46,15 @@ use crate::{
 /// used page by page as descriptors are waited for.
 const DESCRIPTORS: usize = 1 << 20;
 
-/// Somebody works with the waiter: its worker repeats a call, or another thread closes the descriptor.
+/// Somebody works with the waiter: its worker repeats a call, or another thread closes the
+/// descriptor.
 const BUSY: usize = 1;
 
 /// The first word of the table; null: none was made. Written by [`prepare`].
 static TABLE: AtomicPtr<AtomicUsize> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The word behind those of the descriptors: the id of the process that waits, or 0. In the mapping of
-/// the table, so that it is 0 in a forked child.
+/// The word behind those of the descriptors: the id of the process that waits, or 0. In the mapping
+/// of the table, so that it is 0 in a forked child.
 const PROCESS: usize = DESCRIPTORS;
 
 /// Makes the table. Without one, for lack of memory, no worker waits elsewhere than in its calls.
@@ -61,7 +62,8 @@ pub(crate) fn prepare() {
     if !TABLE.load(Relaxed).is_null() {
         return;
     }
-    // SAFETY: a new private mapping, which is zero: words of value 0. It stays to the process's end.
+    // SAFETY: a new private mapping, which is zero: words of value 0. It stays to the process's
+    // end.
     let table = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -108,7 +110,8 @@ pub(crate) struct Waiter {
     fd: c_int,
     /// The worker's thread.
     tid: pid_t,
-    /// The duplicate that a thread left which closed `fd`; -1: nobody has. Written once, with `BUSY`.
+    /// The duplicate that a thread left which closed `fd`; -1: nobody has. Written once, with
+    /// `BUSY`.
     duplicate: AtomicI32,
     /// This waiter is in the table, as far as its worker knows.
     listed: Cell<bool>,
@@ -125,8 +128,8 @@ impl Waiter {
         }
     }
 
-    /// Enters the table. False: another worker waits for the descriptor already, or it is not in the
-    /// table. The waiter must not be moved until it is dropped.
+    /// Enters the table. False: another worker waits for the descriptor already, or it is not in
+    /// the table. The waiter must not be moved until it is dropped.
     pub(crate) fn enter(&self) -> bool {
         if let Some(process) = word_at(PROCESS) {
             // Relaxed: compared with the caller's own.
@@ -181,8 +184,8 @@ impl Waiter {
         }
     }
 
-    /// The duplicate, if the descriptor was closed meanwhile, for a call that may sleep. The number is
-    /// valid until the waiter is dropped. `None`: the descriptor is the program's.
+    /// The duplicate, if the descriptor was closed meanwhile, for a call that may sleep. The number
+    /// is valid until the waiter is dropped. `None`: the descriptor is the program's.
     pub(crate) fn leave(&self) -> Option<c_int> {
         OWN.set(self.address());
         if let Some(word) = self.lock() {
@@ -242,8 +245,8 @@ pub(crate) fn is_waited_for(fd: c_int) -> bool {
     word(fd).is_some_and(|word| word.load(Relaxed) != 0)
 }
 
-/// Gives the worker that waits for `fd`, if there is one, a descriptor of its own for the file. `fd` is
-/// about to be closed by the calling thread.
+/// Gives the worker that waits for `fd`, if there is one, a descriptor of its own for the file.
+/// `fd` is about to be closed by the calling thread.
 #[cold]
 pub(crate) fn before_close(fd: c_int) {
     let Some(word) = word(fd) else { return };

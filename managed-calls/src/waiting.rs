@@ -344,8 +344,8 @@ unsafe fn is_zero(timeout: *const timespec) -> bool {
     unsafe { timeout.as_ref() }.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0)
 }
 
-/// Sleeps until `deadline` elsewhere than in the call, if the worker prefers that; otherwise, or if the
-/// deadline is not known, makes the call that sleeps. The result is an errno, or 0.
+/// Sleeps until `deadline` elsewhere than in the call, if the worker prefers that; otherwise, or if
+/// the deadline is not known, makes the call that sleeps. The result is an errno, or 0.
 ///
 /// # Safety
 /// `left` is null or what the program passed for the time that is left after a signal.
@@ -409,7 +409,8 @@ unsafe fn sleep_parked(
     error
 }
 
-/// When a sleep of this length ends, CLOCK_MONOTONIC nanoseconds. `None`: the kernel refuses the time.
+/// When a sleep of this length ends, CLOCK_MONOTONIC nanoseconds. `None`: the kernel refuses the
+/// time.
 ///
 /// # Safety
 /// Any address.
@@ -418,8 +419,8 @@ unsafe fn deadline_after(time: *const timespec) -> Option<u64> {
     unsafe { checked_time(time) }.map(|length| now().saturating_add(length))
 }
 
-/// A time in nanoseconds. `None`: it is not one, or the address is wrong. The kernel looks at it first:
-/// it reads the timeout of a futex wait before it finds that there is nothing to wait for.
+/// A time in nanoseconds. `None`: it is not one, or the address is wrong. The kernel looks at it
+/// first: it reads the timeout of a futex wait before it finds that there is nothing to wait for.
 ///
 /// # Safety
 /// Any address.

@@ -71,8 +71,8 @@ pub trait Worker {
     /// The call is over. Returns when the worker may go on.
     fn exit(&self, how: Return);
 
-    /// The calling thread would sleep in `call` until `fd` is ready. Sleeps without the call, if the
-    /// worker prefers that, until the descriptor is ready or there is another reason to look.
+    /// The calling thread would sleep in `call` until `fd` is ready. Sleeps without the call, if
+    /// the worker prefers that, until the descriptor is ready or there is another reason to look.
     /// Returns when the worker may go on, as after a return of the kind [`Io`](Return::Io).
     ///
     /// The default never sleeps here.
@@ -81,9 +81,9 @@ pub trait Worker {
         Parked::Refused
     }
 
-    /// The calling thread would sleep in `call` until `deadline`, CLOCK_MONOTONIC nanoseconds. Sleeps
-    /// without the call, if the worker prefers that, until then or until there is another reason to
-    /// look. Returns as [`park`](Self::park) does.
+    /// The calling thread would sleep in `call` until `deadline`, CLOCK_MONOTONIC nanoseconds.
+    /// Sleeps without the call, if the worker prefers that, until then or until there is another
+    /// reason to look. Returns as [`park`](Self::park) does.
     ///
     /// The default never sleeps here.
     fn park_until(&self, call: ManagedCall, deadline: u64) -> Parked {

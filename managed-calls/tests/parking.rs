@@ -1,5 +1,5 @@
-//! Workers that wait for a descriptor elsewhere than in the call: the results are those of the call,
-//! and a descriptor that is closed or reused under them is still theirs.
+//! Workers that wait for a descriptor elsewhere than in the call: the results are those of the
+//! call, and a descriptor that is closed or reused under them is still theirs.
 
 use std::{
     cell::Cell,
@@ -30,12 +30,13 @@ enum Step {
     Entered,
 }
 
-/// A worker that waits in an epoll instance of its own, as a scheduler's does in that of its runtime.
+/// A worker that waits in an epoll instance of its own, as a scheduler's does in that of its
+/// runtime.
 struct Parker {
     /// Told before each sleep.
     steps: Sender<Step>,
-    /// What the first wait comes back with, as if a signal had ended it, or by mistake; and whether it
-    /// comes back only when the descriptor is ready.
+    /// What the first wait comes back with, as if a signal had ended it, or by mistake; and whether
+    /// it comes back only when the descriptor is ready.
     first: Cell<Option<(Parked, bool)>>,
     refuses: bool,
 }
@@ -442,8 +443,8 @@ fn a_sleep_lasts_as_long_wherever_the_worker_sleeps() {
     }
 }
 
-/// The time that is left is written, unless the sleep had an absolute end; and a worker that may not
-/// park for the rest sleeps for the rest in the call.
+/// The time that is left is written, unless the sleep had an absolute end; and a worker that may
+/// not park for the rest sleeps for the rest in the call.
 #[test]
 fn a_signal_ends_a_sleep_with_the_time_that_is_left() {
     let _one = alone();

@@ -241,10 +241,10 @@ impl Builder {
         self
     }
 
-    /// Sets whether the runtime manages calls of libc that sleep: `recv`, `sleep`, locks and so on, see
-    /// [`managed_calls!`](crate::managed_calls). It does so only in a program that has asked for it,
-    /// by `#[umcg::main]` or by the macro, and only with the emulated provider: with the device the
-    /// kernel reports every block.
+    /// Sets whether the runtime manages calls of libc that sleep: `recv`, `sleep`, locks and so on,
+    /// see [`managed_calls!`](crate::managed_calls). It does so only in a program that has asked
+    /// for it, by `#[umcg::main]` or by the macro, and only with the emulated provider: with the
+    /// device the kernel reports every block.
     ///
     /// Default: on, unless the environment variable `UMCG_MANAGED_CALLS` is `0`.
     pub fn managed_calls(mut self, on: bool) -> Self {

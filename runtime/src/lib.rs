@@ -63,10 +63,11 @@
 //!   `select!` or `join!` around it wait, too. Other tasks do not.
 //! * Workers run many tasks, one after the other. A thread-local that one task has set may be seen
 //!   by a later one, and a future may be on another worker after each `.await`.
-//! * Child processes of a worker, and threads of [`std::thread`] that it makes, inherit the worker's
-//!   CPU affinity and scheduling policy. [`CommandUnmanaged`] and [`unmanage_current_thread`] undo
-//!   that.
-//! * A runtime does not work in a forked child, and nothing of it may be called in a signal handler.
+//! * Child processes of a worker, and threads of [`std::thread`] that it makes, inherit the
+//!   worker's CPU affinity and scheduling policy. [`CommandUnmanaged`] and
+//!   [`unmanage_current_thread`] undo that.
+//! * A runtime does not work in a forked child, and nothing of it may be called in a signal
+//!   handler.
 //!
 //! # Coming from another runtime
 //!
@@ -170,13 +171,13 @@ cfg_if::cfg_if! {
         ///
         /// A task that blocks in `recv`, `accept`, `poll`, `sleep`, `fsync`, a lock and so on, from
         /// Rust, from `std` or from C, then gives its slot away before it sleeps, and comes back
-        /// through the scheduler. Nothing in that code changes: a function that an executable defines
-        /// takes precedence over libc's, and this macro defines these functions. On a thread that is
-        /// no worker each of them goes straight to libc, for six instructions more.
+        /// through the scheduler. Nothing in that code changes: a function that an executable
+        /// defines takes precedence over libc's, and this macro defines these functions. On a
+        /// thread that is no worker each of them goes straight to libc, for six instructions more.
         ///
         /// `#[umcg::main]` on `fn main` includes it. Otherwise call it once, at the top level of
-        /// `main.rs` or of a test's file, and never in a library: two definitions do not link, and a
-        /// `cdylib` would take the functions away from the program that loads it.
+        /// `main.rs` or of a test's file, and never in a library: two definitions do not link, and
+        /// a `cdylib` would take the functions away from the program that loads it.
         ///
         /// It is off with [`Builder::managed_calls`]`(false)`, with the environment variable
         /// `UMCG_MANAGED_CALLS=0`, and in builds without the feature `managed-calls`, where the

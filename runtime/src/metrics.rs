@@ -159,9 +159,9 @@ impl RuntimeMetrics {
         self.servers.iter().map(ServerMetrics::steal_count).sum()
     }
 
-    /// How many blocks in managed calls were waits of the runtime's: the worker gave its slot away and
-    /// slept without making the call, and was woken once, when it was picked. The other blocks are in
-    /// [`provider`](Self::provider), by who saw them.
+    /// How many blocks in managed calls were waits of the runtime's: the worker gave its slot away
+    /// and slept without making the call, and was woken once, when it was picked. The other blocks
+    /// are in [`provider`](Self::provider), by who saw them.
     #[must_use]
     pub fn parked_blocks_count(&self) -> u64 {
         self.servers.iter().map(|server| server.parks).sum()

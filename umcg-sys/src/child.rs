@@ -63,8 +63,8 @@ pub fn unmanage_current_thread() {
     Inheritance::unmanage(true, true);
 }
 
-/// What a thread passes on to the threads and the child processes that it starts: its affinity mask,
-/// its scheduling policy and its time slice.
+/// What a thread passes on to the threads and the child processes that it starts: its affinity
+/// mask, its scheduling policy and its time slice.
 ///
 /// # Examples
 ///
@@ -83,8 +83,8 @@ pub struct Inheritance {
 }
 
 impl Inheritance {
-    /// Gives the calling thread what [`unmanage_current_thread`] gives it, of which `cpus` is the mask
-    /// and `policy` the policy with its slice. Async-signal-safe once any task has registered.
+    /// Gives the calling thread what [`unmanage_current_thread`] gives it, of which `cpus` is the
+    /// mask and `policy` the policy with its slice. Async-signal-safe once any task has registered.
     pub fn unmanage(cpus: bool, policy: bool) {
         if cpus {
             let _ = os::original_mask().apply(0);
@@ -97,7 +97,8 @@ impl Inheritance {
     }
 
     /// Gives the calling thread, a worker, what the process had, and returns what the worker had.
-    /// Neither allocates nor locks. The worker may run on another CPU until [`resume`](Self::resume).
+    /// Neither allocates nor locks. The worker may run on another CPU until
+    /// [`resume`](Self::resume).
     #[must_use = "the worker gets its own back by `resume`"]
     pub fn suspend() -> Self {
         let before = Self {
@@ -120,8 +121,8 @@ impl Inheritance {
 }
 
 /// Writes the affinity mask that the process had before any thread was pinned into `mask`, in the
-/// layout of sched_getaffinity(2): a bit for each CPU, and 0 beyond the last one. What does not fit is
-/// left out. Async-signal-safe once any task has registered.
+/// layout of sched_getaffinity(2): a bit for each CPU, and 0 beyond the last one. What does not fit
+/// is left out. Async-signal-safe once any task has registered.
 pub fn process_affinity(mask: &mut [u8]) {
     os::original_mask().copy_to(mask);
 }

@@ -506,13 +506,14 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// ESRCH: no registered task of this process has this tid.
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
-    /// Whether this worker is a *leftover*: it lost its slot by [`preempt`](Self::preempt) and still
-    /// runs without one, because it has not come to a checkpoint, ended or gone to sleep since.
+    /// Whether this worker is a *leftover*: it lost its slot by [`preempt`](Self::preempt) and
+    /// still runs without one, because it has not come to a checkpoint, ended or gone to sleep
+    /// since.
     ///
     /// A server that preempts for the sake of work that needs a further worker asks this, so that
     /// it brings in a bounded number of workers beside those that compute. The answer may be
-    /// outdated when it arrives. Where `preempt` stops the worker there are no leftovers. No errors:
-    /// a thread that is no worker is no leftover.
+    /// outdated when it arrives. Where `preempt` stops the worker there are no leftovers. No
+    /// errors: a thread that is no worker is no leftover.
     fn is_leftover(&self, worker_tid: u32) -> bool {
         let _ = worker_tid;
         false
@@ -568,14 +569,14 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
         self.checkpoint().map(|()| true)
     }
 
-    /// The calling worker is about to sleep in the kernel, and says so by itself, so that nobody has
-    /// to notice the block. It gives its slot away, and then makes its call.
+    /// The calling worker is about to sleep in the kernel, and says so by itself, so that nobody
+    /// has to notice the block. It gives its slot away, and then makes its call.
     ///
-    /// With `next_tid` the slot goes directly to that worker, which must be a RUNNABLE worker of the
-    /// same server that the caller owns; with 0 to the spare that is armed in the caller, or to the
-    /// server. `true`: the slot was given away, and [`end_block`](Self::end_block) has to follow the
-    /// call. `false`: the caller holds no slot, or the provider sees blocks without being told, and
-    /// nothing was done.
+    /// With `next_tid` the slot goes directly to that worker, which must be a RUNNABLE worker of
+    /// the same server that the caller owns; with 0 to the spare that is armed in the caller, or to
+    /// the server. `true`: the slot was given away, and [`end_block`](Self::end_block) has to
+    /// follow the call. `false`: the caller holds no slot, or the provider sees blocks without
+    /// being told, and nothing was done.
     ///
     /// The default does nothing: where the kernel reports blocks there is nothing to announce.
     ///

@@ -76,8 +76,8 @@ pub(crate) struct Shared {
     idle_servers: Arc<IdleServers>,
     /// Shared with the provider, which calls `overdue`.
     slices: Arc<Slices>,
-    /// Calls of libc that sleep are managed: the program has asked for it, it was not turned off, and
-    /// the provider has use for it.
+    /// Calls of libc that sleep are managed: the program has asked for it, it was not turned off,
+    /// and the provider has use for it.
     managed_calls: bool,
     /// How many servers are registered, or are being started.
     servers_left: AtomicUsize,

@@ -6,8 +6,8 @@
 //! call to the next is in a small struct that its caller keeps. So each decision is tested by a
 //! table, in `policy/tests.rs`.
 //!
-//! - Which worker gets a free slot: [`PickTurns`], [`ReadyTurns`], [`YieldRounds`], [`steal_order`] and
-//!   [`may_steal_waiting`], carried out by `server/pick.rs`.
+//! - Which worker gets a free slot: [`PickTurns`], [`ReadyTurns`], [`YieldRounds`], [`steal_order`]
+//!   and [`may_steal_waiting`], carried out by `server/pick.rs`.
 //! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
 //!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
 //! - Into which queue a task goes: [`place_task`], carried out by `enqueue` in `mod.rs`.
@@ -451,8 +451,8 @@ pub(super) enum BlockSuccessor {
 /// Who gets the slot of a worker that announces that it is about to sleep in a call. `owner`: the
 /// worker may come back with a lock, and then goes on at once; it cannot be handed off for that.
 /// `server_must_pick`: a worker waits that only the server can pick. `resumed`: a worker waits that
-/// may be handed the slot. `has_task`: a task is queued. `parked`: workers wait for descriptors, and
-/// the server has to see to their events. `task_is_due`: see [`task_is_due`].
+/// may be handed the slot. `has_task`: a task is queued. `parked`: workers wait for descriptors,
+/// and the server has to see to their events. `task_is_due`: see [`task_is_due`].
 #[inline]
 pub(super) fn block_successor(
     owner: bool,
@@ -623,9 +623,10 @@ pub(super) const fn next_to_give_way(last: u64, queued: usize, servers: usize) -
 }
 
 /// Whether a server that sleeps behind a worker needs a deadline. It does if workers wait for the
-/// slot, or if `tasks` are known to be queued. It also does if others than the one in the slot are on no list of the server (`unlisted`
-/// counts all of them): one of these may unblock behind the worker in the slot, in which case the
-/// server is not woken, or be switched to by a block that the server is not told of.
+/// slot, or if `tasks` are known to be queued. It also does if others than the one in the slot are
+/// on no list of the server (`unlisted` counts all of them): one of these may unblock behind the
+/// worker in the slot, in which case the server is not woken, or be switched to by a block that the
+/// server is not told of.
 pub(super) const fn needs_slice_deadline(waiting: u32, unlisted: u32, tasks: bool) -> bool {
     waiting > 0 || unlisted > 1 || tasks
 }

@@ -1,33 +1,35 @@
 //! Workers that wait for a descriptor without sleeping in the call.
 //!
-//! *Problem.* A worker that sleeps in `recv` is woken by the kernel as soon as data arrives. On a busy
-//! server it then has no slot: it queues up and sleeps a second time, until it is picked. Under load
-//! this is a second context switch for each block, which a plain thread does not have.
+//! *Problem.* A worker that sleeps in `recv` is woken by the kernel as soon as data arrives. On a
+//! busy server it then has no slot: it queues up and sleeps a second time, until it is picked.
+//! Under load this is a second context switch for each block, which a plain thread does not have.
 //!
-//! *Mechanism.* If somebody else would run meanwhile, the worker does not make the call. It arms its
-//! descriptor in the runtime's epoll instance, and sleeps in its gate ([`WorkerThread::park`] in
-//! `worker/managed.rs`). Readiness is found by those who run anyway ([`Reactor::poll`], which never
-//! sleeps): a worker that is about to hand its slot on, and a server that is awake. They resume the
-//! worker, in the order in which the kernel reports the descriptors. So it is woken once, when it is
-//! picked, and repeats a call that cannot sleep.
+//! *Mechanism.* If somebody else would run meanwhile, the worker does not make the call. It arms
+//! its descriptor in the runtime's epoll instance, and sleeps in its gate ([`WorkerThread::park`]
+//! in `worker/managed.rs`). Readiness is found by those who run anyway ([`Reactor::poll`], which
+//! never sleeps): a worker that is about to hand its slot on, and a server that is awake. They
+//! resume the worker, in the order in which the kernel reports the descriptors. So it is woken
+//! once, when it is picked, and repeats a call that cannot sleep.
 //!
-//! While a server sleeps without a worker in its slot, nobody may come by. Then the runtime's poller, a
-//! thread of its own, sleeps in `epoll_wait` in their place ([`Reactor::ensure_polled`]). As soon as it
-//! finds all servers busy it leaves the events to them, and sleeps on its parker until a server has
-//! nothing to do again.
+//! While a server sleeps without a worker in its slot, nobody may come by. Then the runtime's
+//! poller, a thread of its own, sleeps in `epoll_wait` in their place ([`Reactor::ensure_polled`]).
+//! As soon as it finds all servers busy it leaves the events to them, and sleeps on its parker
+//! until a server has nothing to do again.
 //!
-//! Sleeps go the same way. Their deadlines are in a heap that is looked at whenever the descriptors are,
-//! and a timer of the kernel's ends the poller's sleep for the first of them.
+//! Sleeps go the same way. Their deadlines are in a heap that is looked at whenever the descriptors
+//! are, and a timer of the kernel's ends the poller's sleep for the first of them.
 //!
-//! *Why nothing is missed.* A worker counts itself as parked before it gives its slot away, and a server
-//! that goes to sleep without a worker in its slot enters that state before it looks at the count; both
-//! pass a SeqCst fence in between. So either the server sees the count and has the poller poll, or it
-//! has not gone to sleep yet when the worker gives its slot away, and it, or the workers that it
-//! dispatches, poll. A worker in the slot that blocks without having said so counts as a block which
-//! matters, because [`RunQueues::has_work`](super::run_queue::RunQueues::has_work) says so while workers
-//! are parked. One that computes for long is seen by its server's deadline, after the time slice.
+//! *Why nothing is missed.* A worker counts itself as parked before it gives its slot away, and a
+//! server that goes to sleep without a worker in its slot enters that state before it looks at the
+//! count; both pass a SeqCst fence in between. So either the server sees the count and has the
+//! poller poll, or it has not gone to sleep yet when the worker gives its slot away, and it, or the
+//! workers that it dispatches, poll. A worker in the slot that blocks without having said so counts
+//! as a block which matters, because [`RunQueues::has_work`](super::run_queue::RunQueues::has_work)
+//! says so while workers are parked. One that computes for long is seen by its server's deadline,
+//! after the time slice.
 //!
-//! *Cost.* One `epoll_ctl` for each wait, and a part of an `epoll_wait`, in place of a context switch.
+//! *Cost.* One `epoll_ctl` for each wait, and a part of an `epoll_wait`, in place of a context
+//! switch.
 
 use std::{
     cmp::Reverse,
@@ -58,26 +60,26 @@ const POLL_INTERVAL_NS: u64 = 50_000;
 /// How many events one look takes. Those that are left are found by the next one.
 const EVENTS: usize = 64;
 
-/// The token of the events that end the poller's sleep: that of the timer, and the end. No worker has
-/// this index.
+/// The token of the events that end the poller's sleep: that of the timer, and the end. No worker
+/// has this index.
 const WAKE: u64 = u64::MAX;
 
-/// How many workers may sleep here at a time. Others sleep in their calls, so that the heap need not
-/// grow: a worker that goes to sleep does not allocate.
+/// How many workers may sleep here at a time. Others sleep in their calls, so that the heap need
+/// not grow: a worker that goes to sleep does not allocate.
 const SLEEPERS: usize = 4096;
 
 /// See the module page.
 #[derive(Debug)]
 pub(super) struct Reactor {
     epoll: OwnedFd,
-    /// Ends the poller's sleep at the first deadline. Readable from then on until the poller sets it
-    /// anew, so that no other look at the events can take the wake-up away from the poller.
+    /// Ends the poller's sleep at the first deadline. Readable from then on until the poller sets
+    /// it anew, so that no other look at the events can take the wake-up away from the poller.
     timer: OwnedFd,
     /// Ends the poller's sleep. Readable from [`stop`](Self::stop) on.
     stop: OwnedFd,
-    /// The deadlines, CLOCK_MONOTONIC ns, and whose they are. A worker that a signal woke leaves its
-    /// entry behind; it is then woken once for nothing. Never waited for: whoever finds the lock taken
-    /// does without, so that a worker which the kernel stopped with it holds nobody up.
+    /// The deadlines, CLOCK_MONOTONIC ns, and whose they are. A worker that a signal woke leaves
+    /// its entry behind; it is then woken once for nothing. Never waited for: whoever finds the
+    /// lock taken does without, so that a worker which the kernel stopped with it holds nobody up.
     sleepers: Mutex<BinaryHeap<Reverse<(u64, u32)>>>,
     /// The first of them; `u64::MAX`: there is none. Written with the lock held.
     first_deadline: AtomicU64,
@@ -120,8 +122,8 @@ impl Reactor {
         Ok(this)
     }
 
-    /// Reports once that `fd` is ready: the parker of the worker `index` is unparked, which may have
-    /// gone on meanwhile. False: the descriptor cannot be waited for here.
+    /// Reports once that `fd` is ready: the parker of the worker `index` is unparked, which may
+    /// have gone on meanwhile. False: the descriptor cannot be waited for here.
     pub(super) fn arm(&self, fd: RawFd, writable: bool, index: u32) -> bool {
         let direction = if writable {
             libc::EPOLLOUT
@@ -168,8 +170,8 @@ impl Reactor {
         self.poller.unpark();
     }
 
-    /// Unparks the parker of the worker `index` at `deadline`, or soon after. False: there is no place,
-    /// or somebody else is at the heap.
+    /// Unparks the parker of the worker `index` at `deadline`, or soon after. False: there is no
+    /// place, or somebody else is at the heap.
     pub(super) fn arm_deadline(&self, deadline: u64, index: u32) -> bool {
         let Some(mut sleepers) = self.sleepers.try_lock() else {
             return false;
@@ -186,7 +188,8 @@ impl Reactor {
         let first = sleepers
             .peek()
             .map_or(u64::MAX, |Reverse((first, _))| *first);
-        // SeqCst: the poller reads it after it has entered its sleep's last look; see `ensure_polled`.
+        // SeqCst: the poller reads it after it has entered its sleep's last look; see
+        // `ensure_polled`.
         self.first_deadline.store(first, SeqCst);
     }
 
@@ -277,8 +280,8 @@ impl Reactor {
         found
     }
 
-    /// Looks for events without sleeping, and resumes the workers that waited for them. `hungry`: the
-    /// caller has nobody to hand its slot to. Otherwise it looks only every now and then.
+    /// Looks for events without sleeping, and resumes the workers that waited for them. `hungry`:
+    /// the caller has nobody to hand its slot to. Otherwise it looks only every now and then.
     pub(super) fn poll(&self, shared: &Shared, hungry: bool) {
         // Relaxed, here and below: two looks at once are of no use, and no harm.
         let now = now_ns();

@@ -20,8 +20,8 @@
 //! 7. **Late pushes.** A waker may have been stopped between "this task is woken" and the push on
 //!    the queue for as long as steps 1 to 6 took. It finds SWEEPING after its push, and has the
 //!    task dropped by a thread that is made for it ([`Shared::cancel_late_push`]).
-//! 8. **Servers end.** A server whose last worker has left unregisters and ends. The last server has
-//!    the poller end, if there is one.
+//! 8. **Servers end.** A server whose last worker has left unregisters and ends. The last server
+//!    has the poller end, if there is one.
 //! 9. **Wait, or abandon.** `Runtime::drop` waits until all threads are about to end;
 //!    `shutdown_timeout` waits until its deadline. After the deadline, and at once in
 //!    `shutdown_background`, the phase becomes ABANDONED: servers leave whatever their workers do,
@@ -191,8 +191,8 @@ impl Shared {
         self.wake_servers();
     }
 
-    /// Part of step 8: the last server has the poller end, since no worker of this runtime sleeps in
-    /// its gate any more.
+    /// Part of step 8: the last server has the poller end, since no worker of this runtime sleeps
+    /// in its gate any more.
     pub(super) fn server_unregistered(&self) {
         // AcqRel: the last one comes after the others.
         if self.servers_left.fetch_sub(1, AcqRel) == 1 {

@@ -18,8 +18,8 @@ use umcg_tests::{
 
 use crate::support::{receive, yield_cpu};
 
-/// What the child of a `fork` does: calls of each family, as a program of C would make them. It does
-/// not allocate. Returns the number of the first step that failed.
+/// What the child of a `fork` does: calls of each family, as a program of C would make them. It
+/// does not allocate. Returns the number of the first step that failed.
 fn calls_in_child(pipe: i32, socket: &UnixStream) -> i32 {
     let mut byte = 0_u8;
     let time = libc::timespec {

@@ -1,7 +1,7 @@
 //! Descriptors that are closed, replaced and reused while workers wait for them.
 //!
-//! The kernel's `recv` keeps its file: it goes on to wait for the old connection, whatever becomes of
-//! the number. So every connection carries its own tag here, and no reader gets another's.
+//! The kernel's `recv` keeps its file: it goes on to wait for the old connection, whatever becomes
+//! of the number. So every connection carries its own tag here, and no reader gets another's.
 
 use std::{
     io::Write,
@@ -71,8 +71,8 @@ fn close(fd: RawFd) {
     assert_eq!(unsafe { libc::close(fd) }, 0);
 }
 
-/// A worker waits for a connection while its descriptor has this fate. Then each connection gets its
-/// tag, and each reader has to get its own.
+/// A worker waits for a connection while its descriptor has this fate. Then each connection gets
+/// its tag, and each reader has to get its own.
 fn round(handle: &Handle, fate: Fate, tag: u64) {
     let (fd, mut peer) = connection();
     let (tid, (sender, receiver)) = (Tid::default(), mpsc::channel());

@@ -385,7 +385,8 @@ fn by_vfork(arguments: &[&CStr]) -> String {
             output,
             arguments: list.as_ptr(),
         };
-        // SAFETY: a stack of its own, of which this is the upper end, and it outlives the child's use.
+        // SAFETY: a stack of its own, of which this is the upper end, and it outlives the child's
+        // use.
         unsafe {
             libc::clone(
                 child,
@@ -408,8 +409,8 @@ fn a_program_that_replaces_the_process_is_an_ordinary_one() {
         let ordinary = Thread::current();
         // The child of this process does that, so that the test goes on.
         let expected = by_command(&[c"/bin/sh", c"-c", SCRIPT]);
-        // SAFETY: the child has one thread, and starts a runtime of its own; no other thread of this
-        // process has a lock by now.
+        // SAFETY: the child has one thread, and starts a runtime of its own; no other thread of
+        // this process has a lock by now.
         let printed = piped(|output| match unsafe { libc::fork() } {
             0 => {
                 let runtime = Builder::new().servers(1).build().expect("a runtime");

@@ -1,10 +1,10 @@
 //! In which order workers go on that come back from calls.
 //!
-//! One server, so there is one order. A task holds the slot while the others come back: it computes,
-//! and lets the kernel run other threads of its CPU. The thread of the test, which is no worker, ends
-//! the calls of the others one after the other, and waits each time until the worker has queued up.
-//! That must be done before the slice of the task in the slot is over (10 ms), so an attempt may fail;
-//! then there is another one.
+//! One server, so there is one order. A task holds the slot while the others come back: it
+//! computes, and lets the kernel run other threads of its CPU. The thread of the test, which is no
+//! worker, ends the calls of the others one after the other, and waits each time until the worker
+//! has queued up. That must be done before the slice of the task in the slot is over (10 ms), so an
+//! attempt may fail; then there is another one.
 
 umcg::managed_calls!();
 
@@ -138,8 +138,8 @@ impl Scene {
 }
 
 impl Sleeper {
-    /// Makes what the worker waits for happen. Returns when the worker has gone on, or waits for the
-    /// slot, or goes on to sleep because somebody else has to find out for it.
+    /// Makes what the worker waits for happen. Returns when the worker has gone on, or waits for
+    /// the slot, or goes on to sleep because somebody else has to find out for it.
     fn after(&self, scene: &Scene, happen: impl FnOnce()) {
         let waited = scene.waiting();
         let before = self.tid.look();

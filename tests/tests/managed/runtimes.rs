@@ -14,8 +14,8 @@ use std::{
 
 use umcg_tests::{isolated, runtime::runtime_with};
 
-/// Tasks of two runtimes exchange messages, over a channel and a socket, and share a lock. One server
-/// each, so that each wait needs the slot to be given away.
+/// Tasks of two runtimes exchange messages, over a channel and a socket, and share a lock. One
+/// server each, so that each wait needs the slot to be given away.
 #[test]
 fn tasks_of_two_runtimes_wait_for_each_other() {
     isolated(60, || {
@@ -94,7 +94,8 @@ fn waits_may_go_to_and_fro_between_runtimes() {
     });
 }
 
-/// A runtime that is built, used and dropped in a task of another one, while others of that one wait.
+/// A runtime that is built, used and dropped in a task of another one, while others of that one
+/// wait.
 #[test]
 fn a_runtime_lives_and_ends_in_a_task_of_another_one() {
     isolated(60, || {

@@ -1,5 +1,5 @@
-//! Managed calls of every family at once and at random, for `UMCG_STRESS_SECONDS` (default 10), on 1,
-//! 2 and 5 servers: every message arrives, every count is right, and nothing stops.
+//! Managed calls of every family at once and at random, for `UMCG_STRESS_SECONDS` (default 10), on
+//! 1, 2 and 5 servers: every message arrives, every count is right, and nothing stops.
 //!
 //! `UMCG_STRESS_SEED` repeats the choices of a run, but not its timing.
 

@@ -1,5 +1,5 @@
-//! The events of the runtime reach a subscriber (feature `tracing`, which is a default), and contain
-//! what an operator needs.
+//! The events of the runtime reach a subscriber (feature `tracing`, which is a default), and
+//! contain what an operator needs.
 
 use std::{
     collections::BTreeMap,

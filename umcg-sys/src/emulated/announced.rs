@@ -1,20 +1,20 @@
 //! Announced blocks: a worker says itself that it is about to sleep, and asks for a slot when it is
 //! awake again.
 //!
-//! *Problem.* A block that a judge has to notice costs the judge's wake-up and its confirmation, and
-//! on a CPU that other processes keep busy it is noticed late. But a worker that is about to make a
-//! call which sleeps often knows it.
+//! *Problem.* A block that a judge has to notice costs the judge's wake-up and its confirmation,
+//! and on a CPU that other processes keep busy it is noticed late. But a worker that is about to
+//! make a call which sleeps often knows it.
 //!
-//! *Mechanism.* Without a choice of the worker's, an announcement is a verdict that the worker gives
-//! on itself; everything about verdicts holds for it, too. With a choice the worker hands its slot
-//! off to another one, as in `wait`, but does not go to its gate: it is OUT and RUNNABLE, on no list
-//! and owned by itself, and makes its call. When the call is over it is in the same position as a
-//! worker that [`try_checkpoint`](Registry::try_checkpoint) has found without a slot.
+//! *Mechanism.* Without a choice of the worker's, an announcement is a verdict that the worker
+//! gives on itself; everything about verdicts holds for it, too. With a choice the worker hands its
+//! slot off to another one, as in `wait`, but does not go to its gate: it is OUT and RUNNABLE, on
+//! no list and owned by itself, and makes its call. When the call is over it is in the same
+//! position as a worker that [`try_checkpoint`](Registry::try_checkpoint) has found without a slot.
 //!
 //! *Why it is correct.* Between the two calls the worker is what it is between `leave` and `wait`:
 //! nobody may claim it, because nobody has found it on a list, and a verdict cannot reach it,
-//! because it is not ACKED. If its server goes away the server finds it OUT and makes it PLAIN, which
-//! the worker reads when its call is over.
+//! because it is not ACKED. If its server goes away the server finds it OUT and makes it PLAIN,
+//! which the worker reads when its call is over.
 //!
 //! *Cost.* One futex wake for a hand-off, and no other thread's attention.
 
@@ -68,9 +68,9 @@ impl Registry {
         outcome
     }
 
-    /// The calling worker is awake again. True: it holds its slot, because it has kept it or because
-    /// it could take it without a switch and `wanted` said that it may. False: it is OUT, is on no
-    /// list, and owns itself.
+    /// The calling worker is awake again. True: it holds its slot, because it has kept it or
+    /// because it could take it without a switch and `wanted` said that it may. False: it is OUT,
+    /// is on no list, and owns itself.
     ///
     /// # Errors
     /// ESRCH: the server is gone, and the worker is an ordinary thread from here on.

@@ -1,8 +1,8 @@
 //! Signals that interrupt a worker in its gate.
 //!
-//! A worker that sleeps in its gate cannot leave it before it is dispatched, so a signal does not end
-//! its wait, as it would end a system call with EINTR. The hook tells the scheduler, which may then end
-//! the wait by waking the worker.
+//! A worker that sleeps in its gate cannot leave it before it is dispatched, so a signal does not
+//! end its wait, as it would end a system call with EINTR. The hook tells the scheduler, which may
+//! then end the wait by waking the worker.
 
 use std::cell::Cell;
 
@@ -13,8 +13,8 @@ pub struct InterruptHook {
     pub call: fn(*const ()),
     /// Its argument.
     pub argument: *const (),
-    /// Whether a handler with `SA_RESTART` counts as well. The kernel restarts some calls after such a
-    /// handler, as `recv`, and others never, as `nanosleep` (signal(7)).
+    /// Whether a handler with `SA_RESTART` counts as well. The kernel restarts some calls after
+    /// such a handler, as `recv`, and others never, as `nanosleep` (signal(7)).
     pub even_if_restarted: bool,
 }
 
@@ -27,8 +27,8 @@ std::thread_local! {
 /// handler has run while the thread, a worker, slept in its gate. `None`: no longer.
 ///
 /// The worker is still in its gate then: it has no slot, and somebody may own it already. So the
-/// function must not call the provider's `wait` or `checkpoint`, and must neither block nor panic. It
-/// may wake servers and queue a worker that it owns.
+/// function must not call the provider's `wait` or `checkpoint`, and must neither block nor panic.
+/// It may wake servers and queue a worker that it owns.
 ///
 /// # Examples
 ///

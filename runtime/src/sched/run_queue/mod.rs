@@ -95,8 +95,8 @@ impl ServerQueues {
         self.resumed.fetch_sub(count, SeqCst);
     }
 
-    /// Whether workers wait that another worker may hand its slot to: resumed ones in the inbox, and
-    /// those that came back from a managed call.
+    /// Whether workers wait that another worker may hand its slot to: resumed ones in the inbox,
+    /// and those that came back from a managed call.
     pub(in crate::sched) fn has_resumed(&self) -> bool {
         self.has_resumed_in_inbox() || self.returned.len() > 0
     }
@@ -185,9 +185,9 @@ impl RunQueues {
         }
     }
 
-    /// Whether the server would have something to do if its worker blocked now: to run something, or
-    /// to see to the events of workers that are parked. The provider asks this from its own threads,
-    /// so it consists of loads only.
+    /// Whether the server would have something to do if its worker blocked now: to run something,
+    /// or to see to the events of workers that are parked. The provider asks this from its own
+    /// threads, so it consists of loads only.
     pub(in crate::sched) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
         own.workers.load(SeqCst) > 0

@@ -12,8 +12,8 @@ const CAPACITY: usize = 4096;
 /// neither allocates nor locks. Whoever pops a worker owns it. A worker that does not fit queues in
 /// its server's inbox instead, which costs a wake-up of the server.
 ///
-/// `ArrayQueue` orders its operations by SeqCst fences and accesses, so a length that was read after
-/// a SeqCst fence sees the pushes before the partner's fence.
+/// `ArrayQueue` orders its operations by SeqCst fences and accesses, so a length that was read
+/// after a SeqCst fence sees the pushes before the partner's fence.
 #[derive(Debug)]
 pub(in crate::sched) struct ReturnedWorkers(ArrayQueue<u32>);
 

@@ -443,8 +443,8 @@ impl<'a> ServerThread<'a> {
             // Another server may have a worker for the tasks that this one was woken for.
             shared.wake_one();
         }
-        // The last look: a worker may have become idle at another server meanwhile, or come back from
-        // a managed call.
+        // The last look: a worker may have become idle at another server meanwhile, or come back
+        // from a managed call.
         let queues = &shared.run_queues.servers[me];
         if self.has_tasks()
             && queues.returned.len() == 0

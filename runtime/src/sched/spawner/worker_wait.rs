@@ -1,8 +1,8 @@
 //! How long tasks have waited for a worker that the spawner could not make.
 //!
 //! *Problem.* A program whose worker limit is too low seems to hang: tasks are queued, all workers
-//! are blocked, and nothing says why. But a limit that is reached is no problem by itself. A pool of
-//! a few workers that are always busy may serve its queue fast enough.
+//! are blocked, and nothing says why. But a limit that is reached is no problem by itself. A pool
+//! of a few workers that are always busy may serve its queue fast enough.
 //!
 //! *How it works.* When the spawner cannot make a worker for a starved server, it notes the time,
 //! the number of queued tasks, and how many tasks the workers have taken so far. It looks again
@@ -14,9 +14,9 @@
 //! tasks. Tasks that wait only because running tasks compute are not reported, because no server
 //! starves then.
 //!
-//! *What it costs.* The spawner wakes once more for each time that the limit is reached. It does not
-//! wake again for tasks whose wait it has reported, so a program that waits forever costs no CPU
-//! time.
+//! *What it costs.* The spawner wakes once more for each time that the limit is reached. It does
+//! not wake again for tasks whose wait it has reported, so a program that waits forever costs no
+//! CPU time.
 
 use std::time::{Duration, Instant};
 

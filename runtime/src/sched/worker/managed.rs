@@ -1,19 +1,20 @@
 //! Managed calls: what a worker does before the application's code sleeps in libc, and after.
 //!
 //! *Problem.* A worker that blocks in the kernel and wakes up again runs on without a slot, to its
-//! next checkpoint. Code that is `read, work, write` in a loop never reaches one, so after its first
-//! block it would never be scheduled again.
+//! next checkpoint. Code that is `read, work, write` in a loop never reaches one, so after its
+//! first block it would never be scheduled again.
 //!
 //! *Mechanism.* The crate `umcg-managed-calls` calls [`enter`](ManagedWorker::enter) before such a
-//! call and [`exit`](ManagedWorker::exit) after it. `enter` gives the slot away: directly to a worker
-//! that waits for it, else to the server. If nothing would run, the worker keeps its slot, and whoever
-//! queues work next has the provider look at the sleeper. `exit` is a checkpoint: the worker takes the
-//! slot if it is free and nobody waits, and otherwise queues behind those that came back before it.
-//! This directory's README, section 8, has the three classes of return and the argument.
+//! call and [`exit`](ManagedWorker::exit) after it. `enter` gives the slot away: directly to a
+//! worker that waits for it, else to the server. If nothing would run, the worker keeps its slot,
+//! and whoever queues work next has the provider look at the sleeper. `exit` is a checkpoint: the
+//! worker takes the slot if it is free and nobody waits, and otherwise queues behind those that
+//! came back before it. This directory's README, section 8, has the three classes of return and the
+//! argument.
 //!
 //! Both run on the application's stack, possibly with its locks held or in a signal handler. They
-//! neither allocate nor take a lock, and a managed call made meanwhile goes straight to libc, because
-//! the thread counts as unmanaged until they return.
+//! neither allocate nor take a lock, and a managed call made meanwhile goes straight to libc,
+//! because the thread counts as unmanaged until they return.
 
 use std::{
     cell::Cell,
@@ -39,8 +40,8 @@ use crate::{
 /// What a managed call leaves for its end. Written and read by the worker's thread only.
 #[derive(Default)]
 pub(super) struct ManagedState {
-    /// `enter` handed the slot off: the worker is RUNNABLE, is on no list, and owns itself. Only then
-    /// may `exit` call `end_block`, and it must.
+    /// `enter` handed the slot off: the worker is RUNNABLE, is on no list, and owns itself. Only
+    /// then may `exit` call `end_block`, and it must.
     handed_off: Cell<bool>,
     /// A signal has ended the worker's wait for a descriptor.
     interrupted: Cell<bool>,
@@ -49,8 +50,8 @@ pub(super) struct ManagedState {
 }
 
 /// A signal handler without `SA_RESTART` has run while this worker slept in its gate: the call in
-/// which it waits for a descriptor fails with EINTR, as it would in the kernel. `worker`: the calling
-/// thread's.
+/// which it waits for a descriptor fails with EINTR, as it would in the kernel. `worker`: the
+/// calling thread's.
 fn interrupted(worker: *const ()) {
     // SAFETY: `park_for`, further up this stack, has passed it.
     let worker = unsafe { &*worker.cast::<WorkerThread>() };
@@ -80,8 +81,8 @@ impl Drop for Unmanaged {
     }
 }
 
-/// For the runtime's own code on a worker that sleeps in the provider: calls `f`, in which nothing is
-/// managed. The provider's own wait must not be taken for a block of the application.
+/// For the runtime's own code on a worker that sleeps in the provider: calls `f`, in which nothing
+/// is managed. The provider's own wait must not be taken for a block of the application.
 pub(super) fn unmanaged<R>(f: impl FnOnce() -> R) -> R {
     if !umcg_managed_calls::is_managed() {
         return f();
@@ -91,7 +92,8 @@ pub(super) fn unmanaged<R>(f: impl FnOnce() -> R) -> R {
 }
 
 impl WorkerThread {
-    /// Runs the application's code. Its calls are managed meanwhile, if the program has asked for it.
+    /// Runs the application's code. Its calls are managed meanwhile, if the program has asked for
+    /// it.
     pub(super) fn run_managed(&self, f: impl FnOnce()) {
         if !self.shared.managed_calls {
             f();
@@ -175,8 +177,8 @@ impl WorkerThread {
     ) -> Parked {
         self.poll_events();
         let record = self.record();
-        // With nobody to run, the call itself is the shortest way. And the child of a `vfork` shares
-        // this memory, but is not this worker.
+        // With nobody to run, the call itself is the shortest way. And the child of a `vfork`
+        // shares this memory, but is not this worker.
         if !self.somebody_would_run() || umcg_sys::gettid() != record.task().tid() {
             return Parked::Refused;
         }

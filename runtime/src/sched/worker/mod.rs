@@ -97,8 +97,8 @@ pub(in crate::sched) struct Worker {
     /// The id of the task that the worker runs; 0: none. Written by the worker when a task begins
     /// and when it becomes idle, so it is stale for a moment between two tasks.
     current_task: AtomicU64,
-    /// The name of the managed call in which the worker is: its address, and its length in the upper
-    /// seven bits, since no address has these; 0: in none. Written by the worker.
+    /// The name of the managed call in which the worker is: its address, and its length in the
+    /// upper seven bits, since no address has these; 0: in none. Written by the worker.
     current_call: AtomicU64,
     /// The first argument of that call. Written by the worker, before the name.
     call_argument: AtomicUsize,
@@ -118,8 +118,8 @@ pub(in crate::sched) struct Worker {
     parker: AtomicPtr<Parker>,
     /// In which the worker waits for a descriptor. Owned by the worker.
     io_parker: Parker,
-    /// The worker waits for a descriptor: whoever resumes it queues it with those that come back from
-    /// I/O. Written by the worker before it is parked.
+    /// The worker waits for a descriptor: whoever resumes it queues it with those that come back
+    /// from I/O. Written by the worker before it is parked.
     waits_for_io: AtomicBool,
     counts: WorkerCounts,
     /// The worker's thread, for shutdown to join. Replaced when the record gets another thread.

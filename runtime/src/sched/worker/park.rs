@@ -303,9 +303,9 @@ impl WorkerThread {
         next
     }
 
-    /// Pops a resumed worker of `server`, or one that came back from a managed call. A resumed worker
-    /// comes first, because it was woken by another thread, which may wait for it in turn. But
-    /// workers that wake each other do not hold up those that came back.
+    /// Pops a resumed worker of `server`, or one that came back from a managed call. A resumed
+    /// worker comes first, because it was woken by another thread, which may wait for it in turn.
+    /// But workers that wake each other do not hold up those that came back.
     pub(super) fn pop_resumed(&self, server: &Server) -> Option<&Worker> {
         let waiting = &self.shared.run_queues.servers[server.index()];
         let returned = || Some(self.shared.arena.get(waiting.returned.pop()?));

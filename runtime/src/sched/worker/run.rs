@@ -343,8 +343,8 @@ impl WorkerHook for WorkerThread {
         unmanaged(|| {
             if !self.detached.get() && self.somebody_would_run() {
                 // A verdict that the worker gives on itself: like any other it may be wrong, so
-                // whatever the application does next, the runtime's own waits included, is sound. An
-                // error says that there is no slot to give.
+                // whatever the application does next, the runtime's own waits included, is sound.
+                // An error says that there is no slot to give.
                 let _ = self.shared.provider.begin_block(0);
             }
         });
