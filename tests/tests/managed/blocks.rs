@@ -405,7 +405,10 @@ fn calls_are_managed_after_a_panic_that_was_caught_and_in_the_task_after_one() {
 fn managed_calls_are_turned_off_by_the_environment_and_by_the_builder() {
     Subprocess::new(60)
         .setup(|command| {
-            command.env("UMCG_MANAGED_CALLS", "0");
+            // The runtime that is built here has the default number of servers.
+            command
+                .env("UMCG_MANAGED_CALLS", "0")
+                .env_remove("UMCG_SERVERS");
         })
         .run(|| {
             let runtime = runtime_with(1);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use umcg::{Builder, Runtime};
-use umcg_tests::{cpu, isolated, proc, runtime::runtime_with, threads};
+use umcg_tests::{Subprocess, cpu, isolated, proc, runtime::runtime_with, threads};
 
 use crate::support::managed;
 
@@ -437,7 +437,11 @@ fn a_program_that_replaces_the_process_is_an_ordinary_one() {
 /// A runtime that is built inside of a task is like one that is built outside.
 #[test]
 fn a_runtime_in_a_task_has_as_many_servers_and_may_use_all_cpus() {
-    isolated(60, || {
+    let alone = Subprocess::new(60).setup(|command| {
+        // The default number is what is compared.
+        command.env_remove("UMCG_SERVERS");
+    });
+    alone.run(|| {
         let outside = Runtime::new().expect("a runtime");
         if !managed(&outside) {
             return;

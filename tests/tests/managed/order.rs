@@ -3,7 +3,7 @@
 //! One server, so there is one order. A task holds the slot while the others come back: it
 //! computes, and lets the kernel run other threads of its CPU. The thread of the test, which is no
 //! worker, ends the calls of the others one after the other, and waits each time until the worker
-//! has queued up. That must be done before the slice of the task in the slot is over (10 ms), so an
+//! has queued up. That must be done before the slice of the task in the slot is over (5 ms), so an
 //! attempt may fail; then there is another one.
 
 umcg::managed_calls!();

@@ -78,6 +78,9 @@ struct Words {
     starting: AtomicU32,
     /// For one more worker; see `spawner/request.rs`.
     request: WorkerRequest,
+    /// The server has just taken the slot from a worker that computes, for the sake of queued tasks.
+    /// Written by the server.
+    gave_way: AtomicBool,
     /// Idle workers are to retire, and need the slot for that: the worker in it is to give it up
     /// between two tasks. Written by the server.
     retirement_due: AtomicBool,
@@ -100,6 +103,7 @@ impl Server {
                 population: AtomicU32::new(0),
                 starting: AtomicU32::new(0),
                 request: WorkerRequest::new(),
+                gave_way: AtomicBool::new(false),
                 retirement_due: AtomicBool::new(false),
             }),
             counters: ServerCounts::default(),
@@ -214,6 +218,16 @@ impl Server {
     /// Whether a worker is requested and the spawner has not taken the request yet.
     pub(in crate::sched) fn has_request(&self) -> bool {
         self.words.request.is_pending()
+    }
+
+    /// For the server: whether its next worker is one for tasks that waited behind a computing worker.
+    pub(in crate::sched) fn set_gave_way(&self, gave_way: bool) {
+        // Relaxed, here and below: a hint for growth.
+        self.words.gave_way.store(gave_way, Relaxed);
+    }
+
+    pub(in crate::sched) fn gave_way(&self) -> bool {
+        self.words.gave_way.load(Relaxed)
     }
 
     /// For the server: whether the worker in the slot is to give it up, so that idle workers can

@@ -268,6 +268,9 @@ impl<'a> ServerThread<'a> {
             // Whoever queued these tasks has told the servers; `answer` has passed a fence since.
             shared.provider.work_waiting(self.me.tid());
         }
+        if self.me.gave_way() {
+            self.me.set_gave_way(false);
+        }
         let tid = worker.task().tid();
         let now = now_ns();
         self.slice = Slice::begin(tid, now);
@@ -325,6 +328,7 @@ impl<'a> ServerThread<'a> {
             SliceStep::PreemptForTask => match self.may_preempt_for_task(now) {
                 Ok(()) => {
                     self.turns.preempted_for_task();
+                    self.me.set_gave_way(true);
                     self.preempt(holder);
                     return;
                 }
@@ -365,12 +369,21 @@ impl<'a> ServerThread<'a> {
     /// middle of its task as well. So the threads in the middle of a task are bounded.
     fn may_preempt_for_task(&mut self, now: u64) -> Result<(), u64> {
         if self.waiting() as usize >= MAX_LEFTOVERS
+            || !self.could_get_worker()
             || self.leftovers.at_limit(&*self.shared.provider)
         {
             return Err(policy::slice_end(now));
         }
         let queued = self.shared.run_queues.len();
         self.shared.slices.give_way(now, queued)
+    }
+
+    /// Whether there would be a worker for a queued task if the slot were free. A preemption without
+    /// one would win nothing, and look as if tasks waited for the worker limit.
+    fn could_get_worker(&self) -> bool {
+        self.me.idle_with_inbox() > 0
+            || self.others().any(|other| other.idle_listed() > 0)
+            || self.shared.spawner.limit.has_room()
     }
 
     /// Takes the slot from the worker in it. Harmless if the worker has left the slot meanwhile.
