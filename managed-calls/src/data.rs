@@ -263,7 +263,7 @@ fn receive(
             return received;
         }
         if flags & MSG_ERRQUEUE == 0 && !has_timeout(fd, libc::SO_RCVTIMEO) {
-            let waiter = Waiter::new(fd);
+            let waiter = Waiter::new(fd, worker.with(|worker| worker.waker()));
             let received = wait_parked(worker, name, &waiter, before, |fd| {
                 call(fd, flags | MSG_DONTWAIT)
             });
@@ -298,7 +298,9 @@ fn wait_parked(
     if !waiter.enter() {
         return block();
     }
-    loop {
+    // Something that is not to be received keeps the descriptor ready: an error in the socket's queue of
+    // errors, for one. Then only the kernel can wait.
+    for _ in 0..ROUNDS {
         let parked = match waiter.original() {
             Some(fd) => {
                 worker.with(|worker| worker.park(managed(name, fd), fd, Readiness::Readable))
@@ -318,7 +320,11 @@ fn wait_parked(
             return Ok(received);
         }
     }
+    block()
 }
+
+/// How often a worker waits elsewhere than in the call without having received anything.
+const ROUNDS: u32 = 8;
 
 /// Whether the socket has a timeout, so that only the kernel knows how long its calls sleep. Also
 /// if it is no socket.
@@ -352,6 +358,12 @@ fn transmit(
     flags: c_int,
     call: impl Fn(usize, c_int) -> ssize_t,
 ) -> ssize_t {
+    if flags & (libc::MSG_FASTOPEN | libc::MSG_ZEROCOPY) != 0 {
+        // Two calls would not be one: a connection is made, or the pages are counted.
+        return worker.call(managed(name, fd), Sleep::Possible, Return::Io, || {
+            call(0, flags)
+        });
+    }
     let before = errno();
     let first = call(0, flags | MSG_DONTWAIT);
     let done = match first {
@@ -363,8 +375,10 @@ fn transmit(
         _ => 0,
     };
     set_errno(before);
+    // The kernel's one call would return the part quietly.
+    let quiet = if done > 0 { libc::MSG_NOSIGNAL } else { 0 };
     let rest = worker.call(managed(name, fd), Sleep::Certain, Return::Io, || {
-        call(done, flags)
+        call(done, flags | quiet)
     });
     match rest {
         0.. => done as ssize_t + rest,

@@ -9,7 +9,7 @@ use libc::{c_int, c_uint, c_void};
 use crate::{
     family::family,
     raw::raw,
-    waiters::{before_close, before_close_range, is_waited_for},
+    waiters::{after_close, after_close_range, before_close, before_close_range, is_waited_for},
 };
 
 family! {
@@ -22,7 +22,11 @@ family! {
             if is_waited_for(fd) {
                 before_close(fd);
             }
-            real::close(fd)
+            let result = real::close(fd);
+            if is_waited_for(fd) {
+                after_close(fd);
+            }
+            result
         }
     fn __close(fd: c_int) -> c_int;
         raw { raw!(libc::SYS_close, fd) as c_int }
@@ -30,7 +34,11 @@ family! {
             if is_waited_for(fd) {
                 before_close(fd);
             }
-            real::__close(fd)
+            let result = real::__close(fd);
+            if is_waited_for(fd) {
+                after_close(fd);
+            }
+            result
         }
     fn dup2(from: c_int, to: c_int) -> c_int;
         raw {
@@ -45,7 +53,11 @@ family! {
             if from != to && is_waited_for(to) {
                 before_close(to);
             }
-            real::dup2(from, to)
+            let result = real::dup2(from, to);
+            if is_waited_for(to) {
+                after_close(to);
+            }
+            result
         }
     fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_dup3, from, to, flags) as c_int }
@@ -53,16 +65,25 @@ family! {
             if from != to && is_waited_for(to) {
                 before_close(to);
             }
-            real::dup3(from, to, flags)
+            let result = real::dup3(from, to, flags);
+            if is_waited_for(to) {
+                after_close(to);
+            }
+            result
         }
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_close_range, first, last, flags) as c_int }
         always |_all| {
             // With this flag the descriptors stay open for now.
-            if flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0 {
+            let closes = flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0;
+            if closes {
                 before_close_range(first, last);
             }
-            real::close_range(first, last, flags)
+            let result = real::close_range(first, last, flags);
+            if closes {
+                after_close_range(first, last);
+            }
+            result
         }
     fn closefrom(first: c_int) -> ();
         raw {
@@ -71,5 +92,6 @@ family! {
         always |_all| {
             before_close_range(first.max(0) as c_uint, c_uint::MAX);
             real::closefrom(first);
+            after_close_range(first.max(0) as c_uint, c_uint::MAX);
         }
 }

@@ -23,9 +23,11 @@
 //! child of a `vfork` has descriptors of its own but shares the memory, so a close compares process
 //! ids before it touches a waiter.
 //!
-//! *What is left.* A close that is not seen (a raw system call, or inside libc, as in `fclose`)
-//! leaves the worker with the number. Programs that close a descriptor under another thread in that
-//! way had the race before, since a call may just be about to begin.
+//! *What is left.* A close that is not seen (a raw system call, or inside libc, as in `fclose`) leaves
+//! the worker with the number, and takes its registration with epoll away: if the other end then says
+//! nothing, the worker sleeps on, as it would in the kernel, but it may also miss that the other end
+//! has gone. Programs that close a descriptor under another thread in that way had a race before,
+//! since a call may just be about to begin.
 
 use std::{
     cell::Cell,
@@ -38,9 +40,13 @@ use std::{
 use libc::{c_int, pid_t};
 
 use crate::{
+    Waker,
     raw::raw,
     worker::{errno, set_errno},
 };
+
+/// The worker's descriptor was closed, and there is no duplicate: a number that no descriptor has.
+const CLOSED: c_int = -2;
 
 /// Descriptors from this number on are not in the table. The memory of the table, 8 bytes each, is
 /// used page by page as descriptors are waited for.
@@ -81,6 +87,9 @@ pub(crate) fn prepare() {
     if unsafe { libc::madvise(table, TABLE_SIZE, libc::MADV_WIPEONFORK) } == 0 {
         // Release: pairs with the Acquire in `word`.
         TABLE.store(table.cast(), Release);
+        if let Some(process) = word_at(PROCESS) {
+            process.store(getpid(), Relaxed);
+        }
     }
 }
 
@@ -110,8 +119,10 @@ pub(crate) struct Waiter {
     fd: c_int,
     /// The worker's thread.
     tid: pid_t,
-    /// The duplicate that a thread left which closed `fd`; -1: nobody has. Written once, with
-    /// `BUSY`.
+    /// Has the worker look once more.
+    waker: Waker,
+    /// The duplicate that a thread left which closed `fd`; -1: nobody has; [`CLOSED`]: there was no
+    /// descriptor for one. Written once, with `BUSY`.
     duplicate: AtomicI32,
     /// This waiter is in the table, as far as its worker knows.
     listed: Cell<bool>,
@@ -119,10 +130,11 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// A waiter for `fd`, which is in no table yet.
-    pub(crate) fn new(fd: c_int) -> Self {
+    pub(crate) fn new(fd: c_int, waker: Waker) -> Self {
         Self {
             fd,
             tid: gettid(),
+            waker,
             duplicate: AtomicI32::new(-1),
             listed: Cell::new(false),
         }
@@ -131,11 +143,16 @@ impl Waiter {
     /// Enters the table. False: another worker waits for the descriptor already, or it is not in
     /// the table. The waiter must not be moved until it is dropped.
     pub(crate) fn enter(&self) -> bool {
-        if let Some(process) = word_at(PROCESS) {
-            // Relaxed: compared with the caller's own.
-            if process.load(Relaxed) == 0 {
-                process.store(getpid(), Relaxed);
-            }
+        let own = getpid();
+        let is_own = word_at(PROCESS).is_some_and(|process| {
+            // Relaxed: compared with the caller's own. 0: in a forked child.
+            process
+                .compare_exchange(0, own, Relaxed, Relaxed)
+                .map_or_else(|process| process == own, |_| true)
+        });
+        if !is_own {
+            // The child of a `vfork`.
+            return false;
         }
         let entered = word(self.fd).is_some_and(|word| {
             // Release: the waiter's fields; pairs with the Acquire in `before_close`.
@@ -270,18 +287,24 @@ pub(crate) fn before_close(fd: c_int) {
             // SAFETY: the waiter is not dropped while the word is its own with BUSY.
             let waiter = unsafe { &*std::ptr::with_exposed_provenance::<Waiter>(seen) };
             if waiter.tid == gettid() {
-                // A signal handler on the worker's own thread closes what the worker waits for.
+                // A signal handler on the worker's own thread closes what the worker waits for;
+                // `after_close` wakes the worker.
                 // Whatever the handler's program expects, it is not to get the old file.
                 word.store(seen, Release);
                 return;
             }
             let before = errno();
             // SAFETY: no pointers.
-            let duplicate = unsafe { raw!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, 0) };
+            let duplicate = unsafe { raw!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, 3) };
             set_errno(before);
-            // Without a free descriptor the worker keeps the number, as after a close that is not
-            // seen: it learns from its next call that the descriptor is closed.
-            waiter.duplicate.store(duplicate as c_int, Relaxed);
+            // Without a free descriptor the worker's call fails with EBADF.
+            let duplicate = match duplicate as c_int {
+                -1 => CLOSED,
+                duplicate => duplicate,
+            };
+            waiter.duplicate.store(duplicate, Relaxed);
+            // Its epoll registration may go, or be another worker's next: it looks for itself.
+            (waiter.waker.call)(waiter.waker.argument);
             // Release: the duplicate; pairs with the Acquire in `lock`. From here on the waiter may
             // be gone.
             word.store(0, Release);
@@ -295,22 +318,60 @@ pub(crate) fn before_close(fd: c_int) {
     }
 }
 
-/// [`before_close`] for all descriptors from `first` to `last`.
-pub(crate) fn before_close_range(first: u32, last: u32) {
-    let last = last.min(DESCRIPTORS as u32 - 1);
-    if first > last || TABLE.load(Acquire).is_null() {
+/// `fd` was closed by the calling thread. Wakes a worker that waits for the number: it may have begun to
+/// wait just before the close, or be the one that a signal handler of this thread has interrupted. It
+/// then learns from its call what became of the descriptor.
+#[cold]
+pub(crate) fn after_close(fd: c_int) {
+    let Some(word) = word(fd) else { return };
+    if word_at(PROCESS).is_none_or(|process| process.load(Relaxed) != getpid()) {
         return;
     }
-    // SAFETY: no pointers to Rust memory: the kernel's limit on open descriptors.
+    loop {
+        // Acquire: as in `before_close`.
+        let seen = word.load(Acquire);
+        if seen == 0 || (seen & BUSY != 0 && is_own_waiter(seen)) {
+            return;
+        }
+        if seen & BUSY == 0
+            && word
+                .compare_exchange(seen, seen | BUSY, AcqRel, Relaxed)
+                .is_ok()
+        {
+            // SAFETY: as in `before_close`.
+            let waiter = unsafe { &*std::ptr::with_exposed_provenance::<Waiter>(seen) };
+            (waiter.waker.call)(waiter.waker.argument);
+            // Release: pairs with the Acquire in `lock`.
+            word.store(seen, Release);
+            return;
+        }
+        give_way();
+    }
+}
+
+/// [`after_close`] for all descriptors from `first` to `last`.
+pub(crate) fn after_close_range(first: u32, last: u32) {
+    for_each_waited_for(first, last, after_close);
+}
+
+/// [`before_close`] for all descriptors from `first` to `last`.
+pub(crate) fn before_close_range(first: u32, last: u32) {
+    for_each_waited_for(first, last, before_close);
+}
+
+fn for_each_waited_for(first: u32, last: u32, f: impl Fn(c_int)) {
+    if TABLE.load(Acquire).is_null() {
+        return;
+    }
+    // SAFETY: a live limit.
     let limit = unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
         u32::try_from(limit.rlim_max).unwrap_or(u32::MAX)
     };
-    for fd in first..=last.min(limit) {
-        let fd = fd as c_int;
-        if is_waited_for(fd) {
-            before_close(fd);
+    for fd in first..=last.min(limit).min(DESCRIPTORS as u32 - 1) {
+        if is_waited_for(fd as c_int) {
+            f(fd as c_int);
         }
     }
 }

@@ -37,6 +37,15 @@ pub enum Readiness {
     Writable,
 }
 
+/// Ends the wait of one worker, which then looks once more. Valid while the worker waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Waker {
+    /// Neither blocks nor panics, and may be called in a signal handler.
+    pub call: fn(*const ()),
+    /// Its argument.
+    pub argument: *const (),
+}
+
 /// What [`Worker::park`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
@@ -79,6 +88,16 @@ pub trait Worker {
     fn park(&self, call: ManagedCall, fd: c_int, readiness: Readiness) -> Parked {
         let _ = (call, fd, readiness);
         Parked::Refused
+    }
+
+    /// What ends a [`park`](Self::park) of this worker from another thread, or from a signal handler.
+    ///
+    /// The default does nothing.
+    fn waker(&self) -> Waker {
+        Waker {
+            call: |_| (),
+            argument: std::ptr::null(),
+        }
     }
 
     /// The calling thread would sleep in `call` until `deadline`, CLOCK_MONOTONIC nanoseconds.

@@ -11,9 +11,6 @@ use umcg_sys::Provider;
 use super::{Config, Shared, server, spawner::NoWorker};
 use crate::{error::BuildError, events};
 
-/// The stack of the poller, which runs no code of the application.
-const POLLER_STACK_SIZE: usize = 64 << 10;
-
 /// The threads that live as long as the runtime: servers and the worker spawner.
 #[derive(Debug)]
 pub(crate) struct Threads {
@@ -82,7 +79,7 @@ impl Shared {
             let shared = Arc::clone(self);
             let poller = Builder::new()
                 .name(format!("{name}-io"))
-                .stack_size(POLLER_STACK_SIZE);
+                .stack_size(self.config.stack_size);
             let poller = self.start_thread(poller, move || shared.run_poller())?;
             threads.handles.push(poller);
         }

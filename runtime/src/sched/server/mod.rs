@@ -78,8 +78,8 @@ struct Words {
     starting: AtomicU32,
     /// For one more worker; see `spawner/request.rs`.
     request: WorkerRequest,
-    /// The server has just taken the slot from a worker that computes, for the sake of queued tasks.
-    /// Written by the server.
+    /// The server has taken the slot from a worker that computes, for the sake of queued tasks, since
+    /// it was last idle. Written by the server.
     gave_way: AtomicBool,
     /// Idle workers are to retire, and need the slot for that: the worker in it is to give it up
     /// between two tasks. Written by the server.
@@ -220,7 +220,8 @@ impl Server {
         self.words.request.is_pending()
     }
 
-    /// For the server: whether its next worker is one for tasks that waited behind a computing worker.
+    /// For the server: whether tasks have waited behind computing workers since it was last idle. Then
+    /// workers that are on no list mostly compute, and no worker is made beforehand for their blocks.
     pub(in crate::sched) fn set_gave_way(&self, gave_way: bool) {
         // Relaxed, here and below: a hint for growth.
         self.words.gave_way.store(gave_way, Relaxed);
@@ -261,6 +262,7 @@ impl Server {
         self.idle_with_inbox() == 0
             && self.unlisted(run_queues) > 1
             && self.words.starting.load(Relaxed) == 0
+            && !self.gave_way()
             && run_queues.any_queued()
     }
 

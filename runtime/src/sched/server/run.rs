@@ -268,9 +268,6 @@ impl<'a> ServerThread<'a> {
             // Whoever queued these tasks has told the servers; `answer` has passed a fence since.
             shared.provider.work_waiting(self.me.tid());
         }
-        if self.me.gave_way() {
-            self.me.set_gave_way(false);
-        }
         let tid = worker.task().tid();
         let now = now_ns();
         self.slice = Slice::begin(tid, now);
@@ -433,6 +430,9 @@ impl<'a> ServerThread<'a> {
     /// There is nothing to run: sleeps until somebody wakes this server.
     fn idle(&mut self) {
         let (shared, me) = (self.shared, self.me.index());
+        if self.me.gave_way() {
+            self.me.set_gave_way(false);
+        }
         shared.idle_servers.enter_idle(me, self.owed.take());
         // The last look; `enter_idle` ends with the fence that it needs.
         let queues = &shared.run_queues.servers[me];

@@ -54,8 +54,8 @@ const MAX_BATCH: usize = 4;
 /// the server got one worker, it would often starve again as soon as that one blocks. It would then
 /// sleep, and wake the spawner, for each task. With batches, 4,200 connections of `examples/notes`
 /// are open after 7 % less time. The number is at most half of the tasks, so that few workers are
-/// left over if the tasks do not block. A server that has just taken its slot from a computing worker
-/// gets one: the queued tasks may compute as well.
+/// left over if the tasks do not block. A server that takes its slot from computing workers gets one:
+/// the queued tasks may compute as well.
 fn batch(queued: usize) -> usize {
     (queued / 2).clamp(1, MAX_BATCH)
 }

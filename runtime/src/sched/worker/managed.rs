@@ -27,7 +27,8 @@ use std::{
 
 use libc::c_int;
 use umcg_managed_calls::{
-    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker as ManagedWorker, set_current,
+    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker as ManagedWorker,
+    set_current,
 };
 use umcg_sys::{Inheritance, InterruptHook};
 
@@ -57,6 +58,14 @@ fn interrupted(worker: *const ()) {
     let worker = unsafe { &*worker.cast::<WorkerThread>() };
     worker.managed.interrupted.set(true);
     worker.record().io_parker().unpark();
+}
+
+/// Ends the wait of the worker with this record for a descriptor, which looks once more then. From any
+/// thread, while the worker waits.
+fn wake(record: *const ()) {
+    // SAFETY: the record of a worker that waits, in the arena of a runtime that its thread keeps.
+    let record = unsafe { &*record.cast::<super::Worker>() };
+    record.io_parker().unpark();
 }
 
 /// Whether the program has asked for managed calls ([`managed_calls!`](crate::managed_calls)).
@@ -111,6 +120,9 @@ impl WorkerThread {
     /// `owner`: the worker may come back with a lock. Then it is not held up at the end, so it must
     /// not be handed off: a worker without a slot that is not held up would pass its checkpoints.
     fn begin_block(&self, owner: bool) -> bool {
+        if !self.is_own_thread() {
+            return false;
+        }
         self.poll_events();
         let shared = &*self.shared;
         let server = self.server();
@@ -134,11 +146,8 @@ impl WorkerThread {
                 false
             }
             policy::BlockSuccessor::Resumed => {
-                // A worker that has lost its slot already has none to hand off; and the child of a
-                // `vfork` shares this memory, but is not this worker.
-                if shared.provider.current(server.tid()) != Some(self.record().task().tid())
-                    || umcg_sys::gettid() != self.record().task().tid()
-                {
+                // A worker that has lost its slot already has none to hand off.
+                if shared.provider.current(server.tid()) != Some(self.record().task().tid()) {
                     return false;
                 }
                 let Some(next) = self.pop_resumed(server) else {
@@ -155,6 +164,12 @@ impl WorkerThread {
                 false
             }
         }
+    }
+
+    /// Whether the calling thread is this worker. A forked child's is not: it has a copy of this memory,
+    /// or shares it (`vfork`), and shares the epoll instance, whose events are not meant for it.
+    fn is_own_thread(&self) -> bool {
+        umcg_sys::gettid() == self.record().task().tid()
     }
 
     /// Whether somebody would run if this worker gave its slot away.
@@ -175,11 +190,13 @@ impl WorkerThread {
         restarts: bool,
         arm: impl FnOnce() -> bool,
     ) -> Parked {
+        if !self.is_own_thread() {
+            return Parked::Refused;
+        }
         self.poll_events();
         let record = self.record();
-        // With nobody to run, the call itself is the shortest way. And the child of a `vfork`
-        // shares this memory, but is not this worker.
-        if !self.somebody_would_run() || umcg_sys::gettid() != record.task().tid() {
+        // With nobody to run, the call itself is the shortest way.
+        if !self.somebody_would_run() {
             return Parked::Refused;
         }
         let parker = record.io_parker();
@@ -219,8 +236,8 @@ impl WorkerThread {
                 Parked::Woken
             }
         } else {
-            // The server has gone: this is an ordinary thread.
-            Parked::Refused
+            // The server has gone: this is an ordinary thread, and the next wait is refused.
+            Parked::Woken
         }
     }
 
@@ -290,6 +307,13 @@ impl ManagedWorker for WorkerThread {
                 reactor.arm(fd, writable, self.record().index())
             }),
             _ => Parked::Refused,
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker {
+            call: wake,
+            argument: self.record.as_ptr().cast_const().cast(),
         }
     }
 

@@ -36,7 +36,7 @@ pub(in crate::sched) struct WorkerThread {
     /// The worker's runtime.
     pub(in crate::sched) shared: Arc<Shared>,
     /// This worker's record, in the arena of `shared`.
-    record: NonNull<Worker>,
+    pub(super) record: NonNull<Worker>,
     /// The worker's server has gone: this is an ordinary thread, which leaves as soon as its task
     /// is done.
     pub(super) detached: Cell<bool>,
