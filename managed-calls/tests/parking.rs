@@ -9,14 +9,17 @@ use std::{
         unix::net::UnixStream,
     },
     ptr::NonNull,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
 use libc::c_int;
 use umcg_managed_calls::{
-    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker, set_current,
+    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker, set_current,
 };
 
 umcg_managed_calls::define!();
@@ -39,6 +42,8 @@ struct Parker {
     /// it comes back only when the descriptor is ready.
     first: Cell<Option<(Parked, bool)>>,
     refuses: bool,
+    /// Readable once the worker was told to look once more.
+    event: OwnedFd,
 }
 
 impl Worker for Parker {
@@ -54,7 +59,7 @@ impl Worker for Parker {
         if self.refuses {
             return Parked::Refused;
         }
-        let epoll = Epoll::of(fd);
+        let epoll = Epoll::of([fd, self.event.as_raw_fd()]);
         self.steps.send(Step::Parked).unwrap();
         if let Some((first, ready)) = self.first.take() {
             if ready {
@@ -78,6 +83,18 @@ impl Worker for Parker {
         Parked::Woken
     }
 
+    fn waker(&self) -> Waker {
+        Waker {
+            call: |event| {
+                WOKEN.fetch_add(1, SeqCst);
+                let one = 1_u64;
+                // SAFETY: eight live bytes.
+                unsafe { libc::write(event.addr() as c_int, (&raw const one).cast(), 8) };
+            },
+            argument: std::ptr::without_provenance(self.event.as_raw_fd() as usize),
+        }
+    }
+
     fn yield_now(&self) {}
 
     fn affinity(&self, _mask: &mut [u8]) {}
@@ -91,11 +108,14 @@ impl Worker for Parker {
     fn after_child(&self) {}
 }
 
+/// How often workers were told to look once more.
+static WOKEN: AtomicUsize = AtomicUsize::new(0);
+
 /// Reports once that one descriptor is readable.
 struct Epoll(OwnedFd);
 
 impl Epoll {
-    fn of(fd: RawFd) -> Self {
+    fn of(fds: [RawFd; 2]) -> Self {
         // SAFETY: a live event; the result is checked.
         unsafe {
             let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
@@ -104,10 +124,10 @@ impl Epoll {
                 events: (libc::EPOLLIN | libc::EPOLLONESHOT) as u32,
                 u64: 0,
             };
-            assert_eq!(
-                libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event),
-                0
-            );
+            for fd in fds {
+                let added = libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event);
+                assert_eq!(added, 0);
+            }
             Self(OwnedFd::from_raw_fd(epoll))
         }
     }
@@ -133,6 +153,8 @@ fn on_worker<R: Send + 'static>(
             steps,
             first: Cell::new(first),
             refuses,
+            // SAFETY: a new descriptor.
+            event: unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) },
         };
         // SAFETY: the worker lives until it is taken back below.
         unsafe { set_current(Some(NonNull::from(&parker as &dyn Worker))) };
@@ -318,7 +340,10 @@ fn a_closed_descriptor_is_still_that_of_its_waiter() {
         let fd = there.into_raw_fd();
         let (worker, steps) = on_worker(None, false, move || receive(fd, 0));
         assert_eq!(steps.recv(), Ok(Step::Parked), "{way}");
+        let woken = WOKEN.load(SeqCst);
         close(fd, other.as_raw_fd());
+        // Its registration with epoll may be gone, or be another worker's.
+        assert!(WOKEN.load(SeqCst) > woken, "{way}");
         stranger.write_all(b"not").unwrap();
         here.write_all(b"mine").unwrap();
         assert_eq!(worker.join().unwrap(), Ok(b"mine".to_vec()), "{way}");
@@ -334,6 +359,46 @@ fn a_closed_descriptor_is_still_that_of_its_waiter() {
         drop((here, stranger, other, reused));
         assert_eq!(open_descriptors(), before, "{way}");
     }
+}
+
+/// Without a free number for a duplicate, the worker's call fails, and takes nothing from whoever has
+/// its descriptor's number next.
+#[test]
+fn without_a_free_descriptor_the_call_fails() {
+    let _one = alone();
+    let (here, there) = UnixStream::pair().unwrap();
+    let (mut stranger, other) = UnixStream::pair().unwrap();
+    let fd = there.into_raw_fd();
+    let (worker, steps) = on_worker(Some((Parked::Woken, false)), false, move || receive(fd, 0));
+    // Woken for nothing once: its second wait is the one that the close ends.
+    assert_eq!([steps.recv(), steps.recv()], [Ok(Step::Parked); 2]);
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: live limits, and this test's descriptors.
+    let woken = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        let none = libc::rlimit {
+            rlim_cur: 3,
+            ..limit
+        };
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none);
+        let before = WOKEN.load(SeqCst);
+        assert_eq!(libc::close(fd), 0);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        assert_eq!(
+            libc::fcntl(other.as_raw_fd(), libc::F_DUPFD_CLOEXEC, fd),
+            fd
+        );
+        WOKEN.load(SeqCst) - before
+    };
+    assert_eq!(woken, 1);
+    stranger.write_all(b"not").unwrap();
+    assert_eq!(worker.join().unwrap(), Err(libc::EBADF));
+    drop(here);
+    // SAFETY: this test's descriptor.
+    unsafe { libc::close(fd) };
 }
 
 /// The worker refuses to park: the waiter leaves no trace.

@@ -57,6 +57,9 @@ use crate::{
 /// While workers wait for the slot anyway, those who run look for events this often.
 const POLL_INTERVAL_NS: u64 = 50_000;
 
+/// A look that has not ended after this long does not keep others from looking.
+const STALE_LOOK_NS: u64 = 1_000_000;
+
 /// How many events one look takes. Those that are left are found by the next one.
 const EVENTS: usize = 64;
 
@@ -285,11 +288,14 @@ impl Reactor {
     pub(super) fn poll(&self, shared: &Shared, hungry: bool) {
         // Relaxed, here and below: two looks at once are of no use, and no harm.
         let now = now_ns();
-        if !hungry && now.saturating_sub(self.polled.load(Relaxed)) < POLL_INTERVAL_NS {
+        let since = now.saturating_sub(self.polled.load(Relaxed));
+        if !hungry && since < POLL_INTERVAL_NS {
             return;
         }
         // Acquire and Release: events are reported in the order in which they are found.
-        if self.polling.swap(true, Acquire) {
+        // A thread that was stopped in the middle of its look, by a signal handler that sleeps, holds
+        // nobody up for long.
+        if self.polling.swap(true, Acquire) && since < STALE_LOOK_NS {
             return;
         }
         self.polled.store(now, Relaxed);
