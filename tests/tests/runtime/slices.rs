@@ -15,6 +15,7 @@ use umcg::{JoinHandle, Runtime};
 use umcg_tests::{
     eventually, isolated,
     runtime::{SERVERS, compute, runtime_with},
+    wrong_verdicts,
 };
 
 /// These tests run one after the other: the threads of one keep the tasks of another from the CPU.
@@ -156,7 +157,8 @@ fn ten_thousand_tasks_that_compute_do_not_get_a_thread_each() {
         let metrics = runtime.metrics();
         assert!(metrics.provider().preempted > 0, "{metrics:#?}");
         assert!(
-            metrics.workers_peak() <= 2 * WORKERS_A_SERVER,
+            // A wrong verdict gives the slot on as well, without a leftover being noted.
+            wrong_verdicts() || metrics.workers_peak() <= 2 * WORKERS_A_SERVER,
             "{metrics:#?}"
         );
     });
