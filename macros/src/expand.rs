@@ -238,6 +238,7 @@ mod tests {
             },
         );
         let want = quote! {
+            ::umcg::managed_calls!();
             #[allow(unused)]
             fn main() -> ::std::process::ExitCode {
                 async fn main() -> Result<(), Oops> { work().await }
@@ -265,6 +266,7 @@ mod tests {
             ),
         );
         let want = quote! {
+            a::b::managed_calls!();
             fn main() -> ::std::process::ExitCode {
                 fn main() { #![allow(unused)] work() }
                 a::b::__private::run_main(a::b::Builder::new(), main)

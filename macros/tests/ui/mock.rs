@@ -87,3 +87,11 @@ pub mod __private {
         }
     }
 }
+
+/// The definitions of libc's functions: none.
+#[allow(unused_macros)]
+macro_rules! managed_calls {
+    () => {};
+}
+#[allow(unused_imports)]
+pub(crate) use managed_calls;
