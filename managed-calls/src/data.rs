@@ -298,8 +298,8 @@ fn wait_parked(
     if !waiter.enter() {
         return block();
     }
-    // Something that is not to be received keeps the descriptor ready: an error in the socket's queue of
-    // errors, for one. Then only the kernel can wait.
+    // Something that is not to be received keeps the descriptor ready: an error in the socket's
+    // queue of errors, for one. Then only the kernel can wait.
     for _ in 0..ROUNDS {
         let parked = match waiter.original() {
             Some(fd) => {

@@ -19,26 +19,12 @@ family! {
     fn close(fd: c_int) -> c_int;
         raw { raw!(libc::SYS_close, fd) as c_int }
         always |_all| {
-            if is_waited_for(fd) {
-                before_close(fd);
-            }
-            let result = real::close(fd);
-            if is_waited_for(fd) {
-                after_close(fd);
-            }
-            result
+            closing(fd, || real::close(fd))
         }
     fn __close(fd: c_int) -> c_int;
         raw { raw!(libc::SYS_close, fd) as c_int }
         always |_all| {
-            if is_waited_for(fd) {
-                before_close(fd);
-            }
-            let result = real::__close(fd);
-            if is_waited_for(fd) {
-                after_close(fd);
-            }
-            result
+            closing(fd, || real::__close(fd))
         }
     fn dup2(from: c_int, to: c_int) -> c_int;
         raw {
@@ -50,26 +36,18 @@ family! {
             raw!(libc::SYS_dup3, from, to, 0) as c_int
         }
         always |_all| {
-            if from != to && is_waited_for(to) {
-                before_close(to);
+            if from == to {
+                return real::dup2(from, to);
             }
-            let result = real::dup2(from, to);
-            if is_waited_for(to) {
-                after_close(to);
-            }
-            result
+            closing(to, || real::dup2(from, to))
         }
     fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_dup3, from, to, flags) as c_int }
         always |_all| {
-            if from != to && is_waited_for(to) {
-                before_close(to);
+            if from == to {
+                return real::dup3(from, to, flags);
             }
-            let result = real::dup3(from, to, flags);
-            if is_waited_for(to) {
-                after_close(to);
-            }
-            result
+            closing(to, || real::dup3(from, to, flags))
         }
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_close_range, first, last, flags) as c_int }
@@ -94,4 +72,17 @@ family! {
             real::closefrom(first);
             after_close_range(first.max(0) as c_uint, c_uint::MAX);
         }
+}
+
+/// A call that closes `fd`, with what a worker needs that waits for it.
+#[inline(always)]
+fn closing(fd: c_int, call: impl FnOnce() -> c_int) -> c_int {
+    if is_waited_for(fd) {
+        before_close(fd);
+    }
+    let result = call();
+    if is_waited_for(fd) {
+        after_close(fd);
+    }
+    result
 }

@@ -23,11 +23,11 @@
 //! child of a `vfork` has descriptors of its own but shares the memory, so a close compares process
 //! ids before it touches a waiter.
 //!
-//! *What is left.* A close that is not seen (a raw system call, or inside libc, as in `fclose`) leaves
-//! the worker with the number, and takes its registration with epoll away: if the other end then says
-//! nothing, the worker sleeps on, as it would in the kernel, but it may also miss that the other end
-//! has gone. Programs that close a descriptor under another thread in that way had a race before,
-//! since a call may just be about to begin.
+//! *What is left.* A close that is not seen (a raw system call, or inside libc, as in `fclose`)
+//! leaves the worker with the number, and takes its registration with epoll away: if the other end
+//! then says nothing, the worker sleeps on, as it would in the kernel, but it may also miss that
+//! the other end has gone. Programs that close a descriptor under another thread in that way had a
+//! race before, since a call may just be about to begin.
 
 use std::{
     cell::Cell,
@@ -318,9 +318,9 @@ pub(crate) fn before_close(fd: c_int) {
     }
 }
 
-/// `fd` was closed by the calling thread. Wakes a worker that waits for the number: it may have begun to
-/// wait just before the close, or be the one that a signal handler of this thread has interrupted. It
-/// then learns from its call what became of the descriptor.
+/// `fd` was closed by the calling thread. Wakes a worker that waits for the number: it may have
+/// begun to wait just before the close, or be the one that a signal handler of this thread has
+/// interrupted. It then learns from its call what became of the descriptor.
 #[cold]
 pub(crate) fn after_close(fd: c_int) {
     let Some(word) = word(fd) else { return };

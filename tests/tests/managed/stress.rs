@@ -296,7 +296,7 @@ fn channels(site: &Arc<Site>, random: &mut Random) {
     join(senders);
 }
 
-/// Pipes, and who waits for one of several.
+/// Pipes, and the task that waits for one of several.
 fn polls(site: &Arc<Site>, random: &mut Random) {
     let (mut reader, mut writer) = blockers::pipe();
     let count = random.below(30);

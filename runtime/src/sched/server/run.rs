@@ -375,8 +375,8 @@ impl<'a> ServerThread<'a> {
         self.shared.slices.give_way(now, queued)
     }
 
-    /// Whether there would be a worker for a queued task if the slot were free. A preemption without
-    /// one would win nothing, and look as if tasks waited for the worker limit.
+    /// Whether there would be a worker for a queued task if the slot were free. A preemption
+    /// without one would win nothing, and look as if tasks waited for the worker limit.
     fn could_get_worker(&self) -> bool {
         self.me.idle_with_inbox() > 0
             || self.others().any(|other| other.idle_listed() > 0)

@@ -100,7 +100,7 @@ impl Leftovers {
         }
     }
 
-    /// Whether there are so many that no further worker is brought in for queued tasks.
+    /// Whether the server has its limit of leftovers, and brings in no further worker for queued tasks.
     pub(super) fn at_limit(&mut self, provider: &dyn Provider) -> bool {
         if self.len == MAX_LEFTOVERS {
             self.retain(|tid| provider.is_leftover(tid));

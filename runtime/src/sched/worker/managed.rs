@@ -50,9 +50,8 @@ pub(super) struct ManagedState {
     before_child: Cell<Option<Inheritance>>,
 }
 
-/// A signal handler without `SA_RESTART` has run while this worker slept in its gate: the call in
-/// which it waits for a descriptor fails with EINTR, as it would in the kernel. `worker`: the
-/// calling thread's.
+/// A signal handler has run while this worker slept in its gate, after which its call fails with
+/// EINTR, as it would in the kernel. `worker`: the calling thread's.
 fn interrupted(worker: *const ()) {
     // SAFETY: `park_for`, further up this stack, has passed it.
     let worker = unsafe { &*worker.cast::<WorkerThread>() };
@@ -60,8 +59,8 @@ fn interrupted(worker: *const ()) {
     worker.record().io_parker().unpark();
 }
 
-/// Ends the wait of the worker with this record for a descriptor, which looks once more then. From any
-/// thread, while the worker waits.
+/// Ends the wait of the worker with this record for a descriptor, which looks once more then. From
+/// any thread, while the worker waits.
 fn wake(record: *const ()) {
     // SAFETY: the record of a worker that waits, in the arena of a runtime that its thread keeps.
     let record = unsafe { &*record.cast::<super::Worker>() };
@@ -166,8 +165,9 @@ impl WorkerThread {
         }
     }
 
-    /// Whether the calling thread is this worker. A forked child's is not: it has a copy of this memory,
-    /// or shares it (`vfork`), and shares the epoll instance, whose events are not meant for it.
+    /// Whether the calling thread is this worker. A forked child's is not: it has a copy of this
+    /// memory, or shares it (`vfork`), and shares the epoll instance, whose events are not meant
+    /// for it.
     fn is_own_thread(&self) -> bool {
         umcg_sys::gettid() == self.record().task().tid()
     }
