@@ -69,8 +69,8 @@ mod worker;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 pub use crate::worker::{
-    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker, is_managed,
-    set_current,
+    CurrentWorker, Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker,
+    is_managed, set_current,
 };
 
 /// The managed functions as ordinary ones; for [`define!`].

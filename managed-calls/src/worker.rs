@@ -1,6 +1,10 @@
 //! The scheduler's side of a managed call: what a thread does before and after it sleeps.
 
-use std::{cell::Cell, ptr::NonNull};
+use std::{
+    cell::Cell,
+    ptr::NonNull,
+    sync::atomic::{Ordering::SeqCst, compiler_fence},
+};
 
 use libc::c_int;
 
@@ -10,8 +14,12 @@ pub enum Return {
     /// From I/O, a sleep or another event: the worker queues up behind those that came back
     /// before it.
     Io,
+    /// From a file: the worker queues up before those that come back from other I/O. Files are often
+    /// read and written with a lock held, that of a database connection for one.
+    File,
     /// From a wait that another thread of the program ended, such as a futex: the worker holds
-    /// nothing yet, and another thread may be waiting for it to make progress.
+    /// nothing yet, and another thread may be waiting for it to make progress. It queues up as
+    /// after [`File`](Self::File).
     Woken,
     /// With a lock that other threads may wait for: the worker must not be held up before it has
     /// had the chance to release the lock.
@@ -80,6 +88,17 @@ pub trait Worker {
     /// The call is over. Returns when the worker may go on.
     fn exit(&self, how: Return);
 
+    /// A call is over that was tried in a form which cannot sleep, and has done its work. The
+    /// worker may have had its turn, and let others run here.
+    ///
+    /// The default does nothing.
+    fn passed(&self) {}
+
+    /// The calling thread has woken others that waited for it: it has released a lock, say.
+    ///
+    /// The default does nothing.
+    fn woke_others(&self) {}
+
     /// The calling thread would sleep in `call` until `fd` is ready. Sleeps without the call, if
     /// the worker prefers that, until the descriptor is ready or there is another reason to look.
     /// Returns when the worker may go on, as after a return of the kind [`Io`](Return::Io).
@@ -147,21 +166,49 @@ impl Inherited {
     };
 }
 
+/// A [`Worker`], as [`set_current`] takes it.
+///
+/// A pointer to a trait object has two words. A signal handler may run between the stores of the
+/// two, and would call a function that does not exist. A pointer to this has one.
+#[derive(Clone, Copy, Debug)]
+pub struct CurrentWorker(NonNull<dyn Worker>);
+
+impl CurrentWorker {
+    /// `worker` is used on the thread that passes this to [`set_current`].
+    #[must_use]
+    pub fn new(worker: NonNull<dyn Worker>) -> Self {
+        Self(worker)
+    }
+}
+
 thread_local! {
     /// The worker that this thread is, while its code is the application's; `None` on every other
     /// thread, and inside of managed calls. Without a destructor and with a constant
     /// initializer: an access is one load, at any time in the life of the thread.
-    static CURRENT: Cell<Option<NonNull<dyn Worker>>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<NonNull<CurrentWorker>>> = const { Cell::new(None) };
+}
+
+/// A signal handler on this thread sees the old value or the new one.
+const _: () = assert!(size_of::<Option<NonNull<CurrentWorker>>>() == size_of::<usize>());
+
+/// Stores in [`CURRENT`], in the order of the program as a signal handler on this thread sees it.
+fn replace(worker: Option<NonNull<CurrentWorker>>) -> Option<NonNull<CurrentWorker>> {
+    compiler_fence(SeqCst);
+    let before = CURRENT.replace(worker);
+    compiler_fence(SeqCst);
+    before
 }
 
 /// From here on the calls of this thread are managed by `worker`; with `None` they go straight to
 /// libc. Returns what was set before.
 ///
 /// # Safety
-/// The worker stays valid until the next call of this function on this thread, or until the
-/// thread ends.
-pub unsafe fn set_current(worker: Option<NonNull<dyn Worker>>) -> Option<NonNull<dyn Worker>> {
-    CURRENT.replace(worker)
+/// What is pointed to, and the worker itself, stay valid until the next call of this function on
+/// this thread, or until the thread ends.
+pub unsafe fn set_current(
+    worker: Option<NonNull<CurrentWorker>>,
+) -> Option<NonNull<CurrentWorker>> {
+    replace(worker)
 }
 
 /// Whether the calls of this thread are managed.
@@ -179,9 +226,16 @@ pub(crate) fn current() -> Option<Managed> {
 
 /// Proof that the calling thread is a worker.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Managed(NonNull<dyn Worker>);
+pub(crate) struct Managed(NonNull<CurrentWorker>);
 
 impl Managed {
+    /// The worker itself.
+    fn worker<'a>(self) -> &'a dyn Worker {
+        // SAFETY: both are valid while they are set, see `set_current`; and for as long as this call
+        // of libc's function runs, since only code further up the stack sets another worker.
+        unsafe { self.0.as_ref().0.as_ref() }
+    }
+
     /// Makes a call that sleeps, or may sleep. `errno` after it is the call's own.
     ///
     /// While the call runs the thread counts as unmanaged. So a signal handler that interrupts
@@ -194,9 +248,8 @@ impl Managed {
         how: Return,
         f: impl FnOnce() -> R,
     ) -> R {
-        CURRENT.set(None);
-        // SAFETY: valid while it is set, see `set_current`.
-        let worker = unsafe { self.0.as_ref() };
+        let worker = self.worker();
+        replace(None);
         // The call may report nothing in `errno` and leave it as the application had it.
         let before = errno();
         worker.enter(call, sleep, how);
@@ -207,18 +260,24 @@ impl Managed {
         let after = errno();
         worker.exit(how);
         set_errno(after);
-        CURRENT.set(Some(self.0));
+        replace(Some(self.0));
         result
+    }
+
+    /// A call that could not sleep has done its work.
+    #[inline]
+    pub(crate) fn passed(self) {
+        self.with(|worker| worker.passed());
     }
 
     /// Calls `f` with the worker, with the thread unmanaged meanwhile and `errno` kept.
     pub(crate) fn with<R>(self, f: impl FnOnce(&dyn Worker) -> R) -> R {
-        CURRENT.set(None);
+        let worker = self.worker();
+        replace(None);
         let before = errno();
-        // SAFETY: valid while it is set, see `set_current`.
-        let result = f(unsafe { self.0.as_ref() });
+        let result = f(worker);
         set_errno(before);
-        CURRENT.set(Some(self.0));
+        replace(Some(self.0));
         result
     }
 }

@@ -108,7 +108,8 @@ impl Worker for Names {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    unsafe { set_current(Some(NonNull::from(&Names as &dyn Worker))) };
+    let current = CurrentWorker::new(NonNull::from(&Names as &dyn Worker));
+    unsafe { set_current(Some(NonNull::from(&current))) };
     let mut text = String::new();
     std::fs::File::open("/proc/self/comm").unwrap().read_to_string(&mut text).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1));

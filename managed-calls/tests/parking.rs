@@ -19,7 +19,8 @@ use std::{
 
 use libc::c_int;
 use umcg_managed_calls::{
-    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker, set_current,
+    CurrentWorker, Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker,
+    set_current,
 };
 
 umcg_managed_calls::define!();
@@ -156,8 +157,9 @@ fn on_worker<R: Send + 'static>(
             // SAFETY: a new descriptor.
             event: unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_CLOEXEC)) },
         };
+        let current = CurrentWorker::new(NonNull::from(&parker as &dyn Worker));
         // SAFETY: the worker lives until it is taken back below.
-        unsafe { set_current(Some(NonNull::from(&parker as &dyn Worker))) };
+        unsafe { set_current(Some(NonNull::from(&current))) };
         let result = call();
         // SAFETY: nothing needs to stay valid.
         unsafe { set_current(None) };

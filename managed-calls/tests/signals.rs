@@ -19,7 +19,9 @@ use std::{
 
 use common::{managed, of, outcome, pair, pipe, same, while_asleep};
 use libc::c_int;
-use umcg_managed_calls::{Inherited, ManagedCall, Return, Sleep, Worker, set_current};
+use umcg_managed_calls::{
+    CurrentWorker, Inherited, ManagedCall, Return, Sleep, Worker, set_current,
+};
 
 umcg_managed_calls::define!();
 
@@ -216,8 +218,9 @@ fn handlers_may_make_managed_calls_at_any_step() {
         depth: Cell::new(0),
         deepest: Cell::new(0),
     };
+    let current = CurrentWorker::new(NonNull::from(&worker as &dyn Worker));
     // SAFETY: the worker lives until it is taken back.
-    unsafe { set_current(Some(NonNull::from(&worker as &dyn Worker))) };
+    unsafe { set_current(Some(NonNull::from(&current))) };
     // SAFETY: the handler; a live set; a wrong descriptor.
     unsafe {
         // A handler that interrupts the application's own code is a worker's code.
@@ -253,7 +256,8 @@ fn a_thread_is_cancelled_in_a_managed_call() {
         tell.send(unsafe { libc::gettid() }).unwrap();
         drop(tell);
         let recorder = common::Recorder::default();
-        let worker = NonNull::from(&recorder as &dyn Worker);
+        let current = CurrentWorker::new(NonNull::from(&recorder as &dyn Worker));
+        let worker = NonNull::from(&current);
         // The thread ends by force: the recorder must not be dropped, and it is not.
         mem::forget(recorder);
         // SAFETY: the memory stays until the thread ends.

@@ -84,7 +84,7 @@ impl Storm {
     /// Sends to the threads that `targets` returns, each time anew. The sending thread itself gets
     /// no signal.
     #[must_use]
-    pub fn on(signal: i32, targets: impl Fn() -> Vec<u32> + Send + 'static) -> Self {
+    pub fn on(signal: i32, mut targets: impl FnMut() -> Vec<u32> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {

@@ -14,7 +14,9 @@ use std::{
 };
 
 use libc::c_int;
-use umcg_managed_calls::{Inherited, ManagedCall, Return, Sleep, Worker, set_current};
+use umcg_managed_calls::{
+    CurrentWorker, Inherited, ManagedCall, Return, Sleep, Worker, set_current,
+};
 
 /// A worker that notes its calls, and that does to the thread what a scheduler may do: it makes
 /// system calls, changes `errno`, and lets others run.
@@ -92,9 +94,10 @@ pub(crate) type Said = (&'static str, Sleep, Return);
 /// Runs `scenario` as a worker. Returns its result and what the calls in it said.
 pub(crate) fn managed<R>(scenario: impl FnOnce() -> R) -> (R, Vec<Said>) {
     let recorder = Recorder::default();
+    let current = CurrentWorker::new(NonNull::from(&recorder as &dyn Worker));
     // SAFETY: the recorder lives until it is taken back below. A test that panics in between ends
     // its thread.
-    unsafe { set_current(Some(NonNull::from(&recorder as &dyn Worker))) };
+    unsafe { set_current(Some(NonNull::from(&current))) };
     let result = scenario();
     // SAFETY: nothing needs to stay valid.
     unsafe { set_current(None) };

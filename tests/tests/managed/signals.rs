@@ -141,6 +141,29 @@ fn busy_tasks(runtime: &Runtime, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> 
     tasks
 }
 
+/// Sends `signal` to all workers again and again. On a machine that is busy, a handler may take longer
+/// than the pause between two signals, and then its thread would do nothing else. So the next ones
+/// are not sent before most handlers have run, and the workers have had as long for themselves.
+fn paced_storm(signal: i32) -> Storm {
+    let mut sent = 0;
+    let mut last = (Instant::now(), HANDLED.load(SeqCst));
+    Storm::on(signal, move || {
+        let (at, handled) = last;
+        let given_up = at + Duration::from_millis(50);
+        while HANDLED.load(SeqCst) < handled + sent && Instant::now() < given_up {
+            thread::sleep(Duration::from_micros(50));
+        }
+        thread::sleep(at.elapsed());
+        let workers: Vec<u32> = threads::list(|thread| thread.name.starts_with("umcg-w"))
+            .into_iter()
+            .map(|thread| thread.tid)
+            .collect();
+        sent = workers.len() as u64;
+        last = (Instant::now(), HANDLED.load(SeqCst));
+        workers
+    })
+}
+
 /// A storm of signals on all workers. Their handlers run in the middle of calls, and of what comes
 /// before and after them.
 fn storm(flags: i32) {
@@ -154,12 +177,7 @@ fn storm(flags: i32) {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = busy_tasks(&runtime, &stop);
         let before = HANDLED.load(SeqCst);
-        let storm = Storm::on(signal, || {
-            threads::list(|thread| thread.name.starts_with("umcg-w"))
-                .into_iter()
-                .map(|thread| thread.tid)
-                .collect()
-        });
+        let storm = paced_storm(signal);
         let end = Instant::now() + Duration::from_millis(700);
         while Instant::now() < end || HANDLED.load(SeqCst) - before < 500 {
             // Others do their work all the time.
