@@ -17,6 +17,8 @@ use umcg_benches::{
     targets,
 };
 
+umcg::managed_calls!();
+
 /// Does the same work on umcg and on its peers, in one run, with a process for each set.
 #[derive(Parser)]
 struct Args {

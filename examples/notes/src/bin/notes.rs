@@ -47,6 +47,24 @@ enum System {
     Tokio,
 }
 
+/// Who saw the blocks of a run, and how the slots were given on.
+fn blocks(metrics: &umcg::RuntimeMetrics) -> String {
+    let provider = metrics.provider();
+    format!(
+        "blocks: {} parked, {} announced, {} seen by the sentinels, {} by the monitor, {} by other \
+         workers, {} preemptions; {} dispatches, {} of them by the workers themselves; {} workers",
+        metrics.parked_blocks_count(),
+        provider.blocks_announced,
+        provider.blocks_sentinel,
+        provider.blocks_monitor,
+        provider.blocks_sibling,
+        provider.preempted,
+        provider.dispatches,
+        provider.self_dispatched + provider.taken_over,
+        metrics.workers_peak(),
+    )
+}
+
 /// The time that open connections have for their requests when the service stops.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,14 +80,16 @@ fn main() -> anyhow::Result<()> {
             stop_on_signals(&listener)?;
             let runtime = umcg::Runtime::new()?;
             listening(listener.local_addr()?);
-            runtime.block_on(async {
+            let outcome = runtime.block_on(async {
                 accept(&listener, |stream, connections| {
                     let store = store.clone();
                     umcg::thread::Builder::new()
                         .spawn(move || connections.serve(stream, &store))
                         .map(drop)
                 })
-            })
+            });
+            eprintln!("{}", blocks(&runtime.metrics()));
+            outcome
         }
         System::Threads => {
             stop_on_signals(&listener)?;
