@@ -37,32 +37,32 @@ family! {
         managed Possible Io;
     fn pread(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_pread64, fd, buffer, count, offset) }
-        managed Possible Io;
+        managed Possible File;
     fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_pread64, fd, buffer, count, offset) }
-        managed Possible Io;
+        managed Possible File;
     fn __pread_chk(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t, size: size_t)
         -> ssize_t;
         raw { let _ = size; raw!(libc::SYS_pread64, fd, buffer, count, offset) }
-        managed Possible Io;
+        managed Possible File;
     fn __pread64_chk(fd: c_int, buffer: *mut c_void, count: size_t, offset: off_t, size: size_t)
         -> ssize_t;
         raw { let _ = size; raw!(libc::SYS_pread64, fd, buffer, count, offset) }
-        managed Possible Io;
+        managed Possible File;
     fn preadv(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_preadv, fd, parts, count, offset, 0) }
-        managed Possible Io;
+        managed Possible File;
     fn preadv64(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_preadv, fd, parts, count, offset, 0) }
-        managed Possible Io;
+        managed Possible File;
     fn preadv2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
         -> ssize_t;
         raw { raw!(libc::SYS_preadv2, fd, parts, count, offset, 0, flags) }
-        managed Possible Io;
+        managed Possible File;
     fn preadv64v2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
         -> ssize_t;
         raw { raw!(libc::SYS_preadv2, fd, parts, count, offset, 0, flags) }
-        managed Possible Io;
+        managed Possible File;
 
     fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t;
         raw { raw!(libc::SYS_write, fd, buffer, count) }
@@ -75,24 +75,24 @@ family! {
         managed Possible Io;
     fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_pwrite64, fd, buffer, count, offset) }
-        managed Possible Io;
+        managed Possible File;
     fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_pwrite64, fd, buffer, count, offset) }
-        managed Possible Io;
+        managed Possible File;
     fn pwritev(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_pwritev, fd, parts, count, offset, 0) }
-        managed Possible Io;
+        managed Possible File;
     fn pwritev64(fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t;
         raw { raw!(libc::SYS_pwritev, fd, parts, count, offset, 0) }
-        managed Possible Io;
+        managed Possible File;
     fn pwritev2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
         -> ssize_t;
         raw { raw!(libc::SYS_pwritev2, fd, parts, count, offset, 0, flags) }
-        managed Possible Io;
+        managed Possible File;
     fn pwritev64v2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int)
         -> ssize_t;
         raw { raw!(libc::SYS_pwritev2, fd, parts, count, offset, 0, flags) }
-        managed Possible Io;
+        managed Possible File;
 
     fn recv(fd: c_int, buffer: *mut c_void, count: size_t, flags: c_int) -> ssize_t;
         raw { raw!(libc::SYS_recvfrom, fd, buffer, count, flags, 0, 0) }
@@ -260,6 +260,7 @@ fn receive(
         let before = errno();
         let received = call(fd, flags | MSG_DONTWAIT);
         if received >= 0 || !may_wait(fd, flags) {
+            worker.passed();
             return received;
         }
         if flags & MSG_ERRQUEUE == 0 && !has_timeout(fd, libc::SO_RCVTIMEO) {
@@ -368,7 +369,10 @@ fn transmit(
     let first = call(0, flags | MSG_DONTWAIT);
     let done = match first {
         // A message is sent whole or not at all, so a part was taken by a stream.
-        0.. if first as usize >= count => return first,
+        0.. if first as usize >= count => {
+            worker.passed();
+            return first;
+        }
         0.. if flags & MSG_DONTWAIT != 0 || is_non_blocking(fd) => return first,
         0.. => first as usize,
         _ if !may_wait(fd, flags) => return first,

@@ -21,56 +21,56 @@ family! {
     // none this passes on whatever stands in its register.
     fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
         raw { raw!(libc::SYS_openat, AT_FDCWD, path, flags, mode) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
         raw { raw!(libc::SYS_openat, AT_FDCWD, path, flags, mode) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn openat(folder: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
         raw { raw!(libc::SYS_openat, folder, path, flags, mode) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn openat64(folder: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
         raw { raw!(libc::SYS_openat, folder, path, flags, mode) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn __open_2(path: *const c_char, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_openat, AT_FDCWD, path, flags, 0) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn __open64_2(path: *const c_char, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_openat, AT_FDCWD, path, flags, 0) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn __openat_2(folder: c_int, path: *const c_char, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_openat, folder, path, flags, 0) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn __openat64_2(folder: c_int, path: *const c_char, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_openat, folder, path, flags, 0) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn creat(path: *const c_char, mode: mode_t) -> c_int;
         raw {
             let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
             raw!(libc::SYS_openat, AT_FDCWD, path, flags, mode) as c_int
         }
-        managed Possible Io;
+        managed Possible File;
     fn creat64(path: *const c_char, mode: mode_t) -> c_int;
         raw {
             let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
             raw!(libc::SYS_openat, AT_FDCWD, path, flags, mode) as c_int
         }
-        managed Possible Io;
+        managed Possible File;
 
     fn fsync(fd: c_int) -> c_int;
         raw { raw!(libc::SYS_fsync, fd) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn fdatasync(fd: c_int) -> c_int;
         raw { raw!(libc::SYS_fdatasync, fd) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn syncfs(fd: c_int) -> c_int;
         raw { raw!(libc::SYS_syncfs, fd) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn sync_file_range(fd: c_int, offset: off_t, count: off_t, flags: c_uint) -> c_int;
         raw { raw!(libc::SYS_sync_file_range, fd, offset, count, flags) as c_int }
-        managed Possible Io;
+        managed Possible File;
     fn msync(address: *mut c_void, count: size_t, flags: c_int) -> c_int;
         raw { raw!(libc::SYS_msync, address, count, flags) as c_int }
-        managed Possible Io;
+        managed Possible File;
 
     fn flock(fd: c_int, operation: c_int) -> c_int;
         raw { raw!(libc::SYS_flock, fd, operation) as c_int }

@@ -27,6 +27,10 @@ family! {
         raw { raw!(number, a, b, c, d, e, f) as c_long }
         managed |worker| {
             let Some((name, sleep, how)) = blocking(number, b as c_int) else {
+                if number == libc::SYS_futex {
+                    // Of the operations that do not sleep, those in use wake somebody.
+                    worker.with(|worker| worker.woke_others());
+                }
                 return real::syscall(number, a, b, c, d, e, f);
             };
             worker.call(ManagedCall { name, argument: a }, sleep, how, || {

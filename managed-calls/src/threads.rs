@@ -37,7 +37,7 @@ family! {
     fn pthread_mutex_lock(mutex: *mut pthread_mutex_t) -> c_int;
         raw { let _ = mutex; MISSING }
         managed |worker| {
-            match libc::pthread_mutex_trylock(mutex) {
+            match try_for_a_while(|| { libc::pthread_mutex_trylock(mutex) }) {
                 EBUSY => owner(worker, "pthread_mutex_lock", mutex, || {
                     real::pthread_mutex_lock(mutex)
                 }),
@@ -47,7 +47,7 @@ family! {
     fn pthread_mutex_timedlock(mutex: *mut pthread_mutex_t, until: *const timespec) -> c_int;
         raw { let _ = (mutex, until); MISSING }
         managed |worker| {
-            match libc::pthread_mutex_trylock(mutex) {
+            match try_for_a_while(|| { libc::pthread_mutex_trylock(mutex) }) {
                 EBUSY => owner(worker, "pthread_mutex_timedlock", mutex, || {
                     real::pthread_mutex_timedlock(mutex, until)
                 }),
@@ -65,7 +65,7 @@ family! {
     fn pthread_rwlock_rdlock(lock: *mut pthread_rwlock_t) -> c_int;
         raw { let _ = lock; MISSING }
         managed |worker| {
-            match libc::pthread_rwlock_tryrdlock(lock) {
+            match try_for_a_while(|| { libc::pthread_rwlock_tryrdlock(lock) }) {
                 EBUSY => owner(worker, "pthread_rwlock_rdlock", lock, || {
                     real::pthread_rwlock_rdlock(lock)
                 }),
@@ -75,7 +75,7 @@ family! {
     fn pthread_rwlock_wrlock(lock: *mut pthread_rwlock_t) -> c_int;
         raw { let _ = lock; MISSING }
         managed |worker| {
-            match libc::pthread_rwlock_trywrlock(lock) {
+            match try_for_a_while(|| { libc::pthread_rwlock_trywrlock(lock) }) {
                 EBUSY => owner(worker, "pthread_rwlock_wrlock", lock, || {
                     real::pthread_rwlock_wrlock(lock)
                 }),
@@ -197,6 +197,25 @@ family! {
     fn thrd_sleep(time: *const timespec, left: *mut timespec) -> c_int;
         raw { let _ = (time, left); MISSING }
         managed Certain Io;
+}
+
+/// How often a lock that is taken is looked at before the worker goes to sleep for it: for about
+/// as long as one switch of threads takes.
+const LOOKS: u32 = 64;
+
+/// Tries to take a lock, and waits for a short while for its owner, which mostly runs on another
+/// CPU and releases it in less time than this worker would need to sleep and to be woken.
+#[inline]
+fn try_for_a_while(try_lock: impl Fn() -> c_int) -> c_int {
+    let mut result = try_lock();
+    for _ in 0..LOOKS {
+        if result != EBUSY {
+            break;
+        }
+        std::hint::spin_loop();
+        result = try_lock();
+    }
+    result
 }
 
 /// A wait for a lock that another thread holds.

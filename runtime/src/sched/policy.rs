@@ -79,6 +79,11 @@ pub(super) struct PickView {
     pub(super) stopping: bool,
 }
 
+/// This many workers in the middle of a task are enough for one server. Further tasks begin late
+/// then, if these workers do not block. (2048 threads of the default stack size have touched some
+/// 50 MB.)
+const CROWD: u32 = 512;
+
 /// Whose turn it is at a server. Ready workers come first, in order of arrival; yielded workers
 /// and queued tasks alternate.
 #[derive(Debug)]
@@ -91,6 +96,9 @@ pub(super) struct PickTurns {
     yielded_before_ready: bool,
     /// The slot was taken from a worker for the sake of a queued task.
     task_before_all: bool,
+    /// How often the slot has been taken from a worker for one that waits while tasks were queued,
+    /// since the last such task had its turn.
+    preemptions: u32,
 }
 
 impl PickTurns {
@@ -99,7 +107,18 @@ impl PickTurns {
             task_before_yielded: true,
             yielded_before_ready: false,
             task_before_all: false,
+            preemptions: 0,
         }
+    }
+
+    /// The server is about to preempt its worker because `waiting` others wait, while tasks are
+    /// queued. Whether the slot goes to a task this time. Tasks and workers take turns; among a
+    /// [`CROWD`] of workers the tasks have one turn in each round, because each task that begins
+    /// brings in a further thread.
+    pub(super) const fn task_is_next_after(&mut self, waiting: u32) -> bool {
+        let next = self.preemptions >= if waiting < CROWD { 1 } else { waiting };
+        self.preemptions = if next { 0 } else { self.preemptions + 1 };
+        next
     }
 
     /// The server preempts its worker for a queued task, which comes next. On the device provider
@@ -108,12 +127,19 @@ impl PickTurns {
         self.task_before_all = true;
     }
 
+    /// Whether a task is next although workers wait, and has none that would run it, so that one has
+    /// to be made.
+    pub(super) const fn task_needs_worker(&self, view: &PickView) -> bool {
+        view.tasks && !view.idle && (view.task_is_due || self.task_before_all)
+    }
+
     /// From which list the next worker comes. The list that is named has one. `None`: the server
     /// has no worker that it should run.
     pub(super) fn next_worker(&mut self, view: &PickView) -> Option<PickFrom> {
         // Workers that wake each other are always ready: they would keep the tasks out.
-        let for_task = std::mem::take(&mut self.task_before_all) && view.tasks;
-        if (view.task_is_due || for_task) && view.idle {
+        self.task_before_all &= view.tasks;
+        if (view.task_is_due || self.task_before_all) && view.idle {
+            self.task_before_all = false;
             return Some(PickFrom::Idle);
         }
         if view.ready && !(view.yielded && self.yielded_before_ready) {
@@ -135,24 +161,25 @@ impl PickTurns {
     }
 }
 
-/// Whose turn it is among the ready workers of a server: those in its list, which were woken by
-/// another thread, unblocked or preempted, or those that came back from a managed call. The former
-/// come first: what they were woken for is often a lock that others wait for, too.
+/// Whose turn it is among the ready workers of a server: those that were woken by another thread,
+/// unblocked or preempted, or those that came back from I/O in a managed call. The former come
+/// first: what they were woken for is often a lock that others wait for, too.
 #[derive(Debug, Default)]
 pub(super) struct ReadyTurns {
-    /// How many of the list were picked in a row while others had come back.
+    /// How many of the former were picked in a row while others had come back from I/O.
     in_a_row: u32,
 }
 
 impl ReadyTurns {
-    /// Whether the next worker is one that came back. `listed`, `returned`: whether there are such.
-    pub(super) const fn returned_is_next(&mut self, listed: bool, returned: bool) -> bool {
-        if listed && returned && !task_is_due(self.in_a_row) {
+    /// Whether the next worker is one that came back from I/O. `woken`, `io`: whether there are
+    /// workers of either kind.
+    pub(super) const fn io_is_next(&mut self, woken: bool, io: bool) -> bool {
+        if woken && io && !task_is_due(self.in_a_row) {
             self.in_a_row += 1;
             return false;
         }
         self.in_a_row = 0;
-        returned
+        io
     }
 }
 
@@ -469,6 +496,45 @@ pub(super) fn block_successor(
     } else {
         BlockSuccessor::Resumed
     }
+}
+
+/// A worker that was woken by another thread may hold the lock that it was woken for, and others
+/// wait for it. So this many of its next returns from I/O come before those of others, unless it
+/// has woken somebody in turn before that, as it does when it releases such a lock.
+pub(super) const PRECEDENCE: u32 = 4;
+
+/// How many blocks at which somebody waited for the slot make up for the one that is next.
+const MAX_SATURATION: u32 = 32;
+
+/// What one block at which nobody waited for the slot costs.
+const UNSATURATED: u32 = 8;
+
+/// This many workers that wait are enough to keep the slot busy for as long as a worker waits for
+/// its event.
+const DEEP_QUEUE: u32 = 8;
+
+/// How busy a slot has been of late, from 0 to 32, after one more block; `somebody_waits`: for the
+/// slot, at that block.
+#[inline]
+pub(super) const fn saturation(before: u32, somebody_waits: bool) -> u32 {
+    if !somebody_waits {
+        before.saturating_sub(UNSATURATED)
+    } else if before < MAX_SATURATION {
+        before + 1
+    } else {
+        before
+    }
+}
+
+/// Whether a worker parks that waits for an event, rather than sleeping in its call. `saturation`:
+/// see [`saturation`]; `waiting`: how many workers wait for the slot.
+///
+/// When its event comes and the slot is busy, a parked worker costs one switch less: it is woken
+/// when it is its turn. When the slot is free, it costs two more, because the poller and the server
+/// have to find it, and the kernel would have woken a worker that sleeps in its call.
+#[inline]
+pub(super) const fn parks(saturation: u32, waiting: u32) -> bool {
+    saturation >= MAX_SATURATION / 2 || waiting >= DEEP_QUEUE
 }
 
 /// While a worker waits behind the one in the slot, that one has this long (trace A13). While a

@@ -17,4 +17,5 @@ mod runtimes;
 mod shutdown;
 mod signals;
 mod support;
+mod turns;
 mod yields;

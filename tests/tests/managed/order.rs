@@ -236,6 +236,49 @@ fn a_woken_waiter_for_a_lock_goes_on_before_those_that_come_back_from_io() {
     });
 }
 
+/// A worker that was woken for a lock may hold it when it comes back from I/O, and goes on before
+/// others then.
+#[test]
+fn a_worker_that_may_hold_a_lock_comes_back_from_io_before_others() {
+    let _alone = alone();
+    isolated(120, || {
+        static LOCK: Mutex<()> = Mutex::new(());
+        let Some(scene) = Scene::new() else { return };
+        for attempt in attempts() {
+            scene.count.store(0, SeqCst);
+            let held: MutexGuard<'_, ()> = LOCK.lock().expect("nobody panics with it");
+            let (here, mut there) = UnixStream::pair().expect("a socket pair");
+            let has_lock = Arc::new(AtomicBool::new(false));
+            let tells = Arc::clone(&has_lock);
+            let owner = scene.sleeper(move || {
+                let lock = LOCK.lock().expect("nobody panics with it");
+                tells.store(true, SeqCst);
+                receive(&here).expect("a byte");
+                drop(lock);
+            });
+            drop(held);
+            eventually("the owner waits for a byte", || {
+                has_lock.load(SeqCst) && owner.tid.asleep()
+            });
+            let readers: Vec<_> = (0..READERS).map(|_| scene.reader()).collect();
+            let (holder, end) = scene.holder();
+            wake(&scene, &readers);
+            owner.after(&scene, || there.write_all(b"x").expect("write"));
+            let together = nobody_went_on(&readers) && !owner.went_on();
+            end.store(true, SeqCst);
+            holder.join().expect("it ends");
+            owner.task.join().expect("it ends");
+            order(readers);
+            if together {
+                println!("attempt {attempt}");
+                assert_eq!(owner.position.load(SeqCst), 1, "the owner was not first");
+                return;
+            }
+        }
+        panic!("never did all of them wait at the same time");
+    });
+}
+
 /// But workers that wake each other all the time do not hold up one that comes back from a call.
 #[test]
 fn workers_that_wake_each_other_do_not_starve_those_that_come_back() {

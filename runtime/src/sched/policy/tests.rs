@@ -246,7 +246,7 @@ fn a_block_goes_to_a_waiting_worker_unless_only_the_server_can_choose() {
 #[test]
 fn workers_that_came_back_have_their_turn_among_the_ready_ones() {
     let mut turns = ReadyTurns::default();
-    let mut next = |listed, returned| turns.returned_is_next(listed, returned);
+    let mut next = |woken, io| turns.io_is_next(woken, io);
     for _ in 0..3 {
         assert!((0..8).all(|_| !next(true, true)), "woken ones come first");
         assert!(next(true, true), "the ninth");
@@ -317,6 +317,61 @@ fn a_task_comes_first_where_a_worker_was_preempted_for_it() {
     };
     assert_eq!(turns.next_worker(&gone), Some(PickFrom::Yielded));
     assert_eq!(turns.next_worker(&view), Some(PickFrom::Ready));
+}
+
+#[test]
+fn tasks_and_workers_that_wait_take_turns() {
+    let mut turns = PickTurns::new();
+    let tasks = |turns: &mut PickTurns, waiting, looks| {
+        (0..looks)
+            .filter(|_| turns.task_is_next_after(waiting))
+            .count()
+    };
+    assert_eq!(tasks(&mut turns, 1, 10), 5);
+    assert_eq!(tasks(&mut turns, CROWD - 1, 10), 5);
+    assert_eq!(
+        tasks(&mut turns, CROWD, 10 * (CROWD + 1)),
+        10,
+        "one in a round"
+    );
+}
+
+#[test]
+fn a_task_that_is_next_keeps_its_turn_until_it_has_a_worker() {
+    let none_idle = PickView {
+        ready: true,
+        yielded: false,
+        idle: false,
+        tasks: true,
+        task_is_due: false,
+        stopping: false,
+    };
+    let idle = PickView {
+        idle: true,
+        ..none_idle
+    };
+    let mut turns = PickTurns::new();
+    assert!(!turns.task_needs_worker(&none_idle));
+    turns.preempted_for_task();
+    assert!(turns.task_needs_worker(&none_idle));
+    assert_eq!(turns.next_worker(&none_idle), Some(PickFrom::Ready));
+    assert!(turns.task_needs_worker(&none_idle) && !turns.task_needs_worker(&idle));
+    assert_eq!(turns.next_worker(&idle), Some(PickFrom::Idle));
+    assert_eq!(turns.next_worker(&idle), Some(PickFrom::Ready));
+}
+
+#[test]
+fn workers_park_where_the_slot_is_busy() {
+    let after = |blocks: &[(u32, bool)]| {
+        blocks.iter().fold(0, |before, &(count, somebody_waits)| {
+            (0..count).fold(before, |before, _| saturation(before, somebody_waits))
+        })
+    };
+    assert!(!parks(after(&[]), 0));
+    assert!(!parks(after(&[]), DEEP_QUEUE - 1) && parks(after(&[]), DEEP_QUEUE));
+    assert!(!parks(after(&[(15, true)]), 0) && parks(after(&[(16, true)]), 0));
+    assert!(parks(after(&[(1000, true), (2, false)]), 0));
+    assert!(!parks(after(&[(1000, true), (3, false)]), 0));
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub(in crate::sched) struct ServerQueues {
     /// How often in a row workers have handed the slot off to resumed ones without a task having
     /// been taken. Relaxed everywhere: a count for fairness.
     handoffs: AtomicU32,
+    /// How busy the slot has been of late, see [`policy::saturation`]. Relaxed everywhere: a hint
+    /// whether to park.
+    saturation: AtomicU32,
     /// Resumed workers were there when the provider last said that work of this server is overdue.
     /// Written by the provider's thread only.
     resumed_seen: AtomicBool,
@@ -83,6 +86,14 @@ impl ServerQueues {
     /// that a task is next, if there is one.
     pub(in crate::sched) fn is_task_due(&self) -> bool {
         policy::task_is_due(self.handoffs.load(Relaxed))
+    }
+
+    /// A worker is about to wait for an event. Whether it parks, rather than sleeping in its call.
+    /// `somebody_waits`: for the slot.
+    pub(in crate::sched) fn parks(&self, somebody_waits: bool) -> bool {
+        let saturation = policy::saturation(self.saturation.load(Relaxed), somebody_waits);
+        self.saturation.store(saturation, Relaxed);
+        somebody_waits && policy::parks(saturation, self.waiting())
     }
 
     /// A resumed worker is about to be pushed on the inbox.
@@ -174,6 +185,7 @@ impl RunQueues {
                         resumed: AtomicU32::new(0),
                         returned: ReturnedWorkers::new(),
                         handoffs: AtomicU32::new(0),
+                        saturation: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),
                         lifo_overdue: AtomicBool::new(false),

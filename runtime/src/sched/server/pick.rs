@@ -47,7 +47,7 @@ impl ServerThread<'_> {
             task_is_due: tasks && queues.is_task_due(),
             stopping,
         };
-        if view.task_is_due && !view.idle {
+        if self.turns.task_needs_worker(&view) {
             self.shared.spawner.request(self.me);
             queues.reset_handoffs();
         }
@@ -55,11 +55,13 @@ impl ServerThread<'_> {
         let links = &self.shared.arena;
         let worker = match from {
             PickFrom::Ready => {
-                let (listed, returned) = (lists.ready.len() > 0, queues.returned.len() > 0);
-                if self.ready_turns.returned_is_next(listed, returned) {
-                    queues.returned.pop().or_else(|| lists.ready.pop(links))
+                let returned = &queues.returned;
+                let first = lists.ready.len() > 0 || returned.len_woken() > 0;
+                let mut pop_first = || lists.ready.pop(links).or_else(|| returned.pop_woken());
+                if self.ready_turns.io_is_next(first, returned.len_io() > 0) {
+                    returned.pop_io().or_else(pop_first)
                 } else {
-                    lists.ready.pop(links).or_else(|| queues.returned.pop())
+                    pop_first().or_else(|| returned.pop_io())
                 }
             }
             PickFrom::Yielded => lists.yielded.pop(links),
@@ -84,11 +86,13 @@ impl ServerThread<'_> {
             .find_map(|other| {
                 let mut lists = other.lists();
                 let links = &self.shared.arena;
+                let returned = &self.shared.run_queues.servers[other.index()].returned;
                 let worker = lists
                     .ready
                     .pop(links)
                     .or_else(|| lists.yielded.pop(links))
-                    .or_else(|| self.shared.run_queues.servers[other.index()].returned.pop())?;
+                    .or_else(|| returned.pop_woken())
+                    .or_else(|| returned.pop_io())?;
                 other.store_lengths(&lists, &self.shared.run_queues);
                 self.adopt(other, worker);
                 self.me.counters.count_worker_steal();

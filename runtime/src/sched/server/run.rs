@@ -319,13 +319,18 @@ impl<'a> ServerThread<'a> {
             SliceStep::SleepUntil(end) => end,
             SliceStep::OfferOrPreempt if self.shared.wake_one() => self.slice.offered(now),
             SliceStep::OfferOrPreempt | SliceStep::Preempt => {
+                let for_task = tasks.is_some()
+                    && self.turns.task_is_next_after(self.waiting())
+                    && self.may_preempt_for_task(now).is_ok();
+                if for_task {
+                    self.prefer_task();
+                }
                 self.preempt(holder);
                 return;
             }
             SliceStep::PreemptForTask => match self.may_preempt_for_task(now) {
                 Ok(()) => {
-                    self.turns.preempted_for_task();
-                    self.me.set_gave_way(true);
+                    self.prefer_task();
                     self.preempt(holder);
                     return;
                 }
@@ -360,12 +365,19 @@ impl<'a> ServerThread<'a> {
             })
     }
 
+    /// The next preemption is for a queued task.
+    fn prefer_task(&mut self) {
+        self.turns.preempted_for_task();
+        self.me.set_gave_way(true);
+    }
+
     /// Whether this server gives its slot on for a queued task `now`. If not: when it looks again.
     ///
-    /// The queued task needs a further thread, and where `preempt` stops the worker it stays in the
-    /// middle of its task as well. So the threads in the middle of a task are bounded.
+    /// The queued task needs a further thread, so those that compute without a slot are bounded. Where
+    /// `preempt` stops the worker, those that compute are among the workers that wait.
     fn may_preempt_for_task(&mut self, now: u64) -> Result<(), u64> {
-        if self.waiting() as usize >= MAX_LEFTOVERS
+        let computing_wait = !self.shared.watched && self.waiting() as usize >= MAX_LEFTOVERS;
+        if computing_wait
             || !self.could_get_worker()
             || self.leftovers.at_limit(&*self.shared.provider)
         {
@@ -388,6 +400,7 @@ impl<'a> ServerThread<'a> {
         let shared = self.shared;
         // Its spare is not meant to run now, because another worker waits.
         if let Some(worker) = self.holder(holder) {
+            worker.set_preempted();
             let mut lists = self.me.lists();
             if worker.server() == self.me.index() {
                 worker

@@ -27,8 +27,8 @@ use std::{
 
 use libc::c_int;
 use umcg_managed_calls::{
-    Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker, Worker as ManagedWorker,
-    set_current,
+    CurrentWorker, Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Waker,
+    Worker as ManagedWorker, set_current,
 };
 use umcg_sys::{Inheritance, InterruptHook};
 
@@ -73,7 +73,7 @@ pub(in crate::sched) fn is_defined() -> bool {
 }
 
 /// While it lives, managed calls of this thread go straight to libc.
-struct Unmanaged(Option<NonNull<dyn ManagedWorker>>);
+struct Unmanaged(Option<NonNull<CurrentWorker>>);
 
 impl Unmanaged {
     fn begin() -> Self {
@@ -107,9 +107,9 @@ impl WorkerThread {
             f();
             return;
         }
-        let managed = NonNull::from(self as &dyn ManagedWorker);
-        // SAFETY: this worker outlives the call, and `_reset` takes it back before it returns.
-        let before = unsafe { set_current(Some(managed)) };
+        let managed = CurrentWorker::new(NonNull::from(self as &dyn ManagedWorker));
+        // SAFETY: both outlive the call, and `_reset` takes them back before it returns.
+        let before = unsafe { set_current(Some(NonNull::from(&managed))) };
         let _reset = Unmanaged(before);
         f();
     }
@@ -195,8 +195,8 @@ impl WorkerThread {
         }
         self.poll_events();
         let record = self.record();
-        // With nobody to run, the call itself is the shortest way.
-        if !self.somebody_would_run() {
+        let queues = &self.shared.run_queues.servers[self.server().index()];
+        if !queues.parks(self.somebody_would_run()) {
             return Parked::Refused;
         }
         let parker = record.io_parker();
@@ -268,7 +268,15 @@ impl WorkerThread {
         record.task().leave_judged();
         record.set_state(WorkerState::Resumed);
         // From here on whoever pops this worker owns it.
-        if how != Return::Io || !queues.returned.push(record.index()) {
+        let queued = match how {
+            Return::Io => queues
+                .returned
+                .push_io(record.index(), record.take_precedence()),
+            Return::File | Return::Woken | Return::Owner => {
+                queues.returned.push_woken(record.index())
+            }
+        };
+        if !queued {
             queues.count_resumed_into_inbox();
             server.inbox().push(&self.shared.arena, record.index());
         }
@@ -290,7 +298,24 @@ impl ManagedWorker for WorkerThread {
         }
     }
 
+    fn passed(&self) {
+        let record = self.record();
+        if record.is_preempted() {
+            record.clear_preempted();
+            if self.checkpoint_in_task() {
+                self.wake_sleeping_server();
+            }
+        }
+    }
+
+    fn woke_others(&self) {
+        self.record().end_precedence();
+    }
+
     fn exit(&self, how: Return) {
+        if matches!(how, Return::Woken | Return::Owner) {
+            self.record().give_precedence();
+        }
         if !self.detached.get() {
             let handed_off = self.managed.handed_off.replace(false);
             if handed_off || how != Return::Owner {

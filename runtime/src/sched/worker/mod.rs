@@ -25,7 +25,7 @@ use umcg_sys::UmcgTask;
 
 use self::handoff::{NextTidOwner, Publication};
 pub(in crate::sched) use self::managed::is_defined as managed_calls_are_defined;
-use super::{counters::WorkerCounts, server::Server};
+use super::{counters::WorkerCounts, policy, server::Server};
 use crate::{sync::AtomicU32, task::Id, wait::Parker};
 
 /// Where the runtime has put a worker. What its thread does is in the state of its
@@ -90,6 +90,12 @@ pub(in crate::sched) struct Worker {
     state: AtomicU8,
     /// The worker is to leave when it runs next. Set by the server that owns it.
     retire: AtomicBool,
+    /// The worker was preempted, and is to give way at its next managed call, even if the call does
+    /// not sleep. Set by its server, cleared by the worker.
+    preempted: AtomicBool,
+    /// How many of the worker's next returns from I/O come before those of others: it may hold what
+    /// it was woken for. Written by the worker, and by those that wait for its lock.
+    precedence: AtomicU32,
     /// The worker is in a wait of the runtime's own. Written by the worker.
     in_managed_blocking: AtomicBool,
     /// When the worker last became idle, CLOCK_MONOTONIC nanoseconds. Written by the worker.
@@ -136,6 +142,8 @@ impl Worker {
             server: AtomicU32::new(0),
             state: AtomicU8::new(WorkerState::Free as u8),
             retire: AtomicBool::new(false),
+            preempted: AtomicBool::new(false),
+            precedence: AtomicU32::new(0),
             in_managed_blocking: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             current_task: AtomicU64::new(0),
@@ -212,6 +220,44 @@ impl Worker {
     /// For the worker.
     fn set_waits_for_io(&self, waits: bool) {
         self.waits_for_io.store(waits, Relaxed);
+    }
+
+    /// For the server, which is about to preempt the worker.
+    pub(in crate::sched) fn set_preempted(&self) {
+        // Relaxed, here and below: a worker that sees it late gives way at a later call.
+        self.preempted.store(true, Relaxed);
+    }
+
+    /// For the worker, in a managed call that does not sleep.
+    fn is_preempted(&self) -> bool {
+        self.preempted.load(Relaxed)
+    }
+
+    /// For the worker, which is about to give way.
+    fn clear_preempted(&self) {
+        self.preempted.store(false, Relaxed);
+    }
+
+    /// The worker may hold something that others wait for.
+    fn give_precedence(&self) {
+        // Relaxed, here and below: a hint for the order.
+        self.precedence.store(policy::PRECEDENCE, Relaxed);
+    }
+
+    /// The worker has released something that others waited for.
+    fn end_precedence(&self) {
+        if self.precedence.load(Relaxed) != 0 {
+            self.precedence.store(0, Relaxed);
+        }
+    }
+
+    /// For the owner of the worker, which comes back from I/O: whether it comes before others.
+    pub(in crate::sched) fn take_precedence(&self) -> bool {
+        let left = self.precedence.load(Relaxed);
+        if left != 0 {
+            self.precedence.store(left - 1, Relaxed);
+        }
+        left != 0
     }
 
     /// For the server that owns the worker.
@@ -336,6 +382,8 @@ impl Worker {
         // Release: pairs with the Acquire in `server`.
         self.server.store(server.index() as u32, Release);
         self.retire.store(false, Relaxed);
+        self.clear_preempted();
+        self.end_precedence();
         self.set_in_managed_blocking(false);
         self.current_task.store(0, Relaxed);
         self.clear_current_call();

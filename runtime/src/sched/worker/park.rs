@@ -308,13 +308,17 @@ impl WorkerThread {
     /// But workers that wake each other do not hold up those that came back.
     pub(super) fn pop_resumed(&self, server: &Server) -> Option<&Worker> {
         let waiting = &self.shared.run_queues.servers[server.index()];
-        let returned = || Some(self.shared.arena.get(waiting.returned.pop()?));
-        let resumed = || self.pop_from_inbox(server, WorkerState::Resumed);
+        let returned = &waiting.returned;
+        let io = || Some(self.shared.arena.get(returned.pop_io()?));
+        let woken = || {
+            self.pop_from_inbox(server, WorkerState::Resumed)
+                .or_else(|| Some(self.shared.arena.get(returned.pop_woken()?)))
+        };
         if waiting.is_task_due() {
             waiting.reset_handoffs();
-            returned().or_else(resumed)
+            io().or_else(woken)
         } else {
-            resumed().or_else(returned)
+            woken().or_else(io)
         }
     }
 
@@ -453,7 +457,7 @@ impl Resume for Shared {
         let server = &self.servers[worker.server()];
         worker.set_state(WorkerState::Resumed);
         let queues = &self.run_queues.servers[server.index()];
-        if worker.waits_for_io() && queues.returned.push(index) {
+        if worker.waits_for_io() && queues.returned.push_io(index, worker.take_precedence()) {
             self.notify_returned(server);
             return;
         }
