@@ -506,6 +506,26 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// ESRCH: no registered task of this process has this tid.
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
+    /// Takes the slot from a worker that sleeps in it, and gives the slot to the worker's spare or to
+    /// its server, as after a block that was noticed. True: it has lost its slot by this call.
+    /// False: it holds none.
+    ///
+    /// The worker has said beforehand that it is about to sleep, and that it leaves its slot to
+    /// whoever has use for it. So nobody looks whether it does sleep. A worker that is awake again
+    /// runs on without its slot to its next checkpoint, as after any wrong report of a block.
+    ///
+    /// Any thread may call this. It neither allocates nor blocks.
+    ///
+    /// Emulated: a verdict, counted in [`ServerCounters::blocks_announced`]. Device: the kernel
+    /// reports every block at once, so this does nothing and returns false.
+    ///
+    /// # Errors
+    /// ESRCH: no registered worker has this tid.
+    fn retake(&self, worker_tid: u32) -> Result<bool, Error> {
+        let _ = worker_tid;
+        Ok(false)
+    }
+
     /// Whether this worker is a *leftover*: it lost its slot by [`preempt`](Self::preempt) and
     /// still runs without one, because it has not come to a checkpoint, ended or gone to sleep
     /// since.

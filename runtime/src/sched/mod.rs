@@ -15,6 +15,7 @@ mod run_queue;
 mod server;
 mod shutdown;
 mod signals;
+mod sleepers;
 mod snapshot;
 mod spawner;
 mod start;
@@ -194,8 +195,19 @@ impl Shared {
                 let _ = self.provider.wake(self.servers[server].tid());
                 true
             }
-            None => false,
+            None => {
+                self.run_queues.sleepers.any()
+                    && (0..self.servers.len()).any(|server| self.retake_slot(server))
+            }
         }
+    }
+
+    /// After a push and a SeqCst fence: if a worker sleeps in the slot of `server`, takes the slot
+    /// from it, so that the server or a spare runs what was pushed. True: it was taken.
+    fn retake_slot(&self, server: usize) -> bool {
+        // ESRCH: the worker has ended, and its server knows.
+        let retake = |tid| self.provider.retake(tid).unwrap_or(false);
+        self.run_queues.sleepers.retake(server).is_some_and(retake)
     }
 
     /// Takes the spare back that is armed in `worker`. The caller owns the spare then.
@@ -258,6 +270,8 @@ impl Shared {
                 self.provider.work_waiting(self.servers[server].tid());
                 if !self.idle_servers.is_awake(server) {
                     self.wake_one_after_fence();
+                } else {
+                    self.retake_slot(server);
                 }
             }
             // A server that is woken has its provider watch when it dispatches.

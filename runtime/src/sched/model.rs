@@ -13,6 +13,7 @@ mod models;
 mod run_queue {
     pub(super) mod lifo_slot;
 }
+mod sleepers;
 mod spawner {
     pub(super) mod limit;
     pub(super) mod request;

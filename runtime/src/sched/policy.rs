@@ -466,8 +466,8 @@ pub(super) const fn task_is_due(handoffs: u32) -> bool {
 /// Who gets the slot of a worker that announces that it is about to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockSuccessor {
-    /// Nothing would run: the worker keeps its slot. Whoever queues work next has the provider look
-    /// whether the worker sleeps.
+    /// Nothing would run: the worker keeps its slot, and whoever queues work next retakes it
+    /// (`sleepers.rs`).
     Nobody,
     /// The spare, if one is armed and nobody came earlier; else the server picks.
     Server,
@@ -478,18 +478,16 @@ pub(super) enum BlockSuccessor {
 /// Who gets the slot of a worker that announces that it is about to sleep in a call. `owner`: the
 /// worker may come back with a lock, and then goes on at once; it cannot be handed off for that.
 /// `server_must_pick`: a worker waits that only the server can pick. `resumed`: a worker waits that
-/// may be handed the slot. `has_task`: a task is queued. `parked`: workers wait for descriptors,
-/// and the server has to see to their events. `task_is_due`: see [`task_is_due`].
+/// may be handed the slot. `has_task`: a task is queued. `task_is_due`: see [`task_is_due`].
 #[inline]
 pub(super) fn block_successor(
     owner: bool,
     server_must_pick: bool,
     resumed: bool,
     has_task: bool,
-    parked: bool,
     task_is_due: impl FnOnce() -> bool,
 ) -> BlockSuccessor {
-    if !has_task && !server_must_pick && !resumed && !parked {
+    if !has_task && !server_must_pick && !resumed {
         BlockSuccessor::Nobody
     } else if owner || server_must_pick || !resumed || (has_task && task_is_due()) {
         BlockSuccessor::Server

@@ -333,6 +333,11 @@ impl Shared {
         }
     }
 
+    /// Whether a server sleeps without a worker that runs: none is in its slot, or one that sleeps.
+    pub(super) fn needs_poller(&self) -> bool {
+        self.idle_servers.any_asleep() || self.run_queues.sleepers.any()
+    }
+
     /// Has the poller end, if there is one.
     pub(super) fn stop_poller(&self) {
         if let Some(reactor) = &self.reactor {
@@ -349,7 +354,7 @@ impl Shared {
             while !reactor.stopping.load(Acquire) {
                 ManagedWait::begin().park(&reactor.poller);
                 // Before the first look the server that asked may be awake again.
-                while !reactor.stopping.load(Acquire) && self.idle_servers.any_asleep() {
+                while !reactor.stopping.load(Acquire) && self.needs_poller() {
                     reactor.set_timer();
                     reactor.wait(self, -1);
                     reactor.fire(self, now_ns());

@@ -251,6 +251,48 @@ fn a_preempted_worker_is_a_leftover_until_its_checkpoint() {
     });
 }
 
+/// The slot is retaken from a worker that has said that it sleeps. The provider does not ask whether
+/// it does: this one runs, and goes on without the slot to its checkpoint.
+#[test]
+fn a_slot_is_retaken_from_the_worker_that_holds_it() {
+    for_each_provider(|harness| {
+        harness.attempt("no verdict beside the retake", || {
+            let provider = harness.provider();
+            let mut server = Server::start(harness);
+            let [alone, ends] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+            let spinner = harness.worker("spinner", server.tid(), {
+                let (alone, ends) = (Arc::clone(&alone), Arc::clone(&ends));
+                move |me| {
+                    me.until_alone(&alone, 1);
+                    while !ends.load(SeqCst) {
+                        std::hint::spin_loop();
+                    }
+                    me.checkpoint();
+                }
+            });
+            server.hold_alone(&spinner, &alone, 1);
+            let quiet = blocks(&provider.counters(server.tid()).expect("counters")) == 0;
+            let holds = provider.current(server.tid()) == Some(spinner.tid());
+            let reported_by_kernel = provider.facts().exact_stop;
+            let retaken = provider.retake(spinner.tid()).expect("a worker");
+            assert_eq!(retaken, holds && !reported_by_kernel);
+            if retaken {
+                assert_eq!(provider.current(server.tid()), None);
+                let again = provider.retake(spinner.tid());
+                assert_eq!(again, Ok(false), "it holds no slot");
+            }
+            ends.store(true, SeqCst);
+            server.run_to_exit(&[&spinner]);
+            let gone = provider
+                .retake(spinner.tid())
+                .is_err_and(|error| error.is_gone());
+            assert!(gone || reported_by_kernel, "it has ended");
+            server.finish();
+            quiet && holds
+        });
+    });
+}
+
 #[test]
 fn a_worker_that_blocked_is_no_leftover() {
     for_each_provider(|harness| {

@@ -1,6 +1,7 @@
 //! A task that sleeps in a call gives its slot to another task, and the counters say who saw it.
 
 use std::{
+    hint,
     os::fd::AsRawFd,
     panic::{self, AssertUnwindSafe},
     ptr,
@@ -17,12 +18,12 @@ use umcg::Runtime;
 use umcg_tests::{
     Subprocess,
     blockers::{self, Blocker},
-    isolated,
+    cpu, eventually, isolated,
     runtime::runtime_with,
     wrong_verdicts,
 };
 
-use crate::support::{Blocks, managed};
+use crate::support::{Blocks, Tid, managed};
 
 /// How often each call is made.
 const ROUNDS: u64 = 20;
@@ -365,6 +366,49 @@ fn a_block_is_not_announced_while_nothing_waits_for_the_slot() {
         task.join().expect("it sleeps");
         let seen = Blocks::of(&runtime.metrics()).since(before);
         assert_eq!(seen.announced, 0, "{seen:?}");
+    });
+}
+
+/// A worker that sleeps in its slot, because nothing else would run, loses the slot to work that is
+/// queued later: whoever queues it retakes the slot, and nobody has to notice the sleep. Beside a
+/// thread that keeps the CPU busy, since on an idle CPU the sentinel frees the slot beforehand.
+#[test]
+fn work_that_is_queued_later_retakes_the_slot_of_a_worker_that_sleeps() {
+    isolated(60, || {
+        let runtime = runtime_with(1);
+        if !managed(&runtime) || wrong_verdicts() {
+            return;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, cpu) = (Arc::clone(&stop), runtime.metrics().servers()[0].cpu());
+        let neighbour = thread::spawn(move || {
+            if let Some(cpu) = cpu {
+                cpu::set_affinity(0, &[cpu]).expect("own CPUs");
+            }
+            while !stopped.load(SeqCst) {
+                hint::spin_loop();
+            }
+        });
+        // The provider may have noticed the sleep first, in some rounds.
+        let retaken = (0..ROUNDS).any(|_| {
+            let before = Blocks::of(&runtime.metrics());
+            let tid = Tid::default();
+            let (tells, (wakes, sleeps)) = (tid.clone(), mpsc::channel());
+            let sleeper = runtime.spawn_blocking(move || {
+                tells.tell();
+                sleeps.recv().expect("the sender waits");
+            });
+            eventually("the worker sleeps in the call", || tid.asleep());
+            let other = runtime.spawn_blocking(|| 7);
+            assert_eq!(other.join().expect("it runs"), 7);
+            let seen = Blocks::of(&runtime.metrics()).since(before);
+            wakes.send(()).expect("the receiver waits");
+            sleeper.join().expect("it ends");
+            seen.announced == 1 && seen.noticed == 0
+        });
+        stop.store(true, SeqCst);
+        neighbour.join().expect("it spins");
+        assert!(retaken, "each sleep had to be noticed by the provider");
     });
 }
 

@@ -14,6 +14,8 @@ pub enum Call {
     Wait,
     /// [`Provider::preempt`](crate::Provider::preempt)
     Preempt,
+    /// [`Provider::retake`](crate::Provider::retake)
+    Retake,
     /// [`Provider::wake`](crate::Provider::wake)
     Wake,
     /// [`Provider::begin_block`](crate::Provider::begin_block)

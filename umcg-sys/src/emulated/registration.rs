@@ -324,6 +324,19 @@ unsafe impl Provider for Emulated {
         !fork::in_child() && REGISTRY.is_leftover(worker_tid)
     }
 
+    fn retake(&self, worker_tid: u32) -> Result<bool, Error> {
+        if fork::in_child() {
+            return Err(Error::new(
+                Call::Retake,
+                libc::ESRCH,
+                "this is a forked child",
+            ));
+        }
+        REGISTRY
+            .retake(worker_tid)
+            .map_err(|(errno, why)| Error::new(Call::Retake, errno, why))
+    }
+
     fn preempt(&self, tid: u32) -> Result<(), Error> {
         if fork::in_child() {
             return Err(Error::new(

@@ -38,6 +38,8 @@ pub(crate) enum Judge {
     Preempter,
     /// The worker itself, which is about to sleep ([`Registry::begin_block`]).
     Itself,
+    /// Whoever has work for the slot of a worker that has said that it sleeps.
+    Retaker,
 }
 
 impl Registry {
@@ -77,7 +79,7 @@ impl Registry {
             Judge::Sentinel => &host.counts.sentinel,
             Judge::Monitor => &host.counts.monitor,
             Judge::Preempter => &host.counts.preempted,
-            Judge::Itself => &host.counts.announced,
+            Judge::Itself | Judge::Retaker => &host.counts.announced,
         });
         if judge != Judge::Sentinel {
             // Before the slot: a server that wakes up by itself then finds the event.
@@ -108,6 +110,16 @@ impl Registry {
             return Ok(());
         }
         self.wake(tid).map_err(|_| NO_TASK)
+    }
+
+    /// [`Provider::retake`](crate::Provider::retake): a verdict on a worker that has said that it is
+    /// about to sleep.
+    pub(crate) fn retake(&self, tid: u32) -> Result<bool, Failure> {
+        let Some(worker) = self.worker(tid) else {
+            return Err(NO_TASK);
+        };
+        let run = worker.run();
+        Ok(run.phase() == Phase::Acked && self.judge(worker.index(), run, Judge::Retaker))
     }
 
     /// [`Provider::is_leftover`](crate::Provider::is_leftover). A judge that saw the worker blocked

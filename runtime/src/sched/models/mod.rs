@@ -11,6 +11,7 @@ mod lifecycle;
 mod lifo_slot;
 mod limit;
 mod request;
+mod sleepers;
 mod task_ref;
 
 use loom::{sync::Arc, thread::JoinHandle};

@@ -220,24 +220,20 @@ fn a_slot_is_handed_to_a_resumed_worker_unless_a_task_is_due() {
 #[test]
 fn a_block_goes_to_a_waiting_worker_unless_only_the_server_can_choose() {
     use BlockSuccessor::{Nobody, Resumed, Server};
-    for (owner, server_must_pick, resumed, has_task, task_is_due, parked, successor) in [
-        (false, false, false, false, false, false, Nobody),
-        (true, false, false, false, false, false, Nobody),
-        (false, false, false, false, false, true, Server),
-        (false, false, true, false, false, true, Resumed),
-        (false, false, true, false, false, false, Resumed),
-        (false, false, true, true, false, false, Resumed),
+    for (owner, server_must_pick, resumed, has_task, task_is_due, successor) in [
+        (false, false, false, false, false, Nobody),
+        (true, false, false, false, false, Nobody),
+        (false, false, true, false, false, Resumed),
+        (false, false, true, true, false, Resumed),
         // A task has its turn after some hand-offs, and the server finds a worker for it.
-        (false, false, true, true, true, false, Server),
-        (false, false, true, false, true, false, Resumed),
-        (false, false, false, true, false, false, Server),
-        (false, true, true, false, false, false, Server),
-        (true, false, true, false, false, false, Server),
+        (false, false, true, true, true, Server),
+        (false, false, true, false, true, Resumed),
+        (false, false, false, true, false, Server),
+        (false, true, true, false, false, Server),
+        (true, false, true, false, false, Server),
     ] {
         assert_eq!(
-            block_successor(owner, server_must_pick, resumed, has_task, parked, || {
-                task_is_due
-            }),
+            block_successor(owner, server_must_pick, resumed, has_task, || task_is_due),
             successor
         );
     }

@@ -23,6 +23,7 @@ use super::{
     clock::now_ns,
     idle::IdleServers,
     policy::{self, BATCH},
+    sleepers::Sleepers,
 };
 use crate::{
     sync::{
@@ -109,7 +110,7 @@ impl ServerQueues {
     /// Whether workers wait that another worker may hand its slot to: resumed ones in the inbox,
     /// and those that came back from a managed call.
     pub(in crate::sched) fn has_resumed(&self) -> bool {
-        self.has_resumed_in_inbox() || self.returned.len() > 0
+        self.has_resumed_in_inbox() || !self.returned.is_empty()
     }
 
     /// Whether resumed workers are in the inbox.
@@ -167,6 +168,8 @@ pub(in crate::sched) struct RunQueues {
     pub(in crate::sched) injector: CachePadded<InjectorQueue<Runnable>>,
     /// How many workers wait for a descriptor without sleeping in the call (`reactor.rs`).
     pub(in crate::sched) parked: CachePadded<AtomicU32>,
+    /// The workers that sleep in their slots.
+    pub(in crate::sched) sleepers: Sleepers,
     /// One entry for each server.
     pub(in crate::sched) servers: Box<[CachePadded<ServerQueues>]>,
 }
@@ -176,6 +179,7 @@ impl RunQueues {
         Self {
             injector: CachePadded::new(InjectorQueue::new()),
             parked: CachePadded::new(AtomicU32::new(0)),
+            sleepers: Sleepers::new(servers),
             servers: (0..servers)
                 .map(|_| {
                     CachePadded::new(ServerQueues {
@@ -198,13 +202,14 @@ impl RunQueues {
     }
 
     /// Whether the server would have something to do if its worker blocked now: to run something,
-    /// or to see to the events of workers that are parked. The provider asks this from its own
+    /// or to see to the events of workers that are parked. If its worker sleeps in the slot and has
+    /// said so, the poller sees to these. The provider asks this from its own
     /// threads, so it consists of loads only.
     pub(in crate::sched) fn has_work(&self, server: usize) -> bool {
         let own = &self.servers[server];
         own.workers.load(SeqCst) > 0
             || own.has_resumed()
-            || self.parked.load(SeqCst) > 0
+            || (self.parked.load(SeqCst) > 0 && !self.sleepers.is_asleep(server))
             || !own.lifo.is_empty()
             || self.any_queued()
     }

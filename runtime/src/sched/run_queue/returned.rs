@@ -67,4 +67,9 @@ impl ReturnedWorkers {
     pub(in crate::sched) fn len(&self) -> u32 {
         self.len_io() + self.len_woken()
     }
+
+    /// Cheaper than the length: it is asked between any two tasks.
+    pub(in crate::sched) fn is_empty(&self) -> bool {
+        self.io.is_empty() && self.woken.is_empty()
+    }
 }

@@ -40,7 +40,7 @@ impl ServerThread<'_> {
     ) -> Option<(u32, PickFrom)> {
         let queues = &self.shared.run_queues.servers[self.me.index()];
         let view = PickView {
-            ready: lists.ready.len() > 0 || queues.returned.len() > 0,
+            ready: lists.ready.len() > 0 || !queues.returned.is_empty(),
             yielded: lists.yielded.len() > 0,
             idle: lists.idle.len() > 0,
             tasks,

@@ -451,7 +451,7 @@ impl<'a> ServerThread<'a> {
         let queues = &shared.run_queues.servers[me];
         shared.leave_events_to_poller();
         if !self.has_tasks()
-            && queues.returned.len() == 0
+            && queues.returned.is_empty()
             && !self.others().any(|other| self.may_steal_waiting(other))
         {
             let _ = self.wait(self.surplus_end().unwrap_or(0));
@@ -473,7 +473,7 @@ impl<'a> ServerThread<'a> {
         // from a managed call.
         let queues = &shared.run_queues.servers[me];
         if self.has_tasks()
-            && queues.returned.len() == 0
+            && queues.returned.is_empty()
             && !self.others().any(|other| other.idle_listed() > 0)
         {
             shared.spawner.request(self.me);

@@ -19,10 +19,7 @@
 use std::{
     cell::Cell,
     ptr::{self, NonNull},
-    sync::atomic::{
-        Ordering::{Relaxed, SeqCst},
-        fence,
-    },
+    sync::atomic::{Ordering::SeqCst, fence},
 };
 
 use libc::c_int;
@@ -44,6 +41,9 @@ pub(super) struct ManagedState {
     /// `enter` handed the slot off: the worker is RUNNABLE, is on no list, and owns itself. Only
     /// then may `exit` call `end_block`, and it must.
     handed_off: Cell<bool>,
+    /// The worker sleeps in the slot of the server with this index, as
+    /// [`Sleepers`](crate::sched::sleepers::Sleepers) has been told.
+    asleep_in_slot: Cell<Option<usize>>,
     /// A signal has ended the worker's wait for a descriptor.
     interrupted: Cell<bool>,
     /// What this thread had before it was given the process's own CPUs and policy, for a child.
@@ -134,12 +134,11 @@ impl WorkerThread {
             server.server_must_pick(&shared.run_queues),
             queues.has_resumed(),
             has_task,
-            shared.run_queues.parked.load(Relaxed) > 0,
             || queues.is_task_due(),
         );
         match successor {
-            policy::BlockSuccessor::Nobody => false,
-            policy::BlockSuccessor::Server => {
+            policy::BlockSuccessor::Nobody if self.sleep_in_slot() => false,
+            policy::BlockSuccessor::Nobody | policy::BlockSuccessor::Server => {
                 // An error says that this thread has no slot to give.
                 let _ = shared.provider.begin_block(0);
                 false
@@ -162,6 +161,40 @@ impl WorkerThread {
                 shared.notify_inbox(&shared.servers[next.server()]);
                 false
             }
+        }
+    }
+
+    /// Nobody would run if this worker gave its slot away: says that it sleeps in the slot. False:
+    /// somebody has come in between.
+    pub(super) fn sleep_in_slot(&self) -> bool {
+        let shared = &*self.shared;
+        let server = self.server();
+        let tid = self.record().task().tid();
+        if shared.provider.current(server.tid()) != Some(tid) {
+            // Another worker runs in the slot, or the server looks for one.
+            return true;
+        }
+        let run_queues = &shared.run_queues;
+        run_queues.sleepers.enter(server.index(), tid);
+        self.managed.asleep_in_slot.set(Some(server.index()));
+        if self.somebody_would_run() {
+            self.wake_up_in_slot();
+            return false;
+        }
+        if run_queues.parked.load(SeqCst) > 0 {
+            // As for a server that sleeps without a worker.
+            if let Some(reactor) = &shared.reactor {
+                reactor.ensure_polled();
+            }
+        }
+        true
+    }
+
+    /// The end of [`sleep_in_slot`](Self::sleep_in_slot).
+    pub(super) fn wake_up_in_slot(&self) {
+        if let Some(server) = self.managed.asleep_in_slot.take() {
+            let tid = self.record().task().tid();
+            self.shared.run_queues.sleepers.leave(server, tid);
         }
     }
 
@@ -212,7 +245,7 @@ impl WorkerThread {
         parked.fetch_add(1, SeqCst);
         // The count, then the looks of servers that sleep; see `reactor.rs`.
         fence(SeqCst);
-        if self.shared.idle_servers.any_asleep() {
+        if self.shared.needs_poller() {
             reactor.ensure_polled();
         }
         self.server().counters.count_park();
@@ -313,6 +346,7 @@ impl ManagedWorker for WorkerThread {
     }
 
     fn exit(&self, how: Return) {
+        self.wake_up_in_slot();
         if matches!(how, Return::Woken | Return::Owner) {
             self.record().give_precedence();
         }

@@ -426,6 +426,8 @@ impl Shared {
         if self.idle_servers.is_asleep(server.index()) {
             // ESRCH: the server has left, and its workers are ordinary threads.
             let _ = self.provider.wake(server.tid());
+        } else {
+            self.retake_slot(server.index());
         }
     }
 
@@ -443,7 +445,7 @@ impl Shared {
                 self.provider.current(server.tid()) == Some(caller.record().task().tid())
             })
             .unwrap_or(false);
-        if !caller_looks {
+        if !caller_looks && !self.retake_slot(server.index()) {
             // ESRCH: the server has left, and its workers are ordinary threads.
             let _ = self.provider.wake(server.tid());
         }

@@ -341,7 +341,7 @@ impl WorkerHook for WorkerThread {
 
     fn announce_block(&self) {
         unmanaged(|| {
-            if !self.detached.get() && self.somebody_would_run() {
+            if !self.detached.get() && (self.somebody_would_run() || !self.sleep_in_slot()) {
                 // A verdict that the worker gives on itself: like any other it may be wrong, so
                 // whatever the application does next, the runtime's own waits included, is sound.
                 // An error says that there is no slot to give.
@@ -356,6 +356,7 @@ impl WorkerHook for WorkerThread {
 
     fn checkpoint(&self) {
         unmanaged(|| {
+            self.wake_up_in_slot();
             if self.checkpoint_in_task() {
                 self.wake_sleeping_server();
             }
