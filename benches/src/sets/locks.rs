@@ -11,7 +11,7 @@ use crate::{
     probe,
     report::Row,
     runner::{Effort, Group},
-    system::{System, Systems},
+    system::{BareUmcg, System, Systems},
 };
 
 pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
@@ -72,6 +72,7 @@ fn held(systems: &Systems, effort: &Effort) -> Group<'static> {
         }};
     }
     cell!(systems.umcg, "umcg", spawn, job => async move { job() });
+    cell!(systems.bare_umcg, BareUmcg::NAME, spawn, job => async move { job() });
     cell!(systems.tokio, "tokio", spawn, job => async move { job() });
     cell!(systems.tokio, "tokio spawn_blocking", spawn_blocking, job => job);
     cell!(systems.async_executor, "async-executor unblock", spawn_blocking, job => job);
@@ -128,6 +129,7 @@ fn chain(systems: &Systems, effort: &Effort) -> Group<'static> {
     }
     // Plain tokio is left out: it hangs when its two workers wait for the token of a third task.
     cell!(systems.umcg, "umcg", spawn, job => async move { job() });
+    cell!(systems.bare_umcg, BareUmcg::NAME, spawn, job => async move { job() });
     cell!(systems.tokio, "tokio spawn_blocking", spawn_blocking, job => job);
     cell!(systems.async_executor, "async-executor unblock", spawn_blocking, job => job);
     cell!(systems.threadpool, "threadpool(512)", spawn_blocking, job => job);
