@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::held_lock;
 use crate::{
     clock::Clock,
     probe,
@@ -17,6 +18,9 @@ use crate::{
 pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     let mut rows = held(systems, effort).run(effort);
     rows.extend(chain(systems, effort).run(effort));
+    for group in held_lock::groups(systems, effort) {
+        rows.extend(group.run(effort));
+    }
     if effort.takes("lock_and_join") {
         for system in ["umcg", "rayon"] {
             let outcome = probe::run(&["lock_and_join", system], Duration::from_secs(10));
