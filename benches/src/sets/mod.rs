@@ -5,7 +5,7 @@ mod contention;
 mod executor;
 mod files;
 mod growth;
-mod handover;
+pub(crate) mod handover;
 mod held_lock;
 mod hidden;
 mod idle;

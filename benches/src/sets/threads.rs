@@ -182,11 +182,13 @@ fn spawn(one: &'static Umcg, bare: &'static BareUmcg) -> Group<'static> {
     group
 }
 
+/// The number of switches in a round.
+pub(super) const TURNS: u32 = 20_000;
+
 /// The switch that all of these consist of: two threads on one CPU wake each other and sleep. The
 /// second cell does the same as workers do it, with the policy SCHED_BATCH and beside a thread of
 /// idle priority that wants the CPU, as a sentinel does.
 fn futex_switch(cpu: usize) -> Group<'static> {
-    const TURNS: u32 = 20_000;
     let mut group = Group::new(
         "futex_switch",
         "a futex wake and a futex wait between two threads on one CPU",
@@ -213,7 +215,8 @@ fn futex_switch(cpu: usize) -> Group<'static> {
     group
 }
 
-fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
+/// Two threads with that policy, on that CPU, switch to each other this many times.
+pub(super) fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
     let word = AtomicU32::new(0);
     thread::scope(|scope| {
         for me in 0..2 {
