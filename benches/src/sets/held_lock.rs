@@ -158,8 +158,8 @@ fn contend<S: System, L: Lock>(
 /// What the clients share.
 struct Shared<L> {
     lock: L,
-    /// How often the lock is to be taken. Common to all clients, so that all of them want the lock
-    /// until the end, whether or not the lock is fair.
+    /// How often the lock is still to be taken. Common to all clients, so that all of them want the
+    /// lock until the end, whether or not the lock is fair.
     left: AtomicUsize,
     /// Lets the clients begin at the same time.
     start: Barrier,
@@ -221,8 +221,8 @@ impl Lock for parking_lot::Mutex<()> {
 /// A mutex of libc, as C libraries have them. In a box, because it must not move while it is used.
 struct PthreadMutex(Box<UnsafeCell<libc::pthread_mutex_t>>);
 
-// SAFETY: a mutex of pthread may be used by all threads of its process. A thread may also end its
-// life, since `drop` has the only reference to it.
+// SAFETY: all threads of a process may lock and unlock a mutex of pthread, and any of them may
+// destroy it while nobody uses it.
 unsafe impl Send for PthreadMutex {}
 // SAFETY: as above.
 unsafe impl Sync for PthreadMutex {}
