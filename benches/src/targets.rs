@@ -167,10 +167,19 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     );
     // A block in a managed call. The switch is that of the same rounds, without the busy process.
     for (what, id) in [
-        ("announced, to a worker that waits", "handover_announced"),
-        ("parked, to a worker that waits", "handover_parked"),
-        ("while tasks are queued", "handover_spare"),
-        ("by the server", "handover_server"),
+        (
+            "from a wait with a futex to a worker that waits",
+            "handover_announced",
+        ),
+        ("from a sleep to a worker that waits", "handover_sleep"),
+        (
+            "from a sleep to the next worker, with tasks queued",
+            "handover_spare",
+        ),
+        (
+            "from a sleep to the next worker, by the server",
+            "handover_server",
+        ),
     ] {
         let switch = wall(id, FUTEX_SWITCH).or_else(|| wall("handover_announced", FUTEX_SWITCH));
         let in_switches = |row: Option<&Row>| Some(at(row, |l| l.p50)? / switch?);
@@ -184,7 +193,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         let (alone, beside) = (report.row(id, "umcg"), report.row_beside(id, "umcg"));
         add(
             "P4",
-            &format!("from a block to the next worker, p50 in futex switches, {what}"),
+            &format!("{what}: p50 in futex switches"),
             in_switches(alone),
             1.2,
             "x",
@@ -192,7 +201,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         );
         add(
             "P4",
-            &format!("the same beside a busy process, {what}"),
+            &format!("{what}: the same beside a busy process"),
             in_switches(beside),
             1.2,
             "x",
@@ -201,7 +210,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         let std = at(report.row(id, "std threads"), |l| l.p99);
         add(
             "P4",
-            &format!("the same, p99, {what}"),
+            &format!("{what}: p99"),
             at(alone, |l| l.p99).zip(std).map(|(ours, std)| ours / std),
             1.0,
             "x",
@@ -210,7 +219,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
     }
     // A block that nobody announces.
     for (what, id, limit) in [
-        ("armed spare", "handover_spare", 3.2),
+        ("to an armed spare", "handover_spare", 3.2),
         ("by the server", "handover_server", 5.5),
     ] {
         let alone = report.row(id, BareUmcg::NAME);
@@ -220,7 +229,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         };
         add(
             "P4",
-            &format!("the same without managed calls, p50, {what}"),
+            &format!("without managed calls, {what}: p50"),
             at(alone, |l| l.p50),
             limit,
             "us",
@@ -228,7 +237,7 @@ pub fn judge(report: &Report) -> Vec<Verdict> {
         );
         add(
             "P4",
-            &format!("without managed calls, beside a busy process, p50, {what}"),
+            &format!("without managed calls, {what}: the same beside a busy process"),
             at(beside, |l| l.p50),
             120.0,
             "us",
@@ -466,9 +475,9 @@ mod tests {
     fn hand_overs_are_measured_in_switches_of_the_same_group() {
         let mut report = report();
         report.rows = vec![
-            p99("handover", "handover_parked", "umcg", 1.0, 30.0),
-            p99("handover", "handover_parked", "std threads", 1.0, 40.0),
-            row("handover", "handover_parked", FUTEX_SWITCH, 2.0),
+            p99("handover", "handover_sleep", "umcg", 1.0, 30.0),
+            p99("handover", "handover_sleep", "std threads", 1.0, 40.0),
+            row("handover", "handover_sleep", FUTEX_SWITCH, 2.0),
             row("handover", "handover_announced", FUTEX_SWITCH, 1.0),
         ];
         let p4 = judge(&report);

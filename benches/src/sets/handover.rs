@@ -142,14 +142,14 @@ fn groups(effort: &Effort) -> Vec<Group<'static>> {
         (one, bare),
         count,
     );
-    let parked = direct(
-        "handover_parked",
+    let sleep = direct(
+        "handover_sleep",
         "from a sleep to a worker that came back from one",
         thread::sleep,
         (one, bare),
         count,
     );
-    let mut groups = vec![spare, server, announced, parked];
+    let mut groups = vec![spare, server, announced, sleep];
     for group in &mut groups {
         group.busy_on(one.cpu());
     }
