@@ -12,6 +12,9 @@ use umcg_benches::{
     system::{System, Systems},
 };
 
+// As in the program `umcg-benches`.
+umcg::managed_calls!();
+
 fn name<S: System>(_: &'static S) -> &'static str {
     S::NAME
 }

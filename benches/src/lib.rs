@@ -8,6 +8,7 @@
 pub mod check;
 pub mod child;
 pub mod clock;
+mod cpu;
 pub mod machine;
 pub mod neighbour;
 pub mod paths;

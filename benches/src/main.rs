@@ -17,6 +17,7 @@ use umcg_benches::{
     targets,
 };
 
+// What `#[umcg::main]` includes, so that the runtimes are the ones that most programs have.
 umcg::managed_calls!();
 
 /// Does the same work on umcg and on its peers, in one run, with a process for each set.

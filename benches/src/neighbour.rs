@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::child;
+use crate::{child, cpu};
 
 /// The hidden argument that makes this program spin.
 pub const SPIN: &str = "--spin-on";
@@ -44,12 +44,7 @@ impl Drop for Busy {
 /// Spins on that CPU, by default on the first, until the parent kills this process or ends.
 pub fn spin(cpu: Option<usize>) -> ! {
     child::end_with_parent();
-    // SAFETY: the set is plain data on this stack.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu.unwrap_or(0), &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-    }
+    cpu::pin(&[cpu.unwrap_or(0)]);
     loop {
         std::hint::spin_loop();
     }

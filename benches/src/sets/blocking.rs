@@ -7,7 +7,7 @@ use crate::{
     clock::Clock,
     report::Row,
     runner::{Effort, Group},
-    system::{Countdown, System, Systems, THREADPOOL_THREADS, Tokio, Umcg},
+    system::{BareUmcg, Countdown, System, Systems, THREADPOOL_THREADS, Tokio, Umcg},
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -110,7 +110,11 @@ fn block_1_ms(systems: &Systems) -> Group<'static> {
             });
         })*};
     }
-    futures!(systems.async_executor => "async-executor", systems.futures_pool => "futures");
+    futures!(
+        systems.bare_umcg => BareUmcg::NAME,
+        systems.async_executor => "async-executor",
+        systems.futures_pool => "futures"
+    );
     group
 }
 
@@ -141,6 +145,14 @@ fn sleepers(systems: &Systems, effort: &Effort) -> Vec<Group<'static>> {
                 clock.time(|| sleep_all(s, count, computing));
             });
         });
+        let bare = systems.bare_umcg;
+        group.cell(
+            blocking_name(bare),
+            threads(bare),
+            move |clock: &mut Clock| {
+                clock.time(|| sleep_all(bare, count, computing));
+            },
+        );
         group
     })
     .collect()

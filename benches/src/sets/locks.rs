@@ -6,17 +6,21 @@ use std::{
     time::Duration,
 };
 
+use super::held_lock;
 use crate::{
     clock::Clock,
     probe,
     report::Row,
     runner::{Effort, Group},
-    system::{System, Systems},
+    system::{BareUmcg, System, Systems},
 };
 
 pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
     let mut rows = held(systems, effort).run(effort);
     rows.extend(chain(systems, effort).run(effort));
+    for group in held_lock::groups(systems, effort) {
+        rows.extend(group.run(effort));
+    }
     if effort.takes("lock_and_join") {
         for system in ["umcg", "rayon"] {
             let outcome = probe::run(&["lock_and_join", system], Duration::from_secs(10));
@@ -72,6 +76,7 @@ fn held(systems: &Systems, effort: &Effort) -> Group<'static> {
         }};
     }
     cell!(systems.umcg, "umcg", spawn, job => async move { job() });
+    cell!(systems.bare_umcg, BareUmcg::NAME, spawn, job => async move { job() });
     cell!(systems.tokio, "tokio", spawn, job => async move { job() });
     cell!(systems.tokio, "tokio spawn_blocking", spawn_blocking, job => job);
     cell!(systems.async_executor, "async-executor unblock", spawn_blocking, job => job);
@@ -128,6 +133,7 @@ fn chain(systems: &Systems, effort: &Effort) -> Group<'static> {
     }
     // Plain tokio is left out: it hangs when its two workers wait for the token of a third task.
     cell!(systems.umcg, "umcg", spawn, job => async move { job() });
+    cell!(systems.bare_umcg, BareUmcg::NAME, spawn, job => async move { job() });
     cell!(systems.tokio, "tokio spawn_blocking", spawn_blocking, job => job);
     cell!(systems.async_executor, "async-executor unblock", spawn_blocking, job => job);
     cell!(systems.threadpool, "threadpool(512)", spawn_blocking, job => job);

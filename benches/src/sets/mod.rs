@@ -5,7 +5,8 @@ mod contention;
 mod executor;
 mod files;
 mod growth;
-mod handover;
+pub(crate) mod handover;
+mod held_lock;
 mod hidden;
 mod idle;
 mod locks;
@@ -92,7 +93,7 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "locks",
-        about: "locks of std in tasks, held across blocking calls",
+        about: "locks in tasks, held across blocking calls (S9)",
         workers: None,
         run: locks::run,
     },

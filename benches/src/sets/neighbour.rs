@@ -62,6 +62,10 @@ pub(super) fn run(systems: &Systems, effort: &Effort) -> Vec<Row> {
         for_futures!(systems, s => group.cell(name(s), threads(s), move |clock: &mut Clock| {
             ticker(s, load, false, ticks, clock);
         }));
+        let bare = systems.bare_umcg;
+        group.cell(name(bare), threads(bare), move |clock: &mut Clock| {
+            ticker(bare, load, false, ticks, clock);
+        });
         // What users of tokio do: pass what blocks to `spawn_blocking`.
         let tokio = systems.tokio;
         if blocking > 0 {

@@ -11,10 +11,14 @@ use std::{
 
 use crate::{
     clock::Clock,
+    cpu::{become_policy, pin},
     report::Row,
     runner::{Effort, Group},
-    system::{System, Systems, Umcg},
+    system::{BareUmcg, System, Systems, Umcg},
 };
+
+/// The name of the cells whose runtime does not manage calls.
+const BARE_NAME: &str = "umcg::thread, no managed calls";
 
 pub(super) fn run(_: &Systems, effort: &Effort) -> Vec<Row> {
     groups()
@@ -29,10 +33,11 @@ pub(super) fn groups() -> Vec<Group<'static>> {
         1,
         umcg::Builder::new().thread_name("one-umcg"),
     )));
+    let bare: &'static BareUmcg = Box::leak(Box::new(Umcg::bare(1)));
     let mut groups = vec![
-        ping_pong(one),
-        spawn_join(one),
-        spawn(one),
+        ping_pong(one, bare),
+        spawn_join(one, bare),
+        spawn(one, bare),
         futex_switch(one.cpu()),
     ];
     for group in &mut groups {
@@ -42,7 +47,7 @@ pub(super) fn groups() -> Vec<Group<'static>> {
 }
 
 /// P6: a message over std mpsc, one way.
-fn ping_pong(one: &'static Umcg) -> Group<'static> {
+fn ping_pong(one: &'static Umcg, bare: &'static BareUmcg) -> Group<'static> {
     const PINGS: u32 = 5_000;
     fn play(spawn: impl Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>) {
         let (ping, pinged) = mpsc::channel();
@@ -67,7 +72,7 @@ fn ping_pong(one: &'static Umcg) -> Group<'static> {
         "message",
         u64::from(2 * PINGS),
     );
-    group.cell("umcg::thread, one server", "one-umcg", move |clock| {
+    fn play_on(one: &Umcg, clock: &mut Clock) {
         clock.time(|| {
             let _entered = one.runtime().enter();
             play(|body| {
@@ -75,6 +80,12 @@ fn ping_pong(one: &'static Umcg) -> Group<'static> {
                 Box::new(move || thread.join().expect("the thread"))
             });
         });
+    }
+    group.cell("umcg::thread, one server", "one-umcg", move |clock| {
+        play_on(one, clock);
+    });
+    group.cell(BARE_NAME, BareUmcg::THREADS, move |clock| {
+        play_on(bare, clock)
     });
     group.cell("std threads", "thread-", |clock| {
         clock.time(|| {
@@ -88,14 +99,14 @@ fn ping_pong(one: &'static Umcg) -> Group<'static> {
 }
 
 /// P7: spawns a thread and joins it, again and again.
-fn spawn_join(one: &'static Umcg) -> Group<'static> {
+fn spawn_join(one: &'static Umcg, bare: &'static BareUmcg) -> Group<'static> {
     let mut group = Group::new(
         "thread_spawn_join",
         "spawn a thread and join it, from a task",
         "thread",
         1,
     );
-    group.cell("umcg::thread", "one-umcg", move |clock| {
+    fn spawn_and_join(one: &'static Umcg, clock: &mut Clock) {
         clock.ops(5_000);
         clock.time(|| {
             in_task(one, || {
@@ -104,6 +115,12 @@ fn spawn_join(one: &'static Umcg) -> Group<'static> {
                 }
             });
         });
+    }
+    group.cell("umcg::thread", "one-umcg", move |clock| {
+        spawn_and_join(one, clock);
+    });
+    group.cell(BARE_NAME, BareUmcg::THREADS, move |clock| {
+        spawn_and_join(bare, clock);
     });
     group.cell("std::thread", "thread-", |clock: &mut Clock| {
         clock.ops(500);
@@ -117,7 +134,7 @@ fn spawn_join(one: &'static Umcg) -> Group<'static> {
 }
 
 /// P7: the call of spawn alone, without the thread it makes.
-fn spawn(one: &'static Umcg) -> Group<'static> {
+fn spawn(one: &'static Umcg, bare: &'static BareUmcg) -> Group<'static> {
     const SPAWNS: u32 = 1_000;
     let mut group = Group::new(
         "thread_spawn",
@@ -125,7 +142,7 @@ fn spawn(one: &'static Umcg) -> Group<'static> {
         "thread",
         u64::from(SPAWNS),
     );
-    group.cell("umcg::thread", "one-umcg", move |clock| {
+    fn spawn_all(one: &'static Umcg, clock: &mut Clock) {
         let took = clock.time(|| {
             in_task(one, || {
                 let begin = Instant::now();
@@ -140,6 +157,12 @@ fn spawn(one: &'static Umcg) -> Group<'static> {
             })
         });
         clock.wall_is(took);
+    }
+    group.cell("umcg::thread", "one-umcg", move |clock| {
+        spawn_all(one, clock)
+    });
+    group.cell(BARE_NAME, BareUmcg::THREADS, move |clock| {
+        spawn_all(bare, clock);
     });
     group.cell("std::thread", "thread-", |clock| {
         let took = clock.time(|| {
@@ -159,11 +182,13 @@ fn spawn(one: &'static Umcg) -> Group<'static> {
     group
 }
 
+/// The number of switches in a round.
+pub(super) const TURNS: u32 = 20_000;
+
 /// The switch that all of these consist of: two threads on one CPU wake each other and sleep. The
 /// second cell does the same as workers do it, with the policy SCHED_BATCH and beside a thread of
 /// idle priority that wants the CPU, as a sentinel does.
 fn futex_switch(cpu: usize) -> Group<'static> {
-    const TURNS: u32 = 20_000;
     let mut group = Group::new(
         "futex_switch",
         "a futex wake and a futex wait between two threads on one CPU",
@@ -177,7 +202,7 @@ fn futex_switch(cpu: usize) -> Group<'static> {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
-                pin(cpu);
+                pin(&[cpu]);
                 become_policy(libc::SCHED_IDLE);
                 while !stop.load(SeqCst) {
                     thread::yield_now();
@@ -190,7 +215,8 @@ fn futex_switch(cpu: usize) -> Group<'static> {
     group
 }
 
-fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
+/// Two threads with that policy, on that CPU, switch to each other this many times.
+pub(super) fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
     let word = AtomicU32::new(0);
     thread::scope(|scope| {
         for me in 0..2 {
@@ -198,7 +224,7 @@ fn switches(turns: u32, cpu: usize, policy: libc::c_int) {
             thread::Builder::new()
                 .name(format!("futex-{me}"))
                 .spawn_scoped(scope, move || {
-                    pin(cpu);
+                    pin(&[cpu]);
                     become_policy(policy);
                     for turn in (me..turns).step_by(2) {
                         while word.load(SeqCst) != turn {
@@ -229,24 +255,6 @@ fn futex(word: &AtomicU32, what: libc::c_int, value: u32, unless: u32) {
             std::ptr::null::<libc::timespec>(),
         );
     }
-}
-
-/// Pins the calling thread to that CPU, if the system allows it.
-fn pin(cpu: usize) {
-    // SAFETY: all-zero bytes are a valid value of this plain C struct.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is alive, and a CPU beyond it is ignored.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is alive and has this size.
-    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-}
-
-/// Gives the calling thread that policy, if the system allows it.
-fn become_policy(policy: libc::c_int) {
-    // SAFETY: all-zero bytes are a valid value of this plain C struct.
-    let param: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: the parameter is alive.
-    unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
 }
 
 fn in_task<R: Send + 'static>(one: &'static Umcg, f: impl FnOnce() -> R + Send + 'static) -> R {

@@ -36,7 +36,7 @@ pub use self::{
     std_threads::StdThreads,
     threadpool::{THREADPOOL_THREADS, Threadpool},
     tokio::Tokio,
-    umcg::{Umcg, print_counters},
+    umcg::{BareUmcg, Umcg, print_counters},
 };
 
 /// Something that runs futures, closures, or both.
@@ -106,6 +106,8 @@ pub struct Systems {
     pub workers: usize,
     /// This project.
     pub umcg: &'static Umcg,
+    /// This project without managed calls.
+    pub bare_umcg: &'static BareUmcg,
     /// `tokio`, multi-thread.
     pub tokio: &'static Tokio,
     /// `async-executor` with the crate `blocking`.
@@ -139,6 +141,7 @@ impl Systems {
         let systems = Self {
             workers,
             umcg: leak(Umcg::new(workers)),
+            bare_umcg: leak(Umcg::bare(workers)),
             tokio: leak(Tokio::new(workers)),
             async_executor: leak(AsyncExecutor::new(workers)),
             futures_pool: leak(FuturesPool::new(workers)),

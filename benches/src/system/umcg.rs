@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,13 +22,16 @@ pub fn print_counters() {
         let counters = metrics.provider();
         eprintln!(
             "    {} servers: {} tasks, {} dispatches, {} self-dispatched, {} taken over; blocks: {} \
-             kernel, {} sentinel, {} monitor, {} sibling; {} refused, {} adopted; {} workers",
+             kernel, {} announced, {} parked, {} sentinel, {} monitor, {} sibling; {} refused, {} \
+             adopted; {} workers",
             metrics.num_servers(),
             metrics.completed_tasks_count(),
             counters.dispatches,
             counters.self_dispatched,
             counters.taken_over,
             counters.blocks_kernel,
+            counters.blocks_announced,
+            metrics.parked_blocks_count(),
             counters.blocks_sentinel,
             counters.blocks_monitor,
             counters.blocks_sibling,
@@ -42,7 +45,21 @@ pub fn print_counters() {
 /// `umcg::Runtime`, as `Builder::new()` makes it.
 pub struct Umcg(umcg::Runtime);
 
+/// This project, with a runtime that does not manage calls. It is built when it is used for the
+/// first time, which is in the round that warms up: most sets have no cell for it.
+pub type BareUmcg = LazyLock<Umcg, Box<dyn FnOnce() -> Umcg + Send>>;
+
 impl Umcg {
+    /// A system with this many workers whose blocks only the provider sees, as in a program that
+    /// does not ask for managed calls. The setting is one of the runtime: its workers go through
+    /// the functions that this program defines, and from there straight to libc.
+    pub fn bare(workers: usize) -> BareUmcg {
+        LazyLock::new(Box::new(move || {
+            let builder = umcg::Builder::new().thread_name(BareUmcg::THREADS);
+            Self::build(workers, builder.managed_calls(false))
+        }))
+    }
+
     /// A system with this many workers.
     ///
     /// # Panics
@@ -71,10 +88,15 @@ impl Umcg {
         &self.0
     }
 
+    /// The CPUs of its servers. Empty if they are not pinned.
+    pub fn cpus(&self) -> Vec<usize> {
+        let metrics = self.0.metrics();
+        metrics.servers().iter().filter_map(|s| s.cpu()).collect()
+    }
+
     /// The CPU of its first server, or the first CPU if that server is not pinned.
     pub fn cpu(&self) -> usize {
-        let metrics = self.0.metrics();
-        metrics.servers().first().and_then(|s| s.cpu()).unwrap_or(0)
+        self.cpus().first().copied().unwrap_or(0)
     }
 
     /// Ends the runtime without waiting for its tasks.
@@ -124,5 +146,43 @@ impl System for Umcg {
 
     fn block_on<F: Future>(&'static self, future: F) -> F::Output {
         self.0.block_on(future)
+    }
+}
+
+impl System for BareUmcg {
+    const NAME: &'static str = "umcg, no managed calls";
+    const THREADS: &'static str = "bare-umcg";
+    type Task<T: Send + 'static> = <Umcg as System>::Task<T>;
+
+    fn spawn<F>(&'static self, future: F) -> Self::Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Umcg::spawn(self, future)
+    }
+
+    fn spawn_blocking<F, R>(&'static self, f: F) -> Self::Task<R>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        Umcg::spawn_blocking(self, f)
+    }
+
+    fn detach<T: Send + 'static>(task: Self::Task<T>) {
+        Umcg::detach(task);
+    }
+
+    fn yield_now() -> impl Future<Output = ()> + Send {
+        Umcg::yield_now()
+    }
+
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send {
+        <Umcg as System>::sleep(duration)
+    }
+
+    fn block_on<F: Future>(&'static self, future: F) -> F::Output {
+        Umcg::block_on(self, future)
     }
 }
