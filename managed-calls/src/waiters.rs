@@ -126,6 +126,9 @@ pub(crate) struct Waiter {
     duplicate: AtomicI32,
     /// This waiter is in the table, as far as its worker knows.
     listed: Cell<bool>,
+    /// The worker has set `BUSY` and repeats its call. Still true when the waiter is dropped because
+    /// the thread was cancelled in that call.
+    calling: Cell<bool>,
 }
 
 impl Waiter {
@@ -137,6 +140,7 @@ impl Waiter {
             waker,
             duplicate: AtomicI32::new(-1),
             listed: Cell::new(false),
+            calling: Cell::new(false),
         }
     }
 
@@ -183,7 +187,9 @@ impl Waiter {
         // Before the lock: a signal handler may close the descriptor right after it.
         OWN.set(self.address());
         let locked = self.lock();
+        self.calling.set(locked.is_some());
         let result = f(self.current());
+        self.calling.set(false);
         if let Some(word) = locked {
             // Release: pairs with the Acquire of the thread that closes next.
             word.store(self.address(), Release);
@@ -205,7 +211,12 @@ impl Waiter {
     /// is valid until the waiter is dropped. `None`: the descriptor is the program's.
     pub(crate) fn leave(&self) -> Option<c_int> {
         OWN.set(self.address());
-        if let Some(word) = self.lock() {
+        let locked = if self.calling.get() {
+            word(self.fd)
+        } else {
+            self.lock()
+        };
+        if let Some(word) = locked {
             // Release: pairs with the Acquire of a thread that looks next.
             word.store(0, Release);
             self.listed.set(false);
