@@ -301,7 +301,7 @@ fn wait_parked(
     }
     // Something that is not to be received keeps the descriptor ready: an error in the socket's
     // queue of errors, for one. Then only the kernel can wait.
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let parked = match waiter.original() {
             Some(fd) => {
                 worker.with(|worker| worker.park(managed(name, fd), fd, Readiness::Readable))
@@ -309,6 +309,9 @@ fn wait_parked(
             None => Parked::Refused,
         };
         if parked == Parked::Refused {
+            if round > 0 {
+                waiter.keep_file();
+            }
             return block();
         }
         set_errno(before);
@@ -321,6 +324,7 @@ fn wait_parked(
             return Ok(received);
         }
     }
+    waiter.keep_file();
     block()
 }
 

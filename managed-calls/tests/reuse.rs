@@ -8,6 +8,7 @@ use std::{
     os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
     path::Path,
     process::Command,
+    ptr::NonNull,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst},
@@ -19,6 +20,9 @@ use std::{
 
 use common::{Kind, Parker, handle, outcome, until_readable};
 use libc::c_int;
+use umcg_managed_calls::{
+    CurrentWorker, Inherited, ManagedCall, Parked, Readiness, Return, Sleep, Worker, set_current,
+};
 
 umcg_managed_calls::define!();
 
@@ -350,4 +354,77 @@ fn no_byte_reaches_the_wrong_reader_of_a_slow_call() {
         "{text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// A worker that waits elsewhere once, is woken for nothing, and then has to sleep in the call.
+/// Just before, something else gets the descriptor's number, and what it waits for is sent.
+struct Refused {
+    parks: Cell<u32>,
+    fd: RawFd,
+    other: RawFd,
+    sender: OwnedFd,
+}
+
+impl Worker for Refused {
+    fn enter(&self, _call: ManagedCall, _sleep: Sleep, _how: Return) {
+        // SAFETY: descriptors of the test's.
+        unsafe { libc::dup2(self.other, self.fd) };
+        let number = 7_u64.to_ne_bytes();
+        let (from, flags) = (number.as_ptr().cast(), libc::MSG_NOSIGNAL);
+        // Fails if nobody keeps the file of the receiver.
+        // SAFETY: eight readable bytes.
+        unsafe { libc::send(self.sender.as_raw_fd(), from, 8, flags) };
+    }
+
+    fn exit(&self, _how: Return) {}
+
+    fn park(&self, _call: ManagedCall, _fd: c_int, _readiness: Readiness) -> Parked {
+        self.parks.set(self.parks.get() + 1);
+        match self.parks.get() {
+            1 => Parked::Woken,
+            _ => Parked::Refused,
+        }
+    }
+
+    fn yield_now(&self) {}
+
+    fn affinity(&self, _mask: &mut [u8]) {}
+
+    fn unmanage(&self) -> fn(Inherited) {
+        |_| ()
+    }
+
+    fn before_child(&self) {}
+
+    fn after_child(&self) {}
+}
+
+#[test]
+fn a_worker_that_has_waited_elsewhere_takes_its_file_into_the_call() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = open_descriptors();
+    for call in 0..3 {
+        let (sender, receiver) = Kind::UnixStream.pair();
+        let (other_sender, other) = Kind::UnixStream.pair();
+        send(&other_sender, POISON);
+        let worker = Refused {
+            parks: Cell::new(0),
+            fd: receiver.into_raw_fd(),
+            other: other.as_raw_fd(),
+            sender,
+        };
+        let current = CurrentWorker::new(NonNull::from(&worker as &dyn Worker));
+        // SAFETY: the worker lives until it is taken back below.
+        unsafe { set_current(Some(NonNull::from(&current))) };
+        let (result, buffer) = receive(worker.fd, call, 0);
+        // SAFETY: nothing needs to stay valid; this test's descriptor.
+        unsafe {
+            set_current(None);
+            assert_eq!(libc::close(worker.fd), 0);
+        }
+        assert_eq!((result, &buffer[..8]), ((8, 0), &7_u64.to_ne_bytes()[..]));
+        let (result, buffer) = receive(other.as_raw_fd(), 0, libc::MSG_DONTWAIT);
+        assert_eq!((result, &buffer[..8]), ((8, 0), &POISON[..]));
+    }
+    assert_eq!(open_descriptors(), before);
 }
