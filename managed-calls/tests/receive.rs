@@ -7,14 +7,12 @@ use std::{
     ffi::c_void,
     mem,
     os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd},
-    ptr,
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
-    thread,
+    ptr, thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    Guarded, Kind, keeps_errno, outcome, same, same_and_parks, set_non_blocking, set_timeout,
+    Guarded, Kind, keeps_errno, outcome, same, same_and_parks, set_non_blocking, set_timeout, shut,
     until_readable, while_asleep,
 };
 use libc::{c_int, size_t, socklen_t, ssize_t};
@@ -170,11 +168,6 @@ fn send(fd: &OwnedFd, bytes: &[u8]) {
         )
     };
     assert_eq!(sent, bytes.len() as isize);
-}
-
-fn shut(fd: &OwnedFd, how: c_int) -> (i64, c_int) {
-    // SAFETY: no memory is passed.
-    outcome(unsafe { libc::shutdown(fd.as_raw_fd(), how) })
 }
 
 #[test]
@@ -636,94 +629,6 @@ fn descriptors_are_received_once() {
                 assert_eq!(parks > 0, waits, "{kind:?} {room} {flags:#x}");
             }
         }
-    }
-}
-
-#[test]
-fn connections_are_accepted_in_the_same_way() {
-    use std::os::unix::net::{UnixListener, UnixStream};
-
-    static NAMES: AtomicU32 = AtomicU32::new(0);
-
-    /// Accepts with an address, and returns what was written to it.
-    fn accept(listener: &OwnedFd, four: bool) -> ((bool, c_int), u32, u16, bool) {
-        // SAFETY: all zeros are a valid address.
-        let mut address: libc::sockaddr_storage = unsafe { mem::zeroed() };
-        let mut length = mem::size_of_val(&address) as socklen_t;
-        let (fd, to, size) = (
-            listener.as_raw_fd(),
-            (&raw mut address).cast(),
-            &raw mut length,
-        );
-        // SAFETY: live memory.
-        let (result, errno) = keeps_errno(|| unsafe {
-            if four {
-                libc::accept4(fd, to, size, libc::SOCK_CLOEXEC).into()
-            } else {
-                libc::accept(fd, to, size).into()
-            }
-        });
-        let mut closes = false;
-        if result >= 0 {
-            // SAFETY: a descriptor that was just accepted.
-            unsafe {
-                closes = libc::fcntl(result as c_int, libc::F_GETFD) == 1;
-                libc::close(result as c_int);
-            }
-        }
-        ((result >= 0, errno), length, address.ss_family, closes)
-    }
-
-    for four in [false, true] {
-        same(|| {
-            let path = format!(
-                "{}/umcg-accept-{}-{}",
-                std::env::temp_dir().display(),
-                std::process::id(),
-                NAMES.fetch_add(1, SeqCst)
-            );
-            let listener: OwnedFd = UnixListener::bind(&path).unwrap().into();
-            let connect = || mem::forget(UnixStream::connect(&path).unwrap());
-            connect();
-            let there = accept(&listener, four);
-            let came = while_asleep(|| accept(&listener, four), connect);
-            set_timeout(&listener, libc::SO_RCVTIMEO, Duration::from_millis(20));
-            let expired = accept(&listener, four);
-            set_timeout(&listener, libc::SO_RCVTIMEO, Duration::ZERO);
-            connect();
-            // SAFETY: the kernel checks the addresses.
-            let wrong = outcome(unsafe {
-                libc::accept(
-                    listener.as_raw_fd(),
-                    ptr::without_provenance_mut(8),
-                    ptr::without_provenance_mut(8),
-                )
-            });
-            let shut = while_asleep(
-                || accept(&listener, four),
-                || {
-                    shut(&listener, libc::SHUT_RDWR);
-                },
-            );
-            set_non_blocking(&listener);
-            let none = accept(&listener, four);
-            std::fs::remove_file(&path).unwrap();
-            (there, came, expired, wrong, shut, none)
-        });
-        same(|| {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            let listener: OwnedFd = listener.into();
-            let connect = || drop(std::net::TcpStream::connect(address).unwrap());
-            let came = while_asleep(|| accept(&listener, four), connect);
-            let shut = while_asleep(
-                || accept(&listener, four),
-                || {
-                    shut(&listener, libc::SHUT_RDWR);
-                },
-            );
-            (came, shut)
-        });
     }
 }
 

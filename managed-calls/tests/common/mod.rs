@@ -288,6 +288,12 @@ pub(crate) fn set_option<T>(fd: &OwnedFd, option: c_int, value: &T) {
     assert_eq!(result, 0);
 }
 
+/// Shuts a socket down.
+pub(crate) fn shut(fd: &OwnedFd, how: c_int) -> (i64, c_int) {
+    // SAFETY: no memory is passed.
+    outcome(unsafe { libc::shutdown(fd.as_raw_fd(), how) })
+}
+
 /// Memory whose end is known: the byte behind it can be neither read nor written.
 pub(crate) struct Guarded(*mut c_void);
 
