@@ -301,7 +301,7 @@ fn wait_parked(
     }
     // Something that is not to be received keeps the descriptor ready: an error in the socket's
     // queue of errors, for one. Then only the kernel can wait.
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let parked = match waiter.original() {
             Some(fd) => {
                 worker.with(|worker| worker.park(managed(name, fd), fd, Readiness::Readable))
@@ -309,6 +309,9 @@ fn wait_parked(
             None => Parked::Refused,
         };
         if parked == Parked::Refused {
+            if round > 0 {
+                waiter.keep_file();
+            }
             return block();
         }
         set_errno(before);
@@ -321,6 +324,7 @@ fn wait_parked(
             return Ok(received);
         }
     }
+    waiter.keep_file();
     block()
 }
 
@@ -382,6 +386,9 @@ fn transmit(
     // The kernel's one call would return the part quietly.
     let quiet = if done > 0 { libc::MSG_NOSIGNAL } else { 0 };
     let rest = worker.call(managed(name, fd), Sleep::Certain, Return::Io, || {
+        if done > 0 && !wait_for_room(fd) {
+            return -1;
+        }
         call(done, flags | quiet)
     });
     match rest {
@@ -392,6 +399,25 @@ fn transmit(
         }
         _ => rest,
     }
+}
+
+/// Waits until a socket, which has taken a part of what is being sent, takes more. False: a signal
+/// handler has run.
+///
+/// The kernel's one call ends with the part when a handler has run. A call for the rest that has
+/// sent nothing yet would be restarted after a handler with `SA_RESTART`; `poll` never is, and the
+/// call that follows it begins with a part of its own. With a timeout that call is not restarted.
+fn wait_for_room(fd: c_int) -> bool {
+    if has_timeout(fd, libc::SO_SNDTIMEO) {
+        return true;
+    }
+    let mut set = libc::pollfd {
+        fd,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one live pollfd.
+    unsafe { libc::poll(&raw mut set, 1, -1) >= 0 }
 }
 
 /// Whether the call that has just failed with `errno` would have slept without `MSG_DONTWAIT`.

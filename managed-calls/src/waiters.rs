@@ -12,7 +12,8 @@
 //! sets `BUSY` while it repeats its call. A thread that closes the descriptor sets it too,
 //! duplicates the descriptor for the worker, takes the word to 0, and only then closes. From there
 //! on the worker's descriptor is the duplicate, which it closes in the end. A worker that finds
-//! another one's word does not wait here but in the call, as it would without a scheduler.
+//! another one's word does not wait here but in the call, as it would without a scheduler. A worker
+//! that has waited here and has to go on waiting in the call makes that call on a duplicate, too.
 //!
 //! *Why it is correct.* `BUSY` excludes a repeated call and a close from each other, so a call is
 //! made either before the close, on the old file, or after it, on the duplicate, which is the same
@@ -121,11 +122,14 @@ pub(crate) struct Waiter {
     tid: pid_t,
     /// Has the worker look once more.
     waker: Waker,
-    /// The duplicate that a thread left which closed `fd`; -1: nobody has; [`CLOSED`]: there was no
-    /// descriptor for one. Written once, with `BUSY`.
+    /// The duplicate that a thread left which closed `fd`, or that the worker has made itself; -1:
+    /// nobody has; [`CLOSED`]: there was no descriptor for one. Written once, with `BUSY`.
     duplicate: AtomicI32,
     /// This waiter is in the table, as far as its worker knows.
     listed: Cell<bool>,
+    /// The worker has set `BUSY` and repeats its call. Still true when the waiter is dropped
+    /// because the thread was cancelled in that call.
+    calling: Cell<bool>,
 }
 
 impl Waiter {
@@ -137,6 +141,7 @@ impl Waiter {
             waker,
             duplicate: AtomicI32::new(-1),
             listed: Cell::new(false),
+            calling: Cell::new(false),
         }
     }
 
@@ -183,7 +188,9 @@ impl Waiter {
         // Before the lock: a signal handler may close the descriptor right after it.
         OWN.set(self.address());
         let locked = self.lock();
+        self.calling.set(locked.is_some());
         let result = f(self.current());
+        self.calling.set(false);
         if let Some(word) = locked {
             // Release: pairs with the Acquire of the thread that closes next.
             word.store(self.address(), Release);
@@ -201,11 +208,31 @@ impl Waiter {
         }
     }
 
+    /// Gives the worker, which has waited already, a descriptor of its own for a call that may
+    /// sleep. Otherwise the descriptor could be closed, and its number be reused, before that call
+    /// begins, while the program has been waiting in its call all the time.
+    pub(crate) fn keep_file(&self) {
+        self.attempt(|fd| {
+            // Relaxed: `lock` has ordered it.
+            if self.duplicate.load(Relaxed) == -1 {
+                // SAFETY: no pointers.
+                let duplicate = unsafe { raw!(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, 3) };
+                // Without a free descriptor the call has the program's one: -1 says so.
+                self.duplicate.store(duplicate as c_int, Relaxed);
+            }
+        });
+    }
+
     /// The duplicate, if the descriptor was closed meanwhile, for a call that may sleep. The number
     /// is valid until the waiter is dropped. `None`: the descriptor is the program's.
     pub(crate) fn leave(&self) -> Option<c_int> {
         OWN.set(self.address());
-        if let Some(word) = self.lock() {
+        let locked = if self.calling.get() {
+            word(self.fd)
+        } else {
+            self.lock()
+        };
+        if let Some(word) = locked {
             // Release: pairs with the Acquire of a thread that looks next.
             word.store(0, Release);
             self.listed.set(false);

@@ -65,9 +65,34 @@ fn cargo(folder: &Path, arguments: &[&str]) -> Command {
         .args(["--offline", "--manifest-path"])
         .arg(folder.join("crate/Cargo.toml"))
         .env("CARGO_TARGET_DIR", folder.join("target"))
-        .env_remove("RUSTFLAGS")
+        .env("RUSTFLAGS", flags(folder))
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     command
+}
+
+/// Where the linker finds the C libraries that are part of the program.
+fn flags(folder: &Path) -> String {
+    format!("-L native={}", folder.display())
+}
+
+/// Writes the crate of [`PROGRAM`], and compiles the C library that is a part of it.
+fn write_program(folder: &Path) {
+    write_crate(folder, "", "main.rs", PROGRAM);
+    fs::write(folder.join("linked.c"), PROBE).unwrap();
+    run(Command::new("cc")
+        .args([
+            "-c",
+            "-O2",
+            "-D_FORTIFY_SOURCE=2",
+            "-Dprobe=linked_probe",
+            "-o",
+        ])
+        .arg(folder.join("linked.o"))
+        .arg(folder.join("linked.c")));
+    run(Command::new("ar")
+        .arg("rcs")
+        .arg(folder.join("liblinked.a"))
+        .arg(folder.join("linked.o")));
 }
 
 /// Compiles a C library.
@@ -88,6 +113,11 @@ use std::{ffi::CString, io::Read, ptr::NonNull};
 use umcg_managed_calls::*;
 
 umcg_managed_calls::define!();
+
+#[link(name = "linked", kind = "static")]
+unsafe extern "C" {
+    fn linked_probe() -> i32;
+}
 
 struct Names;
 
@@ -115,6 +145,8 @@ fn main() {
     std::thread::sleep(std::time::Duration::from_millis(1));
     println!("read {}", text.trim());
     assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
+    println!("linked");
+    println!("probe {}", unsafe { linked_probe() });
     if let Some(library) = arguments.first() {
         let flags = if arguments.len() > 1 { libc::RTLD_DEEPBIND } else { 0 };
         let library = CString::new(library.as_str()).unwrap();
@@ -132,9 +164,11 @@ fn main() {
 "#;
 
 const PROBE: &str = r#"
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 int probe(void)
@@ -143,17 +177,48 @@ int probe(void)
     int fd = open("/proc/self/comm", O_RDONLY);
     int got = read(fd, buffer, sizeof(buffer));
     struct pollfd set = { .fd = -1 };
+    struct timeval brief = { .tv_usec = 1000 };
+    int both[2];
+
     close(fd);
     usleep(1000);
     poll(&set, 1, 1);
+    socketpair(AF_UNIX, SOCK_STREAM, 0, both);
+    setsockopt(both[0], SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof(brief));
+    if (recv(both[0], buffer, 4, 0) != -1 || errno != EAGAIN)
+        return -1;
+    if (send(both[1], "abc", 3, 0) != 3 || recv(both[0], buffer, 4, 0) != 3)
+        return -2;
+    if (recv(both[0], (void *)8, 4, MSG_DONTWAIT) != -1 || errno != EAGAIN)
+        return -3;
+    close(both[0]);
+    close(both[1]);
+    if (close(both[0]) != -1 || errno != EBADF)
+        return -4;
     return got;
 }
 "#;
 
+/// What a program has seen while [`PROBE`] ran.
+fn assert_probed(text: &str) {
+    for name in [
+        "seen open\n",
+        "seen read\n",
+        "seen usleep\n",
+        "seen poll\n",
+        "seen recv\n",
+        "probe 8\n",
+    ] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+    // The call that found something to receive is not seen.
+    assert_eq!(text.matches("seen recv\n").count(), 1, "{text}");
+}
+
 #[test]
-fn a_shared_librarys_calls_are_seen_unless_it_is_bound_to_its_own() {
+fn the_calls_of_c_libraries_are_seen_unless_they_are_bound_to_their_own() {
     let folder = folder("shared");
-    write_crate(&folder, "", "main.rs", PROGRAM);
+    write_program(&folder);
     let library = c_library(&folder, "probe", PROBE);
     for profile in [&["build"][..], &["build", "--release"]] {
         run(&mut cargo(&folder, profile));
@@ -165,12 +230,13 @@ fn a_shared_librarys_calls_are_seen_unless_it_is_bound_to_its_own() {
         let program = folder.join("target").join(kind).join("fixture");
 
         let text = run(Command::new(&program).arg(&library));
-        let (std, probe) = text.split_once("library").unwrap();
+        let (text, probe) = text.split_once("library").unwrap();
+        let (std, linked) = text.split_once("linked").unwrap();
         for name in ["seen open64", "seen read", "seen clock_nanosleep"] {
-            assert!(std.contains(name), "{kind}: {text}");
+            assert!(std.contains(name), "{kind}: {std}");
         }
-        for name in ["seen open", "seen read", "seen usleep", "seen poll"] {
-            assert!(probe.contains(name), "{kind}: {text}");
+        for probe in [linked, probe] {
+            assert_probed(probe);
         }
 
         // Not seen, and nothing breaks.
@@ -186,7 +252,7 @@ fn a_shared_librarys_calls_are_seen_unless_it_is_bound_to_its_own() {
 #[test]
 fn another_interposer_comes_after_ours() {
     let folder = folder("preload");
-    write_crate(&folder, "", "main.rs", PROGRAM);
+    write_program(&folder);
     run(&mut cargo(&folder, &["build"]));
     let preload = c_library(
         &folder,
@@ -218,20 +284,23 @@ ssize_t read(int fd, void *buffer, size_t count)
 #[test]
 fn a_static_program_works_by_system_calls() {
     let folder = folder("static");
-    write_crate(&folder, "", "main.rs", PROGRAM);
+    write_program(&folder);
     let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut build = cargo(&folder, &["build", "--target", &target]);
-    run(build.env("RUSTFLAGS", "-C target-feature=+crt-static"));
+    let flags = format!("{} -C target-feature=+crt-static", flags(&folder));
+    run(build.env("RUSTFLAGS", flags));
     let program = folder.join("target").join(target).join("debug/fixture");
     let text = run(&mut Command::new(&program));
+    let (std, linked) = text.split_once("linked").unwrap();
     for name in [
         "seen open64",
         "seen read",
         "seen clock_nanosleep",
         "read fixture",
     ] {
-        assert!(text.contains(name), "{text}");
+        assert!(std.contains(name), "{std}");
     }
+    assert_probed(linked);
 }
 
 #[test]

@@ -14,10 +14,9 @@ use std::{
         atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
-    thread,
 };
 
-use common::{managed, of, outcome, pair, pipe, same, while_asleep};
+use common::{handle, managed, of, outcome, pipe};
 use libc::c_int;
 use umcg_managed_calls::{
     CurrentWorker, Inherited, ManagedCall, Return, Sleep, Worker, set_current,
@@ -33,108 +32,6 @@ static HANDLED: AtomicU32 = AtomicU32::new(0);
 thread_local! {
     /// Whether this thread runs a handler.
     static IN_HANDLER: Cell<bool> = const { Cell::new(false) };
-}
-
-extern "C" fn count(_signal: c_int) {
-    HANDLED.fetch_add(1, SeqCst);
-}
-
-fn handle(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) {
-    // SAFETY: a handler that is async-signal-safe.
-    unsafe {
-        let mut action: libc::sigaction = mem::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = flags;
-        assert_eq!(
-            libc::sigaction(signal, &raw const action, ptr::null_mut()),
-            0
-        );
-    }
-}
-
-/// Sends the signal to the calling thread once it sleeps in `wait`.
-fn interrupted<R>(signal: c_int, wait: impl FnOnce() -> R, then: impl FnOnce() + Send) -> R {
-    // SAFETY: no arguments.
-    let thread = unsafe { libc::pthread_self() };
-    // SAFETY: as above.
-    let tid = unsafe { libc::gettid() };
-    while_asleep(wait, move || {
-        // SAFETY: the thread lives: it waits for this one.
-        assert_eq!(unsafe { libc::pthread_kill(thread, signal) }, 0);
-        while HANDLED.load(SeqCst) == 0 {
-            thread::yield_now();
-        }
-        // A call that was restarted sleeps again; one that was not has returned by now, or will.
-        let _ = tid;
-        then();
-    })
-}
-
-#[test]
-fn calls_are_interrupted_or_restarted_as_the_handler_says() {
-    let _turn = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
-    for flags in [0, libc::SA_RESTART] {
-        handle(libc::SIGUSR1, count, flags);
-        let (results, _) = same(|| {
-            let (a, b) = pair(libc::SOCK_STREAM);
-            let mut byte = 0_u8;
-            let into = (&raw mut byte).cast::<c_void>();
-            HANDLED.store(0, SeqCst);
-            // SAFETY: room for one byte.
-            let received = interrupted(
-                libc::SIGUSR1,
-                || unsafe { outcome(libc::recv(b.as_raw_fd(), into, 1, 0) as i64) },
-                || {
-                    // SAFETY: one readable byte.
-                    unsafe { libc::send(a.as_raw_fd(), b"x".as_ptr().cast(), 1, 0) };
-                },
-            );
-            let (out, end) = pipe();
-            HANDLED.store(0, SeqCst);
-            let read = interrupted(
-                libc::SIGUSR1,
-                // SAFETY: room for one byte.
-                || unsafe { outcome(libc::read(out.as_raw_fd(), into, 1) as i64) },
-                || {
-                    // SAFETY: one readable byte.
-                    unsafe { libc::write(end.as_raw_fd(), b"x".as_ptr().cast(), 1) };
-                },
-            );
-            HANDLED.store(0, SeqCst);
-            // These are interrupted in either case (signal(7)).
-            let slept = interrupted(
-                libc::SIGUSR1,
-                || {
-                    let time = libc::timespec {
-                        tv_sec: 60,
-                        tv_nsec: 0,
-                    };
-                    let mut left = time;
-                    // SAFETY: live times.
-                    let result =
-                        unsafe { outcome(libc::nanosleep(&raw const time, &raw mut left)) };
-                    (result, left.tv_sec >= 40)
-                },
-                || {},
-            );
-            HANDLED.store(0, SeqCst);
-            let polled = interrupted(
-                libc::SIGUSR1,
-                // SAFETY: an empty set.
-                || unsafe { outcome(libc::poll(ptr::null_mut(), 0, 60_000)) },
-                || {},
-            );
-            (received, read, slept, polled)
-        });
-        let expected = if flags == 0 {
-            (-1, libc::EINTR)
-        } else {
-            (1, 0)
-        };
-        assert_eq!((results.0, results.1), (expected, expected));
-        assert_eq!(results.2, ((-1, libc::EINTR), true));
-        assert_eq!(results.3, (-1, libc::EINTR));
-    }
 }
 
 /// The pipe that a handler reads from and writes to.

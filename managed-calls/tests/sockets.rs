@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{keeps_errno, managed, of, outcome, pair, same, set_non_blocking, while_asleep};
+use common::{
+    keeps_errno, managed, of, outcome, pair, same, set_non_blocking, set_timeout, while_asleep,
+};
 use libc::{c_int, c_void};
 use umcg_managed_calls::{Return, Sleep};
 
@@ -32,24 +34,6 @@ fn send(fd: &OwnedFd, bytes: &[u8], flags: c_int) -> (i64, c_int) {
         // SAFETY: `bytes` is readable.
         unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) as i64 }
     })
-}
-
-fn set_timeout(fd: &OwnedFd, option: c_int, time: Duration) {
-    let time = libc::timeval {
-        tv_sec: time.as_secs() as i64,
-        tv_usec: i64::from(time.subsec_micros()),
-    };
-    // SAFETY: a live timeval.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw const time).cast(),
-            mem::size_of_val(&time) as u32,
-        )
-    };
-    assert_eq!(result, 0);
 }
 
 #[test]

@@ -1,14 +1,21 @@
-//! Each scenario runs twice, on a thread that is no worker and on one that is, and has to come out
-//! the same.
+//! Each scenario runs three times and has to come out the same: on a thread that is no worker, on a
+//! worker that sleeps in its calls, and on a worker that sleeps elsewhere where it may.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+mod parker;
+
 use std::{
     cell::RefCell,
+    ffi::c_void,
     fmt,
+    net::{TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     ptr::NonNull,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +24,8 @@ use libc::c_int;
 use umcg_managed_calls::{
     CurrentWorker, Inherited, ManagedCall, Return, Sleep, Worker, set_current,
 };
+
+pub(crate) use self::parker::Parker;
 
 /// A worker that notes its calls, and that does to the thread what a scheduler may do: it makes
 /// system calls, changes `errno`, and lets others run.
@@ -40,6 +49,14 @@ impl Worker for Recorder {
             "the call has two kinds of return"
         );
         drop(calls);
+        disturb();
+    }
+
+    fn passed(&self) {
+        disturb();
+    }
+
+    fn woke_others(&self) {
         disturb();
     }
 
@@ -77,6 +94,19 @@ impl Worker for Recorder {
 /// What the threads were told that workers made.
 pub(crate) static UNMANAGED: Mutex<Vec<Inherited>> = Mutex::new(Vec::new());
 
+/// Installs a handler for the whole process.
+pub(crate) fn handle(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) {
+    // SAFETY: a handler that is async-signal-safe.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = flags;
+        let result = libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        assert_eq!(result, 0);
+    }
+    parker::RESTARTS.store(flags & libc::SA_RESTART != 0, SeqCst);
+}
+
 /// Calls libc, which must not come back to the worker, and leaves an `errno` that is nobody's.
 fn disturb() {
     thread::yield_now();
@@ -95,34 +125,61 @@ pub(crate) type Said = (&'static str, Sleep, Return);
 pub(crate) fn managed<R>(scenario: impl FnOnce() -> R) -> (R, Vec<Said>) {
     let recorder = Recorder::default();
     let current = CurrentWorker::new(NonNull::from(&recorder as &dyn Worker));
-    // SAFETY: the recorder lives until it is taken back below. A test that panics in between ends
-    // its thread.
+    // SAFETY: the recorder lives until it is taken back below.
     unsafe { set_current(Some(NonNull::from(&current))) };
+    let unmanaged = UnmanagedAgain;
     let result = scenario();
-    // SAFETY: nothing needs to stay valid.
-    unsafe { set_current(None) };
+    drop(unmanaged);
     (result, recorder.calls.into_inner())
 }
 
-/// Runs `scenario` on both kinds of thread, demands that both come out the same, and returns what
-/// the managed one said.
+/// Takes the thread's worker back, also if the scenario panics.
+struct UnmanagedAgain;
+
+impl Drop for UnmanagedAgain {
+    fn drop(&mut self) {
+        // SAFETY: nothing needs to stay valid.
+        unsafe { set_current(None) };
+    }
+}
+
+/// Runs `scenario` as a worker that sleeps elsewhere than in its calls where it may. Returns its
+/// result and how often the worker did so.
+pub(crate) fn parking<R>(scenario: impl FnOnce() -> R) -> (R, u32) {
+    let parker = Parker::new(|_| false);
+    let result = parker.run(scenario);
+    (result, parker.parks())
+}
+
+/// Runs `scenario` on each kind of thread, demands that all come out the same, and returns what the
+/// worker said that sleeps in its calls.
 pub(crate) fn same<R: PartialEq + fmt::Debug>(scenario: impl Fn() -> R) -> (R, Vec<Said>) {
+    let (result, said, _) = same_and_parks(scenario);
+    (result, said)
+}
+
+/// [`same`], and how often the other worker slept elsewhere than in its calls.
+pub(crate) fn same_and_parks<R: PartialEq + fmt::Debug>(
+    scenario: impl Fn() -> R,
+) -> (R, Vec<Said>, u32) {
     let plain = scenario();
     let (managed, said) = managed(&scenario);
     assert_eq!(plain, managed, "unmanaged (left) and managed (right)");
-    (plain, said)
+    let (parking, parks) = parking(&scenario);
+    assert_eq!(plain, parking, "unmanaged (left) and parking (right)");
+    (plain, said, parks)
 }
 
 /// The result of a call of libc, with its errno if it failed, and 0 otherwise.
 pub(crate) fn outcome(result: impl Into<i64>) -> (i64, c_int) {
-    let result = result.into();
     // SAFETY: this thread's errno.
     let errno = unsafe { *libc::__errno_location() };
+    let result = result.into();
     (result, if result < 0 { errno } else { 0 })
 }
 
-/// Runs `call` with an errno that it has no reason to change, and demands that a call which
-/// succeeds leaves it alone.
+/// Runs `call` with an errno that it has no reason to change, demands that a call which succeeds
+/// leaves it alone, and returns the outcome.
 pub(crate) fn keeps_errno(call: impl FnOnce() -> i64) -> (i64, c_int) {
     // SAFETY: this thread's errno.
     unsafe { *libc::__errno_location() = libc::ENOTBLK };
@@ -132,7 +189,7 @@ pub(crate) fn keeps_errno(call: impl FnOnce() -> i64) -> (i64, c_int) {
     if result >= 0 {
         assert_eq!(errno, libc::ENOTBLK, "a call that succeeded changed errno");
     }
-    (result, errno)
+    outcome(result)
 }
 
 /// Two connected sockets of the Unix domain.
@@ -145,6 +202,183 @@ pub(crate) fn pair(kind: c_int) -> (OwnedFd, OwnedFd) {
     unsafe { (OwnedFd::from_raw_fd(both[0]), OwnedFd::from_raw_fd(both[1])) }
 }
 
+/// A kind of connected socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    UnixStream,
+    UnixDatagram,
+    UnixSeqpacket,
+    Tcp,
+    Udp,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::UnixStream,
+        Self::UnixDatagram,
+        Self::UnixSeqpacket,
+        Self::Tcp,
+        Self::Udp,
+    ];
+
+    /// Two sockets, each of which receives what the other one sends.
+    pub(crate) fn pair(self) -> (OwnedFd, OwnedFd) {
+        match self {
+            Self::UnixStream => pair(libc::SOCK_STREAM),
+            Self::UnixDatagram => pair(libc::SOCK_DGRAM),
+            Self::UnixSeqpacket => pair(libc::SOCK_SEQPACKET),
+            Self::Tcp => {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                stream.set_nodelay(true).unwrap();
+                (stream.into(), listener.accept().unwrap().0.into())
+            }
+            Self::Udp => {
+                let [a, b] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+                a.connect(b.local_addr().unwrap()).unwrap();
+                b.connect(a.local_addr().unwrap()).unwrap();
+                (a.into(), b.into())
+            }
+        }
+    }
+
+    /// Whether bytes have no bounds.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::UnixStream | Self::Tcp)
+    }
+
+    /// Whether one end learns that the other one is gone.
+    pub(crate) fn is_connection(self) -> bool {
+        !matches!(self, Self::UnixDatagram | Self::Udp)
+    }
+}
+
+/// Waits until there is something to receive: over the loopback device it comes a moment after it
+/// was sent.
+pub(crate) fn until_readable(fd: &OwnedFd) {
+    let mut set = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one live pollfd.
+    assert_eq!(unsafe { libc::poll(&raw mut set, 1, 20_000) }, 1);
+}
+
+pub(crate) fn set_timeout(fd: &OwnedFd, option: c_int, time: Duration) {
+    let time = libc::timeval {
+        tv_sec: time.as_secs() as i64,
+        tv_usec: i64::from(time.subsec_micros()),
+    };
+    set_option(fd, option, &time);
+}
+
+/// Sets an option of the socket's own level.
+pub(crate) fn set_option<T>(fd: &OwnedFd, option: c_int, value: &T) {
+    // SAFETY: a live value of that size.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
+/// Shuts a socket down.
+pub(crate) fn shut(fd: &OwnedFd, how: c_int) -> (i64, c_int) {
+    // SAFETY: no memory is passed.
+    outcome(unsafe { libc::shutdown(fd.as_raw_fd(), how) })
+}
+
+/// Memory whose end is known: the byte behind it can be neither read nor written.
+pub(crate) struct Guarded(*mut c_void);
+
+impl Guarded {
+    const SIZE: usize = 1 << 16;
+
+    pub(crate) fn new() -> Self {
+        // SAFETY: a new mapping, of which the second half is closed.
+        unsafe {
+            let mapping = libc::mmap(
+                std::ptr::null_mut(),
+                2 * Self::SIZE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(mapping, libc::MAP_FAILED);
+            let guard = mapping.byte_add(Self::SIZE);
+            assert_eq!(libc::mprotect(guard, Self::SIZE, libc::PROT_NONE), 0);
+            Self(mapping)
+        }
+    }
+
+    /// The last `count` bytes that are accessible begin here.
+    pub(crate) fn end_minus(&self, count: usize) -> *mut c_void {
+        assert!(count <= Self::SIZE);
+        // SAFETY: inside of the mapping.
+        unsafe { self.0.byte_add(Self::SIZE - count) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: this mapping, which nobody uses any more.
+        unsafe { libc::munmap(self.0, 2 * Self::SIZE) };
+    }
+}
+
+/// Sends `bytes` with descriptors, which are duplicated by the kernel.
+pub(crate) fn send_descriptors(fd: &OwnedFd, bytes: &[u8], passed: &[c_int]) -> (i64, c_int) {
+    let mut control = [0_u64; 16];
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: all zeros are a valid message.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    let size = size_of_val(passed) as u32;
+    // SAFETY: the control buffer has room for a header and the descriptors.
+    unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(size) as usize;
+        assert!(message.msg_controllen <= size_of_val(&control));
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+        let to = libc::CMSG_DATA(header).cast::<c_int>();
+        std::ptr::copy_nonoverlapping(passed.as_ptr(), to, passed.len());
+        outcome(libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) as i64)
+    }
+}
+
+/// The descriptors that came with a message.
+pub(crate) fn descriptors_in(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut all = Vec::new();
+    // SAFETY: control data that the kernel has filled; the descriptors are nobody else's.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(message);
+        while !header.is_null() {
+            assert_eq!((*header).cmsg_type, libc::SCM_RIGHTS);
+            let size = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            let from = libc::CMSG_DATA(header).cast::<c_int>();
+            for index in 0..size / size_of::<c_int>() {
+                all.push(OwnedFd::from_raw_fd(from.add(index).read_unaligned()));
+            }
+            header = libc::CMSG_NXTHDR(message, header);
+        }
+    }
+    all
+}
+
 /// A pipe: its end to read and its end to write.
 pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     let mut both = [0; 2];
@@ -152,6 +386,24 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     assert_eq!(unsafe { libc::pipe2(both.as_mut_ptr(), 0) }, 0);
     // SAFETY: just made, and nobody else's.
     unsafe { (OwnedFd::from_raw_fd(both[0]), OwnedFd::from_raw_fd(both[1])) }
+}
+
+/// A terminal: the end of the one who types, and that of the program.
+pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave) = (0, 0);
+
+    // SAFETY: room for two descriptors, which are nobody else's.
+    unsafe {
+        let opened = libc::openpty(
+            &raw mut master,
+            &raw mut slave,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        assert_eq!(opened, 0);
+        (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
+    }
 }
 
 pub(crate) fn set_non_blocking(fd: &OwnedFd) {
@@ -178,9 +430,14 @@ pub(crate) fn while_asleep<R>(wait: impl FnOnce() -> R, act: impl FnOnce() + Sen
 
 /// Waits until the thread sleeps in a system call and has done so at two looks in a row.
 pub(crate) fn until_asleep(tid: libc::pid_t) {
+    until_asleep_or(tid, &AtomicBool::new(false));
+}
+
+/// The same, or until it has said that it is done.
+pub(crate) fn until_asleep_or(tid: libc::pid_t, done: &AtomicBool) {
     let began = Instant::now();
     let mut seen = 0;
-    while seen < 2 {
+    while seen < 2 && !done.load(SeqCst) {
         assert!(
             began.elapsed() < Duration::from_secs(20),
             "it does not sleep"
