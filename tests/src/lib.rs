@@ -11,6 +11,7 @@
 //! For the tests of the runtime and of its faults:
 //!
 //! * [`runtime`]: runtimes, and work that shows whether they do their job;
+//! * [`unsliced`]: a provider without time slices;
 //! * [`cpu`], [`limits`], [`seccomp`], [`signals`]: a less friendly environment.
 //!
 //! For all tests:
@@ -48,6 +49,7 @@ pub mod spin_lock;
 pub mod subprocess;
 pub mod thread_report;
 pub mod threads;
+pub mod unsliced;
 pub mod watchdog;
 pub mod worker;
 
@@ -59,6 +61,7 @@ pub use server::{Drained, Server, Turn};
 pub use smp::ServerGroup;
 pub use spin_lock::SpinLock;
 pub use subprocess::{Subprocess, isolated};
+pub use unsliced::Unsliced;
 pub use watchdog::eventually;
 pub use worker::{Me, Worker};
 

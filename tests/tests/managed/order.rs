@@ -2,7 +2,7 @@
 //!
 //! One server, so there is one order. A task holds the slot while the others come back: it
 //! computes, and lets the kernel run other threads of its CPU. Its provider has no time slices
-//! (`unsliced.rs`), so nobody takes the slot from it. The thread of the test, which is no worker,
+//! ([`Unsliced`]), so nobody takes the slot from it. The thread of the test, which is no worker,
 //! ends the calls of the others one after the other, and waits each time until the worker has
 //! queued up. A worker may still be judged wrongly in between, so an attempt may fail; then there
 //! is another one.
@@ -12,7 +12,6 @@ umcg::managed_calls!();
 // The test program `managed` uses the rest of it.
 #[allow(dead_code)]
 mod support;
-mod unsliced;
 
 use std::{
     io::Write,
@@ -27,12 +26,9 @@ use std::{
 };
 
 use umcg::{Builder, JoinHandle, Runtime};
-use umcg_tests::{cpu, eventually, isolated, runtime::compute, watchdog, wrong_verdicts};
+use umcg_tests::{Unsliced, cpu, eventually, isolated, runtime::compute, watchdog, wrong_verdicts};
 
-use self::{
-    support::{Tid, managed, receive, yield_cpu},
-    unsliced::Unsliced,
-};
+use self::support::{Tid, managed, receive, yield_cpu};
 
 /// The numbers of the attempts, until their time is over.
 fn attempts() -> impl Iterator<Item = u32> {
@@ -390,7 +386,7 @@ fn many_woken_workers_do_not_starve_one_that_comes_back_from_io() {
                 waiter.after(&scene, || sender.send(()).expect("it waits"));
             }
             // From here on the server has all of them in its list, and picks each of them.
-            scene.provider.wake_server();
+            scene.provider.wake_servers();
             let together = waiters
                 .iter()
                 .chain([&reader.0])
