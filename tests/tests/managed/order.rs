@@ -9,6 +9,9 @@
 
 umcg::managed_calls!();
 
+#[cfg(feature = "asan")]
+mod asan;
+
 // The test program `managed` uses the rest of it.
 #[allow(dead_code)]
 mod support;

@@ -5,6 +5,9 @@
 
 umcg::managed_calls!();
 
+#[cfg(feature = "asan")]
+mod asan;
+
 use std::{
     cell::UnsafeCell,
     env,
