@@ -12,6 +12,7 @@
 //!
 //! * [`runtime`]: runtimes, and work that shows whether they do their job;
 //! * [`unsliced`]: a provider without time slices;
+//! * [`random`]: choices at random that a seed repeats;
 //! * [`cpu`], [`limits`], [`seccomp`], [`signals`]: a less friendly environment.
 //!
 //! For all tests:
@@ -38,6 +39,7 @@ pub mod harness;
 pub mod limits;
 pub mod proc;
 pub mod provider_under_test;
+pub mod random;
 pub mod record;
 pub mod runtime;
 pub mod seccomp;
@@ -56,6 +58,7 @@ pub mod worker;
 pub use blocker_gate::BlockerGate;
 pub use harness::{Harness, for_each_provider};
 pub use provider_under_test::{ProviderUnderTest, providers_under_test};
+pub use random::Random;
 pub use record::Record;
 pub use server::{Drained, Server, Turn};
 pub use smp::ServerGroup;
