@@ -67,14 +67,14 @@ fn spinners(
 #[test]
 fn a_task_from_outside_runs_although_every_server_computes() {
     let _alone = alone();
-    isolated(120, || {
+    isolated(60, || {
         if nobody_watches() {
             return;
         }
         for servers in SERVERS {
-            let attempts = (0..20).find(|_| task_from_outside_runs(servers));
-            println!("{servers} servers: attempt {attempts:?}");
-            assert!(attempts.is_some(), "{servers} servers never came to rest");
+            let attempt = (0..12).find(|_| task_from_outside_runs(servers));
+            println!("{servers} servers: attempt {attempt:?}");
+            assert!(attempt.is_some(), "a server always had a deadline");
         }
     });
 }
@@ -92,8 +92,9 @@ fn task_from_outside_runs(servers: usize) -> bool {
         .expect("a runtime");
     let stop = Arc::new(AtomicBool::new(false));
     let spinners = spinners(&runtime, servers, servers, &stop);
-    // A worker that was judged wrongly on a busy CPU computes beside the one in the slot, and its
-    // server looks again. It goes on doing so, and there is another attempt.
+    // Workers that were made for the tasks may have come too late for them. They wait behind a
+    // spinner to be dispatched for the first time, and their server wants to look again all the
+    // time. Then there is another attempt.
     let at_rest = || {
         provider.wake_servers();
         provider.servers_want_no_deadline().then_some(())
