@@ -363,7 +363,7 @@ fn workers_that_wake_each_other_do_not_starve_those_that_come_back() {
     });
 }
 
-/// Nor do workers that were woken, and that the server picks one after the other. One that comes
+/// Nor do workers that were unparked, and that the server picks one after the other. One that comes
 /// back from I/O has its turn after eight of them.
 #[test]
 fn many_woken_workers_do_not_starve_one_that_comes_back_from_io() {
@@ -373,20 +373,21 @@ fn many_woken_workers_do_not_starve_one_that_comes_back_from_io() {
         let Some(scene) = Scene::new() else { return };
         for attempt in attempts() {
             scene.count.store(0, SeqCst);
-            let (senders, waiters): (Vec<_>, Vec<_>) = (0..WOKEN)
+            let (parked, waiters): (Vec<_>, Vec<_>) = (0..WOKEN)
                 .map(|_| {
-                    let (sender, receiver) = mpsc::channel();
-                    (
-                        sender,
-                        scene.sleeper(move || receiver.recv().expect("a message")),
-                    )
+                    let (tells, told) = mpsc::channel();
+                    let waiter = scene.sleeper(move || {
+                        tells.send(umcg::thread::current()).expect("the test waits");
+                        umcg::thread::park();
+                    });
+                    (told.recv().expect("it parks"), waiter)
                 })
                 .unzip();
             let reader = scene.reader();
             let (holder, end) = scene.holder();
             wake(&scene, std::slice::from_ref(&reader));
-            for (waiter, sender) in waiters.iter().zip(&senders) {
-                waiter.after(&scene, || sender.send(()).expect("it waits"));
+            for (waiter, thread) in waiters.iter().zip(&parked) {
+                waiter.after(&scene, || thread.unpark());
             }
             // From here on the server has all of them in its list, and picks each of them.
             scene.provider.wake_servers();
