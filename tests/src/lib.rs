@@ -11,6 +11,8 @@
 //! For the tests of the runtime and of its faults:
 //!
 //! * [`runtime`]: runtimes, and work that shows whether they do their job;
+//! * [`unsliced`]: a provider without time slices;
+//! * [`random`]: choices at random that a seed repeats;
 //! * [`cpu`], [`limits`], [`seccomp`], [`signals`]: a less friendly environment.
 //!
 //! For all tests:
@@ -37,6 +39,7 @@ pub mod harness;
 pub mod limits;
 pub mod proc;
 pub mod provider_under_test;
+pub mod random;
 pub mod record;
 pub mod runtime;
 pub mod seccomp;
@@ -48,17 +51,20 @@ pub mod spin_lock;
 pub mod subprocess;
 pub mod thread_report;
 pub mod threads;
+pub mod unsliced;
 pub mod watchdog;
 pub mod worker;
 
 pub use blocker_gate::BlockerGate;
 pub use harness::{Harness, for_each_provider};
 pub use provider_under_test::{ProviderUnderTest, providers_under_test};
+pub use random::Random;
 pub use record::Record;
 pub use server::{Drained, Server, Turn};
 pub use smp::ServerGroup;
 pub use spin_lock::SpinLock;
 pub use subprocess::{Subprocess, isolated};
+pub use unsliced::Unsliced;
 pub use watchdog::eventually;
 pub use worker::{Me, Worker};
 

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use umcg::Runtime;
+use umcg::{Handle, Runtime};
 use umcg_tests::{
     Subprocess,
     blockers::{self, Blocker},
@@ -349,6 +349,44 @@ fn block_in_place_gives_the_slot_away_at_once() {
         if emulated && !wrong_verdicts() {
             assert!(announced >= ROUNDS / 2, "{announced}");
         }
+    });
+}
+
+/// The longest block of the metrics is at least as long as a sleep, also if the worker handed its
+/// slot to another one and nobody else looked at the sleep.
+#[test]
+fn a_block_that_is_handed_off_is_measured() {
+    isolated(60, || {
+        const SLEEP: Duration = Duration::from_millis(20);
+        let runtime = runtime_with(1);
+        if !managed(&runtime) || wrong_verdicts() {
+            return;
+        }
+        for _ in 0..ROUNDS {
+            let task = runtime.spawn_blocking(|| {
+                let metrics = || Handle::current().metrics();
+                let other = umcg::thread::spawn(umcg::thread::park);
+                while metrics().workers().blocked() == 0 {
+                    umcg::thread::yield_now();
+                }
+                // It has parked, and waits for the slot from here on.
+                other.thread().unpark();
+                let before = metrics().provider().blocks_announced;
+                // `poll` sleeps in the call, and never in the worker's gate.
+                // SAFETY: no entries.
+                unsafe { libc::poll(ptr::null_mut(), 0, SLEEP.as_millis() as i32) };
+                let seen = metrics().provider().blocks_announced - before;
+                other.join().expect("it was unparked");
+                seen
+            });
+            // Another thread may have seen the sleep first. Then there is another round.
+            if task.join().expect("it sleeps") > 0 {
+                let longest = runtime.metrics().longest_block();
+                assert!(longest >= SLEEP, "{longest:?}");
+                return;
+            }
+        }
+        panic!("no sleep was announced");
     });
 }
 

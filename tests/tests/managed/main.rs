@@ -9,6 +9,9 @@
 
 umcg::managed_calls!();
 
+#[cfg(feature = "asan")]
+mod asan;
+
 mod blocks;
 mod children;
 mod descriptors;

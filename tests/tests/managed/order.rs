@@ -1,12 +1,16 @@
 //! In which order workers go on that come back from calls.
 //!
 //! One server, so there is one order. A task holds the slot while the others come back: it
-//! computes, and lets the kernel run other threads of its CPU. The thread of the test, which is no
-//! worker, ends the calls of the others one after the other, and waits each time until the worker
-//! has queued up. That must be done before the slice of the task in the slot is over (5 ms), so an
-//! attempt may fail; then there is another one.
+//! computes, and lets the kernel run other threads of its CPU. Its provider has no time slices
+//! ([`Unsliced`]), so nobody takes the slot from it. The thread of the test, which is no worker,
+//! ends the calls of the others one after the other, and waits each time until the worker has
+//! queued up. A worker may still be judged wrongly in between, so an attempt may fail; then there
+//! is another one.
 
 umcg::managed_calls!();
+
+#[cfg(feature = "asan")]
+mod asan;
 
 // The test program `managed` uses the rest of it.
 #[allow(dead_code)]
@@ -14,7 +18,7 @@ mod support;
 
 use std::{
     io::Write,
-    os::unix::net::UnixStream,
+    os::{fd::AsRawFd, unix::net::UnixStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
@@ -24,12 +28,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use umcg::{JoinHandle, Runtime};
-use umcg_tests::{
-    cpu, eventually, isolated,
-    runtime::{compute, runtime_with},
-    wrong_verdicts,
-};
+use umcg::{Builder, JoinHandle, Runtime};
+use umcg_tests::{Unsliced, cpu, eventually, isolated, runtime::compute, watchdog, wrong_verdicts};
 
 use self::support::{Tid, managed, receive, yield_cpu};
 
@@ -43,6 +43,9 @@ fn attempts() -> impl Iterator<Item = u32> {
 const READERS: usize = 6;
 /// How long a test makes attempts. On a CPU that another process keeps busy none may succeed.
 const ATTEMPTS: Duration = Duration::from_secs(40);
+
+/// How long a worker may take to have its turn.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// These tests run one after the other: on a CPU that two of them share no attempt succeeds.
 fn alone() -> MutexGuard<'static, ()> {
@@ -58,8 +61,20 @@ struct Sleeper {
     task: JoinHandle<()>,
 }
 
+/// A runtime with one server and without time slices.
+fn one_server() -> (Arc<Unsliced>, Runtime) {
+    let provider = Unsliced::new();
+    let runtime = Builder::new()
+        .servers(1)
+        .with_provider(provider.clone())
+        .build()
+        .expect("a runtime");
+    (provider, runtime)
+}
+
 /// The sleepers of one attempt, and how many of them have gone on.
 struct Scene {
+    provider: Arc<Unsliced>,
     runtime: Runtime,
     count: Arc<AtomicU32>,
 }
@@ -67,7 +82,7 @@ struct Scene {
 impl Scene {
     /// `None`: nothing holds workers up when they come back, or wrong verdicts do.
     fn new() -> Option<Self> {
-        let runtime = runtime_with(1);
+        let (provider, runtime) = one_server();
         if !managed(&runtime) || wrong_verdicts() {
             return None;
         }
@@ -81,6 +96,7 @@ impl Scene {
             cpu::set_affinity(0, &others).expect("own CPUs");
         }
         Some(Self {
+            provider,
             runtime,
             count: Arc::default(),
         })
@@ -111,6 +127,22 @@ impl Scene {
             here
         });
         (reader, there)
+    }
+
+    /// Like [`reader`](Self::reader), but the worker sleeps in `poll`.
+    fn poller(&self) -> (Sleeper, UnixStream) {
+        let (here, there) = UnixStream::pair().expect("a socket pair");
+        let poller = self.sleeper(move || {
+            let mut entry = libc::pollfd {
+                fd: here.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: one valid entry.
+            assert_eq!(unsafe { libc::poll(&raw mut entry, 1, -1) }, 1);
+            here
+        });
+        (poller, there)
     }
 
     /// A task that holds the slot until the end.
@@ -279,53 +311,135 @@ fn a_worker_that_may_hold_a_lock_comes_back_from_io_before_others() {
     });
 }
 
-/// But workers that wake each other all the time do not hold up one that comes back from a call.
+/// Workers that hand the slot off to each other all the time do not keep it from one that has come
+/// back from a call. Nobody preempts them here, and the server sleeps: only their own turns count.
 #[test]
 fn workers_that_wake_each_other_do_not_starve_those_that_come_back() {
+    let _alone = alone();
     isolated(60, || {
-        let runtime = runtime_with(1);
+        const SLEEPS: u32 = 20;
+        let (_, runtime) = one_server();
         if !managed(&runtime) {
             return;
         }
         let stop = Arc::new(AtomicBool::new(false));
-        // Four pairs, so that there is always a woken worker in the queue.
-        let pairs: Vec<_> = (0..4)
-            .flat_map(|_| {
-                let (to_first, first) = mpsc::channel();
-                let (to_second, second) = mpsc::channel();
-                to_first.send(()).expect("the receiver is here");
-                let stopped = Arc::clone(&stop);
-                [
-                    runtime.spawn_blocking(move || {
-                        while first.recv().is_ok() && to_second.send(()).is_ok() {}
-                    }),
-                    runtime.spawn_blocking(move || {
-                        while !stopped.load(SeqCst)
-                            && second.recv().is_ok()
-                            && to_first.send(()).is_ok()
-                        {}
-                    }),
-                ]
+        // Whenever one of the two gives its slot up, it has woken the other one just before.
+        let pair = {
+            let stop = Arc::clone(&stop);
+            runtime.spawn_blocking(move || {
+                let (first, stopped) = (umcg::thread::current(), Arc::clone(&stop));
+                let second = umcg::thread::spawn(move || {
+                    while !stopped.load(SeqCst) {
+                        first.unpark();
+                        umcg::thread::park();
+                    }
+                    first.unpark();
+                });
+                while !stop.load(SeqCst) {
+                    second.thread().unpark();
+                    umcg::thread::park();
+                }
+                second.thread().unpark();
+                second.join().expect("the other one");
             })
-            .collect();
-        let begun = Instant::now();
-        let sleeper = runtime.spawn_blocking(|| {
-            for _ in 0..50 {
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
-        sleeper.join().expect("it sleeps");
-        let took = begun.elapsed();
-        println!("50 sleeps took {took:?}");
+        };
+        let slept = Arc::new(AtomicU32::new(0));
+        let sleeper = {
+            let (slept, stop) = (Arc::clone(&slept), Arc::clone(&stop));
+            runtime.spawn_blocking(move || {
+                while slept.load(SeqCst) < SLEEPS && !stop.load(SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
+                    slept.fetch_add(1, SeqCst);
+                }
+            })
+        };
+        let in_time = watchdog::poll(LIMIT, || sleeper.is_finished().then_some(()));
         stop.store(true, SeqCst);
-        for task in pairs {
+        for task in [pair, sleeper] {
             task.join().expect("it ends");
         }
-        // It waits for eight hand-overs each time, of some 10 us.
-        assert!(
-            took < Duration::from_secs(2),
-            "50 sleeps of 1 ms took {took:?}"
-        );
+        let slept = slept.load(SeqCst);
+        assert!(in_time.is_some(), "it went on {slept} times in {LIMIT:?}");
+    });
+}
+
+/// Nor do workers that were unparked, and that the server picks one after the other. One that comes
+/// back from I/O has its turn after eight of them.
+#[test]
+fn many_woken_workers_do_not_starve_one_that_comes_back_from_io() {
+    let _alone = alone();
+    isolated(120, || {
+        const WOKEN: usize = 40;
+        let Some(scene) = Scene::new() else { return };
+        for attempt in attempts() {
+            scene.count.store(0, SeqCst);
+            let (parked, waiters): (Vec<_>, Vec<_>) = (0..WOKEN)
+                .map(|_| {
+                    let (tells, told) = mpsc::channel();
+                    let waiter = scene.sleeper(move || {
+                        tells.send(umcg::thread::current()).expect("the test waits");
+                        umcg::thread::park();
+                    });
+                    (told.recv().expect("it parks"), waiter)
+                })
+                .unzip();
+            let reader = scene.reader();
+            let (holder, end) = scene.holder();
+            wake(&scene, std::slice::from_ref(&reader));
+            for (waiter, thread) in waiters.iter().zip(&parked) {
+                waiter.after(&scene, || thread.unpark());
+            }
+            // From here on the server has all of them in its list, and picks each of them.
+            scene.provider.wake_servers();
+            let together = waiters
+                .iter()
+                .chain([&reader.0])
+                .all(|sleeper| !sleeper.went_on());
+            end.store(true, SeqCst);
+            holder.join().expect("it ends");
+            let position = order(vec![reader])[0];
+            for waiter in waiters {
+                waiter.task.join().expect("it ends");
+            }
+            if together {
+                println!("attempt {attempt}: the reader went on as number {position}");
+                assert!(position <= 8 + 1, "the reader was number {position}");
+                return;
+            }
+        }
+        panic!("never did all of them wait at the same time");
+    });
+}
+
+/// A worker that comes back says that it may take a slot that is free only if nobody waits. What
+/// is free at that moment is left to those that came earlier.
+#[test]
+fn a_worker_that_comes_back_takes_no_slot_past_those_that_wait() {
+    let _alone = alone();
+    isolated(120, || {
+        let Some(scene) = Scene::new() else { return };
+        for attempt in attempts() {
+            scene.count.store(0, SeqCst);
+            // `poll` is a sleep in the call, after which the worker has to ask for a slot.
+            let pollers: Vec<_> = (0..2).map(|_| scene.poller()).collect();
+            let (holder, end) = scene.holder();
+            wake(&scene, &pollers[..1]);
+            let waits = !pollers[0].0.went_on() && scene.waiting() > 0;
+            scene.provider.listen_to(pollers[1].0.tid.get());
+            wake(&scene, &pollers[1..]);
+            eventually("the worker is asked", || scene.provider.answer().is_some());
+            let together = waits && nobody_went_on(&pollers);
+            end.store(true, SeqCst);
+            holder.join().expect("it ends");
+            order(pollers);
+            if together {
+                println!("attempt {attempt}");
+                let takes = scene.provider.answer().expect("as above");
+                assert!(!takes, "it would have overtaken the one that waits");
+                return;
+            }
+        }
+        panic!("never did one wait when the other came back");
     });
 }
 

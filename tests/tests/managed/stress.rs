@@ -5,6 +5,9 @@
 
 umcg::managed_calls!();
 
+#[cfg(feature = "asan")]
+mod asan;
+
 use std::{
     cell::UnsafeCell,
     env,
@@ -29,44 +32,7 @@ use std::{
 };
 
 use umcg::{Builder, Handle, JoinHandle};
-use umcg_tests::{blockers, isolated, runtime::compute, thread_report};
-
-/// xorshift64*: random enough, and the same on every machine.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
-    }
-
-    fn micros(&mut self, below: u64) -> Duration {
-        Duration::from_micros(self.below(below))
-    }
-
-    /// Another sequence, for a task of its own.
-    fn split(&mut self) -> Self {
-        Self(self.next() | 1)
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    env::var(variable).map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text}: want a number"))
-    })
-}
+use umcg_tests::{Random, blockers, isolated, random::number, runtime::compute, thread_report};
 
 /// What all tasks of a round share.
 #[derive(Default)]
@@ -172,7 +138,7 @@ fn echo(site: &Arc<Site>, random: &mut Random) {
             there.write_all(&buffer).expect("the other end reads");
         }
     });
-    let tag = random.next();
+    let tag = random.draw();
     for k in 0..random.below(60) {
         here.write_all(&(tag ^ k).to_le_bytes()).expect("it echoes");
         let mut buffer = [0; 8];
@@ -187,7 +153,7 @@ fn echo(site: &Arc<Site>, random: &mut Random) {
 /// More bytes than a socket takes at once, in both directions.
 fn bulk(site: &Arc<Site>, random: &mut Random) {
     let (mut here, mut there) = connection(random);
-    let (size, tag) = (random.below(1 << 20) as usize, random.next() as u8);
+    let (size, tag) = (random.below(1 << 20) as usize, random.draw() as u8);
     let sends = umcg::spawn_blocking(move || {
         let bytes: Vec<_> = (0..size).map(|i| (i as u8).wrapping_mul(tag)).collect();
         there.write_all(&bytes).expect("the other end reads");
@@ -328,7 +294,7 @@ fn polls(site: &Arc<Site>, random: &mut Random) {
 }
 
 fn files(site: &Arc<Site>, random: &mut Random) {
-    let name = format!("umcg-stress-{}-{:x}", std::process::id(), random.next());
+    let name = format!("umcg-stress-{}-{:x}", std::process::id(), random.draw());
     let path = env::temp_dir().join(name);
     let mut file = File::options()
         .read(true)
@@ -338,7 +304,7 @@ fn files(site: &Arc<Site>, random: &mut Random) {
         .expect("a file");
     fs::remove_file(&path).expect("it is there");
     let text: Vec<_> = (0..random.below(20_000))
-        .map(|_| random.next() as u8)
+        .map(|_| random.draw() as u8)
         .collect();
     file.write_all(&text).expect("room on the disk");
     if random.one_in(4) {
@@ -357,7 +323,7 @@ fn files(site: &Arc<Site>, random: &mut Random) {
 }
 
 fn children(site: &Arc<Site>, random: &mut Random) {
-    let tag = random.next().to_string();
+    let tag = random.draw().to_string();
     let output = Command::new("/bin/echo")
         .arg(&tag)
         .stdin(Stdio::null())
@@ -460,9 +426,8 @@ fn watch(handle: &Handle, site: &Site, stop: &AtomicBool) {
     }
 }
 
-fn stress(seconds: u64, seed: u64) {
+fn stress(seconds: u64, mut random: Random) {
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut random = Random(seed | 1);
     let mut rounds = 0;
     while rounds < 3 || Instant::now() < end {
         let servers = [1, 2, 5][rounds % 3];
@@ -513,11 +478,6 @@ fn stress(seconds: u64, seed: u64) {
 fn managed_calls_of_all_kinds_at_once() {
     let seconds = number("UMCG_STRESS_SECONDS", 10);
     isolated(seconds + 60, || {
-        let clock = std::time::UNIX_EPOCH
-            .elapsed()
-            .map_or(1, |time| time.as_nanos() as u64);
-        let seed = number("UMCG_STRESS_SEED", clock);
-        println!("UMCG_STRESS_SEED={seed}");
-        stress(seconds, seed);
+        stress(seconds, Random::from_env());
     });
 }

@@ -75,6 +75,12 @@ impl Tid {
         signals::send(self.0.load(SeqCst), signal);
     }
 
+    /// The id that the thread has told. For `managed_order`.
+    #[allow(dead_code)]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(SeqCst)
+    }
+
     /// The state of the thread, and how often it has slept. `managed_order` wants to know.
     #[allow(dead_code)]
     pub(crate) fn look(&self) -> Option<Thread> {

@@ -3,7 +3,6 @@
 //! `UMCG_STRESS_SEED` repeats the choices of a run, but not its timing.
 
 use std::{
-    env,
     io::{Read, Write},
     sync::{
         Arc, Condvar, Mutex,
@@ -15,36 +14,7 @@ use std::{
 };
 
 use umcg::{Builder, Handle, JoinSet};
-use umcg_tests::{SpinLock, blockers, eventually, isolated};
-
-/// xorshift64*: random enough, and the same on every machine.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// Another sequence, for a task of its own.
-    fn split(&mut self) -> Self {
-        Self(self.next() | 1)
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    env::var(variable).map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text}: want a number"))
-    })
-}
+use umcg_tests::{Random, SpinLock, blockers, eventually, isolated, random::number};
 
 /// What all tasks share.
 struct Site {
@@ -232,9 +202,8 @@ fn act(site: &Site, random: &mut Random) {
     }
 }
 
-fn stress(seconds: u64, seed: u64) {
+fn stress(seconds: u64, mut random: Random) {
     let until = Instant::now() + Duration::from_secs(seconds);
-    let mut random = Random(seed | 1);
     let (mut rounds, mut tasks) = (0_u64, 0_u64);
     while rounds == 0 || Instant::now() < until {
         let few_workers = random.below(3) == 0;
@@ -296,11 +265,6 @@ fn stress(seconds: u64, seed: u64) {
 fn everything_at_once() {
     let seconds = number("UMCG_STRESS_SECONDS", 5);
     isolated(seconds + 60, || {
-        let clock = std::time::UNIX_EPOCH
-            .elapsed()
-            .map_or(1, |time| time.as_nanos() as u64);
-        let seed = number("UMCG_STRESS_SEED", clock);
-        println!("UMCG_STRESS_SEED={seed}");
-        stress(seconds, seed);
+        stress(seconds, Random::from_env());
     });
 }

@@ -1,42 +1,64 @@
 //! Announced blocks: a worker gives its slot away itself, makes its call, and comes back.
+//!
+//! In each scene worker 2 runs in the slot of server 1 and announces a block. Worker 3 sleeps in its
+//! gate: it is what worker 2 hands its slot to, or the spare that is armed in worker 2.
+
+use std::sync::Arc;
 
 use loom::thread;
 
 use super::{Index, Judge, Model, Phase, check, check_large};
-use crate::{state, sync::SeqCst};
+use crate::state;
+
+/// Worker 2 runs in the slot of server 1, which sleeps. Worker 3 is RUNNABLE, and owned by worker 2.
+fn scene() -> Arc<Model> {
+    let m = Model::new(1, &[1, 1]);
+    m.runs_in(2, 1);
+    m.sleeps(1);
+    m
+}
 
 impl Model {
-    /// A worker that hands its slot to `next`, which it owns, makes a call that sleeps, and comes
-    /// back. `next` goes to the server if it was not to be switched to.
-    fn block_with_choice(&self, worker: Index, next: Index) {
-        let outcome = self.registry.begin_block(&self.own(worker), next);
-        if outcome != Ok(true) {
-            self.inboxes[1].fetch_or(1 << next, SeqCst);
-            self.registry.wake(1).unwrap();
+    /// A worker announces that it is about to sleep: it hands its slot to `next`, which it owns, or
+    /// gives the slot away if `next` is 0. A `next` that was not to be switched to goes to the
+    /// server. True: the slot is given away.
+    fn announce(&self, worker: Index, next: Index) -> bool {
+        let given = self.registry.begin_block(&self.own(worker), next) == Ok(true);
+        if !given {
+            // A worker whose state said RUNNABLE would pass its checkpoints without a slot.
+            assert!(
+                !self.registry.has_left(&self.own(worker)),
+                "it kept its slot, or lost it by a verdict, and its state is RUNNABLE"
+            );
+            if next != 0 {
+                self.enqueue(next, 1);
+                self.registry.wake(1).unwrap();
+            }
         }
-        self.come_back(worker);
+        given
     }
 
-    /// A worker that announces its block, makes its call, and comes back.
-    fn block(&self, worker: Index) {
-        let _ = self.registry.begin_block(&self.own(worker), 0);
-        self.come_back(worker);
-    }
-
-    fn come_back(&self, worker: Index) {
+    /// A worker is awake again, and takes the slot if it is free and `nobody_waits`. Otherwise it
+    /// queues, waits until it is picked, and ends. True: it went on at once.
+    fn come_back(&self, worker: Index, nobody_waits: bool) -> bool {
         let holds = self
             .registry
-            .end_block(&self.own(worker), &|| true)
+            .end_block(&self.own(worker), &|| nobody_waits)
             .expect("the server lives");
         if !holds {
             self.task(worker).leave_judged();
-            self.inboxes[1].fetch_or(1 << worker, SeqCst);
-            self.registry
-                .wait_worker(&self.own(worker), None)
-                .expect("the server lives");
+            self.enqueue(worker, 1);
+            self.wait(worker);
         }
         self.holds(worker);
         self.finish(worker);
+        holds
+    }
+
+    /// A worker announces a block, makes its call, and comes back.
+    fn block(&self, worker: Index, next: Index) {
+        self.announce(worker, next);
+        self.come_back(worker, true);
     }
 }
 
@@ -45,50 +67,40 @@ impl Model {
 #[test]
 fn a_worker_that_hands_its_slot_off_to_sleep_comes_back_once() {
     check_large(|| {
-        let m = Model::new(1, &[1, 1]);
-        m.runs_in(2, 1);
-        m.sleeps(1);
-        let sleeper = {
-            let m = m.clone();
-            thread::spawn(move || m.block_with_choice(2, 3))
-        };
-        let next = {
-            let m = m.clone();
-            thread::spawn(move || m.one_task(3))
-        };
-        m.serve(1, &[], 2);
-        sleeper.join().unwrap();
-        next.join().unwrap();
-        m.all_out();
+        let m = scene();
+        let sleeper = m.spawn(|m| m.block(2, 3));
+        let next = m.spawn(|m| m.one_task(3));
+        m.serve_to_the_end(&[], 2, [sleeper, next]);
+    });
+}
+
+/// While others wait for the slot, the worker that slept queues behind them, even if the slot is
+/// free at that moment.
+#[test]
+fn a_worker_that_comes_back_takes_no_slot_past_those_that_wait() {
+    check_large(|| {
+        let m = scene();
+        let sleeper = m.spawn(|m| {
+            assert!(m.announce(2, 3), "nobody else judges it");
+            assert!(!m.come_back(2, false), "it overtook those that wait");
+        });
+        let next = m.spawn(|m| m.one_task(3));
+        m.serve_to_the_end(&[], 2, [sleeper, next]);
     });
 }
 
 /// The same against a judge that sees the worker in its slot, and against one that preempts it: the
-/// choice is dispatched once, by the worker or by the server.
+/// choice is dispatched once, by the worker or by the server. If the verdict comes first, the
+/// worker is RUNNING again, so that it stops at its next checkpoint.
 #[test]
 fn an_announcement_against_a_verdict_loses_and_doubles_nobody() {
     for judge in [Judge::Sentinel, Judge::Monitor, Judge::Preempter] {
         check_large(move || {
-            let m = Model::new(1, &[1, 1]);
-            m.runs_in(2, 1);
-            m.sleeps(1);
-            let sleeper = {
-                let m = m.clone();
-                thread::spawn(move || m.block_with_choice(2, 3))
-            };
-            let next = {
-                let m = m.clone();
-                thread::spawn(move || m.one_task(3))
-            };
-            let judging = {
-                let m = m.clone();
-                thread::spawn(move || m.look(1, judge))
-            };
-            m.serve(1, &[], 2);
-            sleeper.join().unwrap();
-            next.join().unwrap();
-            judging.join().unwrap();
-            m.all_out();
+            let m = scene();
+            let sleeper = m.spawn(|m| m.block(2, 3));
+            let next = m.spawn(|m| m.one_task(3));
+            let judging = m.spawn_judge(1, judge);
+            m.serve_to_the_end(&[], 2, [sleeper, next, judging]);
         });
     }
 }
@@ -101,18 +113,9 @@ fn an_announcement_beside_a_verdict_is_one_verdict() {
         let m = Model::new(1, &[1]);
         m.runs_in(2, 1);
         m.sleeps(1);
-        let sleeper = {
-            let m = m.clone();
-            thread::spawn(move || m.block(2))
-        };
-        let judge = {
-            let m = m.clone();
-            thread::spawn(move || m.look(1, Judge::Sentinel))
-        };
-        m.serve(1, &[], 1);
-        sleeper.join().unwrap();
-        judge.join().unwrap();
-        m.all_out();
+        let sleeper = m.spawn(|m| m.block(2, 0));
+        let judging = m.spawn_judge(1, Judge::Sentinel);
+        m.serve_to_the_end(&[], 1, [sleeper, judging]);
     });
 }
 
@@ -123,18 +126,9 @@ fn an_announcement_switches_to_the_spare() {
         let m = Model::new(1, &[1, 1]);
         m.runs_armed(2, 1, 3);
         m.sleeps(1);
-        let sleeper = {
-            let m = m.clone();
-            thread::spawn(move || m.block(2))
-        };
-        let spare = {
-            let m = m.clone();
-            thread::spawn(move || m.one_task(3))
-        };
-        m.serve(1, &[], 2);
-        sleeper.join().unwrap();
-        spare.join().unwrap();
-        m.all_out();
+        let sleeper = m.spawn(|m| m.block(2, 0));
+        let spare = m.spawn(|m| m.one_task(3));
+        m.serve_to_the_end(&[], 2, [sleeper, spare]);
     });
 }
 
@@ -145,40 +139,33 @@ fn a_worker_that_sleeps_sees_that_its_server_is_gone() {
     check(|| {
         let m = Model::new(1, &[1, 1]);
         m.runs_in(2, 1);
-        let sleeper = {
-            let m = m.clone();
-            thread::spawn(move || {
-                let _ = m.registry.begin_block(&m.own(2), 3);
-                let gone = loop {
-                    match m.registry.end_block(&m.own(2), &|| false) {
-                        // It still holds the slot of a server that is about to go.
-                        Ok(true) => thread::yield_now(),
-                        Ok(false) => {
-                            m.task(2).leave_judged();
-                            break m.registry.wait_worker(&m.own(2), None);
-                        }
-                        Err(gone) => break Err(gone),
+        let sleeper = m.spawn(|m| {
+            let _ = m.registry.begin_block(&m.own(2), 3);
+            let gone = loop {
+                match m.registry.end_block(&m.own(2), &|| false) {
+                    // It still holds the slot of a server that is about to go.
+                    Ok(true) => thread::yield_now(),
+                    Ok(false) => {
+                        m.task(2).leave_judged();
+                        break m.registry.wait_worker(&m.own(2), None);
                     }
-                };
-                assert_eq!(gone.unwrap_err().0, libc::ESRCH);
-                assert_eq!(m.run(2).phase(), Phase::Plain);
-                assert_eq!(m.task(2).state(), state::RUNNING);
-            })
-        };
-        let next = {
-            let m = m.clone();
-            thread::spawn(move || {
-                if m.registry.sleep_in_gate(&m.own(3)).is_ok() {
-                    while m.registry.checkpoint(&m.own(3)).is_ok() {
-                        thread::yield_now();
-                    }
+                    Err(gone) => break Err(gone),
                 }
-            })
-        };
+            };
+            assert_eq!(gone.unwrap_err().0, libc::ESRCH);
+            assert_eq!(m.run(2).phase(), Phase::Plain);
+            assert_eq!(m.task(2).state(), state::RUNNING);
+        });
+        let next = m.spawn(|m| {
+            if m.registry.sleep_in_gate(&m.own(3)).is_ok() {
+                while m.registry.checkpoint(&m.own(3)).is_ok() {
+                    thread::yield_now();
+                }
+            }
+        });
         m.registry.unregister_server(m.own(1));
         m.scribble(1);
-        sleeper.join().unwrap();
-        next.join().unwrap();
+        m.join([sleeper, next]);
         assert_eq!(m.run(3).phase(), Phase::Plain);
     });
 }
