@@ -6,7 +6,7 @@
 //! call to the next is in a small struct that its caller keeps. So each decision is tested by a
 //! table, in `policy/tests.rs`.
 //!
-//! - Which worker gets a free slot: [`PickTurns`], [`ReadyTurns`], [`YieldRounds`], [`steal_order`]
+//! - Which worker gets a free slot: [`PickTurns`], [`io_is_next`], [`YieldRounds`], [`steal_order`]
 //!   and [`may_steal_waiting`], carried out by `server/pick.rs`.
 //! - Which task a worker runs next: [`take`], with [`injector_is_due`], [`lifo_is_due`],
 //!   [`lifo_is_open`] and [`injector_share`], carried out by `run_queue/mod.rs`.
@@ -32,7 +32,7 @@
 //!
 //! | function | replaces |
 //! |---|---|
-//! | `rank(item)` | [`PickTurns`], [`ReadyTurns`], [`take`], [`place_task`], and the counts of fairness |
+//! | `rank(item)` | [`PickTurns`], [`io_is_next`], [`take`], [`place_task`], and the counts of fairness |
 //! | `ran(item, cpu_time)` | what [`PickTurns`] and `TakeHistory` remember |
 //! | `slice(item)` | the time slice, and the length of a turn |
 //! | `preempts(waiting, running)` | [`Slice::next_step`], [`turn_is_over`], [`successor`] |
@@ -164,24 +164,21 @@ impl PickTurns {
 /// Whose turn it is among the ready workers of a server: those that were woken by another thread,
 /// unblocked or preempted, or those that came back from I/O in a managed call. The former come
 /// first: what they were woken for is often a lock that others wait for, too.
-#[derive(Debug, Default)]
-pub(super) struct ReadyTurns {
-    /// How many of the former were picked in a row while others had come back from I/O.
-    in_a_row: u32,
+/// `in_a_row`: how many of the former have been picked in a row while others had come back from I/O;
+/// the caller keeps it. `woken`, `io`: whether there are workers of either kind. Whether the next one
+/// is one that came back from I/O.
+#[inline]
+pub(super) const fn io_is_next(in_a_row: &mut u32, woken: bool, io: bool) -> bool {
+    if woken && io && *in_a_row < MAX_WOKEN_IN_A_ROW {
+        *in_a_row += 1;
+        return false;
+    }
+    *in_a_row = 0;
+    io
 }
 
-impl ReadyTurns {
-    /// Whether the next worker is one that came back from I/O. `woken`, `io`: whether there are
-    /// workers of either kind.
-    pub(super) const fn io_is_next(&mut self, woken: bool, io: bool) -> bool {
-        if woken && io && !task_is_due(self.in_a_row) {
-            self.in_a_row += 1;
-            return false;
-        }
-        self.in_a_row = 0;
-        io
-    }
-}
+/// See [`io_is_next`].
+const MAX_WOKEN_IN_A_ROW: u32 = 8;
 
 /// How often workers that yield have been picked in a row while tasks were queued, no task began
 /// and no idle worker was left to begin one.

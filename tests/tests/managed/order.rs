@@ -363,51 +363,70 @@ fn workers_that_wake_each_other_do_not_starve_those_that_come_back() {
     });
 }
 
-/// Nor do workers that were unparked, and that the server picks one after the other. One that comes
-/// back from I/O has its turn after eight of them.
+/// A task that waits, and what wakes it.
+type Woken = (Sleeper, Box<dyn FnOnce()>);
+
+/// A worker that comes back from I/O has its turn after eight woken ones, among 40 of them that wait
+/// at the same time.
+fn io_has_its_turn_among_woken_workers(woken: impl Fn(&Scene) -> Woken) {
+    let Some(scene) = Scene::new() else { return };
+    for attempt in attempts() {
+        scene.count.store(0, SeqCst);
+        let (waiters, wakes): (Vec<_>, Vec<_>) = (0..40).map(|_| woken(&scene)).unzip();
+        let reader = scene.reader();
+        let (holder, end) = scene.holder();
+        wake(&scene, std::slice::from_ref(&reader));
+        for (waiter, wake) in waiters.iter().zip(wakes) {
+            waiter.after(&scene, wake);
+        }
+        // From here on the server has those in its list that it has to pick.
+        scene.provider.wake_servers();
+        let together = waiters
+            .iter()
+            .chain([&reader.0])
+            .all(|sleeper| !sleeper.went_on());
+        end.store(true, SeqCst);
+        holder.join().expect("it ends");
+        let position = order(vec![reader])[0];
+        for waiter in waiters {
+            waiter.task.join().expect("it ends");
+        }
+        if together {
+            println!("attempt {attempt}: the reader went on as number {position}");
+            assert!(position <= 8 + 1, "the reader was number {position}");
+            return;
+        }
+    }
+    panic!("never did all of them wait at the same time");
+}
+
+/// Workers that were unparked are picked by the server one after the other.
 #[test]
-fn many_woken_workers_do_not_starve_one_that_comes_back_from_io() {
+fn many_unparked_workers_do_not_starve_one_that_comes_back_from_io() {
     let _alone = alone();
     isolated(120, || {
-        const WOKEN: usize = 40;
-        let Some(scene) = Scene::new() else { return };
-        for attempt in attempts() {
-            scene.count.store(0, SeqCst);
-            let (parked, waiters): (Vec<_>, Vec<_>) = (0..WOKEN)
-                .map(|_| {
-                    let (tells, told) = mpsc::channel();
-                    let waiter = scene.sleeper(move || {
-                        tells.send(umcg::thread::current()).expect("the test waits");
-                        umcg::thread::park();
-                    });
-                    (told.recv().expect("it parks"), waiter)
-                })
-                .unzip();
-            let reader = scene.reader();
-            let (holder, end) = scene.holder();
-            wake(&scene, std::slice::from_ref(&reader));
-            for (waiter, thread) in waiters.iter().zip(&parked) {
-                waiter.after(&scene, || thread.unpark());
-            }
-            // From here on the server has all of them in its list, and picks each of them.
-            scene.provider.wake_servers();
-            let together = waiters
-                .iter()
-                .chain([&reader.0])
-                .all(|sleeper| !sleeper.went_on());
-            end.store(true, SeqCst);
-            holder.join().expect("it ends");
-            let position = order(vec![reader])[0];
-            for waiter in waiters {
-                waiter.task.join().expect("it ends");
-            }
-            if together {
-                println!("attempt {attempt}: the reader went on as number {position}");
-                assert!(position <= 8 + 1, "the reader was number {position}");
-                return;
-            }
-        }
-        panic!("never did all of them wait at the same time");
+        io_has_its_turn_among_woken_workers(|scene| {
+            let (tells, told) = mpsc::channel();
+            let waiter = scene.sleeper(move || {
+                tells.send(umcg::thread::current()).expect("the test waits");
+                umcg::thread::park();
+            });
+            let thread = told.recv().expect("it parks");
+            (waiter, Box::new(move || thread.unpark()))
+        });
+    });
+}
+
+/// Workers that waited for a futex get the slot from each other, past the server.
+#[test]
+fn many_workers_woken_from_a_futex_do_not_starve_one_that_comes_back_from_io() {
+    let _alone = alone();
+    isolated(120, || {
+        io_has_its_turn_among_woken_workers(|scene| {
+            let (sender, receiver) = mpsc::channel();
+            let waiter = scene.sleeper(move || receiver.recv().expect("a message"));
+            (waiter, Box::new(move || sender.send(()).expect("it waits")))
+        });
     });
 }
 

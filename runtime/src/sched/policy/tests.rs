@@ -241,8 +241,8 @@ fn a_block_goes_to_a_waiting_worker_unless_only_the_server_can_choose() {
 
 #[test]
 fn workers_that_came_back_have_their_turn_among_the_ready_ones() {
-    let mut turns = ReadyTurns::default();
-    let mut next = |woken, io| turns.io_is_next(woken, io);
+    let mut in_a_row = 0;
+    let mut next = |woken, io| io_is_next(&mut in_a_row, woken, io);
     for _ in 0..3 {
         assert!((0..8).all(|_| !next(true, true)), "woken ones come first");
         assert!(next(true, true), "the ninth");

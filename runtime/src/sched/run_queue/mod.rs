@@ -51,6 +51,9 @@ pub(in crate::sched) struct ServerQueues {
     /// How often in a row workers have handed the slot off to resumed ones without a task having
     /// been taken. Relaxed everywhere: a count for fairness.
     handoffs: AtomicU32,
+    /// How many woken workers have been picked in a row while others had come back from I/O. Relaxed
+    /// everywhere: a count for fairness.
+    woken_in_a_row: AtomicU32,
     /// How busy the slot has been of late, see [`policy::saturation`]. Relaxed everywhere: a hint
     /// whether to park.
     saturation: AtomicU32,
@@ -87,6 +90,15 @@ impl ServerQueues {
     /// that a task is next, if there is one.
     pub(in crate::sched) fn is_task_due(&self) -> bool {
         policy::task_is_due(self.handoffs.load(Relaxed))
+    }
+
+    /// Whether the next of the ready workers is one that came back from I/O. For whoever picks it.
+    /// `woken`: whether there are others.
+    pub(in crate::sched) fn io_is_next(&self, woken: bool) -> bool {
+        let mut in_a_row = self.woken_in_a_row.load(Relaxed);
+        let next = policy::io_is_next(&mut in_a_row, woken, self.returned.len_io() > 0);
+        self.woken_in_a_row.store(in_a_row, Relaxed);
+        next
     }
 
     /// A worker is about to wait for an event. Whether it parks, rather than sleeping in its call.
@@ -189,6 +201,7 @@ impl RunQueues {
                         resumed: AtomicU32::new(0),
                         returned: ReturnedWorkers::new(),
                         handoffs: AtomicU32::new(0),
+                        woken_in_a_row: AtomicU32::new(0),
                         saturation: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),

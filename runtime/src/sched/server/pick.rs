@@ -58,7 +58,7 @@ impl ServerThread<'_> {
                 let returned = &queues.returned;
                 let first = lists.ready.len() > 0 || returned.len_woken() > 0;
                 let mut pop_first = || lists.ready.pop(links).or_else(|| returned.pop_woken());
-                if self.ready_turns.io_is_next(first, returned.len_io() > 0) {
+                if queues.io_is_next(first) {
                     returned.pop_io().or_else(pop_first)
                 } else {
                     pop_first().or_else(|| returned.pop_io())

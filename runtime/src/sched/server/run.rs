@@ -19,10 +19,7 @@ use crate::sched::{
     Shared,
     clock::now_ns,
     idle::{IdleServers, OwedAnswer},
-    policy::{
-        self, MAX_LEFTOVERS, PickFrom, PickTurns, Progress, ReadyTurns, Slice, SliceStep,
-        YieldRounds,
-    },
+    policy::{self, MAX_LEFTOVERS, PickFrom, PickTurns, Progress, Slice, SliceStep, YieldRounds},
     run_queue::RunQueues,
     worker::{Worker, WorkerState},
     worker_list::Lifo,
@@ -47,8 +44,6 @@ pub(super) struct ServerThread<'a> {
     pub(super) surplus_since: Option<u64>,
     /// Whose turn it is among those that wait for the slot.
     pub(super) turns: PickTurns,
-    /// The same among the ready ones.
-    pub(super) ready_turns: ReadyTurns,
     /// How long workers that yield have kept queued tasks waiting.
     pub(super) yield_rounds: YieldRounds,
 }
@@ -95,7 +90,6 @@ pub(in crate::sched) fn main(
             leftovers: Leftovers::new(),
             surplus_since: None,
             turns: PickTurns::new(),
-            ready_turns: ReadyTurns::default(),
             yield_rounds: YieldRounds::default(),
         }
         .run();

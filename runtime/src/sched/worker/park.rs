@@ -314,8 +314,7 @@ impl WorkerThread {
             self.pop_from_inbox(server, WorkerState::Resumed)
                 .or_else(|| Some(self.shared.arena.get(returned.pop_woken()?)))
         };
-        if waiting.is_task_due() {
-            waiting.reset_handoffs();
+        if waiting.io_is_next(waiting.has_resumed_in_inbox() || returned.len_woken() > 0) {
             io().or_else(woken)
         } else {
             woken().or_else(io)
