@@ -377,7 +377,10 @@ fn transmit(
             worker.passed();
             return first;
         }
-        0.. if flags & MSG_DONTWAIT != 0 || is_non_blocking(fd) => return first,
+        0.. if flags & MSG_DONTWAIT != 0 || is_non_blocking(fd) => {
+            worker.passed();
+            return first;
+        }
         0.. => first as usize,
         _ if !may_wait(fd, flags) => return first,
         _ => 0,
@@ -402,7 +405,7 @@ fn transmit(
 }
 
 /// Waits until a socket, which has taken a part of what is being sent, takes more. False: a signal
-/// handler has run.
+/// handler has run, or the socket has an error, which is left for the next call.
 ///
 /// The kernel's one call ends with the part when a handler has run. A call for the rest that has
 /// sent nothing yet would be restarted after a handler with `SA_RESTART`; `poll` never is, and the
@@ -417,7 +420,8 @@ fn wait_for_room(fd: c_int) -> bool {
         revents: 0,
     };
     // SAFETY: one live pollfd.
-    unsafe { libc::poll(&raw mut set, 1, -1) >= 0 }
+    let found = unsafe { libc::poll(&raw mut set, 1, -1) };
+    found >= 0 && set.revents & libc::POLLERR == 0
 }
 
 /// Whether the call that has just failed with `errno` would have slept without `MSG_DONTWAIT`.

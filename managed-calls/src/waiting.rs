@@ -487,6 +487,7 @@ fn look_first(
 ) -> c_int {
     let found = call(false);
     if found != 0 || only_looks {
+        worker.passed();
         return found;
     }
     worker.call(named(name, argument), Sleep::Certain, Return::Io, || {
@@ -504,6 +505,7 @@ fn wait_for_child(
 ) -> pid_t {
     let found = call(false);
     if found != 0 || options & WNOHANG != 0 {
+        worker.passed();
         return found;
     }
     worker.call(

@@ -506,9 +506,9 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// ESRCH: no registered task of this process has this tid.
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
-    /// Takes the slot from a worker that sleeps in it, and gives the slot to the worker's spare or to
-    /// its server, as after a block that was noticed. True: it has lost its slot by this call.
-    /// False: it holds none.
+    /// Takes the slot of this server from a worker that sleeps in it, and gives the slot to the
+    /// worker's spare or to the server, as after a block that was noticed. True: the worker has lost
+    /// the slot by this call. False: it does not hold that slot.
     ///
     /// The worker has said beforehand that it is about to sleep, and that it leaves its slot to
     /// whoever has use for it. So nobody looks whether it does sleep. A worker that is awake again
@@ -520,9 +520,9 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     /// reports every block at once, so this does nothing and returns false.
     ///
     /// # Errors
-    /// ESRCH: no registered worker has this tid.
-    fn retake(&self, worker_tid: u32) -> Result<bool, Error> {
-        let _ = worker_tid;
+    /// ESRCH: no registered server or no registered worker has this tid.
+    fn retake(&self, server_tid: u32, worker_tid: u32) -> Result<bool, Error> {
+        let _ = (server_tid, worker_tid);
         Ok(false)
     }
 

@@ -205,8 +205,11 @@ impl Shared {
     /// After a push and a SeqCst fence: if a worker sleeps in the slot of `server`, takes the slot
     /// from it, so that the server or a spare runs what was pushed. True: it was taken.
     fn retake_slot(&self, server: usize) -> bool {
-        // ESRCH: the worker has ended, and its server knows.
-        let retake = |tid| self.provider.retake(tid).unwrap_or(false);
+        // ESRCH: the worker has ended, and its server knows; or the server has left.
+        let retake = |tid| {
+            let server = self.servers[server].tid();
+            self.provider.retake(server, tid).unwrap_or(false)
+        };
         self.run_queues.sleepers.retake(server).is_some_and(retake)
     }
 

@@ -117,7 +117,9 @@ impl PickTurns {
     /// brings in a further thread.
     pub(super) const fn task_is_next_after(&mut self, waiting: u32) -> bool {
         let next = self.preemptions >= if waiting < CROWD { 1 } else { waiting };
-        self.preemptions = if next { 0 } else { self.preemptions + 1 };
+        if !next {
+            self.preemptions += 1;
+        }
         next
     }
 
@@ -125,10 +127,16 @@ impl PickTurns {
     /// the preempted worker waits to be picked, and would come first otherwise.
     pub(super) const fn preempted_for_task(&mut self) {
         self.task_before_all = true;
+        self.preemptions = 0;
+    }
+
+    /// A worker that was made is about to run for the first time, and takes a task.
+    pub(super) const fn worker_has_come(&mut self) {
+        self.task_before_all = false;
     }
 
     /// Whether a task is next although workers wait, and has none that would run it, so that one has
-    /// to be made.
+    /// to be made. That one queues behind those that wait.
     pub(super) const fn task_needs_worker(&self, view: &PickView) -> bool {
         view.tasks && !view.idle && (view.task_is_due || self.task_before_all)
     }

@@ -16,8 +16,8 @@
 //! once more before it sleeps. Whoever queues work passes a SeqCst fence before the look at the words.
 //! So one of them sees the other; `models/sleepers.rs` checks it.
 //!
-//! *A tid that is out of date* does no harm: the worker has lost its slot since, and `retake` of the
-//! provider says so; or it runs in its slot, and is judged wrongly.
+//! *A tid that is out of date* does no harm: the worker does not hold this slot any more, and
+//! `retake` of the provider says so; or it runs in the slot, and is judged wrongly.
 
 use std::fmt;
 

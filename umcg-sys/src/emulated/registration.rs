@@ -324,7 +324,7 @@ unsafe impl Provider for Emulated {
         !fork::in_child() && REGISTRY.is_leftover(worker_tid)
     }
 
-    fn retake(&self, worker_tid: u32) -> Result<bool, Error> {
+    fn retake(&self, server_tid: u32, worker_tid: u32) -> Result<bool, Error> {
         if fork::in_child() {
             return Err(Error::new(
                 Call::Retake,
@@ -333,7 +333,7 @@ unsafe impl Provider for Emulated {
             ));
         }
         REGISTRY
-            .retake(worker_tid)
+            .retake(server_tid, worker_tid)
             .map_err(|(errno, why)| Error::new(Call::Retake, errno, why))
     }
 

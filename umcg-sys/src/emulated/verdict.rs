@@ -114,12 +114,24 @@ impl Registry {
 
     /// [`Provider::retake`](crate::Provider::retake): a verdict on a worker that has said that it is
     /// about to sleep.
-    pub(crate) fn retake(&self, tid: u32) -> Result<bool, Failure> {
-        let Some(worker) = self.worker(tid) else {
+    pub(crate) fn retake(&self, server_tid: u32, tid: u32) -> Result<bool, Failure> {
+        let (Some(server), Some(worker)) = (self.server(server_tid), self.worker(tid)) else {
             return Err(NO_TASK);
         };
-        let run = worker.run();
-        Ok(run.phase() == Phase::Acked && self.judge(worker.index(), run, Judge::Retaker))
+        let mut run = worker.run();
+        let epoch = run.epoch();
+        // Only the name of the spare changes while the phase and the epoch stay.
+        while run.phase() == Phase::Acked && run.epoch() == epoch {
+            // Does not change while the run word is `run`, and the verdict fails if that changed.
+            if worker.host.load(SeqCst) != server.index() {
+                return Ok(false);
+            }
+            if self.judge(worker.index(), run, Judge::Retaker) {
+                return Ok(true);
+            }
+            run = worker.run();
+        }
+        Ok(false)
     }
 
     /// [`Provider::is_leftover`](crate::Provider::is_leftover). A judge that saw the worker blocked

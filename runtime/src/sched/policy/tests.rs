@@ -320,7 +320,13 @@ fn tasks_and_workers_that_wait_take_turns() {
     let mut turns = PickTurns::new();
     let tasks = |turns: &mut PickTurns, waiting, looks| {
         (0..looks)
-            .filter(|_| turns.task_is_next_after(waiting))
+            .filter(|_| {
+                let next = turns.task_is_next_after(waiting);
+                if next {
+                    turns.preempted_for_task();
+                }
+                next
+            })
             .count()
     };
     assert_eq!(tasks(&mut turns, 1, 10), 5);
@@ -354,6 +360,13 @@ fn a_task_that_is_next_keeps_its_turn_until_it_has_a_worker() {
     assert!(turns.task_needs_worker(&none_idle) && !turns.task_needs_worker(&idle));
     assert_eq!(turns.next_worker(&idle), Some(PickFrom::Idle));
     assert_eq!(turns.next_worker(&idle), Some(PickFrom::Ready));
+    // The one that was made comes by the list of ready workers.
+    turns.preempted_for_task();
+    turns.worker_has_come();
+    assert!(!turns.task_needs_worker(&none_idle));
+    // A turn that a task could not use is kept for it.
+    assert!(!turns.task_is_next_after(1));
+    assert!(turns.task_is_next_after(1) && turns.task_is_next_after(1));
 }
 
 #[test]

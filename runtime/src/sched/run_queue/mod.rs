@@ -54,6 +54,9 @@ pub(in crate::sched) struct ServerQueues {
     /// How many woken workers have been picked in a row while others had come back from I/O. Relaxed
     /// everywhere: a count for fairness.
     woken_in_a_row: AtomicU32,
+    /// Of the workers that come before those from I/O, the next one is one that came back from a
+    /// managed call, if there is one. Relaxed everywhere: they take turns.
+    woken_next: AtomicBool,
     /// How busy the slot has been of late, see [`policy::saturation`]. Relaxed everywhere: a hint
     /// whether to park.
     saturation: AtomicU32,
@@ -98,6 +101,18 @@ impl ServerQueues {
         let mut in_a_row = self.woken_in_a_row.load(Relaxed);
         let next = policy::io_is_next(&mut in_a_row, woken, self.returned.len_io() > 0);
         self.woken_in_a_row.store(in_a_row, Relaxed);
+        next
+    }
+
+    /// Of the workers that come before those from I/O, whether the next one is one that came back
+    /// from a managed call. For whoever picks it. `others`: whether there are unblocked, preempted or
+    /// resumed ones. The two kinds take turns.
+    pub(in crate::sched) fn woken_is_next(&self, others: bool) -> bool {
+        if self.returned.len_woken() == 0 {
+            return false;
+        }
+        let next = !others || self.woken_next.load(Relaxed);
+        self.woken_next.store(!next, Relaxed);
         next
     }
 
@@ -202,6 +217,7 @@ impl RunQueues {
                         returned: ReturnedWorkers::new(),
                         handoffs: AtomicU32::new(0),
                         woken_in_a_row: AtomicU32::new(0),
+                        woken_next: AtomicBool::new(false),
                         saturation: AtomicU32::new(0),
                         resumed_seen: AtomicBool::new(false),
                         lifo_seen: AtomicUsize::new(0),

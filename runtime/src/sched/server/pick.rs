@@ -5,7 +5,10 @@
 //! above, section 2).
 
 use super::{Lists, Server, run::ServerThread};
-use crate::sched::policy::{self, PickFrom, PickView, Steal};
+use crate::sched::{
+    policy::{self, PickFrom, PickView, Steal},
+    worker::WorkerState,
+};
 
 impl ServerThread<'_> {
     /// The worker that runs next, by index, and where it came from. The slot is the server's, and
@@ -57,7 +60,13 @@ impl ServerThread<'_> {
             PickFrom::Ready => {
                 let returned = &queues.returned;
                 let first = lists.ready.len() > 0 || returned.len_woken() > 0;
-                let mut pop_first = || lists.ready.pop(links).or_else(|| returned.pop_woken());
+                let mut pop_first = || {
+                    if queues.woken_is_next(lists.ready.len() > 0) {
+                        returned.pop_woken().or_else(|| lists.ready.pop(links))
+                    } else {
+                        lists.ready.pop(links).or_else(|| returned.pop_woken())
+                    }
+                };
                 if queues.io_is_next(first) {
                     returned.pop_io().or_else(pop_first)
                 } else {
@@ -67,6 +76,9 @@ impl ServerThread<'_> {
             PickFrom::Yielded => lists.yielded.pop(links),
             PickFrom::Idle => lists.idle.pop(links),
         }?;
+        if links.get(worker).state() == WorkerState::Starting {
+            self.turns.worker_has_come();
+        }
         if from == PickFrom::Yielded
             && tasks
             && !view.idle

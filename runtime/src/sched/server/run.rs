@@ -394,7 +394,6 @@ impl<'a> ServerThread<'a> {
         let shared = self.shared;
         // Its spare is not meant to run now, because another worker waits.
         if let Some(worker) = self.holder(holder) {
-            worker.set_preempted();
             let mut lists = self.me.lists();
             if worker.server() == self.me.index() {
                 worker
@@ -407,6 +406,10 @@ impl<'a> ServerThread<'a> {
         self.leftovers.add(holder);
         // ESRCH: the worker ended meanwhile.
         let _ = shared.provider.preempt(holder);
+        // After the verdict: the worker that sees this finds the verdict at its checkpoint.
+        if let Some(worker) = self.holder(holder) {
+            worker.set_preempted();
+        }
     }
 
     /// Sleeps behind a worker whose slice ends at `slice_end`, and until then if `tasks` are known

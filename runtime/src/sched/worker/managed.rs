@@ -7,7 +7,7 @@
 //! *Mechanism.* The crate `umcg-managed-calls` calls [`enter`](ManagedWorker::enter) before such a
 //! call and [`exit`](ManagedWorker::exit) after it. `enter` gives the slot away: directly to a
 //! worker that waits for it, else to the server. If nothing would run, the worker keeps its slot,
-//! and whoever queues work next has the provider look at the sleeper. `exit` is a checkpoint: the
+//! and whoever queues work next retakes it (`sleepers.rs`). `exit` is a checkpoint: the
 //! worker takes the slot if it is free and nobody waits, and otherwise queues behind those that
 //! came back before it. This directory's README, section 8, has the three classes of return and the
 //! argument.
@@ -149,6 +149,8 @@ impl WorkerThread {
                     return false;
                 }
                 let Some(next) = self.pop_resumed(server) else {
+                    // Somebody else was faster, or only the server can find it.
+                    let _ = shared.provider.begin_block(0);
                     return false;
                 };
                 queues.count_handoff();
@@ -167,6 +169,8 @@ impl WorkerThread {
     /// Nobody would run if this worker gave its slot away: says that it sleeps in the slot. False:
     /// somebody has come in between.
     pub(super) fn sleep_in_slot(&self) -> bool {
+        // Inside of a `BlockGuard` it may have said so already.
+        self.wake_up_in_slot();
         let shared = &*self.shared;
         let server = self.server();
         let tid = self.record().task().tid();
@@ -313,9 +317,8 @@ impl WorkerThread {
             queues.count_resumed_into_inbox();
             server.inbox().push(&self.shared.arena, record.index());
         }
-        // Between the push and the look of `wait` at the slot; pairs with the fence in
-        // `IdleServers::enter_idle`, between the server's last look and its sleep.
-        fence(SeqCst);
+        // Passes a fence between the push and the looks at the server; see there.
+        self.shared.notify_returned(server);
         if let Err(error) = self.wait_until_picked() {
             self.detach(&error);
         }
@@ -333,8 +336,10 @@ impl ManagedWorker for WorkerThread {
 
     fn passed(&self) {
         let record = self.record();
-        if record.is_preempted() {
+        // The child of a `vfork` has this memory, and is not this worker.
+        if record.is_preempted() && self.is_own_thread() {
             record.clear_preempted();
+            self.wake_up_in_slot();
             if self.checkpoint_in_task() {
                 self.wake_sleeping_server();
             }

@@ -94,7 +94,7 @@ pub(in crate::sched) struct Worker {
     /// not sleep. Set by its server, cleared by the worker.
     preempted: AtomicBool,
     /// How many of the worker's next returns from I/O come before those of others: it may hold what
-    /// it was woken for. Written by the worker, and by those that wait for its lock.
+    /// it was woken for. Written by the worker, and by whoever resumes it from I/O.
     precedence: AtomicU32,
     /// The worker is in a wait of the runtime's own. Written by the worker.
     in_managed_blocking: AtomicBool,
@@ -222,18 +222,19 @@ impl Worker {
         self.waits_for_io.store(waits, Relaxed);
     }
 
-    /// For the server, which is about to preempt the worker.
+    /// For the server, which has preempted the worker.
     pub(in crate::sched) fn set_preempted(&self) {
-        // Relaxed, here and below: a worker that sees it late gives way at a later call.
-        self.preempted.store(true, Relaxed);
+        // Release: pairs with the Acquire in `is_preempted`.
+        self.preempted.store(true, Release);
     }
 
-    /// For the worker, in a managed call that does not sleep.
+    /// For the worker, in a managed call that does not sleep. It may be late: the worker gives way
+    /// at a later call then, or looks for a verdict that is over.
     fn is_preempted(&self) -> bool {
-        self.preempted.load(Relaxed)
+        self.preempted.load(Acquire)
     }
 
-    /// For the worker, which is about to give way.
+    /// For the worker, which is about to give way. Relaxed: nobody waits for it.
     fn clear_preempted(&self) {
         self.preempted.store(false, Relaxed);
     }

@@ -311,8 +311,13 @@ impl WorkerThread {
         let returned = &waiting.returned;
         let io = || Some(self.shared.arena.get(returned.pop_io()?));
         let woken = || {
-            self.pop_from_inbox(server, WorkerState::Resumed)
-                .or_else(|| Some(self.shared.arena.get(returned.pop_woken()?)))
+            let resumed = || self.pop_from_inbox(server, WorkerState::Resumed);
+            let woken = || Some(self.shared.arena.get(returned.pop_woken()?));
+            if waiting.woken_is_next(waiting.has_resumed_in_inbox()) {
+                woken().or_else(resumed)
+            } else {
+                resumed().or_else(woken)
+            }
         };
         if waiting.io_is_next(waiting.has_resumed_in_inbox() || returned.len_woken() > 0) {
             io().or_else(woken)
@@ -415,18 +420,17 @@ impl WorkerThread {
 
 impl Shared {
     /// After a push on the queue of workers that came back to `server`. Its workers look there when
-    /// they give their slot up, and the server by its deadline. If no worker is in its slot, the
-    /// server is woken.
-    fn notify_returned(&self, server: &Server) {
-        // Between the push and the looks; pairs with the fence of the provider's watcher, and with
-        // that in `IdleServers::enter_idle`.
+    /// they give their slot up, and the server by its deadline. If the worker in its slot sleeps, the
+    /// slot is retaken. If the server idles, it is woken: a worker may have taken its slot meanwhile,
+    /// and then the server begins to count that worker's slice.
+    pub(super) fn notify_returned(&self, server: &Server) {
+        // Between the push and the looks; pairs with the fence of the provider's watcher, with that
+        // in `IdleServers::enter_idle`, and with that in `Sleepers::enter`.
         fence(SeqCst);
         self.provider.work_waiting(server.tid());
-        if self.idle_servers.is_asleep(server.index()) {
+        if !self.retake_slot(server.index()) && self.idle_servers.is_asleep(server.index()) {
             // ESRCH: the server has left, and its workers are ordinary threads.
             let _ = self.provider.wake(server.tid());
-        } else {
-            self.retake_slot(server.index());
         }
     }
 
