@@ -14,8 +14,8 @@ pub enum Return {
     /// From I/O, a sleep or another event: the worker queues up behind those that came back
     /// before it.
     Io,
-    /// From a file: the worker queues up before those that come back from other I/O. Files are often
-    /// read and written with a lock held, that of a database connection for one.
+    /// From a file: the worker queues up before those that come back from other I/O. Files are
+    /// often read and written with a lock held, that of a database connection for one.
     File,
     /// From a wait that another thread of the program ended, such as a futex: the worker holds
     /// nothing yet, and another thread may be waiting for it to make progress. It queues up as
@@ -109,7 +109,8 @@ pub trait Worker {
         Parked::Refused
     }
 
-    /// What ends a [`park`](Self::park) of this worker from another thread, or from a signal handler.
+    /// What ends a [`park`](Self::park) of this worker from another thread, or from a signal
+    /// handler.
     ///
     /// The default does nothing.
     fn waker(&self) -> Waker {
@@ -231,8 +232,8 @@ pub(crate) struct Managed(NonNull<CurrentWorker>);
 impl Managed {
     /// The worker itself.
     fn worker<'a>(self) -> &'a dyn Worker {
-        // SAFETY: both are valid while they are set, see `set_current`; and for as long as this call
-        // of libc's function runs, since only code further up the stack sets another worker.
+        // SAFETY: both are valid while they are set, see `set_current`; and for as long as this
+        // call of libc's function runs, since only code further up the stack sets another worker.
         unsafe { self.0.as_ref().0.as_ref() }
     }
 

@@ -487,7 +487,7 @@ fn a_parked_worker_is_cancelled_when_it_is_woken() {
             // SAFETY: room for four bytes.
             unsafe { libc::recv(b.as_raw_fd(), to, 4, 0) }
         };
-        // The byte is there for another reader, who finds no trace of the one that was cancelled.
+        // The byte was not taken by the worker that was cancelled, so another reader gets it.
         assert_eq!(managed(receive).0, 1);
         let (count, parks) =
             parking(|| common::while_asleep(receive, || assert_eq!(send_to(&a), 1)));

@@ -363,8 +363,8 @@ fn a_closed_descriptor_is_still_that_of_its_waiter() {
     }
 }
 
-/// Without a free number for a duplicate, the worker's call fails, and takes nothing from whoever has
-/// its descriptor's number next.
+/// Without a free number for a duplicate, the worker's call fails, and takes nothing from whoever
+/// has its descriptor's number next.
 #[test]
 fn without_a_free_descriptor_the_call_fails() {
     let _one = alone();

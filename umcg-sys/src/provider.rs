@@ -507,8 +507,8 @@ pub unsafe trait Provider: fmt::Debug + Send + Sync {
     fn preempt(&self, tid: u32) -> Result<(), Error>;
 
     /// Takes the slot of this server from a worker that sleeps in it, and gives the slot to the
-    /// worker's spare or to the server, as after a block that was noticed. True: the worker has lost
-    /// the slot by this call. False: it does not hold that slot.
+    /// worker's spare or to the server, as after a block that was noticed. True: the worker has
+    /// lost the slot by this call. False: it does not hold that slot.
     ///
     /// The worker has said beforehand that it is about to sleep, and that it leaves its slot to
     /// whoever has use for it. So nobody looks whether it does sleep. A worker that is awake again

@@ -292,9 +292,9 @@ impl Reactor {
         if !hungry && since < POLL_INTERVAL_NS {
             return;
         }
-        // Acquire and Release: events are reported in the order in which they are found.
-        // A thread that was stopped in the middle of its look, by a signal handler that sleeps, holds
-        // nobody up for long.
+        // Acquire and Release: events are reported in the order in which they are found. A thread
+        // that was stopped in the middle of its look, by a signal handler that sleeps, holds nobody
+        // up for long.
         if self.polling.swap(true, Acquire) && since < STALE_LOOK_NS {
             return;
         }

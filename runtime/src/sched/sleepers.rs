@@ -1,10 +1,10 @@
 //! Workers that sleep in their slots.
 //!
-//! *Problem.* A worker that is about to sleep in a call, while nobody else would run, has no use for
-//! its slot. To give the slot to the server would cost two switches, for a server that has nothing
-//! to do. But whoever queues work afterwards must not wait until the provider has noticed the sleep:
-//! on a CPU that other threads keep busy that takes the monitor some 200 us. (On an idle CPU the
-//! sentinel frees the slot within a few microseconds.)
+//! *Problem.* A worker that is about to sleep in a call, while nobody else would run, has no use
+//! for its slot. To give the slot to the server would cost two switches, for a server that has
+//! nothing to do. But whoever queues work afterwards must not wait until the provider has noticed
+//! the sleep: on a CPU that other threads keep busy that takes the monitor some 200 us. (On an idle
+//! CPU the sentinel frees the slot within a few microseconds.)
 //!
 //! *Mechanism.* The worker keeps its slot, and leaves its tid in the word of its server
 //! ([`enter`](Sleepers::enter)). Whoever queues work takes the tid from the word
@@ -12,9 +12,9 @@
 //! (`Provider::retake`). If the worker wakes up first, it removes its tid
 //! ([`leave`](Sleepers::leave)) and goes on in its slot, and nothing has been switched.
 //!
-//! *Why nothing is missed.* The worker stores its tid, passes a SeqCst fence, and looks at all queues
-//! once more before it sleeps. Whoever queues work passes a SeqCst fence before the look at the words.
-//! So one of them sees the other; `models/sleepers.rs` checks it.
+//! *Why nothing is missed.* The worker stores its tid, passes a SeqCst fence, and looks at all
+//! queues once more before it sleeps. Whoever queues work passes a SeqCst fence before the look at
+//! the words. So one of them sees the other; `models/sleepers.rs` checks it.
 //!
 //! *A tid that is out of date* does no harm: the worker does not hold this slot any more, and
 //! `retake` of the provider says so; or it runs in the slot, and is judged wrongly.
@@ -47,8 +47,8 @@ impl Sleepers {
         }
     }
 
-    /// The worker `tid`, which holds the slot of `server`, is about to sleep. It looks at all queues
-    /// after this, and sleeps only if they are empty.
+    /// The worker `tid`, which holds the slot of `server`, is about to sleep. It looks at all
+    /// queues after this, and sleeps only if they are empty.
     pub(super) fn enter(&self, server: usize, tid: u32) {
         // The count before the word, so that it is never too low.
         self.count.fetch_add(1, SeqCst);
@@ -62,8 +62,8 @@ impl Sleepers {
 
     /// The worker is awake again.
     pub(super) fn leave(&self, server: usize, tid: u32) {
-        // Relaxed: if somebody has taken the tid, a verdict is on its way, and the worker notices it
-        // as it would any other.
+        // Relaxed: if somebody has taken the tid, a verdict is on its way, and the worker notices
+        // it as it would any other.
         if self.tids[server]
             .compare_exchange(tid, 0, SeqCst, Relaxed)
             .is_ok()
@@ -72,8 +72,8 @@ impl Sleepers {
         }
     }
 
-    /// For whoever has queued work for `server` and passed a SeqCst fence: the worker whose slot the
-    /// caller has to retake. Nobody else gets it.
+    /// For whoever has queued work for `server` and passed a SeqCst fence: the worker whose slot
+    /// the caller has to retake. Nobody else gets it.
     pub(super) fn retake(&self, server: usize) -> Option<u32> {
         let word = &self.tids[server];
         // Relaxed: the caller's fence comes before this load; see the module page.

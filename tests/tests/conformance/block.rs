@@ -251,8 +251,8 @@ fn a_preempted_worker_is_a_leftover_until_its_checkpoint() {
     });
 }
 
-/// The slot is retaken from a worker that has said that it sleeps. The provider does not ask whether
-/// it does: this one runs, and goes on without the slot to its checkpoint.
+/// The slot is retaken from a worker that has said that it sleeps. The provider does not ask
+/// whether it does: this one runs, and goes on without the slot to its checkpoint.
 #[test]
 fn a_slot_is_retaken_from_the_worker_that_holds_it() {
     for_each_provider(|harness| {

@@ -1,8 +1,8 @@
 //! What a program with managed calls needs to run under AddressSanitizer. `ci/asan.sh` has the
 //! whole story.
 //!
-//! The managed `pthread_create` takes the place of AddressSanitizer's, which therefore knows none of
-//! the threads, and its `pthread_detach` and `pthread_tryjoin_np` abort the program for a thread
+//! The managed `pthread_create` takes the place of AddressSanitizer's, which therefore knows none
+//! of the threads, and its `pthread_detach` and `pthread_tryjoin_np` abort the program for a thread
 //! that they do not know. These take their places.
 
 use std::{

@@ -366,8 +366,8 @@ fn workers_that_wake_each_other_do_not_starve_those_that_come_back() {
 /// A task that waits, and what wakes it.
 type Woken = (Sleeper, Box<dyn FnOnce()>);
 
-/// A worker that comes back, and 40 others that are woken after it: it goes on as number `latest` at
-/// the latest.
+/// A worker that comes back, and 40 others that are woken after it: it goes on as number `latest`
+/// at the latest.
 fn has_its_turn(latest: u32, returns: impl Fn(&Scene) -> Woken, others: impl Fn(&Scene) -> Woken) {
     let Some(scene) = Scene::new() else { return };
     for attempt in attempts() {
@@ -491,8 +491,8 @@ fn a_worker_that_comes_back_with_a_c_lock_is_not_held_up() {
     isolated(120, || {
         static LOCK: CLock = CLock(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
         let Some(scene) = Scene::new() else { return };
-        // In how many attempts the owner went on first, and in how many it waited with the others. A
-        // slot that gets free at the wrong moment may let a worker go on that is held up.
+        // In how many attempts the owner went on first, and in how many it waited with the others.
+        // A slot that gets free at the wrong moment may let a worker go on that is held up.
         let (mut first, mut held_up) = (0, 0);
         for attempt in attempts() {
             scene.count.store(0, SeqCst);

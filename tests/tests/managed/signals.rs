@@ -141,9 +141,10 @@ fn busy_tasks(runtime: &Runtime, stop: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> 
     tasks
 }
 
-/// Sends `signal` to all workers again and again. On a machine that is busy, a handler may take longer
-/// than the pause between two signals, and then its thread would do nothing else. So the next ones
-/// are not sent before most handlers have run, and the workers have had as long for themselves.
+/// Sends `signal` to all workers again and again. On a machine that is busy, a handler may take
+/// longer than the pause between two signals, and then its thread would do nothing else. So the
+/// next ones are not sent before most handlers have run, and the workers have had as long for
+/// themselves.
 fn paced_storm(signal: i32) -> Storm {
     let mut sent = 0;
     let mut last = (Instant::now(), HANDLED.load(SeqCst));

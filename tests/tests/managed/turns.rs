@@ -38,7 +38,8 @@ fn reader(
 }
 
 /// A worker that comes back from I/O retakes the slot from one that sleeps in it, and that may wait
-/// for the first one. Without CPUs of their own the servers have no sentinels, which would notice it.
+/// for the first one. Without CPUs of their own the servers have no sentinels, which would notice
+/// it.
 #[test]
 fn a_worker_that_comes_back_retakes_the_slot_of_one_that_waits_for_it() {
     isolated(60, || {

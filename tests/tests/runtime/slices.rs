@@ -28,8 +28,9 @@ fn alone() -> MutexGuard<'static, ()> {
 /// their server looks; and one may be in the making.
 const WORKERS_A_SERVER: usize = 32 + 1 + 32 + 1;
 
-/// On the device nobody tells a server that sleeps behind a computing worker of a task that is queued
-/// later: the task waits until the worker gives the slot up. See the scheduler's README, section 5.
+/// On the device nobody tells a server that sleeps behind a computing worker of a task that is
+/// queued later: the task waits until the worker gives the slot up. See the scheduler's README,
+/// section 5.
 fn nobody_watches() -> bool {
     runtime_with(1).metrics().provider_kind() == umcg::ProviderKind::Device
 }

@@ -112,8 +112,8 @@ fn tasks_spawned_by_a_computing_task_are_stolen() {
             }
             runs.assert_once_each();
             let metrics = runtime.metrics();
-            // A worker that was preempted after a time slice, because the other servers were slow, or
-            // was judged wrongly, leaves the slot to another worker, which finds the tasks.
+            // A worker that was preempted after a time slice, because the other servers were slow,
+            // or was judged wrongly, leaves the slot to another worker, which finds the tasks.
             let counts = metrics.provider();
             let lost_slot = counts.preempted + counts.blocks_sentinel + counts.blocks_monitor > 0;
             assert!(metrics.steal_count() > 0 || lost_slot, "{metrics:#?}");

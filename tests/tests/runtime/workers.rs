@@ -146,8 +146,8 @@ fn short_cpu_bound_work_does_not_grow_the_pool() {
             handle.join().unwrap();
         }
         let after = runtime.metrics();
-        // Beside other processes a verdict may be wrong now and then. 60 more would be growth. Where
-        // servers share a CPU, one may be kept from it for a whole slice.
+        // Beside other processes a verdict may be wrong now and then. 60 more would be growth.
+        // Where servers share a CPU, one may be kept from it for a whole slice.
         let crowded =
             before.num_servers() > std::thread::available_parallelism().map_or(1, usize::from);
         assert!(

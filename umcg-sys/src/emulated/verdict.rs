@@ -112,8 +112,8 @@ impl Registry {
         self.wake(tid).map_err(|_| NO_TASK)
     }
 
-    /// [`Provider::retake`](crate::Provider::retake): a verdict on a worker that has said that it is
-    /// about to sleep.
+    /// [`Provider::retake`](crate::Provider::retake): a verdict on a worker that has said that it
+    /// is about to sleep.
     pub(crate) fn retake(&self, server_tid: u32, tid: u32) -> Result<bool, Failure> {
         let (Some(server), Some(worker)) = (self.server(server_tid), self.worker(tid)) else {
             return Err(NO_TASK);

@@ -1,4 +1,5 @@
-//! Work that is queued while a worker goes to sleep in its slot is seen by the worker, or retaken for.
+//! Work that is queued while a worker goes to sleep in its slot is not left behind: the worker sees
+//! it, or its slot is retaken.
 
 use loom::sync::{Arc, atomic::AtomicU32};
 
@@ -50,7 +51,7 @@ fn work_is_not_left_behind_a_worker_that_falls_asleep() {
             "the worker sleeps in its slot, and two tasks are queued"
         );
         assert!(retaken <= 1, "one worker was judged twice");
-        assert!(!shared.0.any(), "the count is too high for good");
+        assert!(!shared.0.any(), "the count stays too high");
     });
 }
 
@@ -69,6 +70,6 @@ fn the_next_sleeper_is_retaken_although_the_last_one_leaves_late() {
         let (sleepers, _, retaken) = &*shared;
         // The pusher may have found the tid of the first one, before the second one fell asleep.
         assert!(!sleeps || retaken.load(SeqCst) == 1);
-        assert!(!sleepers.any(), "the count is too high for good");
+        assert!(!sleepers.any(), "the count stays too high");
     });
 }

@@ -51,8 +51,8 @@ pub(in crate::sched) struct ServerQueues {
     /// How often in a row workers have handed the slot off to resumed ones without a task having
     /// been taken. Relaxed everywhere: a count for fairness.
     handoffs: AtomicU32,
-    /// How many woken workers have been picked in a row while others had come back from I/O. Relaxed
-    /// everywhere: a count for fairness.
+    /// How many woken workers have been picked in a row while others had come back from I/O.
+    /// Relaxed everywhere: a count for fairness.
     woken_in_a_row: AtomicU32,
     /// Of the workers that come before those from I/O, the next one is one that came back from a
     /// managed call, if there is one. Relaxed everywhere: they take turns.
@@ -105,8 +105,8 @@ impl ServerQueues {
     }
 
     /// Of the workers that come before those from I/O, whether the next one is one that came back
-    /// from a managed call. For whoever picks it. `others`: whether there are unblocked, preempted or
-    /// resumed ones. The two kinds take turns.
+    /// from a managed call. For whoever picks it. `others`: whether there are unblocked, preempted
+    /// or resumed ones. The two kinds take turns.
     pub(in crate::sched) fn woken_is_next(&self, others: bool) -> bool {
         if self.returned.len_woken() == 0 {
             return false;

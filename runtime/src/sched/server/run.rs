@@ -367,8 +367,8 @@ impl<'a> ServerThread<'a> {
 
     /// Whether this server gives its slot on for a queued task `now`. If not: when it looks again.
     ///
-    /// The queued task needs a further thread, so those that compute without a slot are bounded. Where
-    /// `preempt` stops the worker, those that compute are among the workers that wait.
+    /// The queued task needs a further thread, so those that compute without a slot are bounded.
+    /// Where `preempt` stops the worker, those that compute are among the workers that wait.
     fn may_preempt_for_task(&mut self, now: u64) -> Result<(), u64> {
         let computing_wait = !self.shared.watched && self.waiting() as usize >= MAX_LEFTOVERS;
         if computing_wait

@@ -100,7 +100,8 @@ impl Leftovers {
         }
     }
 
-    /// Whether the server has its limit of leftovers, and brings in no further worker for queued tasks.
+    /// Whether the server has its limit of leftovers, and brings in no further worker for queued
+    /// tasks.
     pub(super) fn at_limit(&mut self, provider: &dyn Provider) -> bool {
         if self.len == MAX_LEFTOVERS {
             self.retain(|tid| provider.is_leftover(tid));

@@ -420,9 +420,9 @@ impl WorkerThread {
 
 impl Shared {
     /// After a push on the queue of workers that came back to `server`. Its workers look there when
-    /// they give their slot up, and the server by its deadline. If the worker in its slot sleeps, the
-    /// slot is retaken. If the server idles, it is woken: a worker may have taken its slot meanwhile,
-    /// and then the server begins to count that worker's slice.
+    /// they give their slot up, and the server by its deadline. If the worker in its slot sleeps,
+    /// the slot is retaken. If the server idles, it is woken: a worker may have taken its slot
+    /// meanwhile, and then the server begins to count that worker's slice.
     pub(super) fn notify_returned(&self, server: &Server) {
         // Between the push and the looks; pairs with the fence of the provider's watcher, with that
         // in `IdleServers::enter_idle`, and with that in `Sleepers::enter`.

@@ -1,7 +1,7 @@
 //! Announced blocks: a worker gives its slot away itself, makes its call, and comes back.
 //!
-//! In each scene worker 2 runs in the slot of server 1 and announces a block. Worker 3 sleeps in its
-//! gate: it is what worker 2 hands its slot to, or the spare that is armed in worker 2.
+//! In each scene worker 2 runs in the slot of server 1 and announces a block. Worker 3 sleeps in
+//! its gate: it is what worker 2 hands its slot to, or the spare that is armed in worker 2.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use loom::thread;
 use super::{Index, Judge, Model, Phase, check, check_large};
 use crate::state;
 
-/// Worker 2 runs in the slot of server 1, which sleeps. Worker 3 is RUNNABLE, and owned by worker 2.
+/// Worker 2 runs in the slot of server 1, which sleeps. Worker 3 is RUNNABLE, and owned by worker
+/// 2.
 fn scene() -> Arc<Model> {
     let m = Model::new(1, &[1, 1]);
     m.runs_in(2, 1);
